@@ -1,0 +1,3 @@
+"""segjax: image segmentation in JAX."""
+
+__version__ = "0.1.0"

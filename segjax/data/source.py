@@ -1,0 +1,60 @@
+"""What every source of examples offers: the host reads, the device renders."""
+
+import abc
+import dataclasses
+
+import jax
+import numpy as np
+
+from segjax.typing import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """The names and display colours of a source's classes, by class id.
+
+    Attributes:
+      names: one a class.
+      colors: RGB in 0..255, one a class.
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class Source(abc.ABC):
+    """Random access to the examples of one split.
+
+    `read` runs on the host, in threads, and does what only a host can: files. `render` is a pure
+    function that runs inside the compiled step: a source that draws its examples from a key does
+    all its work there, and then the host sends nothing but an index.
+
+    Attributes:
+      classes: names and colours by class id.
+      channels: of its images.
+      sizes: int `[n, 2]`, (height, width) of every example, known without reading it.
+    """
+
+    classes: Classes
+    channels: int
+    sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @abc.abstractmethod
+    def read(self, index: int) -> Record:
+        """The host's part of example `index`: NumPy arrays without batch axes."""
+
+    def render(self, record: Record) -> Record:
+        """The device's part: a whole record from what `read` gave. Traced, without batch axes."""
+        return record
+
+    def __getitem__(self, index: int) -> Record:
+        """The whole example `index`, as NumPy arrays."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} is out of range for {len(self)} examples")
+        return jax.device_get(self.render(self.read(index % len(self))))

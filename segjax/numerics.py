@@ -1,0 +1,129 @@
+"""Arithmetic with values and gradients defined everywhere, and the one way a mean is carried."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Num
+
+from segjax.typing import Array
+
+
+def accumulation_dtype(*arrays: Array) -> jnp.dtype:
+    """The dtype that sums, logs and divisions run in: at least float32.
+
+    Args:
+      *arrays: arrays of any shape; bf16, f16, integer and boolean ones count as float32.
+
+    Returns:
+      float32, or float64 if one of them is float64.
+
+    Example:
+      >>> accumulation_dtype(jnp.zeros(3, jnp.bfloat16))
+      dtype('float32')
+    """
+    floats = [a.dtype for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
+    return jnp.result_type(jnp.float32, *floats)
+
+
+def safe_divide(
+    numerator: Num[Array, "..."], denominator: Num[Array, "..."], *, default: float = 0.0
+) -> Float[jax.Array, "..."]:
+    """`numerator / denominator`, and `default` with gradient 0 where the denominator is 0.
+
+    Args:
+      numerator: any shape.
+      denominator: broadcasts with it.
+      default: what 0 in the denominator gives.
+
+    Returns:
+      The quotient, of the broadcast shape.
+
+    Example:
+      >>> safe_divide(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]), default=1.0)
+      Array([0.5, 1. ], dtype=float32)
+    """
+    dtype = accumulation_dtype(numerator, denominator)
+    numerator, denominator = numerator.astype(dtype), denominator.astype(dtype)
+    defined = denominator != 0
+    quotient = numerator / jnp.where(defined, denominator, 1)
+    return jnp.where(defined, quotient, jnp.asarray(default, dtype))
+
+
+def masked_sum(
+    values: Num[Array, "..."],
+    *,
+    axis: int | Sequence[int] | None = None,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "..."]:
+    """The sum of the values that `where` keeps, in at least float32.
+
+    Unlike `jnp.sum(values, where=where)` on values computed beforehand, a NaN under `where=False`
+    reaches neither the sum nor, as long as `values` is an input, its gradient.
+
+    Args:
+      values: any shape.
+      axis: as in `jnp.sum`.
+      where: broadcasts to `values`; None keeps all.
+
+    Returns:
+      The sums, `values`' shape without `axis`.
+
+    Example:
+      >>> float(masked_sum(jnp.array([1.0, jnp.nan]), where=jnp.array([True, False])))
+      1.0
+    """
+    dtype = accumulation_dtype(values)
+    if where is not None:
+        values = jnp.where(where, values, 0)
+    return jnp.sum(values, axis=axis, dtype=dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Average:
+    """A mean on its way: the weighted total and the weight, divided only at the very end.
+
+    Totals and weights of several devices, hosts or batches add up (`+`), so the mean is the same
+    however the examples were dealt out. A mean of means is not.
+
+    Attributes:
+      total: the weighted sum.
+      weight: the sum of the weights.
+
+    Example:
+      >>> a = Average.of(jnp.array([1.0, 3.0])) + Average.of(jnp.array([8.0]))
+      >>> float(a.value)
+      4.0
+    """
+
+    total: Float[Array, "..."]
+    weight: Float[Array, "..."]
+
+    @classmethod
+    def of(
+        cls,
+        values: Num[Array, "..."],
+        *,
+        weights: Num[Array, "..."] | None = None,
+        where: Bool[Array, "..."] | None = None,
+    ) -> "Average":
+        """The average of all `values`, each by its weight, over those that `where` keeps."""
+        dtype = accumulation_dtype(values)
+        weights = jnp.ones((), dtype) if weights is None else weights.astype(dtype)
+        weights = jnp.broadcast_to(weights, values.shape)
+        return cls(
+            masked_sum(values.astype(dtype) * weights, where=where),
+            masked_sum(
+                weights, where=where if where is None else jnp.broadcast_to(where, values.shape)
+            ),
+        )
+
+    @property
+    def value(self) -> Float[jax.Array, "..."]:
+        """The mean; 0 where there is no weight."""
+        return safe_divide(self.total, self.weight)
+
+    def __add__(self, other: "Average") -> "Average":
+        return Average(self.total + other.total, self.weight + other.weight)
