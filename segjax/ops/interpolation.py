@@ -1,0 +1,208 @@
+"""Resampling images: onto another pixel grid (`resize`) and at points (`sample`)."""
+
+import itertools
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from segjax.numerics import accumulation_dtype
+from segjax.typing import Array
+
+_METHODS = ("bilinear", "bicubic", "nearest")
+
+
+def resize(
+    image: Shaped[Array, "*b h w c"],
+    shape: tuple[int, int],
+    *,
+    method: str = "bilinear",
+    align_corners: bool = False,
+    antialias: bool = False,
+) -> Shaped[jax.Array, "*b new_h new_w c"]:
+    """The image on a grid of another size, with the values of `torch.nn.functional.interpolate`.
+
+    Output pixel `i` of an axis lies at input coordinate `(i + ½)·size/new_size − ½`, counted in
+    pixel centres; with `align_corners` at `i·(size − 1)/(new_size − 1)`; for "nearest" it is input
+    pixel `⌊i·size/new_size⌋`. The value there is `Σ_k w_k image[k]` over the nearest 2
+    ("bilinear") or 4 ("bicubic", a = −¾) pixels of each axis, the border pixels repeated outside.
+
+    Args:
+      image: `[*b, h, w, c]`, floating; of any dtype for "nearest". A mask goes as
+        `mask[..., None]`.
+      shape: (new_h, new_w), static.
+      method: "bilinear", "bicubic" or "nearest".
+      align_corners: whether the centres of the corner pixels stay where they are, instead of the
+        outer edges of the image. Not for "nearest".
+      antialias: whether an axis that shrinks is low-pass filtered: the kernel (for "bicubic"
+        a = −½) is widened to `size/new_size` and normalised. Not for "nearest".
+
+    Returns:
+      `[*b, new_h, new_w, c]` in the dtype of `image`; computed in at least float32.
+
+    Raises:
+      ValueError: if `image` has fewer than 3 axes or an empty one, if `shape` is not two positive
+        sizes, or if the options do not fit together.
+      TypeError: if `image` is not floating and `method` is not "nearest".
+
+    Example:
+      >>> resize(jnp.array([0.0, 1.0])[:, None, None], (4, 1))[:, 0, 0]
+      Array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
+
+    Source: Keys, "Cubic convolution interpolation for digital image processing", 1981, eq. 15.
+    """
+    _check_method(method, image, "image")
+    if image.ndim < 3 or 0 in image.shape[-3:-1]:
+        raise ValueError(f"image has shape {image.shape}; due is [*b, h, w, c] with pixels")
+    if len(shape) != 2 or min(map(operator.index, shape)) < 1:
+        raise ValueError(f"shape is {shape}; due are two positive sizes (new_h, new_w)")
+    if method == "nearest" and (align_corners or antialias):
+        raise ValueError('method "nearest" takes neither align_corners nor antialias')
+
+    result = jnp.asarray(image)
+    for axis, new_size in zip((-3, -2), shape, strict=True):
+        size = image.shape[axis]
+        if new_size == size:
+            continue
+        if method == "nearest":
+            # float32 decides where i·size/new_size falls just short of a whole number, as in torch.
+            coordinates = np.arange(new_size, dtype=np.float32) * np.float32(size / new_size)
+            index = np.minimum(np.floor(coordinates), size - 1).astype(np.int32)
+            result = jnp.take(result, index, axis, mode="clip")
+            continue
+        if align_corners:
+            scale = (size - 1) / (new_size - 1) if new_size > 1 else 0.0
+        else:
+            scale = size / new_size
+        result = result.astype(accumulation_dtype(image))
+        if antialias:
+            result = _resize_antialiased(result, new_size, scale, axis, method)
+        else:
+            offset = 0.0 if align_corners else 0.5 * scale - 0.5
+            result = _resize_axis(result, np.arange(new_size) * scale + offset, axis, method)
+    return result.astype(image.dtype)
+
+
+def sample(
+    features: Shaped[Array, "h w c"],
+    points: Float[Array, "*n 2"],
+    *,
+    method: str = "bilinear",
+    padding: str = "zeros",
+) -> Shaped[jax.Array, "*n c"]:
+    """The features at points between the pixels: `Σ_jk w_j(y) w_k(x) features[j, k]`.
+
+    The sum is over the nearest 2×2 ("bilinear") or 4×4 ("bicubic", a = −¾) pixels, or the one
+    pixel that contains the point ("nearest"). With `points` in pixels it has the values of
+    `torch.nn.functional.grid_sample(align_corners=False)`, but that a "nearest" point on the edge
+    between two pixels belongs to the right or lower one. Differentiable in both arguments.
+
+    Args:
+      features: `[h, w, c]`, floating; of any dtype for "nearest".
+      points: `[*n, 2]`, (x, y) in continuous pixels: (½, ½) is the centre of `features[0, 0]`.
+      method: "bilinear", "bicubic" or "nearest".
+      padding: what lies outside: "zeros", or "border" for the border pixels repeated.
+
+    Returns:
+      `[*n, c]` in the dtype of `features`; computed in at least float32. Points however far
+      outside have finite values and gradients.
+
+    Raises:
+      ValueError: if the shapes are wrong, or `method` or `padding` unknown.
+      TypeError: if `features` is not floating and `method` is not "nearest".
+
+    Example:
+      >>> features = jnp.array([[[0.0], [1.0]]])
+      >>> sample(features, jnp.array([[0.5, 0.5], [1.0, 0.5]]))[:, 0]
+      Array([0. , 0.5], dtype=float32)
+
+    Source: Jaderberg et al., "Spatial transformer networks", 2015, eq. 5.
+    """
+    _check_method(method, features, "features")
+    if features.ndim != 3 or 0 in features.shape[:2]:
+        raise ValueError(f"features has shape {features.shape}; due is [h, w, c] with pixels")
+    if points.ndim < 1 or points.shape[-1] != 2:
+        raise ValueError(f"points has shape {points.shape}; due is [*n, 2]")
+    if padding not in ("zeros", "border"):
+        raise ValueError(f'padding is {padding!r}; due is "zeros" or "border"')
+
+    height, width, channels = features.shape
+    rows = jnp.asarray(features).reshape(height * width, channels)
+    points = jnp.asarray(points, accumulation_dtype(points))
+    total: Any = 0
+    for (y, weight_y), (x, weight_x) in itertools.product(
+        _point_taps(points[..., 1], height, method), _point_taps(points[..., 0], width, method)
+    ):
+        if padding == "border":
+            y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
+        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        index = jnp.where(inside, y * width + x, len(rows))
+        values = rows.at[index].get(mode="fill", fill_value=0)
+        total += (weight_y * weight_x)[..., None] * values
+    return total.astype(features.dtype)
+
+
+def _check_method(method: str, values: Array, name: str) -> None:
+    if method not in _METHODS:
+        raise ValueError(f"method is {method!r}; due is one of {', '.join(_METHODS)}")
+    if method != "nearest" and not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"{name} is {values.dtype}; method {method!r} needs a floating dtype")
+
+
+def _cubic(distance: Any, a: float) -> tuple[Any, Any]:
+    """The two pieces of Keys' kernel: for distances in 0..1 and in 1..2."""
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = a * (((distance - 5) * distance + 8) * distance - 4)
+    return near, far
+
+
+def _tap_weights(t: Any, method: str) -> list[tuple[int, Any]]:
+    """(offset, weight) of each pixel around a point that is `t` in 0..1 right of pixel 0."""
+    if method == "bilinear":
+        return [(0, 1 - t), (1, t)]
+    (left, _), (_, far_left) = _cubic(t, -0.75), _cubic(1 + t, -0.75)
+    (right, _), (_, far_right) = _cubic(1 - t, -0.75), _cubic(2 - t, -0.75)
+    return [(-1, far_left), (0, left), (1, right), (2, far_right)]
+
+
+def _resize_axis(values: jax.Array, coordinates: np.ndarray, axis: int, method: str) -> jax.Array:
+    """The values of one axis at coordinates known to the host: a few gathers, weighted."""
+    first = np.floor(coordinates)
+    total: Any = 0.0
+    for offset, weight in _tap_weights(coordinates - first, method):
+        index = np.clip(first + offset, 0, values.shape[axis] - 1).astype(np.int32)
+        weight = jnp.asarray(np.expand_dims(weight, tuple(range(axis + 1, 0))), values.dtype)
+        total += jnp.take(values, index, axis, mode="clip") * weight
+    return total
+
+
+def _resize_antialiased(
+    values: jax.Array, new_size: int, scale: float, axis: int, method: str
+) -> jax.Array:
+    """One axis times a dense matrix: the widened kernel may span any number of pixels."""
+    widening = max(scale, 1.0)
+    centres = scale * (np.arange(new_size) + 0.5)
+    distance = np.abs(np.arange(values.shape[axis]) + 0.5 - centres[:, None]) / widening
+    if method == "bilinear":
+        weights = np.maximum(1 - distance, 0)
+    else:
+        near, far = _cubic(distance, -0.5)
+        weights = np.where(distance < 1, near, np.where(distance < 2, far, 0))
+    weights /= weights.sum(axis=1, keepdims=True)
+    matrix = jnp.asarray(weights, values.dtype)
+    result = jnp.tensordot(values, matrix, (axis, 1), precision=jax.lax.Precision.HIGHEST)
+    return jnp.moveaxis(result, -1, axis)
+
+
+def _point_taps(coordinates: jax.Array, size: int, method: str) -> list[tuple[jax.Array, Any]]:
+    """(index, weight) of the pixels around each coordinate of one axis, in continuous pixels."""
+    # Further out nothing changes any more, and a clipped coordinate has an integer part.
+    coordinates = jnp.clip(coordinates, -4, size + 4)
+    if method == "nearest":
+        return [(jnp.floor(coordinates).astype(jnp.int32), jnp.ones(coordinates.shape, bool))]
+    first = jnp.floor(coordinates - 0.5)
+    weights = _tap_weights(coordinates - 0.5 - first, method)
+    return [(first.astype(jnp.int32) + offset, weight) for offset, weight in weights]
