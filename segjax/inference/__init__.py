@@ -1,1 +1,5 @@
+"""From a model's outputs to predictions for whole pictures."""
 
+from segjax.inference.semantic import semantic_labels, semantic_probs
+from segjax.inference.views import average_over_views
+from segjax.inference.windows import sliding_window

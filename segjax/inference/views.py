@@ -1,0 +1,68 @@
+"""Test-time augmentation: the mean prediction over several views of one picture."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from segjax.numerics import accumulation_dtype
+from segjax.ops.interpolation import resize
+from segjax.typing import Array
+
+
+def average_over_views(
+    predict: Callable[[jax.Array], jax.Array],
+    images: Float[Array, "b h w c"],
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = True,
+) -> Float[jax.Array, "b h w classes"]:
+    """Test-time augmentation: the mean of the predictions for resized and mirrored pictures.
+
+    `probs = mean_v v⁻¹(predict(v(images)))`, over the views v: every scale, with `flip` also
+    mirrored left to right. It costs `Σ scale²` predictions, twice that with `flip`.
+
+    Args:
+      predict: from `[b, h', w', c]`, of any size, to probabilities `[b, h', w', classes]`; for
+        instance a model behind `sliding_window`.
+      images: `[b, h, w, c]`.
+      scales: factors of the picture's height and width.
+      flip: whether each scale is also seen mirrored.
+
+    Returns:
+      `[b, h, w, classes]`, in at least float32. Mirrored pictures give the mirrored result if
+      `flip`; `scales=(1.0,), flip=False` gives `predict(images)`.
+
+    Raises:
+      ValueError: if `images` is not of rank 4, or if there is no scale or one that is not positive.
+
+    Example:
+      >>> predict = lambda images: jax.nn.softmax(images)
+      >>> images = jnp.linspace(-1, 1, 8 * 6 * 3).reshape(1, 8, 6, 3)
+      >>> average_over_views(predict, images, scales=(0.5, 1.0, 1.5)).shape
+      (1, 8, 6, 3)
+
+    Source: Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017,
+    section 4.1 (multi-scale and flipped inputs).
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images has shape {images.shape}; due is [b, h, w, c]")
+    if not scales or min(scales) <= 0:
+        raise ValueError(f"scales is {scales}; due are one or more positive factors")
+    _, height, width, _ = images.shape
+
+    def at_scale(scale: float) -> jax.Array:
+        seen = resize(images, (max(1, round(scale * height)), max(1, round(scale * width))))
+        probs = predict(seen)
+        probs = probs.astype(accumulation_dtype(probs))
+        if flip:
+            probs = (probs + _mirror(predict(_mirror(seen)))) / 2
+        return resize(probs, (height, width))
+
+    return functools.reduce(jnp.add, map(at_scale, scales)) / len(scales)
+
+
+def _mirror(images: Array) -> jax.Array:
+    return jnp.flip(images, axis=-2)
