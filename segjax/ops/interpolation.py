@@ -1,18 +1,23 @@
 """Resampling images: onto another pixel grid (`resize`) and at points (`sample`)."""
 
+import functools
 import itertools
 import operator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Float, Shaped
 
 from segjax.numerics import accumulation_dtype
 from segjax.typing import Array
 
 _METHODS = ("bilinear", "bicubic", "nearest")
+# With more pixels than this under the kernel, one matrix product beats a gather for each.
+_MAX_GATHERS = 32
 
 
 def resize(
@@ -62,27 +67,12 @@ def resize(
     if method == "nearest" and (align_corners or antialias):
         raise ValueError('method "nearest" takes neither align_corners nor antialias')
 
-    result = jnp.asarray(image)
+    floating = jnp.issubdtype(image.dtype, jnp.floating)
+    result = jnp.asarray(image, accumulation_dtype(image) if floating else None)
     for axis, new_size in zip((-3, -2), shape, strict=True):
-        size = image.shape[axis]
-        if new_size == size:
-            continue
-        if method == "nearest":
-            # float32 decides where i·size/new_size falls just short of a whole number, as in torch.
-            coordinates = np.arange(new_size, dtype=np.float32) * np.float32(size / new_size)
-            index = np.minimum(np.floor(coordinates), size - 1).astype(np.int32)
-            result = jnp.take(result, index, axis, mode="clip")
-            continue
-        if align_corners:
-            scale = (size - 1) / (new_size - 1) if new_size > 1 else 0.0
-        else:
-            scale = size / new_size
-        result = result.astype(accumulation_dtype(image))
-        if antialias:
-            result = _resize_antialiased(result, new_size, scale, axis, method)
-        else:
-            offset = 0.0 if align_corners else 0.5 * scale - 0.5
-            result = _resize_axis(result, np.arange(new_size) * scale + offset, axis, method)
+        if new_size != image.shape[axis]:
+            grid = _Grid(image.shape[axis], new_size, method, align_corners, antialias)
+            result = _resample_p.bind(result, axis=axis, grid=grid, transposed=False)
     return result.astype(image.dtype)
 
 
@@ -168,35 +158,6 @@ def _tap_weights(t: Any, method: str) -> list[tuple[int, Any]]:
     return [(-1, far_left), (0, left), (1, right), (2, far_right)]
 
 
-def _resize_axis(values: jax.Array, coordinates: np.ndarray, axis: int, method: str) -> jax.Array:
-    """The values of one axis at coordinates known to the host: a few gathers, weighted."""
-    first = np.floor(coordinates)
-    total: Any = 0.0
-    for offset, weight in _tap_weights(coordinates - first, method):
-        index = np.clip(first + offset, 0, values.shape[axis] - 1).astype(np.int32)
-        weight = jnp.asarray(np.expand_dims(weight, tuple(range(axis + 1, 0))), values.dtype)
-        total += jnp.take(values, index, axis, mode="clip") * weight
-    return total
-
-
-def _resize_antialiased(
-    values: jax.Array, new_size: int, scale: float, axis: int, method: str
-) -> jax.Array:
-    """One axis times a dense matrix: the widened kernel may span any number of pixels."""
-    widening = max(scale, 1.0)
-    centres = scale * (np.arange(new_size) + 0.5)
-    distance = np.abs(np.arange(values.shape[axis]) + 0.5 - centres[:, None]) / widening
-    if method == "bilinear":
-        weights = np.maximum(1 - distance, 0)
-    else:
-        near, far = _cubic(distance, -0.5)
-        weights = np.where(distance < 1, near, np.where(distance < 2, far, 0))
-    weights /= weights.sum(axis=1, keepdims=True)
-    matrix = jnp.asarray(weights, values.dtype)
-    result = jnp.tensordot(values, matrix, (axis, 1), precision=jax.lax.Precision.HIGHEST)
-    return jnp.moveaxis(result, -1, axis)
-
-
 def _point_taps(coordinates: jax.Array, size: int, method: str) -> list[tuple[jax.Array, Any]]:
     """(index, weight) of the pixels around each coordinate of one axis, in continuous pixels."""
     # Further out nothing changes any more, and a clipped coordinate has an integer part.
@@ -206,3 +167,97 @@ def _point_taps(coordinates: jax.Array, size: int, method: str) -> list[tuple[ja
     first = jnp.floor(coordinates - 0.5)
     weights = _tap_weights(coordinates - 0.5 - first, method)
     return [(first.astype(jnp.int32) + offset, weight) for offset, weight in weights]
+
+
+class _Grid(NamedTuple):
+    """How one axis is resized: what its matrix follows from."""
+
+    size: int
+    new_size: int
+    method: str
+    align_corners: bool
+    antialias: bool
+
+
+def _grid_matrix(grid: _Grid) -> np.ndarray:
+    """The linear map of one axis, `[new_size, size]`: few weights of a row are not 0."""
+    size, new_size, method, align_corners, antialias = grid
+    scale = size / new_size
+    if align_corners:
+        scale = (size - 1) / (new_size - 1) if new_size > 1 else 0.0
+    rows = np.arange(new_size)
+    if antialias:
+        distance = np.abs(np.arange(size) + 0.5 - scale * (rows[:, None] + 0.5)) / max(scale, 1)
+        weights = _antialias_kernel(distance, method)
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    if method == "nearest":
+        # float32 decides where i·size/new_size falls just short of a whole number, as in torch.
+        first = np.floor(rows.astype(np.float32) * np.float32(scale))
+        taps = [(0, np.ones(new_size))]
+    else:
+        coordinates = scale * rows + (0 if align_corners else 0.5 * scale - 0.5)
+        first = np.floor(coordinates)
+        taps = _tap_weights(coordinates - first, method)
+    matrix = np.zeros((new_size, size))
+    for offset, weight in taps:
+        np.add.at(matrix, (rows, np.clip(first.astype(int) + offset, 0, size - 1)), weight)
+    return matrix
+
+
+def _antialias_kernel(distance: np.ndarray, method: str) -> np.ndarray:
+    if method == "bilinear":
+        return np.maximum(1 - distance, 0)
+    near, far = _cubic(distance, -0.5)
+    return np.where(distance < 1, near, np.where(distance < 2, far, 0))
+
+
+def _resample(values: jax.Array, *, axis: int, grid: _Grid, transposed: bool) -> jax.Array:
+    """One axis of `values` (counted from the last) times the grid's matrix, or its transpose."""
+    matrix = _grid_matrix(grid)
+    matrix = matrix.T if transposed else matrix
+    used = matrix != 0
+    taps = int(used.sum(axis=1).max())
+    if taps > _MAX_GATHERS:
+        dense = jnp.asarray(matrix, values.dtype)
+        result = jnp.tensordot(values, dense, (axis, 1), precision=jax.lax.Precision.HIGHEST)
+        return jnp.moveaxis(result, -1, axis)
+    order = np.argsort(~used, axis=1, kind="stable")[:, :taps]
+    # A row with fewer taps repeats its first one at weight 0, so that no other pixel's NaN enters.
+    index = np.where(np.take_along_axis(used, order, 1), order, order[:, :1])
+    weights = np.take_along_axis(matrix, order, 1)
+    weights = np.expand_dims(weights, tuple(range(axis + 1, 0)))
+    return functools.reduce(
+        jnp.add,
+        (
+            jnp.take(values, index[:, tap], axis, mode="clip")
+            * jnp.asarray(weights[:, tap], values.dtype)
+            for tap in range(taps)
+        ),
+    )
+
+
+def _resampled_aval(values: Any, *, axis: int, grid: _Grid, transposed: bool) -> Any:
+    shape = list(values.shape)
+    shape[axis] = grid.size if transposed else grid.new_size
+    return values.update(shape=tuple(shape))
+
+
+def _transpose_resample(
+    cotangent: Any, values: Any, *, axis: int, grid: _Grid, transposed: bool
+) -> list[Any]:
+    return [_resample_p.bind(cotangent, axis=axis, grid=grid, transposed=not transposed)]
+
+
+def _batch_resample(args: Any, batch_axes: Any, **params: Any) -> tuple[Any, int]:
+    return _resample_p.bind(jnp.moveaxis(args[0], batch_axes[0], 0), **params), 0
+
+
+# A primitive of its own for the sake of its transpose: that of a gather is a scatter, many times
+# slower than gathering with the transposed matrix. Every transformation of JAX applies as usual.
+_resample_p = Primitive("resample")
+_resample_p.def_impl(jax.jit(_resample, static_argnames=("axis", "grid", "transposed")))
+_resample_p.def_abstract_eval(_resampled_aval)
+mlir.register_lowering(_resample_p, mlir.lower_fun(_resample, multiple_results=False))
+ad.deflinear2(_resample_p, _transpose_resample)
+batching.primitive_batchers[_resample_p] = _batch_resample
