@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Int
 
+from segjax.numerics import broadcast_where
 from segjax.typing import Array
 
 
@@ -28,7 +29,7 @@ def label_edges(
     """
     if labels.ndim < 2:
         raise ValueError(f"labels has shape {labels.shape}; due is [*b, h, w]")
-    valid = jnp.ones(labels.shape, bool) if where is None else where
+    valid = broadcast_where(where, labels.shape)
     down = (labels[..., 1:, :] != labels[..., :-1, :]) & valid[..., 1:, :] & valid[..., :-1, :]
     right = (labels[..., 1:] != labels[..., :-1]) & valid[..., 1:] & valid[..., :-1]
     return _both_sides(down, -2) | _both_sides(right, -1)

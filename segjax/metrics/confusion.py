@@ -1,0 +1,203 @@
+"""The confusion matrix of a labelling, and the scores that follow from it."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Num
+
+from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
+from segjax.typing import Array
+
+
+def confusion_matrix(
+    predictions: Int[Array, "*b"],
+    labels: Int[Array, "*b"],
+    num_classes: int,
+    *,
+    where: Bool[Array, "..."] | None = None,
+) -> Int[jax.Array, "{num_classes} {num_classes}"]:
+    """How often each label was predicted as each class: `n_ij = |{labels = i, predictions = j}|`.
+
+    Matrices of batches, devices and hosts add up. An entry holds 2³¹ − 1 pixels at most: sums over
+    more of them belong on the host, in int64.
+
+    Args:
+      predictions: integers `[*b, h, w]`.
+      labels: integers `[*b, h, w]`.
+      num_classes: c, static.
+      where: broadcasts to `[*b, h, w]`; False for void pixels.
+
+    Returns:
+      int32 `[c, c]`, in pixels; the row is the label, the column the prediction. Pixels whose
+      label or prediction is not in 0..c−1 are left out.
+
+    Raises:
+      ValueError: if the shapes do not fit together, or `num_classes` is not positive.
+      TypeError: if `where` is not boolean.
+
+    Example:
+      >>> confusion_matrix(jnp.array([0, 1, 1]), jnp.array([0, 0, 1]), 2)
+      Array([[1, 1],
+             [0, 1]], dtype=int32)
+
+    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
+    """
+    if predictions.shape != labels.shape:
+        raise ValueError(
+            f"predictions has shape {predictions.shape}; due is that of labels, {labels.shape}"
+        )
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; due is at least 1")
+    counted = broadcast_where(where, labels.shape)
+    for values in (labels, predictions):
+        counted &= (values >= 0) & (values < num_classes)
+    cell = labels.astype(jnp.int32) * num_classes + predictions.astype(jnp.int32)
+    cells = jnp.where(counted, cell, num_classes**2)
+    counts = jnp.zeros(num_classes**2, jnp.int32).at[cells.ravel()].add(1, mode="drop")
+    return counts.reshape(num_classes, num_classes)
+
+
+def class_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
+    """The intersection over union of every class: `n_cc / (Σ_j n_cj + Σ_i n_ic − n_cc)`.
+
+    Args:
+      matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
+
+    Returns:
+      `[*b, c]`, in 0..1, at least float32; 1 for a class neither labelled nor predicted.
+
+    Raises:
+      ValueError: if `matrix` is not square.
+
+    Example:
+      >>> class_iou(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))
+      Array([0.5      , 0.6666667, 1.       ], dtype=float32)
+
+    Source: Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010.
+    """
+    correct, labelled, predicted = _class_counts(matrix)
+    return safe_divide(correct, labelled + predicted - correct, default=1.0)
+
+
+def class_dice(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
+    """The Dice coefficient (F1) of every class: `2 n_cc / (Σ_j n_cj + Σ_i n_ic)`.
+
+    Args:
+      matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
+
+    Returns:
+      `[*b, c]`, in 0..1, at least float32; 1 for a class neither labelled nor predicted.
+
+    Raises:
+      ValueError: if `matrix` is not square.
+
+    Example:
+      >>> class_dice(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))
+      Array([0.6666667, 0.8      , 1.       ], dtype=float32)
+
+    Source: Dice, "Measures of the amount of ecologic association between species", 1945.
+    """
+    correct, labelled, predicted = _class_counts(matrix)
+    return safe_divide(2 * correct, labelled + predicted, default=1.0)
+
+
+def mean_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
+    """The mean of `class_iou` over the classes labelled or predicted anywhere.
+
+    Args:
+      matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
+
+    Returns:
+      `[*b]`, in 0..1, at least float32; 1 where no pixel was counted.
+
+    Raises:
+      ValueError: if `matrix` is not square.
+
+    Example:
+      >>> float(mean_iou(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])))
+      0.5833333730697632
+
+    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
+    """
+    return _mean_over_present(class_iou(matrix), matrix)
+
+
+def dice_score(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
+    """The mean of `class_dice` over the classes labelled or predicted anywhere.
+
+    Args:
+      matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
+
+    Returns:
+      `[*b]`, in 0..1, at least float32; 1 where no pixel was counted.
+
+    Raises:
+      ValueError: if `matrix` is not square.
+
+    Example:
+      >>> float(dice_score(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])))
+      0.7333333492279053
+
+    Source: Dice, "Measures of the amount of ecologic association between species", 1945.
+    """
+    return _mean_over_present(class_dice(matrix), matrix)
+
+
+def pixel_accuracy(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
+    """The share of pixels predicted as labelled: `Σ_c n_cc / Σ_ij n_ij`.
+
+    Args:
+      matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
+
+    Returns:
+      `[*b]`, in 0..1, at least float32; 1 where no pixel was counted.
+
+    Raises:
+      ValueError: if `matrix` is not square.
+
+    Example:
+      >>> float(pixel_accuracy(jnp.array([[1, 1], [0, 2]])))
+      0.75
+
+    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
+    """
+    correct, labelled, _ = _class_counts(matrix)
+    return safe_divide(correct.sum(-1), labelled.sum(-1), default=1.0)
+
+
+def frequency_weighted_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
+    """The mean of `class_iou`, each class by its share of the labels: `Σ_c f_c IoU_c`.
+
+    Args:
+      matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
+
+    Returns:
+      `[*b]`, in 0..1, at least float32; 1 where no pixel was counted.
+
+    Raises:
+      ValueError: if `matrix` is not square.
+
+    Example:
+      >>> float(frequency_weighted_iou(jnp.array([[1, 1], [0, 2]])))
+      0.5833333730697632
+
+    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
+    """
+    _, labelled, _ = _class_counts(matrix)
+    weighted = (labelled * class_iou(matrix)).sum(-1)
+    return safe_divide(weighted, labelled.sum(-1), default=1.0)
+
+
+def _class_counts(matrix: Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The pixels `[*b, c]` of each class that are correct, labelled so, and predicted so."""
+    if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
+        raise ValueError(f"matrix has shape {matrix.shape}; due is [*b, c, c]")
+    # The cast comes before jnp.asarray, which would cut a host's int64 down to int32.
+    counts = jnp.asarray(matrix.astype(accumulation_dtype(matrix)))
+    return jnp.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
+
+
+def _mean_over_present(scores: jax.Array, matrix: Array) -> jax.Array:
+    _, labelled, predicted = _class_counts(matrix)
+    present = labelled + predicted > 0
+    total = jnp.sum(jnp.where(present, scores, 0), axis=-1)
+    return safe_divide(total, present.sum(-1), default=1.0)
