@@ -51,6 +51,39 @@ def safe_divide(
     return jnp.where(defined, quotient, jnp.asarray(default, dtype))
 
 
+def broadcast_where(
+    where: Bool[Array, "..."] | None, shape: Sequence[int]
+) -> Bool[jax.Array, "..."]:
+    """The mask of `shape` that `where` stands for: broadcast to it, and all True for None.
+
+    Args:
+      where: boolean, broadcasts to `shape`; or None.
+      shape: of what is to be masked.
+
+    Returns:
+      Booleans of `shape`.
+
+    Raises:
+      ValueError: if `where` does not broadcast to `shape`.
+      TypeError: if `where` is not boolean.
+
+    Example:
+      >>> broadcast_where(jnp.array([True, False]), (2, 2))
+      Array([[ True, False],
+             [ True, False]], dtype=bool)
+    """
+    if where is None:
+        return jnp.ones(shape, bool)
+    if where.dtype != bool:
+        raise TypeError(f"where is {where.dtype}; due is bool")
+    try:
+        return jnp.broadcast_to(where, shape)
+    except ValueError:
+        raise ValueError(
+            f"where has shape {where.shape}; due is one that broadcasts to {tuple(shape)}"
+        ) from None
+
+
 def masked_sum(
     values: Num[Array, "..."],
     *,
