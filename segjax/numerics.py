@@ -160,3 +160,6 @@ class Average:
 
     def __add__(self, other: "Average") -> "Average":
         return Average(self.total + other.total, self.weight + other.weight)
+
+    def __mul__(self, factor: float) -> "Average":
+        return Average(self.total * factor, self.weight)

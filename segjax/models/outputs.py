@@ -1,0 +1,22 @@
+"""What the models return."""
+
+import dataclasses
+
+import jax
+from jaxtyping import Float
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SemanticOutput:
+    """The output of a semantic segmentation model.
+
+    Attributes:
+      logits: `[*b, h, w, classes]` (`[*b, d, h, w, classes]` for volumes); of the image's size or
+        a fraction of it.
+      auxiliary: logits of auxiliary heads in training, from the finest to the coarsest, each of its
+        own size.
+    """
+
+    logits: Float[jax.Array, "*b h w classes"]
+    auxiliary: tuple[Float[jax.Array, "*b ah aw classes"], ...] = ()

@@ -1,0 +1,166 @@
+"""Semantic segmentation: one class for each pixel."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Float, Int
+
+from segjax import inference, losses, metrics, ops
+from segjax.data import as_float
+from segjax.models import SemanticOutput
+from segjax.numerics import Average
+from segjax.typing import Array, Record
+
+
+@dataclasses.dataclass(frozen=True)
+class SemanticLoss:
+    """The weights of the objective's terms.
+
+    Attributes:
+      cross_entropy: of the mean softmax cross-entropy over pixels.
+      dice: of the mean Dice loss over the classes present in each image.
+      auxiliary: of the same two on the first auxiliary output; half as much on each one after it.
+      label_smoothing: of the cross-entropy, 0..1.
+      class_weights: of the cross-entropy, one a class; None weighs all alike.
+    """
+
+    cross_entropy: float = 1.0
+    dice: float = 1.0
+    auxiliary: float = 0.5
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SemanticTask:
+    """How a semantic model is fed, trained, judged and asked.
+
+    Attributes:
+      num_classes: of the labels.
+      loss: the objective.
+      scale: images are resized by this factor before the model, its logits back after it.
+      mean: of images in 0..1, by channel or one for all; it is subtracted before the model.
+      std: likewise; what is left is divided by it.
+    """
+
+    num_classes: int
+    loss: SemanticLoss = SemanticLoss()
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.25,)
+
+    def inputs(self, images: Array) -> Float[jax.Array, "*b h w c"]:
+        """What the model takes, from images `[*b, h, w, c]` (uint8, or floating in 0..1)."""
+        return (as_float(images) - jnp.array(self.mean)) / jnp.array(self.std)
+
+    def losses(self, outputs: SemanticOutput, record: Record) -> dict[str, Average]:
+        """The terms of the objective, each to be summed over devices before it is divided.
+
+        Their weights depend on the labels alone.
+
+        Args:
+          outputs: of the model in training, batch axis first.
+          record: the batch: `labels`, `where` and `valid`.
+
+        Returns:
+          The weighted averages by name; the objective is the sum of their values.
+        """
+        where = counted(record)
+        heads = [("", 1.0, outputs.logits)]
+        for i, logits in enumerate(outputs.auxiliary):
+            heads.append((f"auxiliary_{i + 1}/", self.loss.auxiliary / 2**i, logits))
+        terms = {}
+        for prefix, weight, logits in heads:
+            logits = ops.resize(logits, record.labels.shape[-2:])
+            if self.loss.cross_entropy:
+                average = self._cross_entropy(logits, record.labels, where)
+                terms[f"{prefix}cross_entropy"] = average * (weight * self.loss.cross_entropy)
+            if self.loss.dice:
+                average = self._dice(logits, record.labels, where)
+                terms[f"{prefix}dice"] = average * (weight * self.loss.dice)
+        return terms
+
+    def _cross_entropy(self, logits, labels, where) -> Average:
+        class_weights = self.loss.class_weights and jnp.array(self.loss.class_weights)
+        values = losses.softmax_cross_entropy(
+            logits,
+            labels,
+            class_weights=class_weights,
+            label_smoothing=self.loss.label_smoothing,
+            where=where,
+        )
+        if class_weights is None:
+            return Average.of(values, where=where)
+        weights = losses.pixel_weights(labels, class_weights, where=where)
+        return Average(values.sum(), weights.sum())
+
+    def _dice(self, logits, labels, where) -> Average:
+        """Over the classes present in each image; of the others cross-entropy takes care."""
+        probs = jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+        targets = (labels[..., None] == jnp.arange(self.num_classes)) & where[..., None]
+        loss = losses.dice_loss(probs, targets, axis=(-3, -2), where=where[..., None])
+        return Average.of(loss, where=targets.any((-3, -2)))
+
+    def predict(
+        self, model: nn.Module, variables: dict, images: Array
+    ) -> Float[jax.Array, "*b h w classes"]:
+        """The class probabilities of each pixel, of the images' size.
+
+        Args:
+          model: gives a `SemanticOutput`.
+          variables: of the model.
+          images: `[*b, h, w, c]`, uint8 or floating in 0..1.
+
+        Returns:
+          `[*b, h, w, classes]`.
+        """
+        shape = images.shape[-3:-1]
+        inputs = self.inputs(images)
+        if self.scale != 1:
+            inputs = ops.resize(inputs, scaled(shape, self.scale), antialias=True)
+        return inference.semantic_probs(model.apply(variables, inputs).logits, shape)
+
+    def confusion(self, probs: Array, record: Record) -> Int[jax.Array, "classes classes"]:
+        """The confusion matrix of the batch's counted pixels; matrices of batches add up."""
+        return metrics.confusion_matrix(
+            inference.semantic_labels(probs),
+            record.labels,
+            self.num_classes,
+            where=counted(record),
+        )
+
+
+def counted(record: Record) -> Array:
+    """`[*b, h, w]`: the pixels that count: neither void nor of an example that fills up a batch."""
+    where = jnp.ones(record.labels.shape, bool) if record.where is None else record.where
+    return where if record.valid is None else where & record.valid[..., None, None]
+
+
+def scaled(shape: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(height, width) times `scale`, at least one pixel each."""
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def summary(matrix: Int[Array, "classes classes"], names: tuple[str, ...]) -> dict[str, float]:
+    """The figures of a confusion matrix: means, and each class's IoU by name.
+
+    Args:
+      matrix: `[classes, classes]`, a row for each label.
+      names: of the classes.
+
+    Returns:
+      `mean_iou`, `dice`, `pixel_accuracy`, `frequency_weighted_iou`, and `iou/NAME` for the classes
+      that the labels or the predictions hold.
+    """
+    ious = metrics.class_iou(matrix)
+    present = (matrix.sum(0) + matrix.sum(1)) > 0
+    figures = {
+        "mean_iou": metrics.mean_iou(matrix),
+        "dice": metrics.dice_score(matrix),
+        "pixel_accuracy": metrics.pixel_accuracy(matrix),
+        "frequency_weighted_iou": metrics.frequency_weighted_iou(matrix),
+    }
+    figures |= {f"iou/{name}": ious[i] for i, name in enumerate(names) if present[i]}
+    return {name: float(value) for name, value in figures.items()}

@@ -1,0 +1,59 @@
+"""Where a non-finite loss came from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from segjax.training.state import TrainState
+from segjax.training.step import Prepare, example_keys
+from segjax.typing import Record
+
+
+def find_non_finite(
+    task, model: nn.Module, state: TrainState, batch: Record, *, prepare: Prepare
+) -> str:
+    """The first place where a step met NaN or infinity, in words.
+
+    It looks, in this order, at the images, the parameters, the output of each of the model's
+    layers, the terms of the loss and the gradients.
+
+    Args:
+      task: of the step.
+      model: of the step.
+      state: before the step, held by this process.
+      batch: of the step, this process's part.
+      prepare: of the step.
+
+    Returns:
+      Half a sentence.
+    """
+    key = jax.random.wrap_key_data(jnp.asarray(state.key))
+    batch = jax.jit(jax.vmap(prepare))(example_keys(key, batch), batch)
+    stages = [("parameter", state.params), ("batch statistic", state.model_state)]
+    bad = np.flatnonzero(~np.isfinite(np.asarray(batch.image)).all((1, 2, 3)))
+    if bad.size:
+        return f"the image of example {', '.join(str(batch.index[i]) for i in bad)} of the stream"
+
+    @jax.jit
+    def forward(params):
+        outputs, changed = model.apply(
+            {"params": params, **state.model_state},
+            task.inputs(batch.image),
+            train=True,
+            mutable=[*state.model_state, "intermediates"],
+            capture_intermediates=True,
+            rngs={"dropout": key},
+        )
+        terms = {k: a.value for k, a in task.losses(outputs, batch).items()}
+        return sum(terms.values()), (terms, changed["intermediates"])
+
+    (_, (terms, layers)), gradients = jax.value_and_grad(forward, has_aux=True)(state.params)
+    stages += [("output of layer", layers), ("term", terms), ("gradient of", gradients)]
+    for kind, tree in stages:
+        for path, value in jax.tree.leaves_with_path(tree):
+            if not np.isfinite(np.asarray(value)).all():
+                names = [str(getattr(p, "key", getattr(p, "idx", p))) for p in path]
+                names = [n for n in names if n not in ("__call__", "0")]
+                return f"the {kind} {'/'.join(names) or 'as a whole'}"
+    return "nothing that shows outside the compiled step (a matter of rounding)"

@@ -1,0 +1,272 @@
+"""Training from a configuration: data, model, steps, evaluations, checkpoints and logs."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from segjax.data import Source, open_source, train_batches
+from segjax.inference import semantic_labels
+from segjax.tasks.semantic import summary
+from segjax.training import processes
+from segjax.training.build import make_model, make_task
+from segjax.training.checkpoint import Checkpoints
+from segjax.training.config import TrainConfig
+from segjax.training.evaluate import make_evaluate
+from segjax.training.finite import find_non_finite
+from segjax.training.logging import Logger
+from segjax.training.optimizer import learning_rate, make_optimizer
+from segjax.training.parallel import Parallel, fetch, make_mesh
+from segjax.training.report import write_report
+from segjax.training.run_folder import write_config
+from segjax.training.state import TrainState, create_state
+from segjax.training.step import Metrics, make_train_step
+from segjax.typing import Record
+
+
+def train(config: TrainConfig) -> dict[str, float]:
+    """Trains, or goes on training, and leaves all there is to know in the folder `config.run`.
+
+    There: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `evaluation.json` and the
+    pictures `curves.png` and `predictions.png`. SIGTERM saves after the current step and returns;
+    the same configuration then goes on from there, with the numbers of an uninterrupted run.
+
+    Args:
+      config: of the run.
+
+    Returns:
+      The figures of the last evaluation (see `tasks.semantic.summary`); empty where SIGTERM came.
+
+    Raises:
+      ValueError: for a configuration that cannot be, data that does not fit, or a run folder that
+        holds another run.
+      FloatingPointError: at a loss or gradient that is not finite; it says the step and where. The
+        last checkpoint is from before.
+    """
+    processes.start(config)
+    source = open_config_source(config, config.train_split)
+    eval_source = open_config_source(config, config.eval_split)
+    _check(config, source, eval_source)
+    write_config(config, source.classes, source.channels)
+
+    run = _Run.create(config, source, eval_source)
+    checkpoints = Checkpoints(config.run / "checkpoints")
+    if checkpoints.latest_step() is not None:
+        run.state, position = checkpoints.restore(run.state)
+        run.batches.set_state(position["batches"])
+        run.best = position["best"]
+    start = int(run.state.step)
+    with (
+        Logger(config.run, start=start, steps=config.steps) as logger,
+        processes.stop_requests() as stop,
+    ):
+        if start:
+            logger.say(f"{config.run} goes on after step {start}")
+        stopped_at = _fit(config, run, checkpoints, logger, stop)
+        checkpoints.close()
+        run.batches.close()
+        if stopped_at is not None:
+            logger.say(f"stopped after step {stopped_at} and saved; the same command goes on")
+            return {}
+        if not run.figures:
+            run.figures = run.evaluate(run.state)
+        variables = fetch(run.state.variables)
+    if jax.process_index() == 0:
+        predict = jax.jit(lambda image: run.predict(variables, image))
+        write_report(config.run, run.figures, eval_source, predict)
+    return run.figures
+
+
+@dataclasses.dataclass
+class _Run:
+    """The parts of a run, compiled for its devices, and what changes as it goes."""
+
+    train_step: Callable[[TrainState, Record], tuple[TrainState, Metrics]]
+    evaluate: Callable[[TrainState], dict[str, float]]
+    predict: Callable[[dict, jax.Array], jax.Array]
+    explain: Callable[[TrainState, Record], str]
+    batches: Any
+    state: TrainState
+    best: float = -1.0
+    figures: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def create(cls, config: TrainConfig, source: Source, eval_source: Source) -> "_Run":
+        parallel = Parallel(make_mesh(fsdp=config.fsdp) if config.parallel == "mesh" else None)
+        num_classes = len(source.classes)
+        task, model = make_task(config, num_classes), make_model(config, num_classes)
+        optimizer = make_optimizer(config.optimizer, config.steps)
+
+        def prepare(key, record):
+            return config.augmentation(key, source.render(record), shape=config.size)
+
+        images = np.zeros((1, *config.size, source.channels), np.float32)
+        average = config.average_decay > 0
+        init = jax.jit(lambda key: create_state(key, model, optimizer, images, average=average))
+        state = parallel.place(jax.device_get(init(jax.random.key(config.seed))))
+        step = make_train_step(
+            task,
+            model,
+            optimizer,
+            prepare=prepare,
+            accumulate=config.accumulate,
+            average_decay=config.average_decay,
+            axis_name=parallel.axis_name,
+        )
+        confusion = make_evaluate(
+            task,
+            model,
+            eval_source,
+            parallel,
+            batch_size=config.eval_batch_size,
+            threads=config.threads,
+        )
+        batches = train_batches(
+            source,
+            batch_size=config.batch_size,
+            shape=canvas_shape(config, source),
+            scale=config.scale,
+            seed=config.seed,
+            workers=config.workers,
+            threads=config.threads,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return cls(
+            train_step=parallel.train_step(step, state),
+            evaluate=lambda state: summary(confusion(state.variables), source.classes.names),
+            predict=lambda variables, image: semantic_labels(
+                task.predict(model, variables, image[None])[0]
+            ),
+            explain=lambda state, batch: find_non_finite(
+                task, model, state, batch, prepare=prepare
+            ),
+            batches=iter(batches),
+            state=state,
+        )
+
+
+def _fit(
+    config: TrainConfig,
+    run: _Run,
+    checkpoints: Checkpoints,
+    logger: Logger,
+    stop: Callable[[int], bool],
+) -> int | None:
+    """Takes the steps that are left. Returns the step after which it was asked to stop, if any."""
+    schedule = learning_rate(config.optimizer, config.steps)
+    clock = _Clock(int(run.state.step))
+    pending = None
+    for step in range(int(run.state.step) + 1, config.steps + 1):
+        batch = next(run.batches)
+        run.state, metrics = run.train_step(run.state, batch)
+        # Looked at one step late, so that the devices have work while the host waits. Nothing is
+        # lost: after a step that was not finite the state no longer changes.
+        if pending is not None:
+            _check_finite(run, *pending)
+        pending = step, batch, metrics
+
+        stopping = stop(step)
+        logging = step % config.log_every == 0
+        evaluating = step % config.eval_every == 0 or step == config.steps
+        saving = step % config.save_every == 0 or step == config.steps or stopping
+        if logging or evaluating or saving:
+            _check_finite(run, *pending)
+        if logging:
+            row = {name: float(value) for name, value in metrics.items() if name != "finite"}
+            row["learning_rate"] = float(schedule(step - 1))
+            row["examples_per_second"] = clock.steps_per_second(step) * config.batch_size
+            logger.log(step, row)
+        if evaluating:
+            run.figures = run.evaluate(run.state)
+            logger.log(step, {f"val/{name}": value for name, value in run.figures.items()})
+            clock = _Clock(step)
+        better = evaluating and run.figures["mean_iou"] > run.best
+        if better:
+            run.best = run.figures["mean_iou"]
+        position = {"batches": run.batches.get_state(), "best": run.best}
+        if better:
+            checkpoints.save("best", run.state, position)
+        if saving:
+            checkpoints.save("last", run.state, position)
+        if stopping and step < config.steps:
+            return step
+    return None
+
+
+def _check_finite(run: _Run, step: int, batch: Record, metrics: Metrics) -> None:
+    if bool(metrics["finite"]):
+        return
+    bad = [n for n, v in metrics.items() if n != "finite" and not np.isfinite(float(v))]
+    place = run.explain(fetch(run.state), batch)
+    raise FloatingPointError(f"step {step}: {', '.join(bad)} not finite; first in {place}")
+
+
+class _Clock:
+    """Steps a second since it was last asked."""
+
+    def __init__(self, step: int):
+        self._step, self._time = step, time.perf_counter()
+
+    def steps_per_second(self, step: int) -> float:
+        now = time.perf_counter()
+        rate = (step - self._step) / (now - self._time)
+        self._step, self._time = step, now
+        return rate
+
+
+def open_config_source(config: TrainConfig, split: str) -> Source:
+    """The split of a configuration's data.
+
+    Args:
+      config: of the run.
+      split: its name.
+
+    Returns:
+      The source.
+
+    Raises:
+      ValueError: where it cannot be opened; it says what is wrong with which file.
+    """
+    if config.data == "synthetic":
+        return open_source(config.data, split, shape=config.size, seed=config.seed)
+    return open_source(config.data, split, void=config.void)
+
+
+def canvas_shape(config: TrainConfig, source: Source) -> tuple[int, int]:
+    """What is read of an image: as much as a crop can show at the least zoom.
+
+    Args:
+      config: of the run.
+      source: of the images.
+
+    Returns:
+      (height, width) in pixels after `scale`; no more than the largest image has.
+    """
+    largest = np.ceil(source.sizes.max(0) * config.scale)
+    needed = np.ceil(np.array(config.size) / min(1.0, config.augmentation.zoom[0]))
+    height, width = np.minimum(np.maximum(largest, 1), needed).astype(int)
+    return int(height), int(width)
+
+
+def _check(config: TrainConfig, source: Source, eval_source: Source) -> None:
+    """What the parts cannot see by themselves."""
+    if source.classes != eval_source.classes:
+        raise ValueError(
+            f"{config.train_split} and {config.eval_split} have other classes: "
+            f"{source.classes.names} and {eval_source.classes.names}"
+        )
+    parts = jax.device_count() * config.accumulate
+    if config.batch_size % parts:
+        raise ValueError(
+            f"batch_size: a multiple of {parts} was due ({jax.device_count()} devices, "
+            f"{config.accumulate} parts each), got {config.batch_size}"
+        )
+    if config.eval_batch_size % jax.device_count():
+        raise ValueError(
+            f"eval_batch_size: a multiple of the {jax.device_count()} devices was due, "
+            f"got {config.eval_batch_size}"
+        )

@@ -1,0 +1,52 @@
+"""Starting up: several processes as one program, the compilation cache, and requests to stop."""
+
+import contextlib
+import os
+import pathlib
+import signal
+from collections.abc import Callable, Iterator
+
+import jax
+from jax.experimental import multihost_utils
+
+from segjax.training.config import TrainConfig
+
+
+def start(config: TrainConfig) -> None:
+    """Joins the other processes and turns the persistent compilation cache on.
+
+    Must come before any use of a device. The cache lies in `$XDG_CACHE_HOME/segjax`
+    (`~/.cache/segjax`), unless `JAX_COMPILATION_CACHE_DIR` says otherwise.
+
+    Args:
+      config: of the run.
+    """
+    if config.distributed and not jax.distributed.is_initialized():
+        jax.distributed.initialize(config.coordinator, config.num_processes, config.process_id)
+    enable_compilation_cache()
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that a second start is fast."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "segjax"))
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[int], bool]]:
+    """Turns SIGTERM, with which machines are preempted, into a question to ask after each step.
+
+    Yields:
+      `step -> bool`, whether to stop after this step: the same answer in all processes.
+    """
+    if jax.process_count() > 1:
+        # JAX's own handler tells every process, and makes them agree on the step.
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    asked = []
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    try:
+        yield lambda step: bool(asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)

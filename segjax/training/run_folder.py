@@ -1,0 +1,95 @@
+"""The folder of a run: its configuration, the versions it ran with, and how to open it again."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import pathlib
+import sys
+from typing import Any
+
+import jax
+
+from segjax.data import Classes
+from segjax.training.config import FREE, TrainConfig, from_dict, to_dict
+
+LIBRARIES = ("segjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
+
+
+def write_config(config: TrainConfig, classes: Classes, channels: int) -> None:
+    """Writes `config.json`, or holds a run that goes on to the one it has.
+
+    Args:
+      config: of the run.
+      classes: that it learns.
+      channels: of its images.
+
+    Raises:
+      ValueError: where the folder holds a run that computes something else; it names what differs.
+    """
+    path = config.run / "config.json"
+    if path.exists():
+        before, now = json.loads(path.read_text())["config"], to_dict(config)
+        different = [k for k in now if k not in FREE and now[k] != before.get(k)]
+        if different:
+            changes = "; ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in different)
+            raise ValueError(
+                f"{config.run} holds a run of another configuration ({changes}). Give another "
+                "--run, or delete that folder."
+            )
+        return
+    if jax.process_index() != 0:
+        return
+    config.run.mkdir(parents=True, exist_ok=True)
+    content = {
+        "config": to_dict(config),
+        "classes": {"names": classes.names, "colors": classes.colors},
+        "channels": channels,
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "python": sys.version.split()[0],
+        "devices": [str(device) for device in jax.devices()],
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    # Complete or not there: a half-written configuration would bar the way of the next start.
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(content, indent=2) + "\n")
+    draft.rename(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunInfo:
+    """What a run folder says of its model.
+
+    Attributes:
+      config: of the run.
+      classes: that it learnt.
+      channels: of its images.
+    """
+
+    config: TrainConfig
+    classes: Classes
+    channels: int
+
+
+def read_config(run: pathlib.Path) -> RunInfo:
+    """What `write_config` wrote.
+
+    Args:
+      run: the folder.
+
+    Returns:
+      The run's configuration, classes and channels.
+
+    Raises:
+      FileNotFoundError: where the folder holds no run.
+    """
+    path = run / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{run}: no run there (config.json is missing)")
+    content: dict[str, Any] = json.loads(path.read_text())
+    classes = content["classes"]
+    return RunInfo(
+        config=from_dict(TrainConfig, content["config"]),
+        classes=Classes(tuple(classes["names"]), tuple(tuple(c) for c in classes["colors"])),
+        channels=content["channels"],
+    )

@@ -1,0 +1,178 @@
+"""The training step and the evaluation step: pure functions, whatever devices they run on."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Int
+
+from segjax.numerics import safe_divide
+from segjax.training.state import TrainState
+from segjax.typing import Record
+
+Metrics = dict[str, Array]
+Prepare = Callable[[Array, Record], Record]
+
+
+def make_train_step(
+    task,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    prepare: Prepare | None = None,
+    accumulate: int = 1,
+    average_decay: float | None = None,
+    axis_name: str | None = None,
+) -> Callable[[TrainState, Record], tuple[TrainState, Metrics]]:
+    """The step of gradient descent, `(state, batch) -> (state, metrics)`, as a pure function.
+
+    The objective is the sum of the task's terms, each a total over a weight. Weights are summed
+    over devices (and over the parts of an accumulated batch) before anything is divided, so that
+    loss and gradient are those of the whole batch however it is spread.
+
+    Args:
+      task: gives `inputs(images)` and `losses(outputs, record)`, e.g. a `SemanticTask`.
+      model: the Flax module.
+      optimizer: from optax.
+      prepare: `(key, record) -> record` for one example: renders and augments it on the device. Its
+        key depends on the run's key and on `record.index` alone.
+      accumulate: in how many parts, one after the other, the batch goes through the model.
+      average_decay: of the moving averages in the state; they start as plain means.
+      axis_name: the mapped axis over which the batch is spread, under `pmap`; None elsewhere.
+
+    Returns:
+      The step. Its metrics are scalars: `loss`, each term by name, `gradient_norm`, and `finite`.
+      Where that is False the state stays as it was, and stays so ever after.
+
+    Raises:
+      ValueError: where a batch does not divide into `accumulate` parts.
+    """
+    if axis_name is not None:
+        model = model.clone(axis_name=axis_name)
+
+    def sum_devices(tree):
+        return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+    def apply(params, model_state, record, key):
+        return model.apply(
+            {"params": params, **model_state},
+            task.inputs(record.image),
+            train=True,
+            mutable=list(model_state),
+            rngs={"dropout": key},
+        )
+
+    def weights_of(state, record, key):
+        """The weight of each term. It depends on labels alone, so any outputs of the shape do."""
+        shapes, _ = jax.eval_shape(apply, state.params, state.model_state, record, key)
+        outputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return {name: a.weight for name, a in task.losses(outputs, record).items()}
+
+    def objective(params, model_state, record, key, weights):
+        """This part's share of the loss, whose gradients add up to that of the whole batch."""
+        outputs, model_state = apply(params, model_state, record, key)
+        shares = {
+            name: safe_divide(average.total, weights[name])
+            for name, average in task.losses(outputs, record).items()
+        }
+        return sum(shares.values()), (shares, model_state)
+
+    def step(state: TrainState, batch: Record) -> tuple[TrainState, Metrics]:
+        key = jax.random.wrap_key_data(state.key)
+        if prepare is not None:
+            batch = jax.vmap(prepare)(example_keys(key, batch), batch)
+        parts = split_batch(batch, accumulate)
+        dropout_key = jax.random.fold_in(jax.random.fold_in(key, -1), state.step)
+        if axis_name is not None:
+            dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
+        keys = jax.random.split(dropout_key, accumulate)
+
+        weights = jax.vmap(weights_of, (None, 0, None))(state, parts, keys[0])
+        weights = sum_devices(jax.tree.map(lambda w: w.sum(0), weights))
+
+        def accumulate_part(carry, part):
+            gradients, shares, model_state = carry
+            (_, (more, model_state)), gradient = jax.value_and_grad(objective, has_aux=True)(
+                state.params, model_state, *part, weights
+            )
+            add = lambda a, b: jax.tree.map(jnp.add, a, b)
+            return (add(gradients, gradient), add(shares, more), model_state), None
+
+        zeros = jax.tree.map(jnp.zeros_like, (state.params, weights))
+        (gradients, shares, model_state), _ = jax.lax.scan(
+            accumulate_part, (*zeros, state.model_state), (parts, keys)
+        )
+        gradients, shares = sum_devices((gradients, shares))
+
+        loss, norm = sum(shares.values()), optax.global_norm(gradients)
+        finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(norm)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        moved = TrainState(
+            step=state.step + 1,
+            params=params,
+            model_state=model_state,
+            opt_state=opt_state,
+            average=_update_average(state, {"params": params, **model_state}, average_decay),
+            key=state.key,
+            finite=finite,
+        )
+        stayed = TrainState(**{**vars(state), "finite": finite})
+        state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, stayed)
+        return state, {"loss": loss, **shares, "gradient_norm": norm, "finite": finite}
+
+    return step
+
+
+def make_eval_step(
+    task, model: nn.Module, *, render: Callable[[Record], Record], axis_name: str | None = None
+) -> Callable[[dict, Record], Int[Array, "classes classes"]]:
+    """The evaluation step, `(variables, batch) -> confusion matrix` summed over devices.
+
+    Args:
+      task: gives `predict` and `confusion`.
+      model: the Flax module.
+      render: a source's, for one example.
+      axis_name: the mapped axis over which the batch is spread, under `pmap`.
+
+    Returns:
+      The step, a pure function.
+    """
+
+    def step(variables, batch):
+        batch = jax.vmap(render)(batch)
+        matrix = task.confusion(task.predict(model, variables, batch.image), batch)
+        return matrix if axis_name is None else jax.lax.psum(matrix, axis_name)
+
+    return step
+
+
+def example_keys(key: Array, batch: Record) -> Array:
+    """`[b]` keys, one for each example, from its place in the stream: the same on any devices."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, batch.index)
+
+
+def split_batch(batch: Record, parts: int) -> Record:
+    """`[b, ...]` to `[parts, b / parts, ...]`, every `parts`-th example together.
+
+    So each part has its share on every device over which the batch axis is spread.
+    """
+
+    def split(x):
+        if x.shape[0] % parts:
+            raise ValueError(
+                f"accumulate: a batch of {x.shape[0]} a device does not divide into {parts} parts"
+            )
+        return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(split, batch)
+
+
+def _update_average(state: TrainState, variables: dict, decay: float | None):
+    """`average += (1 - decay) (variables - average)`; at first the plain mean so far."""
+    if state.average is None or decay is None:
+        return state.average
+    rate = jnp.maximum(1 - decay, 1 / (state.step + 1.0))
+    return jax.tree.map(lambda a, v: a + rate * (v - a), state.average, variables)
