@@ -1,0 +1,161 @@
+"""A folder of images and masks as a source."""
+
+import collections
+import dataclasses
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from segjax.data.class_list import instance_classes, read_classes
+from segjax.data.errors import DataError, naming, unknown_name
+from segjax.data.images import decode_image, decode_mask, image_header, read_bytes
+from segjax.data.source import Source
+from segjax.typing import Record
+
+
+class Folder(Source):
+    """Images and the masks that label them, in folders.
+
+    ```
+    PATH/classes.json            {"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]},
+                                  ...], "ignore_index": 11}, or just a list of names
+    PATH/SPLIT/images/NAME.jpg   any format that OpenCV decodes
+    PATH/SPLIT/masks/NAME.png    class ids in one channel of 8 or 16 bits, or the classes' colours
+    ```
+
+    Instead of `masks/` there may be `instances/`: PNGs in which 0 is background and every other
+    value an object. Their labels are background and object; no `classes.json` is needed, and the
+    object's name comes from `PATH/SPLIT/instances.json` where that has a single category.
+
+    Classes are numbered from 0 on in the order of their ids. Void are `ignore_index`, or what
+    `void` says instead, and in masks also 255 unless a class has that id.
+
+    An image with an EXIF orientation is turned upright if that gives it the size of its mask, and
+    left as it is stored if that does. If both do, nothing tells which of the two the mask was
+    drawn on, and that is an error.
+
+    Opening checks every file: the headers of the images, and every value of the masks.
+
+    Args:
+      path: of the folder.
+      split: name of the sub-folder; None where `images/` stands directly in `path`.
+      void: the mask value of pixels without a class, 0..65535, instead of the declared one.
+
+    Raises:
+      DataError: something is missing or unusable; names every such file, all at once.
+
+    Example:
+      >>> Folder("no/such/folder")
+      Traceback (most recent call last):
+      segjax.data.errors.DataError: no/such/folder: there is no such folder
+    """
+
+    channels = 3
+
+    def __init__(self, path: str | Path, split: str | None = "train", *, void: int | None = None):
+        if void is not None and not 0 <= void <= 65535:
+            raise ValueError(f"void must be 0..65535 or None, got {void}")
+        root = Path(path).expanduser()
+        folder = _split_folder(root, split)
+        masks = folder / "masks"
+        if masks.is_dir():
+            self.classes, self._code = read_classes(root / "classes.json", void=void)
+        elif (masks := folder / "instances").is_dir():
+            self.classes, self._code = instance_classes(folder / "instances.json", void=void)
+        else:
+            raise DataError(f"{folder}: there is neither a masks nor an instances folder in it")
+
+        pairs, problems = _pair(folder / "images", masks)
+        self._examples = []
+        with ThreadPoolExecutor() as threads:
+            for inspection in [threads.submit(self._inspect, *pair) for pair in pairs]:
+                try:
+                    self._examples.append(inspection.result())
+                except DataError as error:
+                    problems.append(str(error))
+        if problems:
+            raise DataError("\n  ".join([f"{folder}: cannot be used:", *problems]))
+        if not pairs:
+            raise DataError(f"{folder / 'images'}: there are no images in it")
+        self.sizes = np.array([example.size for example in self._examples], np.int32)
+
+    def read(self, index: int) -> Record:
+        """Example `index`: `image` in uint8 RGB, `labels`, `where` and `size`."""
+        example = self._examples[index]
+        labels, where = self._labels(example.mask)
+        with naming(example.image):
+            image = decode_image(read_bytes(example.image), upright=example.upright)
+            if image.shape[:2] != labels.shape:
+                raise DataError(f"is {_pixels(image.shape)}, its mask {_pixels(labels.shape)}")
+        return Record(image=image, labels=labels, where=where, size=self.sizes[index])
+
+    def _labels(self, mask: Path) -> tuple[np.ndarray, np.ndarray]:
+        with naming(mask):
+            return self._code(decode_mask(read_bytes(mask)))
+
+    def _inspect(self, image: Path, mask: Path) -> "_Example":
+        """Decodes the mask, and holds its size against the image's header."""
+        size = self._labels(mask)[0].shape
+        with naming(image):
+            header = image_header(read_bytes(image))
+            if size not in (header.stored, header.upright):
+                raise DataError(f"is {_pixels(header.stored)}, its mask {_pixels(size)}")
+            if header.orientation > 1 and header.stored == header.upright:
+                raise DataError(
+                    f"has the EXIF orientation {header.orientation}, and its mask fits it turned "
+                    "or not: save the image upright, without the orientation"
+                )
+        return _Example(image, mask, size, upright=size == header.upright)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Example:
+    image: Path
+    mask: Path
+    size: tuple[int, ...]
+    upright: bool
+
+
+def _split_folder(root: Path, split: str | None) -> Path:
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder")
+    folder = root / (split or "")
+    if (folder / "images").is_dir():
+        return folder
+    splits = [child.name for child in root.iterdir() if (child / "images").is_dir()]
+    if split and not folder.is_dir():
+        raise DataError(f"{root}: {unknown_name('split', split, splits)}")
+    hint = f" (but in its {', '.join(sorted(splits))})" if splits else ""
+    raise DataError(f"{folder}: there is no images folder in it{hint}")
+
+
+def _pair(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Images and masks of the same name, in the order of the names; and what has no partner."""
+    image_files, mask_files = _by_stem(images), _by_stem(masks)
+    pairs, problems = [], []
+    for stem in sorted(image_files.keys() | mask_files.keys()):
+        match image_files[stem], mask_files[stem]:
+            case [image], [mask]:
+                pairs.append((image, mask))
+            case [image], []:
+                problems.append(f"{image}: has no mask {masks.name}/{stem}.png")
+            case [], [mask]:
+                problems.append(f"{mask}: has no image {images.name}/{stem}.*")
+            case several:
+                names = ", ".join(str(file) for file in itertools.chain(*several))
+                problems.append(f"{names}: have the same name")
+    return pairs, problems
+
+
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    files = collections.defaultdict(list)
+    for file in sorted(folder.iterdir()):
+        if not file.name.startswith("."):
+            files[file.stem].append(file)
+    return files
+
+
+def _pixels(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]} x {shape[1]} pixels (height x width)"

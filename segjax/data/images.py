@@ -1,0 +1,191 @@
+"""Encoded image files to NumPy arrays, and what their headers say without decoding."""
+
+import dataclasses
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8, UInt16
+from PIL import Image
+
+from segjax.data.errors import DataError, naming
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _PALETTE, _GREY_ALPHA = 0, 3, 4  # colour types of a PNG; the others are RGB and RGBA
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+_EXIF_ORIENTATION = 0x0112
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageHeader:
+    """What an image file says of itself.
+
+    Attributes:
+      stored: (height, width) of the pixels in the file.
+      orientation: EXIF's, 1..8; 1 where the file has none.
+    """
+
+    stored: tuple[int, int]
+    orientation: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(height, width) once turned as the orientation says: 5 to 8 swap rows and columns."""
+        height, width = self.stored
+        return (width, height) if self.orientation >= 5 else (height, width)
+
+
+def image_header(data: bytes) -> ImageHeader:
+    """Reads the header of an image file, and makes sure that the file is whole.
+
+    Args:
+      data: the file's bytes.
+
+    Returns:
+      Its size and orientation.
+
+    Raises:
+      DataError: it is empty, no image, or cut short.
+
+    Example:
+      >>> image_header(cv2.imencode(".png", np.zeros((2, 3), np.uint8))[1].tobytes()).stored
+      (2, 3)
+    """
+    if not data:
+        raise DataError("is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            # Not image.getexif(): for a PNG it decodes every pixel to look behind them.
+            orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
+            width, height = image.size
+            end = _ENDS.get(image.format or "")
+            if end is None or not data.endswith(end):
+                image.load()
+    except _PILLOW_ERRORS as error:
+        raise DataError(f"is no readable image ({_first_line(error)})") from error
+    return ImageHeader((height, width), orientation if orientation in range(1, 9) else 1)
+
+
+def decode_image(data: bytes, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes a grey, colour, transparent or 16-bit image to 8-bit RGB.
+
+    Grey is repeated, transparency dropped, and of 16 bits the upper 8 stay.
+
+    Args:
+      data: the file's bytes.
+      upright: turn the picture as its EXIF orientation says, as every viewer does.
+
+    Returns:
+      RGB in 0..255, `[h, w, 3]`.
+
+    Raises:
+      DataError: OpenCV cannot decode it.
+
+    Example:
+      >>> decode_image(cv2.imencode(".png", np.full((2, 3), 7, np.uint8))[1].tobytes()).shape
+      (2, 3, 3)
+    """
+    flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    return cv2.cvtColor(_decode(data, flags), cv2.COLOR_BGR2RGB)
+
+
+def decode_mask(
+    data: bytes,
+) -> UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]:
+    """Decodes a PNG mask to the values that stand in it.
+
+    The indices of a palette PNG are its values, not the colours they are shown in; and 1, 2 and 4
+    bits are values from 0 on, not shades up to 255.
+
+    Args:
+      data: the file's bytes.
+
+    Returns:
+      The values `[h, w]`, or RGB `[h, w, 3]` of a colour mask.
+
+    Raises:
+      DataError: it is no PNG or cannot be decoded.
+
+    Example:
+      >>> decode_mask(cv2.imencode(".png", np.array([[3, 300]], np.uint16))[1].tobytes())
+      array([[  3, 300]], dtype=uint16)
+    """
+    image_header(data)
+    if not data.startswith(_PNG_SIGNATURE):
+        raise DataError("is no PNG (masks must be: other formats change the values)")
+    bits, color_type = data[24], data[25]
+    if color_type == _PALETTE:  # OpenCV would give the colours
+        return _palette_indices(data)
+    pixels = _decode(data, cv2.IMREAD_UNCHANGED)
+    if color_type == _GREY:
+        return pixels // (255 // (2**bits - 1)) if bits < 8 else pixels
+    if color_type == _GREY_ALPHA:
+        return np.ascontiguousarray(pixels[..., 0])
+    return decode_image(data, upright=False)
+
+
+def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Reads an image file as 8-bit RGB, turned upright.
+
+    Args:
+      path: of a file in any format that OpenCV decodes.
+
+    Returns:
+      RGB in 0..255, `[h, w, 3]`.
+
+    Raises:
+      DataError: it cannot be read; names the file.
+
+    Example:
+      >>> read_image("no.png")
+      Traceback (most recent call last):
+      segjax.data.errors.DataError: no.png: No such file or directory
+    """
+    with naming(path):
+        data = read_bytes(path)
+        image_header(data)
+        return decode_image(data)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file. A failure is a DataError, which does not name the file yet.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      Its content.
+
+    Raises:
+      DataError: the system does not give it.
+
+    Example:
+      >>> read_bytes("no.png")
+      Traceback (most recent call last):
+      segjax.data.errors.DataError: No such file or directory
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(error.strerror or str(error)) from error
+
+
+def _decode(data: bytes, flags: int) -> np.ndarray:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    if pixels is None:
+        raise DataError("cannot be decoded")
+    return pixels
+
+
+def _palette_indices(data: bytes) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(image)
+    except _PILLOW_ERRORS as error:
+        raise DataError(f"cannot be decoded ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

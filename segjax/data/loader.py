@@ -1,0 +1,311 @@
+"""Batches of a source, in a fixed order and shape: shuffled for training, each once to evaluate."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from segjax.data.canvas import pad, random_window, rescale
+from segjax.data.source import Source
+from segjax.typing import Record
+
+_ENDLESS = 2**62
+_ORDER, _WINDOW = 0, 1  # what is drawn, so that no two draws share their random numbers
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    shape: tuple[int, int],
+    scale: float = 1.0,
+    seed: int = 0,
+    workers: int = 0,
+    threads: int = 4,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.IterDataset:
+    """Batches without end, every epoch in another order.
+
+    The stream of examples is a function of `source`, `seed`, `shape` and `scale` alone: position i
+    of it is the same example, cut the same way, however many processes, workers and threads read
+    it. Global batch k holds the positions `k * batch_size` to `(k + 1) * batch_size - 1`, of which
+    process p takes every `process_count`-th from p on.
+
+    An image is resized by `scale` and then, each way by itself, cut to a random window where it is
+    larger than `shape` or padded with black void at the bottom and the right. A record without an
+    image, whose source renders on the device, passes as it is.
+
+    The iterator's `get_state()` is `{"next_batch": k}`; `set_state` goes on there, exactly, also
+    with another number of processes, workers or threads. Its `close()` ends the workers.
+
+    Args:
+      source: of the examples; with workers it must be possible to pickle it.
+      batch_size: examples of a batch over all processes.
+      shape: (height, width) of the examples in pixels.
+      scale: output pixels per pixel of the source.
+      seed: of the order and the windows.
+      workers: processes that read; 0 reads in this one.
+      threads: that read, in each of them.
+      process_index: which of the processes this is.
+      process_count: how many share a batch.
+
+    Returns:
+      A grain dataset of batches: `Record`s of NumPy arrays, `[batch_size // process_count, ...]`
+      with `size` the picture's part of the canvas, `index` the position in the stream (modulo
+      2^31), and `valid` True.
+
+    Raises:
+      ValueError: an option is out of its range, or the batch cannot be shared out evenly.
+
+    Example:
+      >>> from segjax.data import Synthetic
+      >>> batches = iter(train_batches(Synthetic(), batch_size=4, shape=(128, 128)))
+      >>> next(batches).index
+      array([0, 1, 2, 3], dtype=int32)
+      >>> batches.get_state()
+      {'next_batch': 1}
+    """
+    share = _share(batch_size, process_index, process_count)
+    _require("shape", shape, len(shape) == 2 and min(shape) >= 1, "two sides of at least 1 pixel")
+    _require("scale", scale, scale > 0, "above 0")
+    _require("seed", seed, seed >= 0, "at least 0")
+    _require("workers", workers, workers >= 0, "at least 0")
+    _require("threads", threads, threads >= 1, "at least 1")
+    _require("len(source)", len(source), len(source) > 0, "at least 1")
+    return _TrainBatches(
+        _Draw(source, (shape[0], shape[1]), scale, seed),
+        _Deal(share, process_index, process_count, max(workers, 1)),
+        workers,
+        threads,
+    )
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    multiple: int = 32,
+    threads: int = 4,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> "EvalBatches":
+    """Batches in which every example of the source comes exactly once over all processes.
+
+    Images keep their resolution. They are grouped by their size, rounded up to a `multiple`, so
+    that few shapes occur, and padded to it with their own border, void. The last batch of a group
+    is filled up with copies of which `valid` is False. All processes see as many batches, of the
+    same shapes in the same order.
+
+    Args:
+      source: of the examples.
+      batch_size: examples of a batch over all processes.
+      multiple: of pixels, for the height and width of a canvas.
+      threads: that read.
+      process_index: which of the processes this is.
+      process_count: how many share a batch.
+
+    Returns:
+      An iterable with a length: `Record`s of NumPy arrays, `[batch_size // process_count, ...]`
+      with `size` the picture's part of the canvas, `index` the example's number in the source, and
+      `valid`.
+
+    Raises:
+      ValueError: an option is out of its range, or the batch cannot be shared out evenly.
+
+    Example:
+      >>> from segjax.data import Synthetic
+      >>> batches = eval_batches(Synthetic("val", length=5), batch_size=4)
+      >>> [batch.valid.tolist() for batch in batches]
+      [[True, True, True, True], [True, False, False, False]]
+    """
+    _share(batch_size, process_index, process_count)
+    _require("multiple", multiple, multiple >= 1, "at least 1")
+    _require("threads", threads, threads >= 1, "at least 1")
+    canvases = -(-source.sizes // multiple) * multiple
+    mine = slice(process_index, None, process_count)
+    plan = [
+        _Plan((int(height), int(width)), numbers[mine], valid[mine])
+        for height, width in np.unique(canvases, axis=0)
+        for numbers, valid in _batched(
+            np.flatnonzero((canvases == (height, width)).all(axis=-1)), batch_size
+        )
+    ]
+    return EvalBatches(source, plan, threads)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Draw:
+    """The example at a position of the endless stream."""
+
+    source: Source
+    shape: tuple[int, int]
+    scale: float
+    seed: int
+
+    def __call__(self, position: int) -> Record:
+        epoch, place = divmod(position, len(self.source))
+        record = self.source.read(int(_order(len(self.source), self.seed, epoch)[place]))
+        if record.image is not None:
+            generator = np.random.default_rng((self.seed, _WINDOW, position))
+            record = random_window(rescale(record, self.scale), self.shape, generator)
+        return record.replace(index=np.int32(position % 2**31), valid=np.bool_(True))
+
+
+@functools.lru_cache(maxsize=4)
+def _order(length: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, _ORDER, epoch)).permutation(length)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Deal:
+    """Which positions of the stream a process reads, and in which order.
+
+    grain deals the elements of a dataset out to its workers one by one, and takes a batch from
+    each in turn. So that the batches do not depend on the number of workers, what one worker gets
+    one after the other must be a whole batch.
+    """
+
+    share: int
+    process_index: int
+    process_count: int
+    workers: int
+
+    def __call__(self, first_batch: int, element: int) -> int:
+        turn, worker = divmod(element, self.workers)
+        round_, place = divmod(turn, self.share)
+        batch = first_batch + round_ * self.workers + worker
+        return (batch * self.share + place) * self.process_count + self.process_index
+
+
+class _TrainBatches(grain.IterDataset):
+    def __init__(self, draw: _Draw, deal: _Deal, workers: int, threads: int):
+        super().__init__()
+        self._draw, self._deal, self.workers, self._threads = draw, deal, workers, threads
+
+    def __iter__(self) -> "_TrainIterator":
+        return _TrainIterator(self)
+
+    def starting_at(self, first_batch: int) -> grain.IterDataset:
+        if not flags.FLAGS.is_parsed():  # grain's workers read flags, which only absl's app parses
+            flags.FLAGS.mark_as_parsed()
+        ahead = max(self._threads, 2 * self._deal.share)
+        return (
+            grain.MapDataset.range(_ENDLESS)
+            .map(functools.partial(self._deal, first_batch))
+            .map(self._draw)
+            .to_iter_dataset(
+                grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=ahead)
+            )
+            .batch(self._deal.share)
+            .mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=self.workers))
+        )
+
+
+class _TrainIterator(grain.DatasetIterator):
+    """Keeps the number of the next batch as its only state; grain's own depends on the workers."""
+
+    def __init__(self, batches: _TrainBatches):
+        super().__init__()
+        self._batches = batches
+        self._next_batch = 0
+        self._pipeline: grain.DatasetIterator | None = None
+
+    def __next__(self) -> Record:
+        self._assert_not_closed()
+        batch = next(self._running())
+        if self._batches.workers:  # what they send lies in shared memory that goes away with them
+            batch = jax.tree.map(np.array, batch)
+        self._next_batch += 1
+        return batch
+
+    def start_prefetch(self) -> None:
+        self._running().start_prefetch()
+
+    def _running(self) -> grain.DatasetIterator:
+        if self._pipeline is None:
+            self._pipeline = iter(self._batches.starting_at(self._next_batch))
+        return self._pipeline
+
+    def get_state(self) -> dict[str, Any]:
+        return {"next_batch": self._next_batch}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._stop()
+        self._next_batch = state["next_batch"]
+
+    def close(self) -> None:
+        self._stop()
+        super().close()
+
+    def _stop(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """A batch of this process: its canvas, the examples on it, and which of them count."""
+
+    canvas: tuple[int, int]
+    numbers: np.ndarray
+    valid: np.ndarray
+
+
+class EvalBatches:
+    """The batches of `eval_batches`; `len` of them."""
+
+    def __init__(self, source: Source, plan: list[_Plan], threads: int):
+        self._source, self._plan, self._threads = source, plan, threads
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __iter__(self) -> Iterator[Record]:
+        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads)
+        return iter(grain.MapDataset.source(self._plan).map(self._read).to_iter_dataset(options))
+
+    def _read(self, plan: _Plan) -> Record:
+        examples = {number: self._example(number, plan.canvas) for number in set(plan.numbers)}
+        batch = [
+            examples[number].replace(valid=valid)
+            for number, valid in zip(plan.numbers, plan.valid, strict=True)
+        ]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *batch)
+
+    def _example(self, number: int, canvas: tuple[int, int]) -> Record:
+        record = self._source.read(int(number))
+        if record.image is not None:
+            record = pad(record, canvas, mode="edge")
+        return record.replace(index=np.int32(number))
+
+
+def _batched(numbers: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Runs of `size` numbers, the last filled up with its first, and which are no such filling."""
+    for start in range(0, len(numbers), size):
+        run = numbers[start : start + size]
+        missing = size - len(run)
+        yield np.pad(run, (0, missing), constant_values=run[0]), np.arange(size) < len(run)
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> int:
+    """How many examples of a batch each process reads."""
+    _require("process_count", process_count, process_count >= 1, "at least 1")
+    of = f"0..{process_count - 1}"
+    _require("process_index", process_index, 0 <= process_index < process_count, of)
+    fits = batch_size >= 1 and batch_size % process_count == 0
+    _require(
+        "batch_size", batch_size, fits, f"a positive multiple of process_count={process_count}"
+    )
+    return batch_size // process_count
+
+
+def _require(name: str, value: Any, condition: bool, due: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} must be {due}, got {value!r}")

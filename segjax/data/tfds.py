@@ -1,0 +1,165 @@
+"""Data sets prepared by TensorFlow Datasets as sources, read without TensorFlow."""
+
+import difflib
+import functools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from segjax.data.errors import DataError, naming, unknown_name
+from segjax.data.images import decode_image, decode_mask, image_header
+from segjax.data.label_code import LabelCode
+from segjax.data.palette import default_colors
+from segjax.data.source import Classes, Source
+from segjax.typing import Record
+
+_USUAL_VOID = 255
+
+
+class _Preset(NamedTuple):
+    classes: Sequence[str]
+    offset: int = 0
+    void: int | None = None
+
+
+# The trimaps of Oxford-IIIT Pet: 1 is the pet, 2 the background, 3 the border, "not classified".
+_PRESETS = {"oxford_iiit_pet": _Preset(("pet", "background"), offset=1, void=3)}
+
+
+class Tfds(Source):
+    """Images and masks of a TFDS data set that lies prepared on the disk, in array_record files.
+
+    Class k is written as the value `k + offset` in the masks. `void` and 255 are void, unless 255
+    is a class. `Tfds("oxford_iiit_pet")` knows its own: the classes pet and background, and the
+    border between them void. For others, `classes` may be left out if the mask is a `LabeledImage`
+    with names. It is prepared once, with TensorFlow where its builder needs that:
+
+    ```
+    tfds.builder("oxford_iiit_pet", file_format="array_record").download_and_prepare()
+    ```
+
+    Images are taken as they are stored: an EXIF orientation counts for nothing, as in TensorFlow.
+
+    Args:
+      name: of the data set, "NAME", "NAME/CONFIG" or "NAME/CONFIG:VERSION".
+      split: of it, also a part such as "train[:80%]".
+      data_dir: where data sets lie; None is TFDS's own, `TFDS_DATA_DIR` or ~/tensorflow_datasets.
+      image_key: the feature that holds the image.
+      mask_key: the feature that holds the mask, a PNG of one channel.
+      classes: names of the classes.
+      offset: the value of class 0.
+      void: the value of pixels without a class.
+
+    Raises:
+      DataError: it is not there, not prepared in files of random access, or lacks a feature.
+        Reading raises it for a broken image, mask or value.
+      ValueError: the classes' names are not known.
+
+    Example:
+      >>> Tfds("oxford_iiit_cat", data_dir="no/such/folder")  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+      segjax.data.errors.DataError: ... did you mean 'oxford_iiit_pet'...
+    """
+
+    channels = 3
+
+    def __init__(
+        self,
+        name: str,
+        split: str = "train",
+        *,
+        data_dir: str | Path | None = None,
+        image_key: str = "image",
+        mask_key: str = "segmentation_mask",
+        classes: Sequence[str] | None = None,
+        offset: int | None = None,
+        void: int | None = None,
+    ):
+        builder = _prepared(name, data_dir)
+        if split.partition("[")[0] not in builder.info.splits:
+            raise DataError(f"{name}: {unknown_name('split', split, builder.info.splits)}")
+        features = builder.info.features
+        images = [key for key in features if isinstance(features[key], tfds.features.Image)]
+        for key in (image_key, mask_key):
+            if key not in images:
+                raise DataError(f"{name}: {unknown_name('image feature', key, images)}")
+        preset = _PRESETS.get(builder.name, _Preset(_names(features[mask_key])))
+        names = preset.classes if classes is None else classes
+        offset = preset.offset if offset is None else offset
+        void = preset.void if void is None else void
+        values = range(offset, offset + len(names))
+        if not names:
+            raise ValueError(f"classes must name the classes of {name}: its mask does not")
+        if offset < 0 or values[-1] > 65535:
+            raise ValueError(f"offset must keep the classes within 0..65535, got {offset}")
+        if void is not None and (void in values or not 0 <= void <= 65535):
+            raise ValueError(f"void must be 0..65535 and no class ({values}), got {void}")
+
+        self.classes = Classes(tuple(names), default_colors(len(names)))
+        self._code = LabelCode.of(
+            values, void={_USUAL_VOID} if void is None else {_USUAL_VOID, void}
+        )
+        self._title = f"{name} {split}"
+        self._keys = image_key, mask_key
+        encoded = {key: tfds.decode.SkipDecoding() for key in images}
+        try:
+            self._records = builder.as_data_source(split, decoders=encoded)
+        except NotImplementedError as error:
+            raise DataError(
+                f"{name} is prepared in files without random access: convert them by "
+                f"tfds convert_format --dataset_version_dir={builder.data_path} "
+                "--out_file_format=array_record"
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @functools.cached_property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]
+        """Reads the header of every image, once."""
+        with ThreadPoolExecutor() as threads:
+            return np.array(list(threads.map(self._size, range(len(self)))), np.int32)
+
+    def _size(self, index: int) -> tuple[int, int]:
+        with naming(f"{self._title}, example {index}"):
+            return image_header(self._records[index][self._keys[0]]).stored
+
+    def read(self, index: int) -> Record:
+        """Example `index`: `image` in uint8 RGB, `labels`, `where` and `size`."""
+        with naming(f"{self._title}, example {index}"):
+            encoded, mask = (self._records[index][key] for key in self._keys)
+            image = decode_image(encoded, upright=False)
+            labels, where = self._code(decode_mask(mask))
+            if image.shape[:2] != labels.shape:
+                raise DataError(f"has an image of {image.shape[:2]}, a mask of {labels.shape}")
+        return Record(
+            image=image, labels=labels, where=where, size=np.array(labels.shape, np.int32)
+        )
+
+
+def _prepared(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
+    """The data set as its files describe it; the code that made them is not needed."""
+    root = epath.Path(data_dir or tfds.core.constants.get_default_data_dir())
+    try:
+        builder = tfds.builder(name, data_dir=root)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        there = [folder.name for folder in root.iterdir()] if root.exists() else []
+        near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False))
+        message = unknown_name("data set", name, {*there, *near})
+        raise DataError(f"{root}: {message}") from error
+    if not builder.is_prepared():
+        raise DataError(
+            f"{name} is not prepared in {root}: run tfds.builder({name!r}, data_dir={str(root)!r}, "
+            "file_format='array_record').download_and_prepare()"
+        )
+    return tfds.builder_from_directory(builder.data_path)
+
+
+def _names(mask: tfds.features.Image) -> Sequence[str]:
+    labeled = isinstance(mask, tfds.features.LabeledImage) and mask.num_classes
+    return mask.names if labeled else ()
