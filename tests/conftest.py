@@ -1,0 +1,46 @@
+"""What every test runs under: eight simulated CPU devices, and shapes checked at every call."""
+
+import functools
+import os
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # no test may profit from an earlier run
+
+import hypothesis
+import jax
+import jaxtyping
+import pytest
+
+hypothesis.settings.register_profile(
+    "segjax", deadline=None, derandomize=True, database=None, max_examples=25
+)
+hypothesis.settings.load_profile("segjax")
+
+
+def _unchecked_pytrees(register):
+    """JAX rebuilds a registered dataclass with placeholders, which no annotation allows for."""
+
+    @functools.wraps(register)
+    def register_unchecked(cls, *args, **kwargs):
+        cls.__no_type_check__ = True
+        return register(cls, *args, **kwargs)
+
+    return register_unchecked
+
+
+jax.tree_util.register_dataclass = _unchecked_pytrees(jax.tree_util.register_dataclass)
+jaxtyping.install_import_hook("segjax", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data sets that SEGJAX_TEST_DATA names."""
+    folder = os.environ.get("SEGJAX_TEST_DATA")
+    if folder:
+        return Path(folder)
+    reason = "SEGJAX_TEST_DATA is not set: it names the folder with camvid/, dsb2018/, ..."
+    return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
