@@ -36,6 +36,14 @@ jax.tree_util.register_dataclass = _unchecked_pytrees(jax.tree_util.register_dat
 jaxtyping.install_import_hook("segjax", "beartype.beartype")
 
 
+@pytest.fixture
+def unchecked_shapes():
+    """Calls as users make them: annotations unchecked, so that the library's own errors show."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data sets that SEGJAX_TEST_DATA names."""
