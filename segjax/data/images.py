@@ -24,7 +24,7 @@ class ImageHeader:
 
     Attributes:
       stored: (height, width) of the pixels in the file.
-      orientation: EXIF's, 1..8; 1 where the file has none.
+      orientation: EXIF's, 1..8; 1 where the file has none, or is a TIFF: that is always turned.
     """
 
     stored: tuple[int, int]
@@ -58,14 +58,16 @@ def image_header(data: bytes) -> ImageHeader:
     try:
         with Image.open(io.BytesIO(data)) as image:
             # Not image.getexif(): for a PNG it decodes every pixel to look behind them.
-            orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
+            orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION)
+            if image.format == "TIFF" or orientation not in range(1, 9):
+                orientation = 1
             width, height = image.size
             end = _ENDS.get(image.format or "")
             if end is None or not data.endswith(end):
                 image.load()
     except _PILLOW_ERRORS as error:
         raise DataError(f"is no readable image ({_first_line(error)})") from error
-    return ImageHeader((height, width), orientation if orientation in range(1, 9) else 1)
+    return ImageHeader((height, width), orientation)
 
 
 def decode_image(data: bytes, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:

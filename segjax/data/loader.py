@@ -130,7 +130,7 @@ def eval_batches(
     canvases = -(-source.sizes // multiple) * multiple
     mine = slice(process_index, None, process_count)
     plan = [
-        _Plan((int(height), int(width)), numbers[mine], valid[mine])
+        _Plan((int(height), int(width)), numbers[mine].tolist(), valid[mine])
         for height, width in np.unique(canvases, axis=0)
         for numbers, valid in _batched(
             np.flatnonzero((canvases == (height, width)).all(axis=-1)), batch_size
@@ -254,7 +254,7 @@ class _Plan:
     """A batch of this process: its canvas, the examples on it, and which of them count."""
 
     canvas: tuple[int, int]
-    numbers: np.ndarray
+    numbers: list[int]
     valid: np.ndarray
 
 
@@ -280,7 +280,7 @@ class EvalBatches:
         return jax.tree.map(lambda *leaves: np.stack(leaves), *batch)
 
     def _example(self, number: int, canvas: tuple[int, int]) -> Record:
-        record = self._source.read(int(number))
+        record = self._source.read(number)
         if record.image is not None:
             record = pad(record, canvas, mode="edge")
         return record.replace(index=np.int32(number))

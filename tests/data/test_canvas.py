@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segjax.data.canvas import pad, random_window, rescale
+from segjax.typing import Points, Record
+
+sides = st.integers(1, 12)
+shapes = st.tuples(sides, sides)
+
+
+def coordinates(shape):
+    """A picture in which every pixel holds its row, its column and their sum, as labels do."""
+    row, column = np.indices(shape)
+    return Record(
+        image=np.stack([row, column, row + column], axis=-1).astype(np.uint8),
+        labels=(1000 * row + column).astype(np.int32),
+        where=(row + column) % 3 > 0,
+        edges=row == column,
+    )
+
+
+def assert_aligned(record, height, width):
+    """Inside the picture every map still says what the image says, and outside nothing is known."""
+    row, column, total = np.moveaxis(record.image[:height, :width].astype(int), -1, 0)
+    np.testing.assert_array_equal(row + column, total)
+    np.testing.assert_array_equal(record.labels[:height, :width], 1000 * row + column)
+    np.testing.assert_array_equal(record.where[:height, :width], total % 3 > 0)
+    np.testing.assert_array_equal(record.edges[:height, :width], row == column)
+    outside = np.ones(record.where.shape, bool)
+    outside[:height, :width] = False
+    assert not record.where[outside].any()
+    assert not record.edges[outside].any()
+    assert record.size.tolist() == [height, width]
+
+
+@given(shapes, shapes, st.integers(0, 99))
+def test_a_window_is_a_piece_of_the_picture_or_holds_all_of_it(picture, shape, seed):
+    record = random_window(coordinates(picture), shape, np.random.default_rng(seed))
+    height, width = np.minimum(picture, shape)
+    assert record.image.shape == (*shape, 3)
+    assert_aligned(record, height, width)
+    row, column = record.image[:height, :width, 0], record.image[:height, :width, 1]
+    np.testing.assert_array_equal(row, row[0, 0] + np.arange(height)[:, None].repeat(width, 1))
+    np.testing.assert_array_equal(column, column[0, 0] + np.arange(width)[None].repeat(height, 0))
+    assert not record.image[height:].any()
+    assert not record.image[:, width:].any()
+
+
+def test_every_window_occurs():
+    record = coordinates((4, 5))
+    corners = {
+        tuple(random_window(record, (2, 3), np.random.default_rng(seed)).image[0, 0, :2].tolist())
+        for seed in range(200)
+    }
+    assert corners == {(row, column) for row in range(3) for column in range(3)}
+
+
+@given(shapes, sides, sides)
+def test_padding_repeats_the_border_of_the_image_alone(picture, below, right):
+    shape = picture[0] + below, picture[1] + right
+    record = pad(coordinates(picture), shape, mode="edge")
+    assert_aligned(record, *picture)
+    row, column = np.minimum(np.indices(shape), np.reshape(picture, (2, 1, 1)) - 1)
+    np.testing.assert_array_equal(record.image[..., 0], row)
+    np.testing.assert_array_equal(record.image[..., 1], column)
+
+
+def test_padding_marks_what_is_picture_if_nothing_else_did():
+    record = pad(Record(image=np.zeros((2, 3, 1), np.uint8)), (3, 3))
+    assert record.where.tolist() == [[True] * 3, [True] * 3, [False] * 3]
+    assert record.labels is None
+
+
+@given(shapes, st.integers(2, 3))
+def test_shrinking_averages_the_image_and_takes_the_middle_of_the_maps(shape, factor):
+    generator = np.random.default_rng(factor)
+    image = generator.integers(256, size=(*np.multiply(shape, factor), 3), dtype=np.uint8)
+    labels = generator.integers(9, size=image.shape[:2], dtype=np.int32)
+    small = rescale(Record(image=image, labels=labels, where=labels > 3), 1 / factor)
+    blocks = image.reshape(shape[0], factor, shape[1], factor, 3).mean(axis=(1, 3))
+    assert np.abs(small.image - blocks).max() <= 0.5
+    middle = np.s_[factor // 2 :: factor, factor // 2 :: factor]
+    np.testing.assert_array_equal(small.labels, labels[middle])
+    np.testing.assert_array_equal(small.where, labels[middle] > 3)
+
+
+def test_enlarging_interpolates_the_image_and_repeats_the_maps():
+    image = np.array([[[0], [200]]], np.uint8)
+    large = rescale(Record(image=image, labels=np.array([[3, 5]], np.int32)), 2.0)
+    assert large.image[..., 0].tolist() == [[0, 50, 150, 200]] * 2
+    assert large.labels.tolist() == [[3, 3, 5, 5]] * 2
+
+
+def test_nothing_shrinks_away():
+    assert rescale(coordinates((3, 2)), 0.01).image.shape == (1, 1, 3)
+
+
+def test_labels_that_cannot_be_fitted_are_an_error():
+    points = Points(np.zeros((1, 2), np.float32), np.zeros(1, np.int32), np.ones(1, bool))
+    record = coordinates((3, 3)).replace(points=points, tags=np.ones(2, bool))
+    with pytest.raises(ValueError, match="record has points, tags; only labels, where"):
+        pad(record, (4, 4))
