@@ -90,11 +90,12 @@ def test_overlay_takes_grey_and_floating_pictures(dtype):
     assert np.abs(mixed.astype(int) - expected).max() <= (1 if dtype is jnp.bfloat16 else 0)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_overlay_names_what_does_not_fit():
     image, labels = np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3), int)
     with pytest.raises(ValueError, match="alpha is 2"):
         overlay(image, labels, STREET.colors, alpha=2.0)
-    with pytest.raises((ValueError, TypeError), match="labels"):
+    with pytest.raises(ValueError, match=r"labels has shape \(3, 2\)"):
         overlay(image, labels.T, STREET.colors)
     with pytest.raises(ValueError, match=r"image has shape \(2, 3, 2\)"):
         overlay(image[..., :2], labels, STREET.colors)
@@ -169,12 +170,13 @@ def test_save_image_keeps_every_value_of_a_png(tmp_path):
         np.testing.assert_array_equal(read, labels)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_save_image_names_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match=r"picture\.nonsense: no known image format"):
         save_image(tmp_path / "picture.nonsense", np.zeros((2, 2), np.uint8))
     with pytest.raises(FileNotFoundError, match="absent"):
         save_image(tmp_path / "absent" / "picture.png", np.zeros((2, 2), np.uint8))
-    with pytest.raises(TypeError, match="array"):
+    with pytest.raises(TypeError, match="array is int32"):
         save_image(tmp_path / "picture.png", np.zeros((2, 2), np.int32))
 
 

@@ -25,7 +25,8 @@ def images_of(height, width, batch=1):
     return jax.random.normal(jax.random.key(height * 100 + width), (batch, height, width, 3))
 
 
-@settings(max_examples=8, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=8)
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     window=st.tuples(st.integers(1, 20), st.integers(1, 20)),
