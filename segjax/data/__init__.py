@@ -1,1 +1,9 @@
+"""Sources of examples, and the batches made of them."""
 
+from segjax.data.errors import DataError
+from segjax.data.folder import Folder
+from segjax.data.images import read_image
+from segjax.data.loader import eval_batches, train_batches
+from segjax.data.registry import open_source
+from segjax.data.source import Classes, Source
+from segjax.data.tfds import Tfds

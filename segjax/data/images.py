@@ -58,7 +58,7 @@ def image_header(data: bytes) -> ImageHeader:
     try:
         with Image.open(io.BytesIO(data)) as image:
             # Not image.getexif(): for a PNG it decodes every pixel to look behind them.
-            orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION)
+            orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
             if image.format == "TIFF" or orientation not in range(1, 9):
                 orientation = 1
             width, height = image.size

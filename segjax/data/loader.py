@@ -64,8 +64,9 @@ def train_batches(
       ValueError: an option is out of its range, or the batch cannot be shared out evenly.
 
     Example:
-      >>> from segjax.data import Synthetic
-      >>> batches = iter(train_batches(Synthetic(), batch_size=4, shape=(128, 128)))
+      >>> from segjax.data import open_source
+      >>> source = open_source("synthetic", "train")
+      >>> batches = iter(train_batches(source, batch_size=4, shape=(128, 128)))
       >>> next(batches).index
       array([0, 1, 2, 3], dtype=int32)
       >>> batches.get_state()
@@ -119,8 +120,8 @@ def eval_batches(
       ValueError: an option is out of its range, or the batch cannot be shared out evenly.
 
     Example:
-      >>> from segjax.data import Synthetic
-      >>> batches = eval_batches(Synthetic("val", length=5), batch_size=4)
+      >>> from segjax.data import open_source
+      >>> batches = eval_batches(open_source("synthetic", "val", length=5), batch_size=4)
       >>> [batch.valid.tolist() for batch in batches]
       [[True, True, True, True], [True, False, False, False]]
     """

@@ -14,7 +14,7 @@ def default_colors(count: int) -> tuple[tuple[int, int, int], ...]:
 
     Example:
       >>> default_colors(2)
-      ((217, 76, 76), (76, 115, 217))
+      ((217, 76, 76), (76, 117, 217))
     """
     return tuple(_color(index * 0.618034 % 1.0) for index in range(count))
 

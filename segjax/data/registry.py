@@ -1,0 +1,38 @@
+"""Sources by name, as the command line gives them."""
+
+from segjax.data.errors import unknown_name
+from segjax.data.folder import Folder
+from segjax.data.source import Source
+from segjax.data.synthetic import Synthetic
+from segjax.data.tfds import Tfds
+
+_NAMED = {"folder": Folder, "tfds": Tfds}
+
+
+def open_source(spec: str, split: str, **options) -> Source:
+    """Opens the source that a text names.
+
+    Args:
+      spec: "synthetic", "folder:PATH" or "tfds:NAME".
+      split: of the source; "" for a folder without splits.
+      **options: of `Synthetic`, `Folder` or `Tfds`.
+
+    Returns:
+      The source.
+
+    Raises:
+      ValueError: there is no such kind of source; says which come near. A DataError where the
+        files behind it cannot be used.
+
+    Example:
+      >>> len(open_source("synthetic", "val", length=5))
+      5
+    """
+    kind, _, name = spec.partition(":")
+    if kind == "synthetic" and not name:
+        return Synthetic(split, **options)
+    if kind in _NAMED and name:
+        return _NAMED[kind](name, split, **options)
+    if kind in _NAMED or kind == "synthetic":
+        raise ValueError(f"spec must be synthetic, folder:PATH or tfds:NAME, got {spec!r}")
+    raise ValueError(unknown_name("source", kind, ["synthetic", *_NAMED]))

@@ -1,0 +1,45 @@
+import pytest
+
+from segjax.data.folder import Folder
+from segjax.data.registry import open_source
+from segjax.data.synthetic import Synthetic
+
+
+def test_opens_what_is_named(write_folder):
+    path = write_folder([(2, 3)] * 4)
+    source = open_source(f"folder:{path}", "train", void=1)
+    assert isinstance(source, Folder)
+    assert source.classes.names == ("sky", "car")
+    source = open_source("synthetic", "val", shape=(16, 24), length=3)
+    assert isinstance(source, Synthetic)
+    assert source.sizes.tolist() == [[16, 24]] * 3
+
+
+def test_a_path_may_hold_colons(write_folder, tmp_path):
+    write_folder([(2, 3)], split="a:b/train")
+    (tmp_path / "classes.json").rename(tmp_path / "a:b" / "classes.json")
+    assert len(open_source(f"folder:{tmp_path / 'a:b'}", "train")) == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("folders:x", r"unknown source 'folders': did you mean 'folder'\?"),
+        ("sintetic", r"unknown source 'sintetic': did you mean 'synthetic'\?"),
+        ("coco", r"there are: folder, synthetic, tfds"),
+        ("folder", "spec must be"),
+        ("tfds:", "spec must be"),
+        ("synthetic:big", "spec must be"),
+    ],
+)
+def test_other_names_bring_up_those_that_exist(spec, message):
+    with pytest.raises(ValueError, match=message):
+        open_source(spec, "train")
+
+
+def test_splits_that_do_not_exist_bring_up_those_that_do(write_folder):
+    path = write_folder([(2, 3)])
+    with pytest.raises(ValueError, match="unknown split 'training': did you mean 'train'"):
+        open_source(f"folder:{path}", "training")
+    with pytest.raises(ValueError, match="val"):
+        open_source("synthetic", "vall")
