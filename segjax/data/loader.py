@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -215,7 +216,9 @@ class _TrainIterator(grain.DatasetIterator):
         super().__init__()
         self._batches = batches
         self._next_batch = 0
-        self._pipeline: grain.DatasetIterator | None = None
+        self._pipelines: list[grain.DatasetIterator] = []  # at most one
+        # Ends the workers, at exit before Python takes apart what grain needs for it.
+        self._end = weakref.finalize(self, _close_all, self._pipelines)
 
     def __next__(self) -> Record:
         self._assert_not_closed()
@@ -229,25 +232,25 @@ class _TrainIterator(grain.DatasetIterator):
         self._running().start_prefetch()
 
     def _running(self) -> grain.DatasetIterator:
-        if self._pipeline is None:
-            self._pipeline = iter(self._batches.starting_at(self._next_batch))
-        return self._pipeline
+        if not self._pipelines:
+            self._pipelines.append(iter(self._batches.starting_at(self._next_batch)))
+        return self._pipelines[0]
 
     def get_state(self) -> dict[str, Any]:
         return {"next_batch": self._next_batch}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._stop()
+        _close_all(self._pipelines)
         self._next_batch = state["next_batch"]
 
     def close(self) -> None:
-        self._stop()
+        self._end()
         super().close()
 
-    def _stop(self) -> None:
-        if self._pipeline is not None:
-            self._pipeline.close()
-            self._pipeline = None
+
+def _close_all(pipelines: list[grain.DatasetIterator]) -> None:
+    while pipelines:
+        pipelines.pop().close()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 import itertools
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -156,6 +158,21 @@ def test_a_bad_file_is_named_from_within_a_worker(write_folder):
     with pytest.raises(DataError, match=r"001\.png: cannot be decoded"):
         next(iterator)
     iterator.close()
+
+
+@pytest.mark.slow
+def test_a_script_with_workers_may_simply_end(write_folder):
+    path = write_folder([(4, 4)] * 2)
+    (path / "script.py").write_text(
+        "from segjax.data import Folder, train_batches\n"
+        "if __name__ == '__main__':\n"
+        f"    source = Folder({str(path)!r})\n"
+        "    batches = iter(train_batches(source, batch_size=2, shape=(4, 4), workers=1))\n"
+        "    print(next(batches).index)\n"
+    )
+    ended = subprocess.run([sys.executable, path / "script.py"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "[0 1]\n"), ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_bad_file_is_named(write_folder):
