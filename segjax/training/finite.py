@@ -28,8 +28,8 @@ def find_non_finite(
     Returns:
       Half a sentence.
     """
-    key = jax.random.wrap_key_data(jnp.asarray(state.key))
-    batch = jax.jit(jax.vmap(prepare))(example_keys(key, batch), batch)
+    state = jax.tree.map(jnp.asarray, state)
+    batch = jax.jit(jax.vmap(prepare))(example_keys(state, batch), batch)
     stages = [("parameter", state.params), ("batch statistic", state.model_state)]
     bad = np.flatnonzero(~np.isfinite(np.asarray(batch.image)).all((1, 2, 3)))
     if bad.size:
@@ -43,7 +43,7 @@ def find_non_finite(
             train=True,
             mutable=[*state.model_state, "intermediates"],
             capture_intermediates=True,
-            rngs={"dropout": key},
+            rngs={"dropout": jax.random.key(0)},
         )
         terms = {k: a.value for k, a in task.losses(outputs, batch).items()}
         return sum(terms.values()), (terms, changed["intermediates"])

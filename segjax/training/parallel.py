@@ -92,8 +92,8 @@ def mesh_step(step: Callable, mesh: Mesh, *, state_sharding=None, donate: bool =
       donate: whether the state's buffers may be reused for the outputs.
 
     Returns:
-      `(state, batch) -> outputs`; the state sharded, the batch as NumPy arrays whose first axis, over
-      all hosts, divides by the number of devices.
+      `(state, batch) -> outputs`; the state sharded, the batch as NumPy arrays whose first axis,
+      over all hosts, divides by the number of devices.
     """
     replicated = NamedSharding(mesh, PartitionSpec())
     batch_sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))

@@ -80,14 +80,10 @@ def make_train_step(
         return sum(shares.values()), (shares, model_state)
 
     def step(state: TrainState, batch: Record) -> tuple[TrainState, Metrics]:
-        key = jax.random.wrap_key_data(state.key)
         if prepare is not None:
-            batch = jax.vmap(prepare)(example_keys(key, batch), batch)
+            batch = jax.vmap(prepare)(example_keys(state, batch), batch)
         parts = split_batch(batch, accumulate)
-        dropout_key = jax.random.fold_in(jax.random.fold_in(key, -1), state.step)
-        if axis_name is not None:
-            dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
-        keys = jax.random.split(dropout_key, accumulate)
+        keys = jax.random.split(_dropout_key(state, axis_name), accumulate)
 
         weights = jax.vmap(weights_of, (None, 0, None))(state, parts, keys[0])
         weights = sum_devices(jax.tree.map(lambda w: w.sum(0), weights))
@@ -101,9 +97,12 @@ def make_train_step(
             return (add(gradients, gradient), add(shares, more), model_state), None
 
         zeros = jax.tree.map(jnp.zeros_like, (state.params, weights))
-        (gradients, shares, model_state), _ = jax.lax.scan(
-            accumulate_part, (*zeros, state.model_state), (parts, keys)
-        )
+        carry = (*zeros, state.model_state)
+        if accumulate == 1:  # no loop: inside one, a CPU's convolutions are many times slower
+            carry, _ = accumulate_part(carry, jax.tree.map(lambda x: x[0], (parts, keys)))
+        else:
+            carry, _ = jax.lax.scan(accumulate_part, carry, (parts, keys))
+        gradients, shares, model_state = carry
         gradients, shares = sum_devices((gradients, shares))
 
         loss, norm = sum(shares.values()), optax.global_norm(gradients)
@@ -149,8 +148,9 @@ def make_eval_step(
     return step
 
 
-def example_keys(key: Array, batch: Record) -> Array:
+def example_keys(state: TrainState, batch: Record) -> Array:
     """`[b]` keys, one for each example, from its place in the stream: the same on any devices."""
+    key, _ = jax.random.split(jax.random.wrap_key_data(state.key))
     return jax.vmap(jax.random.fold_in, (None, 0))(key, batch.index)
 
 
@@ -168,6 +168,13 @@ def split_batch(batch: Record, parts: int) -> Record:
         return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
     return jax.tree.map(split, batch)
+
+
+def _dropout_key(state: TrainState, axis_name: str | None) -> Array:
+    """Another key at each step, and on each device."""
+    _, key = jax.random.split(jax.random.wrap_key_data(state.key))
+    key = jax.random.fold_in(key, state.step)
+    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
 
 def _update_average(state: TrainState, variables: dict, decay: float | None):
