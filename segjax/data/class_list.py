@@ -10,7 +10,7 @@ import numpy as np
 from segjax.data.errors import DataError, naming
 from segjax.data.images import read_bytes
 from segjax.data.label_code import VOID, LabelCode
-from segjax.data.palette import default_colors
+from segjax.data.palette import palette
 from segjax.data.source import Classes
 
 _LARGEST_VALUE = 65535
@@ -65,12 +65,12 @@ def read_classes(file: Path, *, void: int | None = None) -> tuple[Classes, Label
         if not classes:
             raise DataError("has no class")
 
-    palette = zip(classes, default_colors(len(classes)), strict=True)
+    defaults = zip(classes, map(tuple, palette(len(classes)).tolist()), strict=True)
     drawn = [each.color for each in declared]
     return (
         Classes(
             tuple(each.name for each in classes),
-            tuple(each.color or default for each, default in palette),
+            tuple(each.color or default for each, default in defaults),
         ),
         LabelCode.of(
             [each.value for each in classes],
@@ -113,7 +113,8 @@ def instance_classes(file: Path, *, void: int | None = None) -> tuple[Classes, L
     table[0] = 0
     if void is not None:
         table[void] = VOID
-    return Classes(("background", name), ((0, 0, 0), *default_colors(1))), LabelCode(table)
+    colors = ((0, 0, 0), tuple(palette(1)[0].tolist()))
+    return Classes(("background", name), colors), LabelCode(table)
 
 
 def _read_json(file: Path) -> Any:
