@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from segjax.data.class_list import instance_classes, read_classes
-from segjax.data.errors import DataError, naming, unknown_name
+from segjax.data.errors import DataError, naming
 from segjax.data.images import decode_image, decode_mask, image_header, read_bytes
 from segjax.data.source import Source
+from segjax.naming import unknown_name
 from segjax.typing import Record
 
 

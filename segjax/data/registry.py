@@ -1,10 +1,10 @@
 """Sources by name, as the command line gives them."""
 
-from segjax.data.errors import unknown_name
 from segjax.data.folder import Folder
 from segjax.data.source import Source
 from segjax.data.synthetic import Synthetic
 from segjax.data.tfds import Tfds
+from segjax.naming import unknown_name
 
 _NAMED = {"folder": Folder, "tfds": Tfds}
 

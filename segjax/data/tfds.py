@@ -11,11 +11,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from segjax.data.errors import DataError, naming, unknown_name
+from segjax.data.errors import DataError, naming
 from segjax.data.images import decode_image, decode_mask, image_header
 from segjax.data.label_code import LabelCode
 from segjax.data.palette import palette
 from segjax.data.source import Classes, Source
+from segjax.naming import unknown_name
 from segjax.typing import Record
 
 _USUAL_VOID = 255

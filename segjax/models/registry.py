@@ -1,6 +1,5 @@
 """Models by name."""
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from flax import linen as nn
 
 from segjax.models.u_net import unet, unet_small, unet_tiny
+from segjax.naming import unknown_name
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     function.__name__: function for function in (unet, unet_small, unet_tiny)
@@ -33,18 +33,11 @@ def create(name: str, num_classes: int, **options: Any) -> nn.Module:
       'group'
     """
     if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}{did_you_mean(name, MODELS)}")
+        raise ValueError(unknown_name("model", name, MODELS))
     model = MODELS[name](num_classes)
-    fields = [f for f in inspect.signature(type(model)).parameters if f not in ("parent", "name")]
+    given = {"parent", "name", "num_classes"}
+    fields = [f for f in inspect.signature(type(model)).parameters if f not in given]
     for option in options:
         if option not in fields:
-            raise ValueError(f"{name} has no option {option!r}{did_you_mean(option, fields)}")
+            raise ValueError(unknown_name(f"option of {name}", option, fields))
     return MODELS[name](num_classes, **options)
-
-
-def did_you_mean(name: str, known) -> str:
-    """The end of an error message: the known names that come near, or else all of them."""
-    near = difflib.get_close_matches(name, known, cutoff=0.5)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; known: {', '.join(sorted(known))}"
