@@ -7,10 +7,27 @@ import pytest
 from matplotlib.figure import Figure
 
 from segjax.data.source import Classes
-from segjax.viz import colorize, overlay, palette, save_image, side_by_side, training_curves
+from segjax.viz import (
+    colorize,
+    figure_image,
+    overlay,
+    palette,
+    save_image,
+    side_by_side,
+    training_curves,
+)
 
 STREET = Classes(("sky", "road", "car"), ((10, 20, 30), (200, 0, 0), (0, 0, 255)))
 RANDOM = np.random.default_rng(0)
+
+
+def test_figure_image_shows_what_is_drawn_where_it_is_drawn():
+    pixels = RANDOM.integers(0, 256, (20, 30, 3), np.uint8)
+    figure = Figure((0.3, 0.2), dpi=100)
+    figure.figimage(pixels, origin="upper")
+    picture = figure_image(figure)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture, pixels)
 
 
 def test_colorize_gives_each_label_its_color_and_void_black():
