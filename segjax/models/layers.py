@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
+from segjax.typing import Array
+
 NormKind = Literal["batch", "group", "none"]
 Dtype = Any
 
@@ -16,6 +18,7 @@ def norm(
     kind: NormKind,
     *,
     train: bool,
+    dimensions: int = 2,
     axis_name: str | None = None,
     dtype: Dtype = None,
     param_dtype: Dtype = jnp.float32,
@@ -28,6 +31,7 @@ def norm(
         `"group"`: of 8 groups of channels (fewer where 8 does not divide them), example by
         example; `"none"`: the identity.
       train: whether batch norm takes the batch's statistics, or its running ones.
+      dimensions: number of spatial axes.
       axis_name: the mapped axis (`pmap`) over which the batch is spread, if any.
       dtype: of the computation; statistics are float32.
       param_dtype: of the parameters.
@@ -51,20 +55,25 @@ def norm(
             **options,
         )
     if kind == "group":
-        return _GroupNorm(**options)
+        return _GroupNorm(dimensions, **options)
     if kind == "none":
         return lambda x: x
     raise ValueError(f"norm: 'batch', 'group' or 'none' was due, got {kind!r}")
 
 
 class _GroupNorm(nn.Module):
+    dimensions: int
     dtype: Dtype = None
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x):
-        groups = max(g for g in range(1, 9) if x.shape[-1] % g == 0)
-        return nn.GroupNorm(num_groups=groups, dtype=self.dtype, param_dtype=self.param_dtype)(x)
+        return nn.GroupNorm(
+            num_groups=max(g for g in range(1, 9) if x.shape[-1] % g == 0),
+            reduction_axes=tuple(range(-1 - self.dimensions, 0)),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )(x)
 
 
 class UpConv2x(nn.Module):
@@ -87,14 +96,18 @@ class UpConv2x(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[jax.Array, "..."]) -> Float[jax.Array, "..."]:
+    def __call__(self, x: Float[Array, "..."]) -> Float[jax.Array, "..."]:
         blocks = nn.Dense(
-            self.features * 2**self.dimensions, dtype=self.dtype, param_dtype=self.param_dtype
+            self.features * 2**self.dimensions,
+            use_bias=False,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
         )(x)
-        return depth_to_space_2x(blocks, self.dimensions)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
+        return depth_to_space_2x(blocks, self.dimensions) + bias.astype(blocks.dtype)
 
 
-def depth_to_space_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
+def depth_to_space_2x(x: Float[Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
     """Deals `[*b, *spatial, 2^d * c]` out to `[*b, *(2 * spatial), c]`, the last axis fastest."""
     lead, spatial = x.shape[: -1 - dimensions], x.shape[-1 - dimensions : -1]
     channels = x.shape[-1] // 2**dimensions
@@ -105,7 +118,7 @@ def depth_to_space_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax.
     return x.reshape(*lead, *[2 * s for s in spatial], channels)
 
 
-def max_pool_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
+def max_pool_2x(x: Float[Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
     """Maximum over blocks of 2 along each of the last `dimensions` spatial axes (all even).
 
     The gradient of pairwise maxima is a select, where `reduce_window`'s is a select-and-scatter,
@@ -118,7 +131,7 @@ def max_pool_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax.Array,
     return x
 
 
-def upsample_linear_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
+def upsample_linear_2x(x: Float[Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
     """(Bi-, tri-)linear upsampling by 2 of the last `dimensions` spatial axes, corners not aligned.
 
     The outputs lie a quarter of a sample before and after each input: two phases of shifted sums,
@@ -135,7 +148,7 @@ def upsample_linear_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax
 
 
 def pad_to_multiple(
-    x: Float[jax.Array, "..."], multiple: int, dimensions: int
+    x: Float[Array, "..."], multiple: int, dimensions: int
 ) -> Float[jax.Array, "..."]:
     """Repeats the border at the far end of each spatial axis up to a multiple of `multiple`."""
     spatial = x.shape[-1 - dimensions : -1]

@@ -38,6 +38,7 @@ class DoubleConv(nn.Module):
             x = layers.norm(
                 self.norm,
                 train=self.train,
+                dimensions=self.dimensions,
                 axis_name=self.axis_name,
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
@@ -118,6 +119,10 @@ class UNet(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype, "name": name}
         if self.upsampling == "transposed":
             return layers.UpConv2x(width, self.dimensions, **dtypes)(x)
+        if self.upsampling != "bilinear":
+            raise ValueError(
+                f"upsampling: 'transposed' or 'bilinear' was due, got {self.upsampling!r}"
+            )
         # The 1x1 convolution commutes with the interpolation, and is 2^d times cheaper before it.
         return layers.upsample_linear_2x(nn.Dense(width, **dtypes)(x), self.dimensions)
 
