@@ -23,7 +23,7 @@ def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
       ValueError: for an unknown model or option.
     """
     options = {name: _literal(text) for name, text in config.model_options.items()}
-    return models.create(config.model, num_classes, dtype=config.dtype, **options)
+    return models.create(config.model, num_classes, **{"dtype": config.dtype} | options)
 
 
 def make_task(config: TrainConfig, num_classes: int) -> SemanticTask:

@@ -27,8 +27,8 @@ class TrainConfig:
       steps: of training.
       batch_size: examples a step, over all devices and hosts.
       loss: weights of the objective's terms.
-      optimizer: and its schedule.
-      augmentation: on the device.
+      optimizer: the optimizer and its schedule.
+      augmentation: random changes of the training images, on the device.
       accumulate: in how many parts, one after the other, a batch goes through the model.
       average_decay: of the moving average of the weights that is evaluated; 0 keeps none.
       dtype: of the model's computation; parameters are float32.

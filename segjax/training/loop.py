@@ -50,9 +50,9 @@ def train(config: TrainConfig) -> dict[str, float]:
     source = open_config_source(config, config.train_split)
     eval_source = open_config_source(config, config.eval_split)
     _check(config, source, eval_source)
-    write_config(config, source.classes, source.channels)
-
     run = _Run.create(config, source, eval_source)
+    write_config(config, source.classes, source.channels)  # of a run that can be
+
     checkpoints = Checkpoints(config.run / "checkpoints")
     if checkpoints.latest_step() is not None:
         run.state, position = checkpoints.restore(run.state)
