@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import UInt8, UInt16
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from segjax.data.errors import DataError, naming
 
@@ -65,6 +65,8 @@ def image_header(data: bytes) -> ImageHeader:
             end = _ENDS.get(image.format or "")
             if end is None or not data.endswith(end):
                 image.load()
+    except UnidentifiedImageError as error:  # its message names an object in memory
+        raise DataError("is no readable image (of no known format)") from error
     except _PILLOW_ERRORS as error:
         raise DataError(f"is no readable image ({_first_line(error)})") from error
     return ImageHeader((height, width), orientation)
