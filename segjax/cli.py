@@ -1,0 +1,105 @@
+"""The command line: `segjax train | evaluate | predict | models`."""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+import absl.logging
+import tyro
+
+import segjax
+from segjax.naming import unknown_name
+
+COMMANDS = {
+    "train": "train a semantic segmentation model",
+    "evaluate": "evaluate a trained model on a data set",
+    "predict": "predict images of your own with a trained model",
+    "models": "list the models",
+}
+_LISTING = "\n".join(f"  {name:10}{purpose}" for name, purpose in COMMANDS.items())
+_HELP = f"""usage: segjax COMMAND [OPTIONS]
+
+{segjax.__doc__}
+
+commands:
+{_LISTING}
+
+options:
+  --help    show this text; segjax COMMAND --help shows the command's options
+  --version show the version
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    What a user can mend ends with one line on stderr. A mistake in the program keeps its traceback.
+
+    Args:
+      argv: the arguments; None takes those of the process.
+
+    Returns:
+      The exit code: 0, 1 for a failure, 2 for wrong usage, 130 where it was interrupted.
+    """
+    match list(sys.argv[1:] if argv is None else argv):
+        case ["-h" | "--help"]:
+            print(_HELP, end="")
+            return 0
+        case ["--version"]:
+            print(f"segjax {segjax.__version__}")
+            return 0
+        case [name, *arguments] if name in COMMANDS:
+            return _run(name, arguments)
+        case [name, *_]:
+            return _fail(unknown_name("command", name, COMMANDS), 2)
+        case _:
+            print(_HELP, end="", file=sys.stderr)
+            return 2
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    absl.logging.set_verbosity(absl.logging.ERROR)  # orbax reports every file it touches
+    try:
+        # Not sooner: `segjax --help` need not wait for JAX.
+        command = importlib.import_module(f"segjax.commands.{name}")
+        return command.run(tyro.cli(command.Options, prog=f"segjax {name}", args=arguments))
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except Exception as error:
+        message = _explain(error)
+        if message is None:
+            raise
+        return _fail(message, 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"segjax: {message}", file=sys.stderr)
+    return code
+
+
+def _explain(error: Exception) -> str | None:
+    """What went wrong, if the user can mend it; None for a mistake in the program."""
+    match error:
+        case OSError(strerror=str(reason), filename=str(file)):
+            return f"{file}: {reason}"
+        case OSError() | FloatingPointError():
+            return str(error)
+        case MemoryError():
+            return _too_little_memory(error)
+        case RuntimeError() if "RESOURCE_EXHAUSTED" in str(error):
+            return _too_little_memory(error)
+        case ValueError() if _raised_by_segjax(error):
+            return str(error)
+    return None
+
+
+def _too_little_memory(error: Exception) -> str:
+    reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+    return f"too little memory{reason}: take a smaller batch, size or window"
+
+
+def _raised_by_segjax(error: Exception) -> bool:
+    """Whether segjax itself found fault with a value; elsewhere a ValueError is a mistake."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"].startswith("segjax.")

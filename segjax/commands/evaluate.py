@@ -1,0 +1,61 @@
+"""`segjax evaluate`."""
+
+import dataclasses
+import json
+import pathlib
+
+from segjax.commands.trained import ModelOptions, load
+from segjax.tasks.semantic import summary
+from segjax.training.evaluate import make_evaluate
+from segjax.training.loop import open_config_source
+from segjax.training.parallel import Parallel
+from segjax.training.report import print_figures
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(ModelOptions):
+    """Evaluates a trained model over a whole split, at the data's own resolution.
+
+    Attributes:
+      data: "synthetic", "folder:PATH" or "tfds:NAME"; None takes the run's own.
+      split: to evaluate on; None takes the one that the run was evaluated on.
+      batch_size: images a step, over all devices; None takes the run's.
+      output: a JSON file for the figures.
+    """
+
+    data: str | None = None
+    split: str | None = None
+    batch_size: int | None = None
+    output: pathlib.Path | None = None
+
+
+def run(options: Options) -> int:
+    """Prints the figures as a table, and writes them where they are asked for."""
+    trained = load(options)
+    config, names = trained.info.config, trained.info.classes.names
+    config = dataclasses.replace(
+        config,
+        data=config.data if options.data is None else options.data,
+        eval_split=config.eval_split if options.split is None else options.split,
+    )
+    source = open_config_source(config, config.eval_split)
+    if source.classes.names != names:
+        raise ValueError(
+            f"{config.data} has the classes {source.classes.names}; {options.run} learnt {names}"
+        )
+
+    parallel = Parallel()
+    evaluate = make_evaluate(
+        trained.task,
+        trained.model,
+        source,
+        parallel,
+        batch_size=config.eval_batch_size if options.batch_size is None else options.batch_size,
+        threads=config.threads,
+    )
+    figures = summary(evaluate(parallel.place(trained.variables)), names)
+    images = f"{len(source)} images of {config.data}, {config.eval_split}"
+    print_figures(figures, title=f"{options.run}, step {trained.step}: {images}")
+    if options.output is not None:
+        options.output.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0
