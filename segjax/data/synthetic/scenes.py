@@ -1,0 +1,297 @@
+"""Procedural scenes: things of some shape on stuff of some texture, with every kind of label.
+
+The layout comes first, and every label follows from it; then the picture is painted on it. Shape
+alone tells the classes of things apart, and texture alone those of stuff: the colours of all come
+from one distribution.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from segjax.data.synthetic.draws import normal, uniform
+from segjax.data.synthetic.shapes import SHAPES, Things, covers, to_local
+from segjax.data.synthetic.textures import PATTERNS, STUFF, noise, stuff_textures, thing_textures
+from segjax.ops.boxes import masks_to_boxes
+from segjax.typing import Array, Instances, Panoptic, Points, Record
+
+COLORS = ("red", "yellow", "green", "cyan", "blue", "magenta")
+VOCABULARY = ("", *COLORS, *PATTERNS, *SHAPES)
+
+_LEAST_PIXELS = 16
+_LEAST_VISIBLE = 0.25
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "max_instances"))
+def scene(key: jax.Array, *, shape: tuple[int, int] = (128, 128), max_instances: int = 8) -> Record:
+    """One scene with every kind of label, consistent with one another.
+
+    The first classes are stuff (clouds, gravel, waves, bricks), the others things (disc, box,
+    triangle, star, ring, cross, blob). The rows of `panoptic`, and of `points` with it, are the
+    kinds of stuff, then the instances, the nearest first. An instance is valid where at least a
+    quarter of it, and 16 pixels, are visible; otherwise it is not in the picture at all.
+
+    Args:
+      key: random key; the whole scene follows from it.
+      shape: (height, width) in pixels.
+      max_instances: the most things there may be.
+
+    Returns:
+      A record without batch axes. The image is float32 in 0..1, and no pixel is void; every segment
+      has one point and one scribble; a caption is three words of `VOCABULARY`: colour, pattern and
+      shape.
+
+    Raises:
+      ValueError: if `shape` or `max_instances` leaves no room for a thing.
+
+    Example:
+      >>> record = scene(jax.random.key(0), shape=(64, 80), max_instances=6)
+      >>> record.image.shape, record.instances.masks.shape
+      ((64, 80, 3), (6, 64, 80))
+    """
+    if len(shape) != 2 or min(shape) < 16:
+        raise ValueError(f"shape must be (height, width) of 16 pixels or more, not {shape}")
+    if max_instances < 1:
+        raise ValueError(f"max_instances must be at least 1, not {max_instances}")
+    keys = jax.random.split(key, 5)
+    things = _draw_things(keys[0], shape, max_instances)
+    segments, valid = _arrange(things, _draw_stuff(keys[1], shape))
+    paint = _draw_paint(keys[2], things)
+    image = _photograph(keys[3], segments, things, paint)
+    return _annotate(keys[4], image, segments, valid, paint)
+
+
+def caption_text(caption: Int[Array, "words"]) -> str:
+    """A caption in words, such as "red striped disc".
+
+    Args:
+      caption: indices into `VOCABULARY`; 0 is no word.
+
+    Returns:
+      The words, with spaces between them.
+
+    Example:
+      >>> caption_text(np.array([1, 8, 11]))
+      'red striped disc'
+    """
+    return " ".join(VOCABULARY[word] for word in np.asarray(caption) if word)
+
+
+def _draw_things(key: jax.Array, shape: tuple[int, int], n: int) -> Things:
+    """Things of every shape and size, the nearest first."""
+    shape_draw, x, y, size, width, height, angle, bend, count = uniform(key, (9, n))
+    size = 0.12 * min(shape) * 2.5**size
+    return Things(
+        shapes=_choose(shape_draw, len(SHAPES)),
+        centers=jnp.stack([x * shape[1], y * shape[0]], axis=-1),
+        radii=jnp.stack([size * (0.7 + 0.3 * width), size * (0.7 + 0.3 * height)], axis=-1),
+        angles=2 * jnp.pi * angle,
+        bends=2 * jnp.pi * bend,
+        present=jnp.arange(n) <= n * count[0],
+    )
+
+
+def _choose(draws: Float[jax.Array, "*n"], options: int) -> Int[jax.Array, "*n"]:
+    """Uniform numbers in 0..1 to uniform indices."""
+    return (draws * options).astype(jnp.int32)
+
+
+def _draw_stuff(key: jax.Array, shape: tuple[int, int]) -> Int[jax.Array, "h w"]:
+    """Irregular regions: at each pixel the kind of stuff whose random surface is the highest."""
+    cells = (min(shape) / 2.5, min(shape) / 12)
+    coarse, fine = noise(key, shape, cells=cells, channels=len(STUFF))
+    return jnp.argmax(coarse + 0.12 * fine, axis=0).astype(jnp.int32)
+
+
+def _pixel_centers(shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """x `[h, w]` and y `[h, w]`."""
+    y, x = jnp.mgrid[: shape[0], : shape[1]].astype(jnp.float32) + 0.5
+    return x, y
+
+
+def _arrange(
+    things: Things, stuff: Int[Array, "h w"]
+) -> tuple[Int[jax.Array, "h w"], Bool[jax.Array, "rows"]]:
+    """Puts things before stuff, the nearest first: the segment of each pixel, and which exist."""
+    x, y = _pixel_centers(stuff.shape)
+
+    def place(segments, row_and_thing):
+        row, thing = row_and_thing
+        inside = covers(thing, x, y)
+        visible = inside & (segments < 0)
+        least = jnp.maximum(_LEAST_PIXELS, _LEAST_VISIBLE * jnp.sum(inside))
+        placed = thing.present & (jnp.sum(visible) >= least)
+        return jnp.where(visible & placed, row, segments), placed
+
+    rows = len(STUFF) + jnp.arange(len(things.shapes), dtype=jnp.int32)
+    segments, placed = jax.lax.scan(place, jnp.full_like(stuff, -1), (rows, things))
+    segments = jnp.where(segments < 0, stuff, segments)
+    seen = jnp.any(segments == jnp.arange(len(STUFF))[:, None, None], axis=(1, 2))
+    return segments, jnp.concatenate([seen, placed])
+
+
+class _Paint(NamedTuple):
+    """What each segment looks like, row for row.
+
+    Attributes:
+      classes: its class.
+      hues: index into `COLORS`.
+      colors: two RGB colours in 0..1: where the texture is 1, and where it is -1.
+      textures: index into `STUFF` and then `PATTERNS`.
+    """
+
+    classes: Int[Array, "rows"]
+    hues: Int[Array, "rows"]
+    colors: Float[Array, "rows 2 3"]
+    textures: Int[Array, "rows"]
+
+
+def _draw_paint(key: jax.Array, things: Things) -> _Paint:
+    """Colours from one distribution for all; a thing's texture has nothing to do with its shape."""
+    stuff = jnp.arange(len(STUFF), dtype=jnp.int32)
+    draws = uniform(key, (5, len(STUFF) + len(things.shapes)))
+    hues = _choose(draws[0], len(COLORS))
+    hue = (hues + 0.6 * draws[1] - 0.3) / len(COLORS)
+    saturation = 0.25 + 0.5 * draws[2]
+    value = 0.45 + 0.5 * draws[3]
+    other_value = value * jnp.where(value > 0.7, 0.45, 1.35)
+    patterns = _choose(draws[4, len(STUFF) :], len(PATTERNS))
+    color, other = _rgb(hue, saturation, value), _rgb(hue, saturation / 2, other_value)
+    return _Paint(
+        classes=jnp.concatenate([stuff, len(STUFF) + things.shapes]),
+        hues=hues,
+        colors=jnp.stack([color, other], axis=1),
+        textures=jnp.concatenate([stuff, len(STUFF) + patterns]),
+    )
+
+
+def _rgb(
+    hue: Float[jax.Array, "*n"], saturation: Float[jax.Array, "*n"], value: Float[jax.Array, "*n"]
+) -> Float[jax.Array, "*n 3"]:
+    """HSV to RGB, all in 0..1."""
+    sector = (jnp.array([5.0, 3.0, 1.0]) + 6 * hue[..., None]) % 6
+    share = jnp.clip(jnp.minimum(sector, 4 - sector), 0, 1)
+    return value[..., None] * (1 - saturation[..., None] * share)
+
+
+def _photograph(
+    key: jax.Array, segments: Int[Array, "h w"], things: Things, paint: _Paint
+) -> Float[jax.Array, "h w 3"]:
+    """The picture: textures under light from one side, through a lens, with noise."""
+    texture_key, light_key, noise_key = jax.random.split(key, 3)
+    x, y = _pixel_centers(segments.shape)
+    on_thing = segments >= len(STUFF)
+    thing = jax.tree.map(lambda a: a[jnp.maximum(segments - len(STUFF), 0)], things)
+    u, v = to_local(thing, x, y)
+    textures = jnp.concatenate([stuff_textures(texture_key, segments.shape), thing_textures(u, v)])
+    texture = jnp.take_along_axis(textures, paint.textures[segments][None], axis=0)[0]
+    light = _light(light_key, on_thing, thing)
+
+    def expose(colors):
+        first, second = colors[segments, 0], colors[segments, 1]
+        return _blur(light * (second + (first - second) * (texture + 1) / 2))
+
+    image = jnp.stack(jax.lax.map(expose, jnp.moveaxis(paint.colors, -1, 0)), axis=-1)
+    return jnp.clip(image + 0.03 * normal(noise_key, image.shape), 0, 1)
+
+
+def _light(key: jax.Array, on_thing: Bool[Array, "h w"], thing: Things) -> Float[jax.Array, "h w"]:
+    """Brightness: a slope over the picture, another over each thing, and shadows on the stuff."""
+    shape = on_thing.shape
+    x, y = _pixel_centers(shape)
+    angle = 2 * jnp.pi * uniform(key, ())
+    to_x, to_y = jnp.cos(angle), jnp.sin(angle)
+    slope = to_x * (x / shape[1] - 0.5) + to_y * (y / shape[0] - 0.5)
+    dx, dy = x - thing.centers[..., 0], y - thing.centers[..., 1]
+    across = (to_x * dx + to_y * dy) / jnp.max(thing.radii, axis=-1)
+    reach = min(shape) / 40
+    col = jnp.clip(x + reach * to_x, 0, shape[1] - 1).astype(int)
+    row = jnp.clip(y + reach * to_y, 0, shape[0] - 1).astype(int)
+    return 1 + 0.3 * slope + jnp.where(on_thing, 0.2 * across, -0.35 * on_thing[row, col])
+
+
+def _blur(channel: Float[Array, "h w"]) -> Float[jax.Array, "h w"]:
+    """Weights 1/4, 1/2, 1/4 along both axes."""
+    padded = jnp.pad(channel, 1, mode="edge")
+    rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+    return (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
+
+
+def _annotate(
+    key: jax.Array,
+    image: Float[Array, "h w 3"],
+    segments: Int[Array, "h w"],
+    valid: Bool[Array, "rows"],
+    paint: _Paint,
+) -> Record:
+    """Every label of a layout."""
+    point_key, scribble_key = jax.random.split(key)
+    things = slice(len(STUFF), None)
+    masks = segments == jnp.arange(len(STUFF), len(valid))[:, None, None]
+    points = _pick_points(point_key, segments, len(valid))
+    words = jnp.stack(
+        [
+            VOCABULARY.index(COLORS[0]) + paint.hues,
+            VOCABULARY.index(PATTERNS[0]) + paint.textures - len(STUFF),
+            VOCABULARY.index(SHAPES[0]) + paint.classes - len(STUFF),
+        ],
+        axis=-1,
+    )
+    return Record(
+        image=image,
+        labels=paint.classes[segments],
+        where=jnp.ones(segments.shape, bool),
+        size=jnp.array(segments.shape, jnp.int32),
+        instances=Instances(
+            boxes=masks_to_boxes(masks),
+            classes=paint.classes[things],
+            valid=valid[things],
+            masks=masks,
+            areas=jnp.sum(masks, axis=(1, 2), dtype=jnp.float32),
+        ),
+        panoptic=Panoptic(segments, paint.classes, valid),
+        edges=_edges(segments),
+        points=Points(points, paint.classes, valid),
+        scribbles=_scribbles(scribble_key, segments, points),
+        tags=jnp.zeros(len(STUFF) + len(SHAPES), bool).at[paint.classes].max(valid),
+        captions=jnp.where(valid[things, None], words[things], 0),
+    )
+
+
+def _edges(segments: Int[Array, "h w"]) -> Bool[jax.Array, "h w"]:
+    """Pixels that have one of another segment above, below, left or right."""
+    padded = jnp.pad(segments, 1, mode="edge")
+    rows, cols = padded[:, 1:-1], padded[1:-1]
+    vertical = (rows[:-2] != segments) | (rows[2:] != segments)
+    return vertical | (cols[:, :-2] != segments) | (cols[:, 2:] != segments)
+
+
+def _pick_points(
+    key: jax.Array, segments: Int[Array, "h w"], rows: int
+) -> Float[jax.Array, "rows 2"]:
+    """The centre of one pixel of each segment: the one that draws the greatest number."""
+    members = segments == jnp.arange(rows)[:, None, None]
+    draws = jnp.where(members, uniform(key, segments.shape), -1)
+    greatest = members & (draws == jnp.max(draws, axis=(1, 2), keepdims=True))
+    index = jnp.max(greatest * jnp.arange(segments.size).reshape(segments.shape), axis=(1, 2))
+    row, col = jnp.divmod(index, segments.shape[1])
+    return jnp.stack([col, row], axis=-1) + 0.5
+
+
+def _scribbles(
+    key: jax.Array, segments: Int[Array, "h w"], points: Float[Array, "rows 2"]
+) -> Bool[jax.Array, "h w"]:
+    """In each segment a bent stroke through its point, about two pixels wide."""
+    angle, length, bend = uniform(key, (3, len(points)))
+    angle = 2 * jnp.pi * angle
+    length = min(segments.shape) * (0.1 + 0.3 * length)
+    bend = (bend - 0.5) / length
+    x, y = _pixel_centers(segments.shape)
+    x, y = x - points[segments, 0], y - points[segments, 1]
+    cos, sin = jnp.cos(angle)[segments], jnp.sin(angle)[segments]
+    along, across = cos * x + sin * y, cos * y - sin * x
+    return (jnp.abs(along) < length[segments]) & (jnp.abs(across - bend[segments] * along**2) < 1)

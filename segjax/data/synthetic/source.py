@@ -1,0 +1,70 @@
+"""Procedural scenes as a source of examples."""
+
+import jax
+import numpy as np
+
+from segjax.data.palette import palette
+from segjax.data.source import Classes, Source
+from segjax.data.synthetic.scenes import scene
+from segjax.data.synthetic.shapes import SHAPES
+from segjax.data.synthetic.textures import STUFF
+from segjax.typing import Record
+
+_NAMES = (*STUFF, *SHAPES)
+_LENGTHS = {"train": 4096, "val": 256, "test": 256}
+
+
+class Synthetic(Source):
+    """Procedural scenes, drawn on the device from nothing but their index.
+
+    `len` is what counts as an epoch; an index beyond it gives yet another scene, so that training
+    need never see one twice. Splits share no scene.
+
+    Args:
+      split: "train", "val" or "test".
+      shape: (height, width) in pixels.
+      length: number of examples; None for 4096 in "train" and 256 in the others.
+      seed: another seed, other scenes.
+      max_instances: the most things a scene may have.
+
+    Raises:
+      ValueError: if there is no such split.
+
+    Example:
+      >>> source = Synthetic("val", length=100)
+      >>> len(source), source.read(42).index
+      (100, array(42, dtype=int32))
+    """
+
+    classes = Classes(_NAMES, tuple((r, g, b) for r, g, b in palette(len(_NAMES)).tolist()))
+    channels = 3
+
+    def __init__(
+        self,
+        split: str = "train",
+        *,
+        shape: tuple[int, int] = (128, 128),
+        length: int | None = None,
+        seed: int = 0,
+        max_instances: int = 8,
+    ):
+        if split not in _LENGTHS:
+            raise ValueError(f"split must be one of {', '.join(_LENGTHS)}, not {split!r}")
+        self.split = split
+        self.shape = tuple(shape)
+        self.seed = seed
+        self.max_instances = max_instances
+        self.sizes = np.tile(self.shape, (_LENGTHS[split] if length is None else length, 1))
+
+    def read(self, index: int) -> Record:
+        """Only the index: the rest is drawn on the device."""
+        return Record(index=np.array(index, np.int32))
+
+    def render(self, record: Record) -> Record:
+        """The scene that belongs to `record.index`."""
+        if record.index is None:
+            raise ValueError("record.index must say which scene to draw; it is None")
+        split = jax.random.fold_in(jax.random.key(self.seed), list(_LENGTHS).index(self.split))
+        key = jax.random.fold_in(split, record.index)
+        drawn = scene(key, shape=self.shape, max_instances=self.max_instances)
+        return drawn.replace(index=record.index, valid=record.valid)
