@@ -1,0 +1,78 @@
+"""Finds what segjax offers, and sorts it by kind."""
+
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jaxtyping
+
+import segjax
+from segjax.typing import Instances, Panoptic, Points, Record
+
+# The functions here are commands for a terminal, not for a program.
+NO_FACE = {"segjax.cli"}
+
+
+def public_objects() -> dict[str, Any]:
+    """Every public function and class by its name without `segjax.`, as in "ops.resize"."""
+    found: dict[str, Any] = {}
+    for face in sorted(_faces(), key=lambda module: module.__name__.count(".")):
+        for name, value in vars(face).items():
+            if _is_public(name, value, face) and value not in found.values():
+                found[f"{face.__name__.removeprefix('segjax.')}.{name}"] = value
+    return found
+
+
+def public_functions() -> dict[str, Callable]:
+    return {name: value for name, value in public_objects().items() if inspect.isfunction(value)}
+
+
+def array_functions() -> dict[str, Callable]:
+    """The functions that JAX must be able to transform.
+
+    By kind, these are not among them: classes, generators, and functions whose annotations name
+    neither a JAX array nor a record of them (they read files, build models, or serve the host).
+    """
+    return {
+        name: function
+        for name, function in public_functions().items()
+        if not inspect.isgeneratorfunction(function)
+        and any(is_array(annotation) for annotation in _annotations(function))
+    }
+
+
+def is_array(annotation: Any) -> bool:
+    """Whether an annotation names a JAX array of some shape, or a record of arrays."""
+    if annotation in (Instances, Panoptic, Points, Record):
+        return True
+    if inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray):
+        return annotation.array_type in (jax.Array, typing.Any)
+    return any(is_array(part) for part in typing.get_args(annotation))
+
+
+def _faces() -> Iterator[Any]:
+    """The packages, whose `__init__` lists what is public, and the modules beside them."""
+    for module in pkgutil.walk_packages(segjax.__path__, "segjax."):
+        if module.name not in NO_FACE and (module.ispkg or module.name.count(".") == 1):
+            yield importlib.import_module(module.name)
+
+
+def _is_public(name: str, value: Any, face: Any) -> bool:
+    if name.startswith("_") or not (inspect.isfunction(value) or inspect.isclass(value)):
+        return False
+    is_package = hasattr(face, "__path__")
+    return (
+        value.__module__.startswith("segjax.")
+        if is_package
+        else (value.__module__ == face.__name__)
+    )
+
+
+def _annotations(function: Callable) -> list[Any]:
+    signature = inspect.signature(function)
+    parameters = [parameter.annotation for parameter in signature.parameters.values()]
+    return [*parameters, signature.return_annotation]

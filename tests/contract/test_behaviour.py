@@ -1,0 +1,186 @@
+"""Every array function keeps the promises of the library, on the inputs that `cases.py` lists."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES
+from jax.sharding import AxisType, PartitionSpec
+from public import array_functions
+
+FUNCTIONS = array_functions()
+HEIGHT, WIDTH = 4, 5
+
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def test_every_array_function_has_a_case():
+    assert not set(FUNCTIONS) - {case.function for case in CASES}
+
+
+def test_every_case_has_its_function():
+    assert not {case.function for case in CASES} - set(FUNCTIONS)
+
+
+def _call(case, arrays):
+    return FUNCTIONS[case.function](**case.build(arrays), **case.options)
+
+
+def _draw(case, seed=0, shape=(HEIGHT, WIDTH), dtype=jnp.float32):
+    rng = np.random.default_rng(seed)
+    arguments = case.arguments(*shape)
+    return {name: _cast(argument.draw(rng), dtype) for name, argument in arguments.items()}
+
+
+def _cast(array, dtype):
+    return jnp.asarray(array, dtype if jnp.issubdtype(array.dtype, jnp.floating) else None)
+
+
+def _is_floating(array):
+    return jnp.issubdtype(array.dtype, jnp.floating)
+
+
+def _objective(case, floating, others):
+    """A weighted sum of all floating outputs, no two weights alike."""
+    leaves = jax.tree.leaves(_call(case, {**floating, **others}))
+    return sum(
+        jnp.sum(leaf * jnp.cos(1.0 + jnp.arange(leaf.size)).reshape(leaf.shape))
+        for leaf in leaves
+        if _is_floating(leaf)
+    )
+
+
+def _split(arrays):
+    floating = {name: array for name, array in arrays.items() if _is_floating(array)}
+    return floating, {name: array for name, array in arrays.items() if name not in floating}
+
+
+def _has_gradient(case):
+    outputs = jax.eval_shape(functools.partial(_call, case), _draw(case))
+    return bool(_split(_draw(case))[0]) and any(map(_is_floating, jax.tree.leaves(outputs)))
+
+
+def _evaluate(case, arrays):
+    """The outputs, and the gradient of `_objective` by argument, where there is one."""
+    outputs = _call(case, arrays)
+    if not _has_gradient(case):
+        return outputs, {}
+    return outputs, jax.grad(functools.partial(_objective, case))(*_split(arrays))
+
+
+@functools.cache
+def _compiled(case_index):
+    return jax.jit(functools.partial(_evaluate, CASES[case_index]))
+
+
+def _run(case, arrays):
+    return _compiled(CASES.index(case))(arrays)
+
+
+def _assert_close(actual, expected, *, tolerance=1e-5):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        a, b = (np.asarray(x, np.float64 if _is_floating(x) else None) for x in (a, b))
+        scale = np.max(np.abs(b), initial=1, where=np.isfinite(b))
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * scale)
+
+
+def _assert_finite(tree):
+    for leaf in jax.tree.leaves(tree):
+        assert np.isfinite(np.asarray(leaf, np.float64)).all()
+
+
+@every_case
+def test_jit_is_eager(case):
+    arrays = _draw(case)
+    _assert_close(_run(case, arrays), _evaluate(case, arrays))
+
+
+@every_case
+def test_vmap_inside_shard_map_is_a_loop(case):
+    """Two devices with two examples each."""
+    examples = [_draw(case, seed) for seed in range(4)]
+    batch = jax.tree.map(lambda *arrays: jnp.stack(arrays), *examples)
+    loop = jax.tree.map(
+        lambda *results: jnp.stack(results), *(_run(case, example) for example in examples)
+    )
+    mesh = jax.make_mesh((2,), ("data",), (AxisType.Auto,), devices=jax.devices()[:2])
+    spec = PartitionSpec("data")
+    batched = jax.vmap(functools.partial(_evaluate, case))
+    sharded = jax.shard_map(batched, mesh=mesh, in_specs=spec, out_specs=spec)
+    _assert_close(jax.jit(sharded)(batch), loop)
+
+
+@pytest.mark.parametrize("shape", [(HEIGHT, WIDTH), (1, 1)], ids=["picture", "one pixel"])
+@every_case
+def test_finite_on_extremes(case, shape):
+    """All-0, all-1, empty target, empty prediction, nothing valid, ±1e4: in every combination."""
+    drawn = _draw(case, shape=shape)
+    choices = {
+        name: [array, *(jnp.full_like(array, value) for value in argument.extremes)]
+        for (name, argument), array in zip(
+            case.arguments(*shape).items(), drawn.values(), strict=True
+        )
+    }
+    for arrays in itertools.product(*choices.values()):
+        _assert_finite(_run(case, dict(zip(choices, arrays, strict=True))))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.masked], ids=str)
+def test_masked_pixels_do_not_matter(case):
+    clean = _draw(case)
+    arguments = case.arguments(HEIGHT, WIDTH)
+    outputs, gradients = _run(case, clean)
+    for i in range(2):
+        spoilt, expected = dict(clean), dict(gradients)
+        for name in case.masked:
+            where = clean["where"]
+            trailing = clean[name].ndim - where.ndim
+            kept = jnp.expand_dims(where, tuple(range(where.ndim, where.ndim + trailing)))
+            junk = jnp.asarray(arguments[name].junk[i], clean[name].dtype)
+            spoilt[name] = jnp.where(kept, clean[name], junk)
+            if name in gradients:
+                expected[name] = jnp.where(kept, gradients[name], 0)
+        assert not kept.all()
+        for actual, due in zip(
+            jax.tree.leaves(_run(case, spoilt)), jax.tree.leaves((outputs, expected)), strict=True
+        ):
+            np.testing.assert_array_equal(actual, due)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if _has_gradient(case)], ids=str)
+def test_gradients_are_finite_differences(case):
+    """Along a random direction, in float64: forward mode, reverse mode, central difference."""
+
+    def slopes(floating, others, direction, step=1e-6):
+        objective = functools.partial(_objective, case, others=others)
+
+        def along(t):
+            return objective(jax.tree.map(lambda a, d: a + t * d, floating, direction))
+
+        gradient = jax.grad(objective)(floating)
+        reverse = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
+        forward = jax.jvp(along, (0.0,), (1.0,))[1]
+        return forward, reverse, (along(step) - along(-step)) / (2 * step)
+
+    with jax.enable_x64(True):
+        floating, others = _split(_draw(case, dtype=jnp.float64))
+        rng = np.random.default_rng(1)
+        direction = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), floating)
+        forward, reverse, difference = jax.jit(slopes)(floating, others, direction)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(reverse, difference, rtol=1e-6, atol=1e-6)
+
+
+@every_case
+def test_bfloat16_is_computed_in_float32(case):
+    narrow = _draw(case, dtype=jnp.bfloat16)
+    wide = {name: _cast(array, jnp.float32) for name, array in narrow.items()}
+    (outputs, gradients), expected = _run(case, narrow), _run(case, wide)
+    rounded = jax.tree.map(lambda a, b: b.astype(a.dtype), (outputs, gradients), expected)
+    _assert_close((outputs, gradients), rounded, tolerance=1e-2)
+    if all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(outputs)):
+        _assert_close(outputs, expected[0], tolerance=case.rounding)

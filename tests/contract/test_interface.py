@@ -1,0 +1,77 @@
+"""Every public function reads the same: options by keyword, and a docstring with the same parts."""
+
+import inspect
+import re
+
+import pytest
+from public import array_functions, is_array, public_functions, public_objects
+
+FUNCTIONS = public_functions()
+# Losses and metrics that no paper defines.
+NO_SOURCE = {"losses.pixel_weights"}
+
+
+def _parameters(function):
+    return inspect.signature(function).parameters.values()
+
+
+def _section(function, title):
+    """The text under `title:` in the docstring, or None."""
+    found = re.search(rf"^{title}:(.*?)(?=^\S|\Z)", inspect.getdoc(function), re.M | re.S)
+    return found and found[1]
+
+
+def _entry(function, name):
+    """What the docstring's Args say of one parameter; several may share an entry."""
+    pattern = rf"^  (?:\*?\w+, )*\*{{0,2}}{name}(?:, \*?\w+)*:(.*?)(?=^  \S|\Z)"
+    found = re.search(pattern, _section(function, "Args") or "", re.M | re.S)
+    return found and found[1]
+
+
+@pytest.mark.parametrize("name", public_objects())
+def test_has_a_docstring(name):
+    assert (public_objects()[name].__doc__ or "").strip()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_options_are_keyword_only(name):
+    for parameter in _parameters(FUNCTIONS[name]):
+        if parameter.default is not parameter.empty:
+            assert parameter.kind is parameter.KEYWORD_ONLY, parameter
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstring_explains_every_parameter(name):
+    missing = [
+        parameter.name
+        for parameter in _parameters(FUNCTIONS[name])
+        if _entry(FUNCTIONS[name], parameter.name) is None
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstring_has_result_and_example(name):
+    function = FUNCTIONS[name]
+    if inspect.signature(function).return_annotation is not None:
+        assert _section(function, "Returns") or _section(function, "Yields")
+    assert ">>>" in (_section(function, "Example") or "")
+
+
+@pytest.mark.parametrize("name", array_functions())
+def test_docstring_gives_shapes(name):
+    shape = re.compile(r"`\[|any shape|same shape|broadcasts|scalar|record", re.I)
+    function = FUNCTIONS[name]
+    unclear = [
+        parameter.name
+        for parameter in _parameters(function)
+        if is_array(parameter.annotation) and not shape.search(_entry(function, parameter.name))
+    ]
+    assert not unclear
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in FUNCTIONS if name.startswith(("losses.", "metrics."))]
+)
+def test_docstring_names_its_source(name):
+    assert name in NO_SOURCE or _section(FUNCTIONS[name], "Source")
