@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Bool, Int, UInt32
+from jaxtyping import Bool, Int, UInt32
+
+from segjax.typing import Array
 
 
 @jax.tree_util.register_dataclass
@@ -48,7 +50,7 @@ def create_state(
     key: jax.Array,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    images: jax.Array,
+    images: Array,
     *,
     average: bool = False,
 ) -> TrainState:

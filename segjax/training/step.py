@@ -105,7 +105,7 @@ def make_train_step(
         gradients, shares, model_state = carry
         gradients, shares = sum_devices((gradients, shares))
 
-        loss, norm = sum(shares.values()), optax.global_norm(gradients)
+        loss, norm = sum(shares.values()), optax.tree.norm(gradients)
         finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
