@@ -18,9 +18,9 @@ def print_figures(figures: dict[str, float], *, title: str) -> None:
 
     Args:
       figures: see `tasks.semantic.summary`.
-      title: of the table.
+      title: a line above the table.
     """
-    table = Table(title=title)
+    table = Table()
     table.add_column("class")
     table.add_column("IoU", justify="right")
     for name, value in figures.items():
@@ -30,7 +30,9 @@ def print_figures(figures: dict[str, float], *, title: str) -> None:
     table.add_row("mean IoU", f"{figures['mean_iou']:.3f}", style="bold")
     table.add_row("mean Dice", f"{figures['dice']:.3f}")
     table.add_row("pixel accuracy", f"{figures['pixel_accuracy']:.3f}")
-    Console().print(table)
+    console = Console()
+    console.print(title, highlight=False, markup=False, soft_wrap=True)
+    console.print(table)
 
 
 def write_report(
