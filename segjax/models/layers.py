@@ -104,18 +104,28 @@ class UpConv2x(nn.Module):
             param_dtype=self.param_dtype,
         )(x)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-        return depth_to_space_2x(blocks, self.dimensions) + bias.astype(blocks.dtype)
+        return depth_to_space(blocks, 2, self.dimensions) + bias.astype(blocks.dtype)
 
 
-def depth_to_space_2x(x: Float[Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
-    """Deals `[*b, *spatial, 2^d * c]` out to `[*b, *(2 * spatial), c]`, the last axis fastest."""
+def depth_to_space(x: Float[Array, "..."], factor: int, dimensions: int) -> Float[jax.Array, "..."]:
+    """Deals `[*b, *spatial, f^d * c]` out to `[*b, *(f * spatial), c]`, the last axis fastest."""
     lead, spatial = x.shape[: -1 - dimensions], x.shape[-1 - dimensions : -1]
-    channels = x.shape[-1] // 2**dimensions
-    x = x.reshape(*lead, *spatial, *[2] * dimensions, channels)
+    x = x.reshape(*lead, *spatial, *[factor] * dimensions, x.shape[-1] // factor**dimensions)
     first = len(lead)
     pairs = [axis for d in range(dimensions) for axis in (first + d, first + dimensions + d)]
     x = x.transpose(*range(first), *pairs, x.ndim - 1)
-    return x.reshape(*lead, *[2 * s for s in spatial], channels)
+    return x.reshape(*lead, *[factor * s for s in spatial], x.shape[-1])
+
+
+def space_to_depth(x: Float[Array, "..."], factor: int, dimensions: int) -> Float[jax.Array, "..."]:
+    """The inverse of `depth_to_space`; the sizes of the spatial axes must divide by `factor`."""
+    lead, spatial = x.shape[: -1 - dimensions], x.shape[-1 - dimensions : -1]
+    blocks = [size for s in spatial for size in (s // factor, factor)]
+    x = x.reshape(*lead, *blocks, x.shape[-1])
+    first = len(lead)
+    outer, inner = (range(first + i, first + 2 * dimensions, 2) for i in (0, 1))
+    x = x.transpose(*range(first), *outer, *inner, x.ndim - 1)
+    return x.reshape(*lead, *[s // factor for s in spatial], factor**dimensions * x.shape[-1])
 
 
 def max_pool_2x(x: Float[Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:

@@ -59,6 +59,8 @@ class UNet(nn.Module):
       norm: "batch", "group" or "none".
       upsampling: "transposed" (learned, kernel 2, stride 2) or "bilinear" (and a 1x1 convolution).
       dimensions: spatial axes, 2 or 3.
+      patch_size: side of the blocks of pixels that the first level takes as one position, and that
+        the logits are dealt out to; 2 costs a quarter, and keeps the pixels apart all the same.
       deep_supervision: whether training gives auxiliary logits from the coarser decoder levels.
       remat: recompute each level's activations in the backward pass instead of keeping them.
       axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
@@ -71,6 +73,7 @@ class UNet(nn.Module):
     norm: NormKind = "batch"
     upsampling: Literal["transposed", "bilinear"] = "transposed"
     dimensions: int = 2
+    patch_size: int = 1
     deep_supervision: bool = False
     remat: bool = False
     axis_name: str | None = None
@@ -79,11 +82,13 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "..."], train: bool = False) -> SemanticOutput:
-        d = self.dimensions
+        d, patch = self.dimensions, self.patch_size
         if images.ndim < d + 1:
             raise ValueError(f"images: at least {d + 1} axes were due, got shape {images.shape}")
         size = images.shape[-1 - d : -1]
-        x = layers.pad_to_multiple(images.astype(self.dtype), 2 ** (len(self.widths) - 1), d)
+        multiple = patch * 2 ** (len(self.widths) - 1)
+        x = layers.pad_to_multiple(images.astype(self.dtype), multiple, d)
+        x = layers.space_to_depth(x, patch, d)
 
         skips = []
         for level, width in enumerate(self.widths):
@@ -98,9 +103,10 @@ class UNet(nn.Module):
             x = jnp.concatenate([skips[level], x], axis=-1)
             x = self._convs(self.widths[level], f"decoder_{level}", train)(x)
             if self.deep_supervision and train and level > 0:
-                cropped = [-(-s // 2**level) for s in size]
-                auxiliary.append(self._logits(x, cropped, f"auxiliary_{level}"))
-        return SemanticOutput(self._logits(x, size, "logits"), tuple(reversed(auxiliary)))
+                coarse = [-(-s // (patch * 2**level)) for s in size]
+                auxiliary.append(self._logits(x, coarse, f"auxiliary_{level}"))
+        logits = self._logits(x, size, "logits", patch=patch)
+        return SemanticOutput(logits, tuple(reversed(auxiliary)))
 
     def _convs(self, width, name, train):
         block = nn.remat(DoubleConv) if self.remat else DoubleConv
@@ -126,10 +132,12 @@ class UNet(nn.Module):
         # The 1x1 convolution commutes with the interpolation, and is 2^d times cheaper before it.
         return layers.upsample_linear_2x(nn.Dense(width, **dtypes)(x), self.dimensions)
 
-    def _logits(self, x: jax.Array, size, name):
-        """1x1 convolution in float32 at least, without the padding."""
+    def _logits(self, x: jax.Array, size, name, patch=1):
+        """1x1 convolution in float32 at least, dealt out to blocks, without the padding."""
         dtype = jnp.promote_types(self.dtype, jnp.float32)
-        logits = nn.Dense(self.num_classes, dtype=dtype, param_dtype=self.param_dtype, name=name)(x)
+        features = self.num_classes * patch**self.dimensions
+        logits = nn.Dense(features, dtype=dtype, param_dtype=self.param_dtype, name=name)(x)
+        logits = layers.depth_to_space(logits, patch, self.dimensions)
         return logits[(..., *[slice(s) for s in size], slice(None))]
 
 
