@@ -98,6 +98,7 @@ class SemanticTask:
 
     def _dice(self, logits, labels, where) -> Average:
         """Over the classes present in each image; of the others cross-entropy takes care."""
+        logits = jnp.where(where[..., None], logits, 0)  # a NaN in void has no gradient either
         probs = jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
         targets = (labels[..., None] == jnp.arange(self.num_classes)) & where[..., None]
         loss = losses.dice_loss(probs, targets, axis=(-3, -2), where=where[..., None])
