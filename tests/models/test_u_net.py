@@ -1,5 +1,6 @@
 """The U-Net: its shapes, its size, and that its options change the cost and not the map."""
 
+import functools
 import math
 
 import jax
@@ -17,6 +18,10 @@ KEY = jax.random.key(0)
 
 def _images(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _init(model, images, **options):
+    return jax.jit(functools.partial(model.init, **options))(KEY, images)
 
 
 def _logits_shape(model, shape, **options):
@@ -64,7 +69,7 @@ def test_one_definition_serves_volumes(size, upsampling):
 def test_leading_axes_are_a_batch(lead, norm):
     model = unet(3, widths=(4, 8), norm=norm)
     images = _images(6, 7, 5, 3)[: math.prod(lead)]
-    variables = model.init(KEY, images)
+    variables = _init(model, images)
     apply = jax.jit(lambda x: model.apply(variables, x).logits)
     assert_allclose(
         apply(images.reshape(*lead, 7, 5, 3)),
@@ -96,11 +101,13 @@ def test_parameters_are_as_many_as_the_docstrings_say(model, millions):
 def test_deep_supervision_gives_the_coarser_levels_in_training_alone():
     model = unet(3, widths=(2, 3, 4, 5), deep_supervision=True)
     images = _images(1, 13, 10, 3)
-    # All parameters exist only where training made them.
-    variables = model.init(KEY, images, train=True)
-    output, _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    # The auxiliary heads' parameters exist only where training made them.
+    variables = _init(model, images, train=True)
+    output, _ = jax.eval_shape(
+        lambda: model.apply(variables, images, train=True, mutable=["batch_stats"])
+    )
     assert [a.shape for a in output.auxiliary] == [(1, 7, 5, 3), (1, 4, 3, 3)]
-    judged = model.apply(variables, images)
+    judged = jax.eval_shape(model.apply, variables, images)
     assert judged.auxiliary == ()
     assert judged.logits.shape == (1, 13, 10, 3)
 
@@ -110,7 +117,7 @@ def test_deep_supervision_gives_the_coarser_levels_in_training_alone():
 def test_every_parameter_has_a_gradient(norm, upsampling):
     model = unet(3, widths=(4, 8), norm=norm, upsampling=upsampling)
     images = _images(2, 9, 7, 3)
-    gradients = _gradients(model, model.init(KEY, images), images)
+    gradients = _gradients(model, _init(model, images), images)
     norms = {
         jax.tree_util.keystr(path): float(jnp.abs(g).sum())
         for path, g in jax.tree.leaves_with_path(gradients)
@@ -119,7 +126,8 @@ def test_every_parameter_has_a_gradient(norm, upsampling):
 
 
 def test_norm_none_has_neither_norms_nor_statistics_and_takes_biases_instead():
-    variables = unet(3, widths=(4, 8), norm="none").init(KEY, _images(1, 8, 8, 3))
+    model = unet(3, widths=(4, 8), norm="none")
+    variables = jax.eval_shape(model.init, KEY, _images(1, 8, 8, 3))
     assert set(variables) == {"params"}
     assert all(
         set(conv) == {"kernel", "bias"} for conv in variables["params"]["encoder_0"].values()
@@ -130,8 +138,8 @@ def test_norm_none_has_neither_norms_nor_statistics_and_takes_biases_instead():
 def test_remat_changes_no_gradient(norm):
     images = _images(2, 9, 7, 3)
     plain, remat = (unet(3, widths=(4, 8), norm=norm, remat=remat) for remat in (False, True))
-    variables = plain.init(KEY, images)
-    assert jax.tree.structure(variables) == jax.tree.structure(remat.init(KEY, images))
+    variables = _init(plain, images)
+    assert jax.tree.structure(variables) == jax.tree.structure(_init(remat, images))
     jax.tree.map(
         lambda a, b: assert_allclose(a, b, rtol=1e-5, atol=1e-6),
         _gradients(plain, variables, images),
@@ -146,14 +154,17 @@ def test_bfloat16_is_for_the_computation_alone(upsampling):
         unet(3, widths=(8, 16), dtype=dtype, upsampling=upsampling)
         for dtype in (jnp.float32, jnp.bfloat16)
     )
-    variables = fast.init(KEY, images)
+    variables = _init(fast, images)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {np.dtype("float32")}
-    logits = fast.apply(variables, images).logits
+    logits = jax.jit(fast.apply)(variables, images).logits
     assert logits.dtype == jnp.float32
-    expected = exact.apply(variables, images).logits
+    expected = jax.jit(exact.apply)(variables, images).logits
     # bfloat16 keeps 8 bits; a handful of layers lose a few of them.
     assert_allclose(logits, expected, atol=0.05 * float(jnp.abs(expected).max()))
-    inside = fast.apply(variables, images, capture_intermediates=True)[1]["intermediates"]
+    _, captured = jax.eval_shape(
+        lambda: fast.apply(variables, images, capture_intermediates=True, mutable=True)
+    )
+    inside = captured["intermediates"]
     assert inside["decoder_0"]["__call__"][0].dtype == jnp.bfloat16
 
 
@@ -161,17 +172,19 @@ def test_float64_stays_float64():
     with jax.enable_x64(True):
         model = unet(3, widths=(4, 8), dtype=jnp.float64, param_dtype=jnp.float64)
         images = _images(1, 8, 8, 3).astype(np.float64)
-        assert model.apply(model.init(KEY, images), images).logits.dtype == np.float64
+        output, _ = jax.eval_shape(model.init_with_output, KEY, images)
+        assert output.logits.dtype == np.float64
 
 
 def test_batch_statistics_move_in_training_alone():
     model = unet(3, widths=(4, 8))
     images = _images(2, 8, 8, 3)
-    variables = model.init(KEY, images)
-    _, moved = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    variables = _init(model, images)
+    apply = jax.jit(functools.partial(model.apply, mutable=["batch_stats"]), static_argnums=2)
+    _, moved = apply(variables, images, True)
     before, after = (jax.tree.leaves(v["batch_stats"]) for v in (variables, moved))
     assert all((a != b).any() for a, b in zip(after, before, strict=True))
-    _, stayed = model.apply(variables, images, mutable=["batch_stats"])
+    _, stayed = apply(variables, images, False)
     jax.tree.map(assert_array_equal, stayed["batch_stats"], variables["batch_stats"])
 
 
