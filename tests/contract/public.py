@@ -32,16 +32,15 @@ def public_functions() -> dict[str, Callable]:
 
 
 def array_functions() -> dict[str, Callable]:
-    """The functions that JAX must be able to transform.
+    """The functions that JAX must be able to transform: those that return JAX arrays or records.
 
-    By kind, these are not among them: classes, generators, and functions whose annotations name
-    neither a JAX array nor a record of them (they read files, build models, or serve the host).
+    By kind, these are not among them: classes, generators, and functions that return something
+    else (they read files, build models, or answer with text or a NumPy array).
     """
     return {
         name: function
         for name, function in public_functions().items()
-        if not inspect.isgeneratorfunction(function)
-        and any(is_array(annotation) for annotation in _annotations(function))
+        if is_array(inspect.signature(function).return_annotation)
     }
 
 
@@ -70,9 +69,3 @@ def _is_public(name: str, value: Any, face: Any) -> bool:
         if is_package
         else (value.__module__ == face.__name__)
     )
-
-
-def _annotations(function: Callable) -> list[Any]:
-    signature = inspect.signature(function)
-    parameters = [parameter.annotation for parameter in signature.parameters.values()]
-    return [*parameters, signature.return_annotation]
