@@ -1,5 +1,8 @@
 """Where a non-finite loss came from."""
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,25 +38,36 @@ def find_non_finite(
     if bad.size:
         return f"the image of example {', '.join(str(batch.index[i]) for i in bad)} of the stream"
 
+    order: list[tuple[str, ...]] = []  # of the layers, which a dictionary would sort by name
+
+    def note_order(layer, args, kwargs, context):
+        outputs = layer(*args, **kwargs)
+        if context.method_name == "__call__":
+            order.append(context.module.path)
+        return outputs
+
     @jax.jit
     def forward(params):
-        outputs, changed = model.apply(
-            {"params": params, **state.model_state},
-            task.inputs(batch.image),
-            train=True,
-            mutable=[*state.model_state, "intermediates"],
-            capture_intermediates=True,
-            rngs={"dropout": jax.random.key(0)},
-        )
+        with nn.intercept_methods(note_order):
+            outputs, changed = model.apply(
+                {"params": params, **state.model_state},
+                task.inputs(batch.image),
+                train=True,
+                mutable=[*state.model_state, "intermediates"],
+                capture_intermediates=True,
+                rngs={"dropout": jax.random.key(0)},
+            )
         terms = {k: a.value for k, a in task.losses(outputs, batch).items()}
         return sum(terms.values()), (terms, changed["intermediates"])
 
     (_, (terms, layers)), gradients = jax.value_and_grad(forward, has_aux=True)(state.params)
-    stages += [("output of layer", layers), ("term", terms), ("gradient of", gradients)]
+    for path in order:
+        output = functools.reduce(operator.getitem, path, layers)["__call__"]
+        stages.append((f"output of layer {'/'.join(path)}" if path else "output", output))
+    stages += [("term", terms), ("gradient of", gradients)]
     for kind, tree in stages:
         for path, value in jax.tree.leaves_with_path(tree):
             if not np.isfinite(np.asarray(value)).all():
-                names = [str(getattr(p, "key", getattr(p, "idx", p))) for p in path]
-                names = [n for n in names if n not in ("__call__", "0")]
-                return f"the {kind} {'/'.join(names) or 'as a whole'}"
+                names = [str(getattr(p, "key", getattr(p, "name", ""))) for p in path]
+                return f"the {kind} {'/'.join(names)}".rstrip("/ ")
     return "nothing that shows outside the compiled step (a matter of rounding)"
