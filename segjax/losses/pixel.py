@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
 from segjax.numerics import accumulation_dtype, broadcast_where
 from segjax.typing import Array
@@ -10,7 +10,7 @@ from segjax.typing import Array
 
 def softmax_cross_entropy(
     logits: Float[Array, "*b c"],
-    labels: Int[Array, "*b"] | Float[Array, "*b c"],
+    labels: Integer[Array, "*b"] | Float[Array, "*b c"],
     *,
     class_weights: Float[Array, " c"] | None = None,
     label_smoothing: float = 0.0,
@@ -67,7 +67,7 @@ def softmax_cross_entropy(
 
 
 def pixel_weights(
-    labels: Int[Array, "*b"] | Float[Array, "*b c"],
+    labels: Integer[Array, "*b"] | Float[Array, "*b c"],
     class_weights: Float[Array, " c"],
     *,
     where: Bool[Array, "..."] | None = None,

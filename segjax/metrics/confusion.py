@@ -2,15 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Integer, Num
 
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
 from segjax.typing import Array
 
 
 def confusion_matrix(
-    predictions: Int[Array, "*b"],
-    labels: Int[Array, "*b"],
+    predictions: Integer[Array, "*b"],
+    labels: Integer[Array, "*b"],
     num_classes: int,
     *,
     where: Bool[Array, "..."] | None = None,
@@ -47,11 +47,11 @@ def confusion_matrix(
         )
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; due is at least 1")
+    rows, columns = labels.astype(jnp.int32), predictions.astype(jnp.int32)
     counted = broadcast_where(where, labels.shape)
-    for values in (labels, predictions):
-        counted &= (values >= 0) & (values < num_classes)
-    cell = labels.astype(jnp.int32) * num_classes + predictions.astype(jnp.int32)
-    cells = jnp.where(counted, cell, num_classes**2)
+    for classes in (rows, columns):
+        counted &= (classes >= 0) & (classes < num_classes)
+    cells = jnp.where(counted, rows * num_classes + columns, num_classes**2)
     counts = jnp.zeros(num_classes**2, jnp.int32).at[cells.ravel()].add(1, mode="drop")
     return counts.reshape(num_classes, num_classes)
 

@@ -2,14 +2,14 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Integer
 
 from segjax.numerics import broadcast_where
 from segjax.typing import Array
 
 
 def label_edges(
-    labels: Int[Array, "*b h w"], *, where: Bool[Array, "*b h w"] | None = None
+    labels: Integer[Array, "*b h w"], *, where: Bool[Array, "*b h w"] | None = None
 ) -> Bool[jax.Array, "*b h w"]:
     """The pixels with a 4-neighbour of another label: both sides of every border.
 

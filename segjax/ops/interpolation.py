@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-import operator
+import numbers
 from typing import Any, NamedTuple
 
 import jax
@@ -62,7 +62,9 @@ def resize(
     _check_method(method, image, "image")
     if image.ndim < 3 or 0 in image.shape[-3:-1]:
         raise ValueError(f"image has shape {image.shape}; due is [*b, h, w, c] with pixels")
-    if len(shape) != 2 or min(map(operator.index, shape)) < 1:
+    if len(shape) != 2 or not all(
+        isinstance(size, numbers.Integral) and size > 0 for size in shape
+    ):
         raise ValueError(f"shape is {shape}; due are two positive sizes (new_h, new_w)")
     if method == "nearest" and (align_corners or antialias):
         raise ValueError('method "nearest" takes neither align_corners nor antialias')
