@@ -1,0 +1,80 @@
+"""Two processes as one program: they train, evaluate, stop, save and go on as one process does."""
+
+import contextlib
+import dataclasses
+import signal
+import socket
+
+import pytest
+from numpy.testing import assert_allclose
+from runs import finish, losses, metrics, saved_steps, started, tiny, wait_for_step
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """A compilation cache for the processes of this file."""
+    return {
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+    }
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory, data, compiled):
+    """The same global batches in one process of four devices."""
+    config = tiny(tmp_path_factory.mktemp("one") / "run", data, steps=16, eval_every=8)
+    with started(config, compiled, devices=4) as process:
+        finish(process)
+    return config.run
+
+
+@contextlib.contextmanager
+def _two(config, environment):
+    """Both processes of a run, with two devices each."""
+    with socket.socket() as free, contextlib.ExitStack() as stack:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+        free.close()
+        yield [
+            stack.enter_context(
+                started(
+                    dataclasses.replace(
+                        config,
+                        distributed=True,
+                        coordinator=address,
+                        num_processes=2,
+                        process_id=i,
+                    ),
+                    environment,
+                    devices=2,
+                )
+            )
+            for i in (0, 1)
+        ]
+
+
+@pytest.mark.parametrize(
+    "way", [{"parallel": "pmap"}, {"parallel": "mesh", "fsdp": 2}], ids=["pmap", "mesh"]
+)
+def test_two_processes_are_one(one_process, data, compiled, tmp_path, way):
+    config = tiny(tmp_path / "run", data, steps=16, eval_every=8, **way)
+    with _two(config, compiled) as processes:
+        wait_for_step(processes[0], config.run, 2)
+        processes[1].send_signal(signal.SIGTERM)  # one is enough: they agree on the step
+        outputs = [finish(process) for process in processes]
+    (step,) = saved_steps(config.run)
+    assert 2 <= step < 16
+    assert f"stopped after step {step}" in outputs[0]
+
+    with _two(config, compiled) as processes:
+        first, second = (finish(process) for process in processes)
+    assert f"goes on after step {step}" in first
+    assert "step" not in second  # only process 0 speaks, and writes
+    rows, expected = metrics(config.run), metrics(one_process)
+    assert [row["step"] for row in rows] == [row["step"] for row in expected]
+    assert_allclose(losses(config.run), losses(one_process), rtol=1e-5, atol=1e-5)
+    for row, due in zip(rows, expected, strict=True):
+        if "val/mean_iou" in due:
+            assert row["val/mean_iou"] == pytest.approx(due["val/mean_iou"], abs=0.01)

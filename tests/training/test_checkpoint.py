@@ -1,0 +1,105 @@
+"""Checkpoints: what comes back is what was saved, placed as it is wanted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numpy.testing import assert_array_equal
+from runs import saved_steps
+
+from segjax.models import unet
+from segjax.training import create_state
+from segjax.training.checkpoint import Checkpoints, load_variables
+from segjax.training.parallel import Parallel, make_mesh
+
+PARALLEL = {"pmap": lambda: Parallel(), "mesh": lambda: Parallel(make_mesh(fsdp=4))}
+
+
+def _state(seed=0, *, step=3, average=True):
+    create = lambda key: create_state(
+        key,
+        unet(3, widths=(4, 8)),
+        optax.adam(0.1),
+        jnp.zeros((1, 8, 8, 3)),
+        average=average,
+    )
+    state = jax.device_get(jax.jit(create)(jax.random.key(seed)))
+    return type(state)(**vars(state) | {"step": np.int32(step)})
+
+
+def _assert_same(tree, expected):
+    assert jax.tree.structure(tree) == jax.tree.structure(expected)
+    jax.tree.map(assert_array_equal, tree, expected)
+
+
+@pytest.mark.parametrize("average", [True, False])
+@pytest.mark.parametrize("saved", PARALLEL)
+@pytest.mark.parametrize("restored", PARALLEL)
+def test_a_state_comes_back_on_any_devices(tmp_path, saved, restored, average):
+    state = _state(average=average)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("last", PARALLEL[saved]().place(state), {"batches": {"next_batch": 7}})
+    checkpoints.close()
+
+    like = PARALLEL[restored]().place(_state(seed=1, step=0, average=average))
+    checkpoints = Checkpoints(tmp_path)
+    back, position = checkpoints.restore(like)
+    checkpoints.close()
+    assert position == {"batches": {"next_batch": 7}}
+    _assert_same(jax.device_get(back), state)
+    for got, due in zip(jax.tree.leaves(back), jax.tree.leaves(like), strict=True):
+        assert got.sharding == due.sharding
+        assert got.dtype == due.dtype
+
+
+def test_only_the_last_is_kept_and_the_best_beside_it(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.latest_step() is None
+    placed = {step: Parallel().place(_state(step=step)) for step in (1, 2, 3)}
+    checkpoints.save("best", placed[1], {})
+    for step in (1, 2, 3):
+        checkpoints.save("last", placed[step], {})
+    checkpoints.close()
+    assert saved_steps(tmp_path, "best") == [1]
+    assert saved_steps(tmp_path, "last") == [3]
+
+
+def test_a_state_may_be_changed_as_soon_as_it_is_saved(tmp_path):
+    """The step donates its buffers while the checkpoint is still being written."""
+    state = _state()
+    placed = Parallel().place(state)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("last", placed, {})
+    jax.tree.map(lambda x: x.delete(), placed)
+    checkpoints.close()
+    variables, _ = load_variables(tmp_path, "last")
+    _assert_same(variables, state.variables)
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_variables_are_those_to_evaluate(tmp_path, average):
+    last, best = _state(0, step=9, average=average), _state(1, step=4, average=average)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("last", Parallel().place(last), {})
+    checkpoints.save("best", Parallel().place(best), {})
+    checkpoints.close()
+    for which, state in (("last", last), ("best", best)):
+        variables, step = load_variables(tmp_path, which)
+        assert step == state.step
+        _assert_same(variables, state.variables)
+
+
+def test_where_there_is_no_best_it_is_the_last(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("last", Parallel().place(_state(step=5)), {})
+    checkpoints.close()
+    assert load_variables(tmp_path, "best")[1] == 5
+
+
+def test_a_folder_without_checkpoints_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        load_variables(tmp_path / "nowhere", "best")
+    Checkpoints(tmp_path).close()
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        load_variables(tmp_path, "best")

@@ -1,0 +1,79 @@
+"""The run folder: it says what ran, and holds a run to what it was."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import pytest
+
+from segjax.data import Classes
+from segjax.tasks import SemanticLoss
+from segjax.training import OptimizerConfig, TrainConfig
+from segjax.training.config import FREE, from_dict, to_dict
+from segjax.training.run_folder import LIBRARIES, read_config, write_config
+
+CLASSES = Classes(("sky", "road"), ((1, 2, 3), (4, 5, 6)))
+CONFIG = TrainConfig(
+    data="folder:there",
+    model_options={"widths": "(4, 8)"},
+    size=(32, 48),
+    loss=SemanticLoss(class_weights=(1.0, 2.0)),
+    optimizer=OptimizerConfig(clip=None),
+)
+
+
+def _config(tmp_path, **changes):
+    return dataclasses.replace(CONFIG, run=tmp_path / "run", **changes)
+
+
+def test_configurations_survive_json():
+    assert from_dict(TrainConfig, json.loads(json.dumps(to_dict(CONFIG)))) == CONFIG
+
+
+def test_a_run_folder_says_what_ran(tmp_path):
+    config = _config(tmp_path)
+    write_config(config, CLASSES, 3)
+    info = read_config(config.run)
+    assert (info.config, info.classes, info.channels) == (config, CLASSES, 3)
+    content = json.loads((config.run / "config.json").read_text())
+    assert content["versions"]["jax"] == jax.__version__
+    assert set(content["versions"]) == set(LIBRARIES)
+    assert len(content["devices"]) == jax.device_count()
+
+
+def test_a_run_goes_on_where_nothing_differs_that_counts(tmp_path):
+    write_config(_config(tmp_path), CLASSES, 3)
+    before = (tmp_path / "run" / "config.json").read_text()
+    write_config(_config(tmp_path, parallel="mesh", fsdp=2, save_every=7, threads=9), CLASSES, 3)
+    assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seed": 1}, r"seed was 0, is 1"),
+        ({"size": (32, 32)}, r"size was \[32, 48\], is \[32, 32\]"),
+        ({"model": "unet", "steps": 7}, r"model was unet_tiny, is unet; steps was 400, is 7"),
+        ({"optimizer": OptimizerConfig()}, r"optimizer was .*'clip': None.*'clip': 1.0"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused_with_what_differs(tmp_path, changes, told):
+    write_config(_config(tmp_path), CLASSES, 3)
+    with pytest.raises(ValueError, match=told):
+        write_config(_config(tmp_path, **changes), CLASSES, 3)
+
+
+def test_what_may_differ_are_fields():
+    assert {field.name for field in dataclasses.fields(TrainConfig)} > FREE
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no run there"):
+        read_config(pathlib.Path(tmp_path))
+
+
+def test_other_processes_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    write_config(_config(tmp_path), CLASSES, 3)
+    assert list(tmp_path.iterdir()) == []
