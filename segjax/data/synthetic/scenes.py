@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from segjax.data.synthetic.draws import normal, uniform
 from segjax.data.synthetic.shapes import SHAPES, Things, covers, to_local
 from segjax.data.synthetic.textures import PATTERNS, STUFF, noise, stuff_textures, thing_textures
+from segjax.ops.boundaries import label_edges
 from segjax.ops.boxes import masks_to_boxes
 from segjax.typing import Array, Instances, Panoptic, Points, Record
 
@@ -191,12 +192,14 @@ def _photograph(
     texture = jnp.take_along_axis(textures, paint.textures[segments][None], axis=0)[0]
     light = _light(light_key, on_thing, thing)
 
-    def expose(colors):
+    def expose(channel):
+        colors, grain = channel
         first, second = colors[segments, 0], colors[segments, 1]
-        return _blur(light * (second + (first - second) * (texture + 1) / 2))
+        exposed = light * (second + (first - second) * (texture + 1) / 2)
+        return jnp.clip(_blur(exposed) + 0.03 * grain, 0, 1)
 
-    image = jnp.stack(jax.lax.map(expose, jnp.moveaxis(paint.colors, -1, 0)), axis=-1)
-    return jnp.clip(image + 0.03 * normal(noise_key, image.shape), 0, 1)
+    channels = jnp.moveaxis(paint.colors, -1, 0), normal(noise_key, (3, *segments.shape))
+    return jnp.stack(jax.lax.map(expose, channels), axis=-1)
 
 
 def _light(key: jax.Array, on_thing: Bool[Array, "h w"], thing: Things) -> Float[jax.Array, "h w"]:
@@ -254,20 +257,12 @@ def _annotate(
             areas=jnp.sum(masks, axis=(1, 2), dtype=jnp.float32),
         ),
         panoptic=Panoptic(segments, paint.classes, valid),
-        edges=_edges(segments),
+        edges=label_edges(segments),
         points=Points(points, paint.classes, valid),
         scribbles=_scribbles(scribble_key, segments, points),
         tags=jnp.zeros(len(STUFF) + len(SHAPES), bool).at[paint.classes].max(valid),
         captions=jnp.where(valid[things, None], words[things], 0),
     )
-
-
-def _edges(segments: Int[Array, "h w"]) -> Bool[jax.Array, "h w"]:
-    """Pixels that have one of another segment above, below, left or right."""
-    padded = jnp.pad(segments, 1, mode="edge")
-    rows, cols = padded[:, 1:-1], padded[1:-1]
-    vertical = (rows[:-2] != segments) | (rows[2:] != segments)
-    return vertical | (cols[:, :-2] != segments) | (cols[:, 2:] != segments)
 
 
 def _pick_points(

@@ -1,0 +1,205 @@
+"""Changes of geometry: the image and every label it has, moved together."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from segjax.data.augment.color import as_float
+from segjax.ops.boxes import box_area, clip_boxes, masks_to_boxes
+from segjax.ops.interpolation import sample
+from segjax.typing import Array, Instances, Panoptic, Points, Record
+
+
+def affine(record: Record, matrix: Float[Array, "2 3"], *, shape: tuple[int, int]) -> Record:
+    """Resamples an example: output `p` shows what is at `matrix @ (p, 1)` in the input.
+
+    The image is interpolated bilinearly; of maps and masks the nearest pixel is taken. Outside the
+    picture the image is 0, `where` False and `panoptic` -1. Boxes follow from the masks; without
+    masks, they are drawn around their moved corners and clipped. Instances, segments and points
+    that leave the picture become invalid; `tags` are those of the labels that remain.
+
+    Args:
+      record: one example, without batch axes.
+      matrix: maps (x, y) of the output to (x, y) of the input, in continuous pixels; invertible.
+      shape: (height, width) of the output.
+
+    Returns:
+      The example, its image floating, its `where` and `size` set.
+
+    Raises:
+      ValueError: if there is no image, `matrix` is not 2 x 3, or `shape` no size.
+
+    Example:
+      >>> record = Record(image=jnp.arange(6.0).reshape(2, 3, 1) / 5)
+      >>> mirror = jnp.array([[-1.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
+      >>> affine(record, mirror, shape=(2, 3)).image[..., 0]
+      Array([[0.4, 0.2, 0. ],
+             [1. , 0.8, 0.6]], dtype=float32)
+    """
+    if record.image is None:
+        raise ValueError("record has no image")
+    if matrix.shape != (2, 3):
+        raise ValueError(f"matrix must have shape (2, 3), not {matrix.shape}")
+    if len(shape) != 2 or min(shape) < 1:
+        raise ValueError(f"shape must be (height, width), at least 1 each, not {shape}")
+    image = as_float(record.image)
+    canvas = jnp.array(image.shape[:2], jnp.int32)
+    size = canvas if record.size is None else jnp.asarray(record.size)
+    centers = jnp.stack(jnp.meshgrid(*(jnp.arange(side) + 0.5 for side in shape[::-1])), axis=-1)
+    source = _transform(matrix, centers)
+    inside = jnp.all((source >= 0) & (source < size[::-1]), axis=-1)
+    pixels = jnp.clip(jnp.floor(source).astype(jnp.int32), 0, canvas[::-1] - 1)
+    cols, rows = pixels[..., 0], pixels[..., 1]
+
+    def nearest(maps):
+        """Of each map `[..., h, w]` the pixel at the source; None stays None."""
+        return jax.tree.map(lambda a: jnp.asarray(a)[..., rows, cols], maps)
+
+    def nearest_inside(masks):
+        return jax.tree.map(lambda a: a & inside, nearest(masks))
+
+    labels = nearest(record.labels)
+    where = inside if record.where is None else nearest_inside(record.where)
+    # The picture's border pixels go on beyond it, lest a canvas around it bleed into them.
+    source = jnp.clip(source, 0.5, size[::-1] - 0.5)
+    return record.replace(
+        image=jnp.where(inside[..., None], sample(image, source), 0),
+        labels=labels,
+        where=where,
+        size=jnp.array(shape, jnp.int32),
+        instances=_move_instances(record.instances, matrix, shape, nearest_inside),
+        panoptic=_move_panoptic(record.panoptic, nearest, inside),
+        edges=nearest_inside(record.edges),
+        points=_move_points(record.points, matrix, shape),
+        scribbles=nearest_inside(record.scribbles),
+        tags=_tags(record.tags, labels, where),
+    )
+
+
+def random_geometry(
+    key: jax.Array,
+    record: Record,
+    *,
+    shape: tuple[int, int],
+    zoom: tuple[float, float] = (0.5, 2.0),
+    rotation: float = 0.0,
+    flip: bool = True,
+) -> Record:
+    """A random crop of the scaled, turned and mirrored example, in a single resampling.
+
+    The scale is log-uniform, the angle uniform. The crop's place is uniform among the whole pixels
+    at which it lies within the scaled picture; or, where the picture is smaller than the crop,
+    the picture lies within the crop.
+
+    Args:
+      key: random key.
+      record: one example, without batch axes.
+      shape: (height, width) of the crop.
+      zoom: least and largest scale of the picture.
+      rotation: largest angle, to either side, about the centre of the crop, in degrees.
+      flip: whether to mirror left and right half of the time.
+
+    Returns:
+      The example as `affine` gives it; a crop at scale 1 keeps every value as it is.
+
+    Raises:
+      ValueError: if `zoom` is not two positive numbers in order.
+
+    Example:
+      >>> record = Record(image=jnp.ones((40, 60, 3)))
+      >>> random_geometry(jax.random.key(0), record, shape=(32, 32)).image.shape
+      (32, 32, 3)
+    """
+    low, high = zoom
+    if not 0 < low <= high:
+        raise ValueError(f"zoom must be (least, largest), above 0, not {zoom}")
+    if record.image is None:
+        raise ValueError("record has no image")
+    scale, x, y, turn, mirror = jax.random.uniform(key, (5,))
+    scale = low * (high / low) ** scale
+    size = jnp.array(record.image.shape[:2]) if record.size is None else jnp.asarray(record.size)
+    crop = jnp.array(shape[::-1])
+    free = scale * size[::-1] - crop
+    offset = jnp.sign(free) * jnp.floor(jnp.stack([x, y]) * (jnp.floor(jnp.abs(free)) + 1))
+
+    angle = jnp.deg2rad(rotation) * (2 * turn - 1)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    side = jnp.where(flip & (mirror < 0.5), -1, 1)
+    linear = jnp.array([[cos * side, -sin], [sin * side, cos]]) / scale
+    translation = (crop / 2 + offset) / scale - jnp.sum(linear * (crop / 2), axis=-1)
+    return affine(record, jnp.column_stack([linear, translation]), shape=shape)
+
+
+def _transform(matrix: Array, points: Float[Array, "*n 2"]) -> Float[jax.Array, "*n 2"]:
+    x, y = points[..., 0], points[..., 1]
+    return jnp.stack([a * x + b * y + c for a, b, c in matrix], axis=-1)
+
+
+def _inverse(matrix: Array) -> Float[jax.Array, "2 3"]:
+    """The affine map the other way round."""
+    (a, b, x), (c, d, y) = matrix
+    linear = jnp.array([[d, -b], [-c, a]]) / (a * d - b * c)
+    return jnp.column_stack([linear, -jnp.sum(linear * jnp.stack([x, y]), axis=-1)])
+
+
+def _move_instances(
+    instances: Instances | None, matrix: Array, shape: tuple[int, int], nearest_inside: Callable
+) -> Instances | None:
+    if instances is None:
+        return None
+    if instances.masks is None:
+        boxes = clip_boxes(_move_boxes(instances.boxes, matrix), shape)
+        (a, b, _), (c, d, _) = matrix
+        areas = jax.tree.map(lambda area: area / jnp.abs(a * d - b * c), instances.areas)
+        valid = instances.valid & (box_area(boxes) > 0)
+        return dataclasses.replace(instances, boxes=boxes, valid=valid, areas=areas)
+    masks = nearest_inside(instances.masks)
+    pixels = jnp.sum(masks, axis=(1, 2), dtype=jnp.float32)
+    return dataclasses.replace(
+        instances,
+        boxes=masks_to_boxes(masks),
+        valid=instances.valid & (pixels > 0),
+        masks=masks,
+        areas=None if instances.areas is None else pixels,
+    )
+
+
+def _move_boxes(boxes: Float[Array, "n 4"], matrix: Array) -> Float[jax.Array, "n 4"]:
+    """The boxes around the moved corners."""
+    corners = jnp.asarray(boxes)[:, np.array([[0, 1], [2, 1], [2, 3], [0, 3]])]
+    moved = _transform(_inverse(matrix), corners)
+    return jnp.concatenate([jnp.min(moved, axis=1), jnp.max(moved, axis=1)], axis=-1)
+
+
+def _move_panoptic(
+    panoptic: Panoptic | None, nearest: Callable, inside: Bool[Array, "h w"]
+) -> Panoptic | None:
+    if panoptic is None:
+        return None
+    segments = jnp.where(inside, nearest(panoptic.segments), -1)
+    rows = jnp.arange(panoptic.valid.size)[:, None, None]
+    valid = panoptic.valid & jnp.any(segments == rows, axis=(1, 2))
+    return dataclasses.replace(panoptic, segments=segments, valid=valid)
+
+
+def _move_points(points: Points | None, matrix: Array, shape: tuple[int, int]) -> Points | None:
+    if points is None:
+        return None
+    xy = _transform(_inverse(matrix), points.xy)
+    inside = jnp.all((xy >= 0) & (xy < jnp.array(shape[::-1])), axis=-1)
+    return dataclasses.replace(points, xy=xy, valid=points.valid & inside)
+
+
+def _tags(
+    tags: Bool[Array, "classes"] | None, labels: Int[Array, "h w"] | None, where: Bool[Array, "h w"]
+) -> Bool[Array, "classes"] | None:
+    """The classes among the labels; without labels, what was known of the whole picture."""
+    if tags is None or labels is None:
+        return tags
+    unknown = len(tags)
+    present = jnp.zeros(len(tags), bool)
+    return present.at[jnp.where(where, labels, unknown)].set(True, mode="drop")
