@@ -1,9 +1,20 @@
-"""Sources of examples, and the batches made of them."""
+"""Sources of examples, augmentation, and the batches made of them."""
 
+from segjax.data.augment import (
+    Augmentation,
+    affine,
+    as_float,
+    color_jitter,
+    cutout,
+    gaussian_blur,
+    random_blur,
+    random_geometry,
+)
 from segjax.data.errors import DataError
 from segjax.data.folder import Folder
 from segjax.data.images import read_image
 from segjax.data.loader import eval_batches, train_batches
 from segjax.data.registry import open_source
 from segjax.data.source import Classes, Source
+from segjax.data.synthetic import VOCABULARY, Synthetic, caption_text, scene
 from segjax.data.tfds import Tfds
