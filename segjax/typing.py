@@ -6,6 +6,7 @@ registered dataclass, and so a pytree: `jit`, `vmap`, `pmap` and `jax.tree.map` 
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -106,6 +107,13 @@ class Record:
     captions: Int[Array, "*b n words"] | None = None
     index: Int[Array, "*b"] | None = None
     valid: Bool[Array, "*b"] | None = None
+
+    def require(self, field: str) -> Any:
+        """The array of a field that must be there; a ValueError that names it where it is not."""
+        value = getattr(self, field)
+        if value is None:
+            raise ValueError(f"record has no {field}")
+        return value
 
     def replace(self, **changes) -> "Record":
         """The same record with some fields changed."""

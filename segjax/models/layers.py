@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from segjax.typing import Array
-
 NormKind = Literal["batch", "group", "none"]
 Dtype = Any
 
@@ -96,7 +94,7 @@ class UpConv2x(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "..."]) -> Float[jax.Array, "..."]:
+    def __call__(self, x: Float[jax.Array, "..."]) -> Float[jax.Array, "..."]:
         blocks = nn.Dense(
             self.features * 2**self.dimensions,
             use_bias=False,
@@ -107,7 +105,9 @@ class UpConv2x(nn.Module):
         return depth_to_space(blocks, 2, self.dimensions) + bias.astype(blocks.dtype)
 
 
-def depth_to_space(x: Float[Array, "..."], factor: int, dimensions: int) -> Float[jax.Array, "..."]:
+def depth_to_space(
+    x: Float[jax.Array, "..."], factor: int, dimensions: int
+) -> Float[jax.Array, "..."]:
     """Deals `[*b, *spatial, f^d * c]` out to `[*b, *(f * spatial), c]`, the last axis fastest."""
     lead, spatial = x.shape[: -1 - dimensions], x.shape[-1 - dimensions : -1]
     x = x.reshape(*lead, *spatial, *[factor] * dimensions, x.shape[-1] // factor**dimensions)
@@ -117,7 +117,9 @@ def depth_to_space(x: Float[Array, "..."], factor: int, dimensions: int) -> Floa
     return x.reshape(*lead, *[factor * s for s in spatial], x.shape[-1])
 
 
-def space_to_depth(x: Float[Array, "..."], factor: int, dimensions: int) -> Float[jax.Array, "..."]:
+def space_to_depth(
+    x: Float[jax.Array, "..."], factor: int, dimensions: int
+) -> Float[jax.Array, "..."]:
     """The inverse of `depth_to_space`; the sizes of the spatial axes must divide by `factor`."""
     lead, spatial = x.shape[: -1 - dimensions], x.shape[-1 - dimensions : -1]
     blocks = [size for s in spatial for size in (s // factor, factor)]
@@ -128,7 +130,7 @@ def space_to_depth(x: Float[Array, "..."], factor: int, dimensions: int) -> Floa
     return x.reshape(*lead, *[s // factor for s in spatial], factor**dimensions * x.shape[-1])
 
 
-def max_pool_2x(x: Float[Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
+def max_pool_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
     """Maximum over blocks of 2 along each of the last `dimensions` spatial axes (all even).
 
     The gradient of pairwise maxima is a select, where `reduce_window`'s is a select-and-scatter,
@@ -141,7 +143,7 @@ def max_pool_2x(x: Float[Array, "..."], dimensions: int) -> Float[jax.Array, "..
     return x
 
 
-def upsample_linear_2x(x: Float[Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
+def upsample_linear_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
     """(Bi-, tri-)linear upsampling by 2 of the last `dimensions` spatial axes, corners not aligned.
 
     The outputs lie a quarter of a sample before and after each input: two phases of shifted sums,
@@ -158,7 +160,7 @@ def upsample_linear_2x(x: Float[Array, "..."], dimensions: int) -> Float[jax.Arr
 
 
 def pad_to_multiple(
-    x: Float[Array, "..."], multiple: int, dimensions: int
+    x: Float[jax.Array, "..."], multiple: int, dimensions: int
 ) -> Float[jax.Array, "..."]:
     """Repeats the border at the far end of each spatial axis up to a multiple of `multiple`."""
     spatial = x.shape[-1 - dimensions : -1]

@@ -87,7 +87,7 @@ class UNet(nn.Module):
             raise ValueError(f"images: at least {d + 1} axes were due, got shape {images.shape}")
         size = images.shape[-1 - d : -1]
         multiple = patch * 2 ** (len(self.widths) - 1)
-        x = layers.pad_to_multiple(images.astype(self.dtype), multiple, d)
+        x = layers.pad_to_multiple(jnp.asarray(images, self.dtype), multiple, d)
         x = layers.space_to_depth(x, patch, d)
 
         skips = []

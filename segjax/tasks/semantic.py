@@ -1,6 +1,7 @@
 """Semantic segmentation: one class for each pixel."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,23 +68,24 @@ class SemanticTask:
         Returns:
           The weighted averages by name; the objective is the sum of their values.
         """
-        where = counted(record)
+        labels, where = record.require("labels"), counted(record)
         heads = [("", 1.0, outputs.logits)]
         for i, logits in enumerate(outputs.auxiliary):
             heads.append((f"auxiliary_{i + 1}/", self.loss.auxiliary / 2**i, logits))
         terms = {}
         for prefix, weight, logits in heads:
-            logits = ops.resize(logits, record.labels.shape[-2:])
+            logits = ops.resize(logits, labels.shape[-2:])
             if self.loss.cross_entropy:
-                average = self._cross_entropy(logits, record.labels, where)
+                average = self._cross_entropy(logits, labels, where)
                 terms[f"{prefix}cross_entropy"] = average * (weight * self.loss.cross_entropy)
             if self.loss.dice:
-                average = self._dice(logits, record.labels, where)
+                average = self._dice(logits, labels, where)
                 terms[f"{prefix}dice"] = average * (weight * self.loss.dice)
         return terms
 
     def _cross_entropy(self, logits, labels, where) -> Average:
-        class_weights = self.loss.class_weights and jnp.array(self.loss.class_weights)
+        weights = self.loss.class_weights
+        class_weights = None if weights is None else jnp.array(weights)
         values = losses.softmax_cross_entropy(
             logits,
             labels,
@@ -93,8 +95,8 @@ class SemanticTask:
         )
         if class_weights is None:
             return Average.of(values, where=where)
-        weights = losses.pixel_weights(labels, class_weights, where=where)
-        return Average(values.sum(), weights.sum())
+        total = losses.pixel_weights(labels, class_weights, where=where).sum()
+        return Average(values.sum(), total)
 
     def _dice(self, logits, labels, where) -> Average:
         """Over the classes present in each image; of the others cross-entropy takes care."""
@@ -117,17 +119,18 @@ class SemanticTask:
         Returns:
           `[*b, h, w, classes]`.
         """
-        shape = images.shape[-3:-1]
+        *_, height, width, _ = images.shape
         inputs = self.inputs(images)
         if self.scale != 1:
-            inputs = ops.resize(inputs, scaled(shape, self.scale), antialias=True)
-        return inference.semantic_probs(model.apply(variables, inputs).logits, shape)
+            inputs = ops.resize(inputs, scaled((height, width), self.scale), antialias=True)
+        outputs: Any = model.apply(variables, inputs)
+        return inference.semantic_probs(outputs.logits, (height, width))
 
     def confusion(self, probs: Array, record: Record) -> Int[jax.Array, "classes classes"]:
         """The confusion matrix of the batch's counted pixels; matrices of batches add up."""
         return metrics.confusion_matrix(
             inference.semantic_labels(probs),
-            record.labels,
+            record.require("labels"),
             self.num_classes,
             where=counted(record),
         )
@@ -135,7 +138,9 @@ class SemanticTask:
 
 def counted(record: Record) -> Array:
     """`[*b, h, w]`: the pixels that count: neither void nor of an example that fills up a batch."""
-    where = jnp.ones(record.labels.shape, bool) if record.where is None else record.where
+    where = record.where
+    if where is None:
+        where = jnp.ones(record.require("labels").shape, bool)
     return where if record.valid is None else where & record.valid[..., None, None]
 
 

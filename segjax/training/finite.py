@@ -36,7 +36,8 @@ def find_non_finite(
     stages = [("parameter", state.params), ("batch statistic", state.model_state)]
     bad = np.flatnonzero(~np.isfinite(np.asarray(batch.image)).all((1, 2, 3)))
     if bad.size:
-        return f"the image of example {', '.join(str(batch.index[i]) for i in bad)} of the stream"
+        numbers = ", ".join(str(number) for number in np.asarray(batch.index)[bad])
+        return f"the image of example {numbers} of the stream"
 
     order: list[tuple[str, ...]] = []  # of the layers, which a dictionary would sort by name
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import TextIO
 
 import jax
 import numpy as np
@@ -35,7 +36,8 @@ class Logger:
         )
         self._bar = self._progress.add_task("", total=steps, completed=start, figures="")
         self._shown: dict[str, float] = {}
-        self._file = self._board = None
+        self._file: TextIO | None = None
+        self._board: SummaryWriter | None = None
         if jax.process_index() == 0:
             path = folder / "metrics.jsonl"
             kept = [line for line in _rows(path) if json.loads(line)["step"] <= start]
@@ -49,7 +51,7 @@ class Logger:
 
     def __exit__(self, *exception) -> None:
         self._progress.stop()
-        if self._file is not None:
+        if self._file is not None and self._board is not None:
             self._file.close()
             self._board.close()
 
@@ -60,7 +62,7 @@ class Logger:
           step: they belong to.
           figures: by name.
         """
-        if self._file is None:
+        if self._file is None or self._board is None:
             return
         # JSON has no NaN.
         row = {k: float(v) if np.isfinite(v) else None for k, v in figures.items()}

@@ -28,7 +28,7 @@ def start(config: TrainConfig) -> None:
 
 def enable_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that a second start is fast."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "segjax"))
 

@@ -58,10 +58,9 @@ def write_report(
     rows = []
     for index in np.linspace(0, len(source) - 1, min(examples, len(source))).astype(int):
         record = source[int(index)]
-        prediction = np.asarray(predict(record.image))
-        figure = viz.side_by_side(
-            record.image, record.labels, prediction, source.classes, where=record.where
-        )
+        image, labels = record.require("image"), record.require("labels")
+        prediction = np.asarray(predict(image))
+        figure = viz.side_by_side(image, labels, prediction, source.classes, where=record.where)
         rows.append(viz.figure_image(figure))
     width = max(row.shape[1] for row in rows)
     rows = [

@@ -150,8 +150,8 @@ def make_eval_step(
 
 def example_keys(state: TrainState, batch: Record) -> Array:
     """`[b]` keys, one for each example, from its place in the stream: the same on any devices."""
-    key, _ = jax.random.split(jax.random.wrap_key_data(state.key))
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, batch.index)
+    key, _ = jax.random.split(jax.random.wrap_key_data(jnp.asarray(state.key)))
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, batch.require("index"))
 
 
 def split_batch(batch: Record, parts: int) -> Record:
@@ -172,7 +172,7 @@ def split_batch(batch: Record, parts: int) -> Record:
 
 def _dropout_key(state: TrainState, axis_name: str | None) -> Array:
     """Another key at each step, and on each device."""
-    _, key = jax.random.split(jax.random.wrap_key_data(state.key))
+    _, key = jax.random.split(jax.random.wrap_key_data(jnp.asarray(state.key)))
     key = jax.random.fold_in(key, state.step)
     return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
