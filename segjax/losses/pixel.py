@@ -45,25 +45,27 @@ def softmax_cross_entropy(
     """
     if logits.ndim < 1:
         raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, c]")
-    targets = _class_targets(labels, logits.shape[-1])
-    if targets.shape != logits.shape:
-        raise ValueError(
-            f"labels has shape {labels.shape}; due for logits {logits.shape} is "
-            f"{logits.shape[:-1]}, or {logits.shape} if soft"
-        )
+    num_classes = logits.shape[-1]
     valid = broadcast_where(where, logits.shape[:-1])
+    targets = _class_targets(labels, num_classes, valid)
+    weights = jnp.ones(num_classes) if class_weights is None else jnp.asarray(class_weights)
+    _check_class_weights(weights, num_classes)
     dtype = accumulation_dtype(logits, targets)
     logits = jnp.where(valid[..., None], logits.astype(dtype), 0)
-    targets = jnp.where(valid[..., None], targets.astype(dtype), 0)
+    logits -= jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
 
-    weights = (1 - label_smoothing) * targets + label_smoothing / logits.shape[-1]
-    if class_weights is not None:
-        _check_class_weights(class_weights, logits.shape[-1])
-        weights = weights * class_weights
-    log_probs = jax.nn.log_softmax(logits)
-    if jnp.issubdtype(labels.dtype, jnp.integer):
-        log_probs = jnp.where(weights == 0, 0, log_probs)
-    return jnp.where(valid, -jnp.sum(weights * log_probs, axis=-1), 0)
+    def expected(values: jax.Array) -> jax.Array:
+        """`Σ_c w_c ((1 − ε) y_c + ε/C) values_c`."""
+        values = weights * values
+        of_target = _weigh(targets, values)
+        if not label_smoothing:
+            return of_target
+        return (1 - label_smoothing) * of_target + label_smoothing * jnp.mean(values, axis=-1)
+
+    # −log softmax = log_normalizer − logits, summed apart: so no such array is ever stored.
+    log_normalizer = jnp.log(jnp.sum(jnp.exp(logits), axis=-1))
+    losses = expected(jnp.ones(num_classes, dtype)) * log_normalizer - expected(logits)
+    return jnp.where(valid, losses, 0)
 
 
 def pixel_weights(
@@ -90,22 +92,36 @@ def pixel_weights(
       >>> pixel_weights(jnp.array([0, 1, 1]), jnp.array([1.0, 3.0]))
       Array([1., 3., 3.], dtype=float32)
     """
-    _check_class_weights(class_weights, class_weights.size)
-    targets = _class_targets(labels, class_weights.size)
-    if targets.shape[-1:] != class_weights.shape:
-        raise ValueError(f"labels has shape {labels.shape}; due is [..., {class_weights.size}]")
-    weights = class_weights.astype(accumulation_dtype(class_weights, targets))
-    valid = broadcast_where(where, targets.shape[:-1])
-    return jnp.sum(jnp.where(valid[..., None], targets, 0) * weights, axis=-1)
+    num_classes = class_weights.size
+    _check_class_weights(class_weights, num_classes)
+    is_soft = jnp.issubdtype(labels.dtype, jnp.floating)
+    valid = broadcast_where(where, labels.shape[:-1] if is_soft else labels.shape)
+    targets = _class_targets(labels, num_classes, valid)
+    weights = jnp.asarray(class_weights, accumulation_dtype(class_weights, targets))
+    return jnp.where(valid, _weigh(targets, weights), 0)
 
 
-def _class_targets(labels: Array, num_classes: int) -> jax.Array:
-    """Soft labels as they are, integer ones by comparison: XLA never stores such a one-hot."""
+def _class_targets(labels: Array, num_classes: int, valid: jax.Array) -> jax.Array:
+    """Soft labels, or by comparison the one-hot of integer ones, which XLA fuses into every use."""
     if jnp.issubdtype(labels.dtype, jnp.integer):
-        return labels[..., None] == jnp.arange(num_classes)
-    if jnp.issubdtype(labels.dtype, jnp.floating):
-        return jnp.asarray(labels)
-    raise TypeError(f"labels is {labels.dtype}; due is an integer dtype, or a floating one if soft")
+        targets = labels[..., None] == jnp.arange(num_classes)
+    elif jnp.issubdtype(labels.dtype, jnp.floating):
+        targets = jnp.asarray(labels)
+    else:
+        raise TypeError(f"labels is {labels.dtype}; due is integer, or floating if soft")
+    if targets.shape != (*valid.shape, num_classes):
+        raise ValueError(
+            f"labels has shape {labels.shape}; due is {valid.shape} of integers, or "
+            f"{(*valid.shape, num_classes)} of soft labels"
+        )
+    return targets if targets.dtype == bool else jnp.where(valid[..., None], targets, 0)
+
+
+def _weigh(targets: jax.Array, values: jax.Array) -> jax.Array:
+    """`Σ_c y_c values_c`; a class that integer labels rule out may have any value, even −inf."""
+    if targets.dtype == bool:
+        return jnp.sum(jnp.where(targets, values, 0), axis=-1)
+    return jnp.sum(targets.astype(values.dtype) * values, axis=-1)
 
 
 def _check_class_weights(class_weights: Array, num_classes: int) -> None:
