@@ -28,7 +28,7 @@ def public_objects() -> dict[str, Any]:
 
 
 def public_functions() -> dict[str, Callable]:
-    return {name: value for name, value in public_objects().items() if inspect.isfunction(value)}
+    return {name: value for name, value in public_objects().items() if not inspect.isclass(value)}
 
 
 def array_functions() -> dict[str, Callable]:
@@ -46,6 +46,8 @@ def array_functions() -> dict[str, Callable]:
 
 def is_array(annotation: Any) -> bool:
     """Whether an annotation names a JAX array of some shape, or a record of arrays."""
+    if typing.get_origin(annotation) is Callable:
+        return False
     if annotation in (Instances, Panoptic, Points, Record):
         return True
     if inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray):
@@ -61,11 +63,9 @@ def _faces() -> Iterator[Any]:
 
 
 def _is_public(name: str, value: Any, face: Any) -> bool:
-    if name.startswith("_") or not (inspect.isfunction(value) or inspect.isclass(value)):
+    """Whether a function (a plain one, or one that JAX wraps) or class is the face's to show."""
+    if name.startswith("_") or not (inspect.isclass(value) or hasattr(value, "__qualname__")):
         return False
-    is_package = hasattr(face, "__path__")
-    return (
-        value.__module__.startswith("segjax.")
-        if is_package
-        else (value.__module__ == face.__name__)
-    )
+    if hasattr(face, "__path__"):
+        return value.__module__.startswith("segjax.")
+    return value.__module__ == face.__name__
