@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 
 import pytest
 from public import array_functions, is_array, public_functions, public_objects
@@ -17,9 +18,18 @@ def _parameters(function):
     return inspect.signature(function).parameters.values()
 
 
+def _docstring(function):
+    """Its own, or that of the function in the same module that it refers to."""
+    text = inspect.getdoc(function)
+    reference = re.search(r"Args and Returns as of `(\w+)`", text)
+    if reference:
+        return _docstring(getattr(sys.modules[function.__module__], reference[1]))
+    return text
+
+
 def _section(function, title):
     """The text under `title:` in the docstring, or None."""
-    found = re.search(rf"^{title}:(.*?)(?=^\S|\Z)", inspect.getdoc(function), re.M | re.S)
+    found = re.search(rf"^{title}:(.*?)(?=^\S|\Z)", _docstring(function), re.M | re.S)
     return found and found[1]
 
 
