@@ -74,11 +74,11 @@ class Logger:
         text = "  ".join(f"{SHOWN[k]} {v:.3g}" for k, v in self._shown.items())
         self._progress.update(self._bar, completed=step, figures=text)
         if not self._console.is_terminal:
-            self._console.print(f"step {step}  {text}", highlight=False)
+            self._console.print(f"step {step}  {text}", highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=True)
 
 
 SHOWN = {"examples_per_second": "images/s", "loss": "loss", "val/mean_iou": "mIoU"}

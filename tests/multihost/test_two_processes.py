@@ -12,26 +12,22 @@ from runs import finish, losses, metrics, saved_steps, started, tiny, wait_for_s
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """A compilation cache for the processes of this file."""
-    return {
-        "JAX_ENABLE_COMPILATION_CACHE": "true",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-    }
+# No compilation cache: JAX lets only process 0 write to it, and while the other compiles it would
+# wait at the first collective, longer than gloo allows on a busy machine (30 s).
+ENVIRONMENT = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 @pytest.fixture(scope="module")
-def one_process(tmp_path_factory, data, compiled):
+def one_process(tmp_path_factory, data):
     """The same global batches in one process of four devices."""
     config = tiny(tmp_path_factory.mktemp("one") / "run", data, steps=16, eval_every=8)
-    with started(config, compiled, devices=4) as process:
+    with started(config, ENVIRONMENT, devices=4) as process:
         finish(process)
     return config.run
 
 
 @contextlib.contextmanager
-def _two(config, environment):
+def _two(config):
     """Both processes of a run, with two devices each."""
     with socket.socket() as free, contextlib.ExitStack() as stack:
         free.bind(("localhost", 0))
@@ -47,7 +43,7 @@ def _two(config, environment):
                         num_processes=2,
                         process_id=i,
                     ),
-                    environment,
+                    ENVIRONMENT,
                     devices=2,
                 )
             )
@@ -58,9 +54,9 @@ def _two(config, environment):
 @pytest.mark.parametrize(
     "way", [{"parallel": "pmap"}, {"parallel": "mesh", "fsdp": 2}], ids=["pmap", "mesh"]
 )
-def test_two_processes_are_one(one_process, data, compiled, tmp_path, way):
+def test_two_processes_are_one(one_process, data, tmp_path, way):
     config = tiny(tmp_path / "run", data, steps=16, eval_every=8, **way)
-    with _two(config, compiled) as processes:
+    with _two(config) as processes:
         wait_for_step(processes[0], config.run, 2)
         processes[1].send_signal(signal.SIGTERM)  # one is enough: they agree on the step
         outputs = [finish(process) for process in processes]
@@ -68,7 +64,7 @@ def test_two_processes_are_one(one_process, data, compiled, tmp_path, way):
     assert 2 <= step < 16
     assert f"stopped after step {step}" in outputs[0]
 
-    with _two(config, compiled) as processes:
+    with _two(config) as processes:
         first, second = (finish(process) for process in processes)
     assert f"goes on after step {step}" in first
     assert "step" not in second  # only process 0 speaks, and writes
