@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 from segjax.training.state import TrainState
 
 Which = Literal["last", "best"]
+WHICH: tuple[Which, ...] = ("last", "best")
 
 
 class Checkpoints:
@@ -23,11 +24,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True)
-        self._managers = {
-            which: ocp.CheckpointManager(folder.absolute() / which, options=options)
-            for which in ("last", "best")
-        }
+        self._managers = {which: _manager(folder.absolute(), which) for which in WHICH}
 
     def save(self, which: Which, state: TrainState, position: dict[str, Any]) -> None:
         """Begins to save a state, with what else is needed to go on from it.
@@ -102,6 +99,15 @@ def load_variables(folder: pathlib.Path, which: Which) -> tuple[dict, int]:
                     )
                     return TrainState(**items["state"]).variables, step
     raise FileNotFoundError(f"{folder}: no checkpoint there")
+
+
+def _manager(folder: pathlib.Path, which: Which) -> ocp.CheckpointManager:
+    """Processes meet at barriers by name, which both managers' must not share in the same step."""
+    barriers = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=which)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=1, cleanup_tmp_directories=True, multiprocessing_options=barriers
+    )
+    return ocp.CheckpointManager(folder / which, options=options)
 
 
 def _for_saving(x: jax.Array):

@@ -1,5 +1,6 @@
 """Two processes as one program: they train, evaluate, stop, save and go on as one process does."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import signal
@@ -20,7 +21,7 @@ ENVIRONMENT = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory, data):
     """The same global batches in one process of four devices."""
-    config = tiny(tmp_path_factory.mktemp("one") / "run", data, steps=16, eval_every=8)
+    config = tiny(tmp_path_factory.mktemp("one") / "run", data, steps=12, eval_every=6)
     with started(config, ENVIRONMENT, devices=4) as process:
         finish(process)
     return config.run
@@ -51,21 +52,27 @@ def _two(config):
         ]
 
 
+def _finish(processes):
+    """What they printed; both are read at once, so that neither waits for its reader."""
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return list(threads.map(finish, processes))
+
+
 @pytest.mark.parametrize(
     "way", [{"parallel": "pmap"}, {"parallel": "mesh", "fsdp": 2}], ids=["pmap", "mesh"]
 )
 def test_two_processes_are_one(one_process, data, tmp_path, way):
-    config = tiny(tmp_path / "run", data, steps=16, eval_every=8, **way)
+    config = tiny(tmp_path / "run", data, steps=12, eval_every=6, **way)
     with _two(config) as processes:
         wait_for_step(processes[0], config.run, 2)
         processes[1].send_signal(signal.SIGTERM)  # one is enough: they agree on the step
-        outputs = [finish(process) for process in processes]
+        outputs = _finish(processes)
     (step,) = saved_steps(config.run)
-    assert 2 <= step < 16
+    assert 2 <= step < 12
     assert f"stopped after step {step}" in outputs[0]
 
     with _two(config) as processes:
-        first, second = (finish(process) for process in processes)
+        first, second = _finish(processes)
     assert f"goes on after step {step}" in first
     assert "step" not in second  # only process 0 speaks, and writes
     rows, expected = metrics(config.run), metrics(one_process)

@@ -49,7 +49,7 @@ def test_kill_9_loses_nothing_but_the_steps_since_the_last_save(whole, data, com
     config = tiny(tmp_path / "run", data, **LONG | {"save_every": 1})
     moments = random.Random(0)
     logged = 0
-    for _ in range(4):
+    for _ in range(3):
         with started(config, compiled) as process:
             wait_for_step(process, config.run, logged + 3)
             time.sleep(moments.uniform(0, 0.2))  # saving takes about as long
