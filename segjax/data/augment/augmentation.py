@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from segjax.data.augment.color import color_jitter, random_blur
 from segjax.data.augment.geometry import random_geometry
+from segjax.numerics import accumulation_dtype
 from segjax.typing import Record
 
 
@@ -17,7 +18,7 @@ def cutout(key: jax.Array, record: Record, *, fraction: float = 0.1) -> Record:
 
     Args:
       key: random key.
-      record: one example, without batch axes, its image floating.
+      record: the record of one example, without batch axes, its image floating.
       fraction: of the area, in 0..1.
 
     Returns:
@@ -46,9 +47,9 @@ def cutout(key: jax.Array, record: Record, *, fraction: float = 0.1) -> Record:
         position = jnp.arange(size)
         within.append((position >= start) & (position < start + length))
     hole = within[0][:, None] & within[1]
-    mean = jnp.mean(record.image, axis=(0, 1), dtype=jnp.float32).astype(record.image.dtype)
+    mean = jnp.mean(record.image, axis=(0, 1), dtype=accumulation_dtype(record.image))
     return record.replace(
-        image=jnp.where(hole[..., None], mean, record.image),
+        image=jnp.where(hole[..., None], mean.astype(record.image.dtype), record.image),
         where=~hole if record.where is None else record.where & ~hole,
     )
 
@@ -84,7 +85,7 @@ class Augmentation:
 
         Args:
           key: random key.
-          record: one example, without batch axes.
+          record: the record of one example, without batch axes.
           shape: (height, width) of the result.
 
         Returns:

@@ -17,10 +17,10 @@ def as_float(
     """An image in 0..1: `image / 255` for uint8; a floating one as it is.
 
     Args:
-      image: uint8 in 0..255, or floating in 0..1.
+      image: `[*b, h, w, c]`, uint8 in 0..255, or floating in 0..1.
 
     Returns:
-      float32, or the floating dtype it came in.
+      `[*b, h, w, c]`, float32, or the floating dtype it came in.
 
     Raises:
       TypeError: for any other dtype.
@@ -54,14 +54,14 @@ def color_jitter(
 
     Args:
       key: random key.
-      image: in 0..1.
+      image: `[h, w, c]`, floating in 0..1.
       brightness: 0..1.
       contrast: 0..1.
       saturation: 0..1.
       hue: largest turn to either side, 0..0.5 of the full circle.
 
     Returns:
-      The image, in its dtype.
+      `[h, w, c]`, in the image's dtype.
 
     Raises:
       ValueError: if an option is out of its range.
@@ -115,11 +115,11 @@ def gaussian_blur(
     The weights sum to 1 at the borders too: no light comes from outside, and none is lost.
 
     Args:
-      image: floating.
-      sigma: standard deviation in pixels, may be traced; 0 leaves the image as it is.
+      image: `[h, w, c]`, floating.
+      sigma: scalar, standard deviation in pixels, may be traced; 0 leaves the image as it is.
 
     Returns:
-      The image, in its dtype.
+      `[h, w, c]`, in the image's dtype.
 
     Example:
       >>> image = jnp.zeros((1, 5, 1)).at[0, 2].set(1.0)
@@ -148,11 +148,11 @@ def random_blur(
 
     Args:
       key: random key.
-      image: floating.
+      image: `[h, w, c]`, floating.
       sigma: the largest standard deviation, in pixels.
 
     Returns:
-      The image, in its dtype.
+      `[h, w, c]`, in the image's dtype.
 
     Raises:
       ValueError: if `sigma` is negative.

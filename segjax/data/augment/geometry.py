@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from segjax.data.augment.color import as_float
+from segjax.numerics import accumulation_dtype, safe_divide
 from segjax.ops.boxes import box_area, clip_boxes, masks_to_boxes
 from segjax.ops.interpolation import sample
 from segjax.typing import Array, Instances, Panoptic, Points, Record
@@ -23,8 +23,9 @@ def affine(record: Record, matrix: Float[Array, "2 3"], *, shape: tuple[int, int
     that leave the picture become invalid; `tags` are those of the labels that remain.
 
     Args:
-      record: one example, without batch axes.
-      matrix: maps (x, y) of the output to (x, y) of the input, in continuous pixels; invertible.
+      record: the record of one example, without batch axes.
+      matrix: `[2, 3]`, takes (x, y) of the output to (x, y) of the input, in continuous pixels;
+        invertible.
       shape: (height, width) of the output.
 
     Returns:
@@ -46,6 +47,7 @@ def affine(record: Record, matrix: Float[Array, "2 3"], *, shape: tuple[int, int
         raise ValueError(f"matrix must have shape (2, 3), not {matrix.shape}")
     if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f"shape must be (height, width), at least 1 each, not {shape}")
+    matrix = jnp.asarray(matrix, accumulation_dtype(matrix))
     image = as_float(record.image)
     canvas = jnp.array(image.shape[:2], jnp.int32)
     size = canvas if record.size is None else jnp.asarray(record.size)
@@ -97,7 +99,7 @@ def random_geometry(
 
     Args:
       key: random key.
-      record: one example, without batch axes.
+      record: the record of one example, without batch axes.
       shape: (height, width) of the crop.
       zoom: least and largest scale of the picture.
       rotation: largest angle, to either side, about the centre of the crop, in degrees.
@@ -142,7 +144,7 @@ def _transform(matrix: Array, points: Float[Array, "*n 2"]) -> Float[jax.Array, 
 def _inverse(matrix: Array) -> Float[jax.Array, "2 3"]:
     """The affine map the other way round."""
     (a, b, x), (c, d, y) = matrix
-    linear = jnp.array([[d, -b], [-c, a]]) / (a * d - b * c)
+    linear = safe_divide(jnp.array([[d, -b], [-c, a]]), a * d - b * c)
     return jnp.column_stack([linear, -jnp.sum(linear * jnp.stack([x, y]), axis=-1)])
 
 
@@ -154,7 +156,9 @@ def _move_instances(
     if instances.masks is None:
         boxes = clip_boxes(_move_boxes(instances.boxes, matrix), shape)
         (a, b, _), (c, d, _) = matrix
-        areas = jax.tree.map(lambda area: area / jnp.abs(a * d - b * c), instances.areas)
+        areas = jax.tree.map(
+            lambda area: safe_divide(area, jnp.abs(a * d - b * c)), instances.areas
+        )
         valid = instances.valid & (box_area(boxes) > 0)
         return dataclasses.replace(instances, boxes=boxes, valid=valid, areas=areas)
     masks = nearest_inside(instances.masks)
@@ -169,10 +173,12 @@ def _move_instances(
 
 
 def _move_boxes(boxes: Float[Array, "n 4"], matrix: Array) -> Float[jax.Array, "n 4"]:
-    """The boxes around the moved corners."""
-    corners = jnp.asarray(boxes)[:, np.array([[0, 1], [2, 1], [2, 3], [0, 3]])]
-    moved = _transform(_inverse(matrix), corners)
-    return jnp.concatenate([jnp.min(moved, axis=1), jnp.max(moved, axis=1)], axis=-1)
+    """The boxes around the moved corners: moved centres, half extents times `|linear part|`."""
+    inverse, boxes = _inverse(matrix), jnp.asarray(boxes)
+    start, end = boxes[:, :2], boxes[:, 2:]
+    center = _transform(inverse, (start + end) / 2)
+    half = jnp.sum(jnp.abs(inverse[:, :2]) * ((end - start) / 2)[:, None], axis=-1)
+    return jnp.concatenate([center - half, center + half], axis=-1)
 
 
 def _move_panoptic(

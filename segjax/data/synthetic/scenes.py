@@ -58,19 +58,14 @@ def scene(key: jax.Array, *, shape: tuple[int, int] = (128, 128), max_instances:
         raise ValueError(f"shape must be (height, width) of 16 pixels or more, not {shape}")
     if max_instances < 1:
         raise ValueError(f"max_instances must be at least 1, not {max_instances}")
-    keys = jax.random.split(key, 5)
-    things = _draw_things(keys[0], shape, max_instances)
-    segments, valid = _arrange(things, _draw_stuff(keys[1], shape))
-    paint = _draw_paint(keys[2], things)
-    image = _photograph(keys[3], segments, things, paint)
-    return _annotate(keys[4], image, segments, valid, paint)
+    return _draw_scene(key, shape=tuple(shape), max_instances=max_instances)
 
 
 def caption_text(caption: Int[Array, "words"]) -> str:
     """A caption in words, such as "red striped disc".
 
     Args:
-      caption: indices into `VOCABULARY`; 0 is no word.
+      caption: `[words]`, indices into `VOCABULARY`; 0 is no word.
 
     Returns:
       The words, with spaces between them.
@@ -80,6 +75,16 @@ def caption_text(caption: Int[Array, "words"]) -> str:
       'red striped disc'
     """
     return " ".join(VOCABULARY[word] for word in np.asarray(caption) if word)
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "max_instances"))
+def _draw_scene(key: jax.Array, *, shape: tuple[int, int], max_instances: int) -> Record:
+    keys = jax.random.split(key, 5)
+    things = _draw_things(keys[0], shape, max_instances)
+    segments, valid = _arrange(things, _draw_stuff(keys[1], shape))
+    paint = _draw_paint(keys[2], things)
+    image = _photograph(keys[3], segments, things, paint)
+    return _annotate(keys[4], image, segments, valid, paint)
 
 
 def _draw_things(key: jax.Array, shape: tuple[int, int], n: int) -> Things:
