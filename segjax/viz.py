@@ -235,13 +235,20 @@ def training_curves(metrics: str | Path, *, path: str | Path) -> None:
       ...     training_curves(f"{folder}/metrics.jsonl", path=f"{folder}/curves.png")
     """
     panels = _read_curves(Path(metrics))
-    columns = max(1, min(3, len(panels)))
-    rows = max(1, math.ceil(len(panels) / columns))
+    # A metric of many curves, such as one a class, has a legend beside it, and so its own row.
+    wide = [metric for metric, curves in panels.items() if len(curves) > 2]
+    narrow = [metric for metric in panels if metric not in wide]
+    columns = max(1, min(3, len(narrow)))
+    narrow_rows = math.ceil(len(narrow) / columns)
+    rows = max(1, narrow_rows + len(wide))
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows), dpi=120, layout="constrained")
+    grid = figure.add_gridspec(rows, columns)
+    cells = [grid[divmod(place, columns)] for place in range(len(narrow))]
+    cells += [grid[narrow_rows + place, :] for place in range(len(wide))]
     if not panels:
         figure.text(0.5, 0.5, "no metrics yet", ha="center", va="center")
-    for place, (metric, curves) in enumerate(panels.items(), start=1):
-        _draw_curves(figure.add_subplot(rows, columns, place), metric, curves)
+    for cell, metric in zip(cells, narrow + wide, strict=True):
+        _draw_curves(figure.add_subplot(cell), metric, panels[metric])
     figure.savefig(path)
 
 

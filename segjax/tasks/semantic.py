@@ -157,14 +157,14 @@ def summary(matrix: Int[Array, "classes classes"], names: tuple[str, ...]) -> di
       names: of the classes.
 
     Returns:
-      `mean_iou`, `dice`, `pixel_accuracy`, `frequency_weighted_iou`, and `iou/NAME` for the classes
-      that the labels or the predictions hold.
+      `mean_iou`, `mean_dice`, `pixel_accuracy`, `frequency_weighted_iou`, and `iou/NAME` for the
+      classes that the labels or the predictions hold.
     """
     ious = metrics.class_iou(matrix)
     present = (matrix.sum(0) + matrix.sum(1)) > 0
     figures = {
         "mean_iou": metrics.mean_iou(matrix),
-        "dice": metrics.dice_score(matrix),
+        "mean_dice": metrics.dice_score(matrix),
         "pixel_accuracy": metrics.pixel_accuracy(matrix),
         "frequency_weighted_iou": metrics.frequency_weighted_iou(matrix),
     }

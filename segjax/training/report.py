@@ -28,7 +28,7 @@ def print_figures(figures: dict[str, float], *, title: str) -> None:
             table.add_row(name.removeprefix("iou/"), f"{value:.3f}")
     table.add_section()
     table.add_row("mean IoU", f"{figures['mean_iou']:.3f}", style="bold")
-    table.add_row("mean Dice", f"{figures['dice']:.3f}")
+    table.add_row("mean Dice", f"{figures['mean_dice']:.3f}")
     table.add_row("pixel accuracy", f"{figures['pixel_accuracy']:.3f}")
     console = Console()
     console.print(title, highlight=False, markup=False, soft_wrap=True)

@@ -16,7 +16,7 @@ DIMENSIONS = pytest.mark.parametrize("dimensions", [2, 3])
 
 
 def _random(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def _volume(dimensions, channels, *, lead=(2,)):

@@ -237,7 +237,7 @@ def test_summary_of_a_matrix_made_by_hand():
             "iou/b": 1.0,
             "iou/c": 0.0,
             "mean_iou": (3 / 4 + 1 + 0) / 3,
-            "dice": (6 / 7 + 1 + 0) / 3,
+            "mean_dice": (6 / 7 + 1 + 0) / 3,
             "pixel_accuracy": 6 / 7,
             "frequency_weighted_iou": (4 * 3 / 4 + 3) / 7,
         }
