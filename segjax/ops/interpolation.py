@@ -218,16 +218,18 @@ def _resample(values: jax.Array, *, axis: int, grid: _Grid, transposed: bool) ->
     """One axis of `values` (counted from the last) times the grid's matrix, or its transpose."""
     matrix = _grid_matrix(grid)
     matrix = matrix.T if transposed else matrix
-    used = matrix != 0
-    taps = int(used.sum(axis=1).max())
+    rows, columns = np.nonzero(matrix)
+    place = np.arange(rows.size) - np.searchsorted(rows, rows)
+    taps = int(place.max()) + 1
     if taps > _MAX_GATHERS:
         dense = jnp.asarray(matrix, values.dtype)
         result = jnp.tensordot(values, dense, (axis, 1), precision=jax.lax.Precision.HIGHEST)
         return jnp.moveaxis(result, -1, axis)
-    order = np.argsort(~used, axis=1, kind="stable")[:, :taps]
     # A row with fewer taps repeats its first one at weight 0, so that no other pixel's NaN enters.
-    index = np.where(np.take_along_axis(used, order, 1), order, order[:, :1])
-    weights = np.take_along_axis(matrix, order, 1)
+    index = np.repeat(np.argmax(matrix != 0, axis=1)[:, None], taps, axis=1)
+    index[rows, place] = columns
+    weights = np.zeros(index.shape)
+    weights[rows, place] = matrix[rows, columns]
     weights = np.expand_dims(weights, tuple(range(axis + 1, 0)))
     return functools.reduce(
         jnp.add,
