@@ -77,11 +77,12 @@ def sliding_window(
 
     tops, row_weights = _partition_of_unity(height, window[0], overlap, sigma)
     lefts, column_weights = _partition_of_unity(width, window[1], overlap, sigma)
+    zero = jnp.zeros_like(tops[0])
     grid = [(row, column) for row in range(len(tops)) for column in range(len(lefts))]
 
     def predict_at(top: jax.Array, left: jax.Array) -> jax.Array:
         crop_shape = (images.shape[0], *window, images.shape[3])
-        probs = predict(jax.lax.dynamic_slice(canvas, (0, top, left, 0), crop_shape))
+        probs = predict(jax.lax.dynamic_slice(canvas, (zero, top, left, zero), crop_shape))
         return probs.astype(accumulation_dtype(probs))
 
     window_probs = jax.eval_shape(predict_at, tops[0], lefts[0])
@@ -93,13 +94,15 @@ def sliding_window(
 
     def add_window(total: jax.Array, place: jax.Array) -> tuple[jax.Array, None]:
         row, column = place
-        corner = (0, tops[row], lefts[column], 0)
+        corner = (zero, tops[row], lefts[column], zero)
         weights = row_weights[row][:, None, None] * column_weights[column][:, None]
         here = jax.lax.dynamic_slice(total, corner, window_probs.shape)
         here += weights.astype(window_probs.dtype) * predict_at(tops[row], lefts[column])
         return jax.lax.dynamic_update_slice(total, here, corner), None
 
-    total = jnp.zeros((images.shape[0], height, width, window_probs.shape[-1]), window_probs.dtype)
+    # Like the canvas, so that under `shard_map` it varies over the same devices.
+    shape = (images.shape[0], height, width, window_probs.shape[-1])
+    total = jnp.zeros_like(canvas, window_probs.dtype, shape)
     total, _ = jax.lax.scan(add_window, total, jnp.array(grid))
     return total[:, : images.shape[1], : images.shape[2]]
 
