@@ -70,7 +70,7 @@ def test_up_conv_has_the_parameters_of_a_transposed_convolution(dimensions):
 @DIMENSIONS
 def test_up_conv_reaches_each_output_from_its_own_input_alone(dimensions):
     layer = layers.UpConv2x(1, dimensions)
-    x = jnp.asarray(_volume(dimensions, 2, lead=()))
+    x = _volume(dimensions, 2, lead=())
     variables = layer.init(jax.random.key(0), x)
     moved = layer.apply(variables, x.at[(0,) * dimensions].add(1))
     changed = np.argwhere(moved != layer.apply(variables, x))
