@@ -27,7 +27,6 @@ _LEAST_PIXELS = 16
 _LEAST_VISIBLE = 0.25
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "max_instances"))
 def scene(key: jax.Array, *, shape: tuple[int, int] = (128, 128), max_instances: int = 8) -> Record:
     """One scene with every kind of label, consistent with one another.
 

@@ -51,7 +51,7 @@ class Synthetic(Source):
         if split not in _LENGTHS:
             raise ValueError(f"split must be one of {', '.join(_LENGTHS)}, not {split!r}")
         self.split = split
-        self.shape = tuple(shape)
+        self.shape = shape
         self.seed = seed
         self.max_instances = max_instances
         self.sizes = np.tile(self.shape, (_LENGTHS[split] if length is None else length, 1))
