@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8, UInt16
+from jaxtyping import Bool, Float, Integer, UInt8, UInt16
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -29,7 +29,7 @@ _SPLIT_COLORS = {"train": _BLUE, "val": _VERMILLION}
 
 
 def colorize(
-    labels: Int[Array, "*b h w"], colors: _Colors, *, where: Bool[Array, "*b h w"] | None = None
+    labels: Integer[Array, "*b h w"], colors: _Colors, *, where: Bool[Array, "*b h w"] | None = None
 ) -> UInt8[np.ndarray, "*b h w 3"]:
     """A label map as a picture: `colors[labels]`, and black where void.
 
@@ -59,7 +59,7 @@ def colorize(
 
 def overlay(
     image: UInt8[Array, "*b h w c"] | Float[Array, "*b h w c"],
-    labels: Int[Array, "*b h w"],
+    labels: Integer[Array, "*b h w"],
     colors: _Colors,
     *,
     alpha: float = 0.5,
@@ -98,8 +98,8 @@ def overlay(
 
 def side_by_side(
     image: UInt8[Array, "h w c"] | Float[Array, "h w c"],
-    truth: Int[Array, "h w"],
-    prediction: Int[Array, "h w"],
+    truth: Integer[Array, "h w"],
+    prediction: Integer[Array, "h w"],
     classes: Classes,
     *,
     where: Bool[Array, "h w"] | None = None,

@@ -21,7 +21,7 @@ from segjax.tasks import SemanticTask
 from segjax.training import TrainConfig, create_state
 from segjax.training.build import make_model
 from segjax.training.checkpoint import Checkpoints, load_variables
-from segjax.training.run_folder import write_config
+from segjax.training.run_folder import read_config, write_config
 
 RANDOM = np.random.default_rng(0)
 TINY = ["--model-options", "widths", "(4,8)"]
@@ -108,7 +108,7 @@ def test_prediction_of_a_folder_finishes_what_it_can(trained, tmp_path, capsys):
 
     results = {f"{stem}{end}" for stem in "abc" for end in (".png", "_overlay.png", ".npz")}
     assert {path.name for path in output.iterdir()} == results
-    colors = json.loads((trained / "config.json").read_text())["classes"]["colors"]
+    colors = read_config(trained).classes.colors
     for name, shape in shapes.items():
         stem = output / files[name].stem
         labels = cv2.imread(f"{stem}.png", cv2.IMREAD_UNCHANGED)

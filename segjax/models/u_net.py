@@ -164,10 +164,16 @@ def unet(num_classes: int, **options) -> UNet:
 
 
 def unet_small(num_classes: int, **options) -> UNet:
-    """A U-Net of widths 32 to 512: 7.8 million parameters. Args and Returns as of `unet`."""
+    """A U-Net of widths 32 to 512: 7.8 million parameters.
+
+    Args and Returns as of `unet`.
+    """
     return UNet(num_classes, **{"widths": (32, 64, 128, 256, 512)} | options)
 
 
 def unet_tiny(num_classes: int, **options) -> UNet:
-    """A U-Net of widths 16 to 256: 1.9 million parameters. Args and Returns as of `unet`."""
+    """A U-Net of widths 16 to 256: 1.9 million parameters.
+
+    Args and Returns as of `unet`.
+    """
     return UNet(num_classes, **{"widths": (16, 32, 64, 128, 256)} | options)
