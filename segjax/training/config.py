@@ -56,11 +56,11 @@ class TrainConfig:
     model_options: dict[str, str] = dataclasses.field(default_factory=dict)
     size: tuple[int, int] = (128, 128)
     scale: float = 1.0
-    steps: int = 400
-    batch_size: int = 16
+    steps: int = 1000
+    batch_size: int = 4
     loss: SemanticLoss = SemanticLoss()
     optimizer: OptimizerConfig = OptimizerConfig()
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = Augmentation(zoom=(0.75, 1.5))
     accumulate: int = 1
     average_decay: float = 0.99
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -70,9 +70,9 @@ class TrainConfig:
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
-    eval_every: int = 200
+    eval_every: int = 500
     eval_batch_size: int = 8
-    save_every: int = 200
+    save_every: int = 500
     log_every: int = 10
     workers: int = 0
     threads: int = 4

@@ -22,7 +22,7 @@ class OptimizerConfig:
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     warmup: int = 50
     weight_decay: float = 1e-2
