@@ -71,4 +71,4 @@ def find_non_finite(
             if not np.isfinite(np.asarray(value)).all():
                 names = [str(getattr(p, "key", getattr(p, "name", ""))) for p in path]
                 return f"the {kind} {'/'.join(names)}".rstrip("/ ")
-    return "nothing that shows outside the compiled step (a matter of rounding)"
+    return "nothing in this process's part of the batch, outside the compiled step"
