@@ -2,4 +2,4 @@
 
 from segjax.models.outputs import SemanticOutput
 from segjax.models.registry import MODELS, create
-from segjax.models.u_net import UNet, unet, unet_small, unet_tiny
+from segjax.models.u_net import UNet, unet, unet_patch2, unet_small, unet_tiny

@@ -6,11 +6,11 @@ from typing import Any
 
 from flax import linen as nn
 
-from segjax.models.u_net import unet, unet_small, unet_tiny
+from segjax.models.u_net import unet, unet_patch2, unet_small, unet_tiny
 from segjax.naming import unknown_name
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
-    function.__name__: function for function in (unet, unet_small, unet_tiny)
+    function.__name__: function for function in (unet, unet_small, unet_tiny, unet_patch2)
 }
 
 

@@ -1,6 +1,6 @@
 """The U-Net: an encoder, a decoder, and skips between their levels of equal size."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -177,3 +177,12 @@ def unet_tiny(num_classes: int, **options) -> UNet:
     Args and Returns as of `unet`.
     """
     return UNet(num_classes, **{"widths": (16, 32, 64, 128, 256)} | options)
+
+
+def unet_patch2(num_classes: int, **options) -> UNet:
+    """A U-Net on patches of 2x2 pixels, widths 32 to 256: 1.9 million parameters, quick on a CPU.
+
+    Args and Returns as of `unet`.
+    """
+    settings: dict[str, Any] = {"widths": (32, 64, 128, 256), "patch_size": 2}
+    return UNet(num_classes, **settings | options)

@@ -52,7 +52,7 @@ class TrainConfig:
     train_split: str = "train"
     eval_split: str = "val"
     void: int | None = None
-    model: str = "unet_tiny"
+    model: str = "unet_patch2"
     model_options: dict[str, str] = dataclasses.field(default_factory=dict)
     size: tuple[int, int] = (128, 128)
     scale: float = 1.0

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from segjax.models import UNet, unet, unet_small, unet_tiny
+from segjax.models import UNet, unet, unet_patch2, unet_small, unet_tiny
 
 KEY = jax.random.key(0)
 
@@ -93,7 +93,9 @@ def test_the_paper_s_network_has_as_many_parameters_as_its_reference(model, chan
     assert _count(model, channels) == parameters
 
 
-@pytest.mark.parametrize(("model", "millions"), [(unet, 31.0), (unet_small, 7.8), (unet_tiny, 1.9)])
+@pytest.mark.parametrize(
+    ("model", "millions"), [(unet, 31.0), (unet_small, 7.8), (unet_tiny, 1.9), (unet_patch2, 1.9)]
+)
 def test_parameters_are_as_many_as_the_docstrings_say(model, millions):
     assert round(_count(model(2), 3) / 1e6, 1) == millions
 
