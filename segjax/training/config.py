@@ -57,7 +57,7 @@ class TrainConfig:
     size: tuple[int, int] = (128, 128)
     scale: float = 1.0
     steps: int = 1000
-    batch_size: int = 4
+    batch_size: int = 16
     loss: SemanticLoss = SemanticLoss()
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: Augmentation = Augmentation(zoom=(0.75, 1.5))
