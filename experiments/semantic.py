@@ -1,6 +1,6 @@
 """Semantic segmentation of procedural scenes: the experiment to start from.
 
-On a laptop (minutes on two cores; expect a mean IoU of EXPECTED on 256 scenes):
+On a laptop (minutes on two cores; expect a mean IoU of 0.45 on 256 scenes):
     python experiments/semantic.py
 
 On a GPU (larger scenes, a larger model):
