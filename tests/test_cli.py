@@ -144,7 +144,7 @@ def test_more_than_256_classes_take_16_bits(tmp_path):
     run, count = tmp_path / "run", 300
     names = tuple(map(str, range(count)))
     colors = tuple((i % 256, i // 256, 0) for i in range(count))
-    config = TrainConfig(run=run, model_options={"widths": "(2,2)"})
+    config = TrainConfig(run=run, model="unet", model_options={"widths": "(2,2)"})
     write_config(config, Classes(names, colors), 3)
     model = make_model(config, count)
     images = np.zeros((1, 8, 8, 3), np.float32)
