@@ -1,4 +1,4 @@
-"""Makes `public.py` and `cases.py` importable by the tests beside them."""
+"""Makes `public.py` and `cases` importable by the tests beside them."""
 
 import sys
 from pathlib import Path

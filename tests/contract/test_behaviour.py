@@ -1,4 +1,4 @@
-"""Every array function keeps the promises of the library, on the inputs that `cases.py` lists."""
+"""Every array function keeps the promises of the library, on the inputs that `cases` lists."""
 
 import functools
 import itertools

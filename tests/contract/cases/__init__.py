@@ -1,0 +1,16 @@
+"""What the contract's tests call each array function with. A new function needs a case here.
+
+A case names its function and describes each array argument for a picture of `h`×`w` pixels: how
+to draw it, and the values at which functions tend to break.
+"""
+
+from cases import data, inference, losses, metrics, numerics, ops
+
+CASES = [
+    *numerics.CASES,
+    *ops.CASES,
+    *data.CASES,
+    *losses.CASES,
+    *metrics.CASES,
+    *inference.CASES,
+]
