@@ -47,8 +47,20 @@ def safe_divide(
     dtype = accumulation_dtype(numerator, denominator)
     numerator, denominator = numerator.astype(dtype), denominator.astype(dtype)
     defined = denominator != 0
-    quotient = numerator / jnp.where(defined, denominator, 1)
+    quotient = _divide(numerator, jnp.where(defined, denominator, 1))
     return jnp.where(defined, quotient, jnp.asarray(default, dtype))
+
+
+@jax.custom_jvp
+def _divide(numerator, denominator):
+    return numerator / denominator
+
+
+@_divide.defjvp
+def _(primals, tangents):
+    """`d(x/y) = (dx − (x/y) dy) / y`; JAX's own rule divides by y², which underflows to 0."""
+    denominator, quotient = primals[1], _divide(*primals)
+    return quotient, _divide(tangents[0] - quotient * tangents[1], denominator)
 
 
 def broadcast_where(

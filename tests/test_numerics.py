@@ -44,6 +44,16 @@ def test_safe_divide_by_zero_has_gradient_zero():
     assert gradients == (0, 0)
 
 
+def test_safe_divide_by_what_has_no_square_in_float32():
+    """1e-30, as of probabilities that a sigmoid has all but closed."""
+    x, y = jnp.float32(0), jnp.float32(1e-30)
+    assert jax.grad(safe_divide, argnums=1)(x, y) == 0
+    np.testing.assert_allclose(jax.grad(safe_divide, argnums=1)(2 * y, y), -2 / y)
+    np.testing.assert_allclose(jax.grad(safe_divide)(x, y), 1 / y)
+    second = jax.hessian(safe_divide, argnums=1)(jnp.float32(1), jnp.float32(2))
+    np.testing.assert_allclose(second, 2 / 2**3)
+
+
 def test_safe_divide_of_integers_is_no_integer_division():
     assert safe_divide(jnp.array(1), jnp.array(2)) == 0.5
 
