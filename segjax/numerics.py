@@ -63,6 +63,34 @@ def _(primals, tangents):
     return quotient, _divide(tangents[0] - quotient * tangents[1], denominator)
 
 
+def log1mexp(x: Float[Array, "..."]) -> Float[jax.Array, "..."]:
+    """`log(1 − eˣ)` for `x ≤ 0`, to full precision at both ends.
+
+    Near 0 it is `log(−expm1(x))`, further down `log1p(−eˣ)`; each loses all digits where the other
+    is exact.
+
+    Args:
+      x: any shape, at most 0: the logarithm of a probability.
+
+    Returns:
+      The same shape, at least float32: the logarithm of the complementary probability. `x` above
+      minus the least normal number counts as that, with gradient 0: so 0 gives −87.3 in float32.
+
+    Example:
+      >>> jnp.exp(log1mexp(jnp.log(jnp.array([0.25, 0.5]))))
+      Array([0.75, 0.5 ], dtype=float32)
+
+    Source: Mächler, "Accurately computing log(1 − exp(−|a|))", 2012.
+    """
+    dtype = accumulation_dtype(x)
+    x = jnp.minimum(x.astype(dtype), -jnp.finfo(dtype).tiny)
+    near = x > -jnp.log(2)
+    # Each formula sees only its own half: the derivative of the other may be 0/0 there.
+    close = jnp.log(-jnp.expm1(jnp.where(near, x, -1)))
+    far = jnp.log1p(-jnp.exp(jnp.where(near, -1, x)))
+    return jnp.where(near, close, far)
+
+
 def broadcast_where(
     where: Bool[Array, "..."] | None, shape: Sequence[int]
 ) -> Bool[jax.Array, "..."]:

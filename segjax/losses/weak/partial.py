@@ -1,0 +1,137 @@
+"""Losses on partial labels: some pixels of an image (scribbles, points), or none but its tags."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Integer
+
+from segjax.losses.pixel import softmax_cross_entropy
+from segjax.losses.weak.mil import (
+    max_log_likelihood,
+    mean_log_likelihood,
+    noisy_or_log_likelihood,
+)
+from segjax.numerics import accumulation_dtype, broadcast_where, masked_sum, safe_divide
+from segjax.typing import Array
+
+
+def partial_cross_entropy(
+    logits: Float[Array, "*b h w c"],
+    labels: Integer[Array, "*b h w"],
+    *,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b c"]:
+    """The mean cross-entropy over the labelled pixels of each class: `−1/n_c Σ_{y_i=c} log p_ic`.
+
+    `softmax_cross_entropy` with the same `where` weighs all labelled pixels alike, and so a class
+    by the length of its scribbles: mostly background. Here a dot counts as much as a long stroke.
+
+    Args:
+      logits: `[*b, h, w, c]`.
+      labels: integers `[*b, h, w]` in 0..c−1.
+      where: broadcasts to `[*b, h, w]`; True for labelled pixels, the labels of the others may be
+        anything.
+
+    Returns:
+      `[*b, c]` in nats, at least float32; 0 for a class without labelled pixels, which an average
+      should leave out.
+
+    Raises:
+      ValueError: if the shapes do not fit together.
+      TypeError: if `labels` is not integer or `where` not boolean.
+
+    Example:
+      >>> logits = jnp.zeros((1, 4, 3))
+      >>> labels = jnp.array([[0, 0, 0, 1]])
+      >>> partial_cross_entropy(logits, labels)
+      Array([1.0986123, 1.0986123, 0.       ], dtype=float32)
+
+    Source: Tang et al., "Normalized cut loss for weakly-supervised CNN segmentation", 2018, eq. 1,
+      which does not balance the classes.
+    """
+    if logits.ndim < 3:
+        raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, c]")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels is {labels.dtype}; due is integer")
+    losses = softmax_cross_entropy(logits, labels, where=where)
+    valid = broadcast_where(where, labels.shape)
+    members = (labels[..., None] == jnp.arange(logits.shape[-1])) & valid[..., None]
+    totals = jnp.sum(jnp.where(members, losses[..., None], 0), axis=(-3, -2))
+    return safe_divide(totals, jnp.sum(members, axis=(-3, -2)))
+
+
+def tag_loss(
+    logits: Float[Array, "*b h w c"],
+    tags: Bool[Array, "*b c"],
+    *,
+    pooling: str = "max",
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b c"]:
+    """An image's tags: `−log P_c` for a class it holds, `−log(1 − P_c)` for one it does not.
+
+    `P_c` says that the image holds class c, from the pixels' probabilities `p_ic`: their maximum
+    ("max"), their mean ("mean"), or `1 − Π_i (1 − p_ic)` ("noisy_or"). With the last, an absent
+    class costs `−Σ_i log(1 − p_ic)`, a sum over all pixels.
+
+    Args:
+      logits: `[*b, h, w, c]`, of two classes or more.
+      tags: boolean `[*b, c]`, True for the classes that the image holds.
+      pooling: "max", "mean" or "noisy_or".
+      where: broadcasts to `[*b, h, w]`; False for void pixels, whose logits may be anything.
+
+    Returns:
+      `[*b, c]` in nats, at least float32; 0 where the image has no valid pixel.
+
+    Raises:
+      ValueError: if the shapes do not fit together or `pooling` is unknown.
+      TypeError: if `tags` or `where` is not boolean.
+
+    Example:
+      >>> tag_loss(jnp.zeros((2, 2, 4)), jnp.array([True, True, False, False])).round(3)
+      Array([1.386, 1.386, 0.288, 0.288], dtype=float32)
+
+    Source: Pathak et al., "Fully convolutional multi-class multiple instance learning", 2015, for
+      present classes; Saleh et al., "Built-in foreground/background prior for weakly-supervised
+      semantic segmentation", 2016, eq. 5, for absent ones.
+    """
+    if logits.ndim < 3 or logits.shape[-1] < 2:
+        raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, c] with c of 2 up")
+    if tags.dtype != bool:
+        raise TypeError(f"tags is {tags.dtype}; due is bool")
+    due = (*logits.shape[:-3], logits.shape[-1])
+    if tags.shape != due:
+        raise ValueError(f"tags has shape {tags.shape}; due is {due}")
+    if pooling not in _POOLINGS:
+        raise ValueError(f"pooling is {pooling!r}; due is one of {', '.join(_POOLINGS)}")
+    present, absent = _POOLINGS[pooling]
+    valid = broadcast_where(where, logits.shape[:-1])[..., None]
+    logits = jnp.where(valid, logits.astype(accumulation_dtype(logits)), 0)
+    bag = {"axis": (-3, -2), "where": valid}
+    log_present = present(jax.nn.log_softmax(logits), **bag)
+    log_absent = absent(_log_complements(logits), **bag)
+    return -jnp.where(tags, log_present, log_absent)
+
+
+def _min(log_complements: jax.Array, *, axis: tuple[int, ...], where: jax.Array) -> jax.Array:
+    """`log(1 − max p)`."""
+    least = jnp.min(jnp.where(where, log_complements, jnp.inf), axis)
+    return jnp.where(jnp.any(where, axis), least, 0)
+
+
+# log P and log(1 − P) of an image: from log p and log(1 − p) of its pixels.
+_POOLINGS = {
+    "max": (max_log_likelihood, _min),
+    "mean": (mean_log_likelihood, mean_log_likelihood),
+    "noisy_or": (noisy_or_log_likelihood, masked_sum),
+}
+
+
+def _log_complements(logits: jax.Array) -> jax.Array:
+    """`log(1 − softmax)`, exact for the winner too, whose probability may well round to 1.
+
+    Its complement is the sum of the others; theirs are at least a half.
+    """
+    log_probs = jax.nn.log_softmax(logits)
+    winner = jnp.argmax(logits, axis=-1, keepdims=True) == jnp.arange(logits.shape[-1])
+    of_winner = jax.nn.logsumexp(log_probs, axis=-1, keepdims=True, where=~winner)
+    of_others = jnp.log1p(-jnp.exp(jnp.where(winner, -1, log_probs)))
+    return jnp.where(winner, of_winner, of_others)
