@@ -328,6 +328,7 @@ def _sums(
     valid = broadcast_where(where, probs.shape)
     dtype = accumulation_dtype(probs, targets)
     p, y = (jnp.where(valid, values.astype(dtype), 0) for values in (probs, targets))
+    # Some peers take (Σp + Σy − Σ|p − y|)/2 for Σpy: the same where y is hard, but with kinks.
     power = 2 if squared else 1
     sums = jnp.sum(p * y, axis), jnp.sum(p**power, axis), jnp.sum(y**power, axis)
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
