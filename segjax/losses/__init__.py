@@ -1,5 +1,6 @@
 """Losses: results per pixel or per mask; the caller reduces."""
 
+from segjax.losses.contrastive import pixel_text_cross_entropy
 from segjax.losses.pixel import pixel_weights, softmax_cross_entropy
 from segjax.losses.region import (
     dice_loss,

@@ -1,5 +1,6 @@
 """Cases of `segjax.losses`."""
 
+import dataclasses
 from collections.abc import Callable
 
 from arguments import Case, classes, fraction, mask, real
@@ -83,4 +84,15 @@ CASES = [
     _generalized_dice_case("square", fraction),
     _generalized_dice_case("simple", mask, smooth=1.0),
     _generalized_dice_case("uniform", mask),
+    Case(
+        "losses.pixel_text_cross_entropy",
+        lambda h, w: {
+            "features": real(h, w, 4),
+            "text": real(3, 4),
+            "labels": classes(h, w, num_classes=3),
+            "temperature": dataclasses.replace(fraction(), extremes=(0.01, 100)),
+            "where": mask(h, w),
+        },
+        masked=("features", "labels"),
+    ),
 ]

@@ -39,4 +39,10 @@ CASES = [
         lambda h, w: {"labels": classes(h, w, num_classes=3), "where": mask(h, w)},
         masked=("labels",),
     ),
+    *(
+        Case(f"ops.{name}", lambda h, w: {"features": real(h, w, 4), "text": real(3, 4)})
+        for name in ("cosine_similarity", "zero_shot_labels")
+    ),
+    Case("ops.distance_transform", lambda h, w: {"mask": mask(h, w)}, {"spacing": (0.5, 2.0)}),
+    Case("ops.signed_distance", lambda h, w: {"mask": mask(h, w), "where": mask(h, w)}),
 ]
