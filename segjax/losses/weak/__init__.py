@@ -1,5 +1,6 @@
 """Losses from little: points, scribbles, tags, boxes, and what makes their predictions smooth."""
 
+from segjax.losses.weak.box import box_projection_loss, pairwise_affinity_loss
 from segjax.losses.weak.mil import (
     log_sum_exp_pooling,
     log_sum_likelihood,
@@ -9,3 +10,4 @@ from segjax.losses.weak.mil import (
     point_mil_loss,
 )
 from segjax.losses.weak.partial import partial_cross_entropy, tag_loss
+from segjax.losses.weak.regularizers import dense_crf_loss, gated_crf_loss, total_variation

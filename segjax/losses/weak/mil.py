@@ -5,7 +5,7 @@ log-probabilities of the class; a void pixel is one of probability 0.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -193,7 +193,7 @@ def log_sum_exp_pooling(
     return jnp.where(size > 0, pooled, 0)
 
 
-_LIKELIHOODS = {
+_LIKELIHOODS: dict[str, Callable] = {
     "noisy_or": noisy_or_log_likelihood,
     "log_sum": log_sum_likelihood,
     "max": max_log_likelihood,

@@ -1,5 +1,7 @@
 """Losses on partial labels: some pixels of an image (scribbles, points), or none but its tags."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer
@@ -86,8 +88,8 @@ def tag_loss(
       TypeError: if `tags` or `where` is not boolean.
 
     Example:
-      >>> tag_loss(jnp.zeros((2, 2, 4)), jnp.array([True, True, False, False])).round(3)
-      Array([1.386, 1.386, 0.288, 0.288], dtype=float32)
+      >>> jnp.exp(-tag_loss(jnp.zeros((2, 2, 4)), jnp.array([True, True, False, False])))
+      Array([0.25, 0.25, 0.75, 0.75], dtype=float32)
 
     Source: Pathak et al., "Fully convolutional multi-class multiple instance learning", 2015, for
       present classes; Saleh et al., "Built-in foreground/background prior for weakly-supervised
@@ -105,9 +107,8 @@ def tag_loss(
     present, absent = _POOLINGS[pooling]
     valid = broadcast_where(where, logits.shape[:-1])[..., None]
     logits = jnp.where(valid, logits.astype(accumulation_dtype(logits)), 0)
-    bag = {"axis": (-3, -2), "where": valid}
-    log_present = present(jax.nn.log_softmax(logits), **bag)
-    log_absent = absent(_log_complements(logits), **bag)
+    log_present = present(jax.nn.log_softmax(logits), axis=(-3, -2), where=valid)
+    log_absent = absent(_log_complements(logits), axis=(-3, -2), where=valid)
     return -jnp.where(tags, log_present, log_absent)
 
 
@@ -118,7 +119,7 @@ def _min(log_complements: jax.Array, *, axis: tuple[int, ...], where: jax.Array)
 
 
 # log P and log(1 − P) of an image: from log p and log(1 − p) of its pixels.
-_POOLINGS = {
+_POOLINGS: dict[str, tuple[Callable, Callable]] = {
     "max": (max_log_likelihood, _min),
     "mean": (mean_log_likelihood, mean_log_likelihood),
     "noisy_or": (noisy_or_log_likelihood, masked_sum),
