@@ -4,13 +4,16 @@ A case names its function and describes each array argument for a picture of `h`
 to draw it, and the values at which functions tend to break.
 """
 
-from cases import data, inference, losses, metrics, numerics, ops
+from cases import analysis, data, inference, losses, metrics, numerics, ops, pixel, weak
 
 CASES = [
     *numerics.CASES,
     *ops.CASES,
     *data.CASES,
     *losses.CASES,
+    *pixel.CASES,
+    *weak.CASES,
     *metrics.CASES,
     *inference.CASES,
+    *analysis.CASES,
 ]

@@ -1,0 +1,11 @@
+"""Analysis: what losses and models do, made visible."""
+
+from segjax.analysis.gradients import (
+    dice_loss_gradient,
+    gradient_field,
+    gradient_norms,
+    hessian_spectrum,
+    hessian_vector_product,
+    jaccard_gradient,
+    mask_problem,
+)
