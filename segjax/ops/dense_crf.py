@@ -1,7 +1,6 @@
 """The fully connected CRF: sums of Gaussian kernels over pairs of pixels, mean-field inference."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +110,7 @@ def mean_field(
 
     def update(log_q, _):
         q = jnp.exp(log_q)
-        messages: Any = sum(
+        messages = sum(
             weight * sum_over_others(scale * q) for sum_over_others, scale, weight in terms
         )
         # Potts: Σ_{d≠c} of the messages, up to a constant of the pixel.

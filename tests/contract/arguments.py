@@ -33,6 +33,13 @@ def fraction(*shape: int) -> Argument:
     return Argument(lambda rng: rng.uniform(0.05, 0.95, shape), (0, 1), (np.nan, np.inf))
 
 
+def log_prob(*shape: int) -> Argument:
+    """At most 0."""
+    return Argument(
+        lambda rng: np.log(rng.uniform(0.05, 0.95, shape)), (0, -1e-30, -1e4), (np.nan, np.inf)
+    )
+
+
 def mask(*shape: int) -> Argument:
     return Argument(lambda rng: rng.random(shape) < 0.6, (False, True))
 
