@@ -30,8 +30,8 @@ def jaccard_gradient(
       where: broadcasts to `probs`; False for void pixels, whose values may be anything.
 
     Returns:
-      The same shape, at least float32: positive where `y` is 1, negative or 0 where it is 0; 0 at
-      void pixels and where prediction and target are both empty.
+      The same shape, at least float32; 0 at void pixels, and throughout a mask where prediction and
+      target are both empty.
 
     Raises:
       ValueError: if the shapes do not fit together.
@@ -46,7 +46,9 @@ def jaccard_gradient(
     """
     y, intersection, total, valid = _overlap(probs, targets, axis, where)
     union = total - intersection
-    gradient = safe_divide(safe_divide(y * total - intersection, union), union)
+    # One factor of the denominator after the other: its square may underflow.
+    numerator = y * safe_divide(total, union) - safe_divide(intersection, union)
+    gradient = safe_divide(numerator, union)
     return jnp.where(valid, gradient, 0)
 
 
@@ -59,19 +61,7 @@ def dice_loss_gradient(
 ) -> Float[jax.Array, "*b"]:
     """The gradient of the Dice loss: `∂L/∂p_k = (2Σpy − 2y_k (Σp + Σy)) / (Σp + Σy)²`.
 
-    Args:
-      probs: any shape, in 0..1.
-      targets: the same shape, in 0..1 or boolean.
-      axis: what a mask extends over, as in `jnp.sum`; None makes one mask of it all.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
-
-    Returns:
-      The same shape, at least float32: negative where `y` is 1, positive or 0 where it is 0; 0 at
-      void pixels and where prediction and target are both empty.
-
-    Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+    Args and Returns as of `jaccard_gradient`.
 
     Example:
       >>> dice_loss_gradient(jnp.array([0.5, 0.5]), jnp.array([1, 0]))
@@ -81,7 +71,7 @@ def dice_loss_gradient(
       image segmentation", 2016, section 3.
     """
     y, intersection, total, valid = _overlap(probs, targets, axis, where)
-    gradient = safe_divide(safe_divide(2 * (intersection - y * total), total), total)
+    gradient = safe_divide(2 * safe_divide(intersection, total) - 2 * y, total)
     return jnp.where(valid, gradient, 0)
 
 
