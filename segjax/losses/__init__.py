@@ -1,7 +1,26 @@
 """Losses: results per pixel or per mask; the caller reduces."""
 
+from segjax.losses.boundary import (
+    active_boundary_loss,
+    balanced_edge_cross_entropy,
+    boundary_loss,
+    edge_weighted_cross_entropy,
+    hausdorff_loss,
+)
+from segjax.losses.centerline import cldice_loss, soft_skeleton
 from segjax.losses.contrastive import pixel_text_cross_entropy
-from segjax.losses.pixel import pixel_weights, softmax_cross_entropy
+from segjax.losses.lovasz import lovasz_hinge_loss, lovasz_softmax_loss
+from segjax.losses.multi_task import fixed_weighting, uncertainty_weighting
+from segjax.losses.pixel import (
+    hard_pixels,
+    pixel_weights,
+    poly_cross_entropy,
+    sigmoid_cross_entropy,
+    sigmoid_focal_loss,
+    softmax_cross_entropy,
+    softmax_focal_loss,
+    symmetric_cross_entropy,
+)
 from segjax.losses.region import (
     dice_loss,
     focal_tversky_loss,

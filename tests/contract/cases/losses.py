@@ -47,33 +47,6 @@ def _generalized_dice_case(weighting: str, targets: Callable, **options) -> Case
 
 
 CASES = [
-    *(
-        Case(
-            "losses.softmax_cross_entropy",
-            lambda h, w, labels=labels: {
-                "logits": real(h, w, 3),
-                "labels": labels(h, w),
-                "class_weights": fraction(3),
-                "where": mask(h, w),
-            },
-            options={"label_smoothing": 0.1},
-            masked=("logits", "labels"),
-            tag=tag,
-        )
-        for tag, labels in [
-            ("integer", lambda h, w: classes(h, w, num_classes=3)),
-            ("soft", lambda h, w: fraction(h, w, 3)),
-        ]
-    ),
-    Case(
-        "losses.pixel_weights",
-        lambda h, w: {
-            "labels": classes(h, w, num_classes=3),
-            "class_weights": fraction(3),
-            "where": mask(h, w),
-        },
-        masked=("labels",),
-    ),
     *_overlap_cases("soft_jaccard", squared=True),
     *_overlap_cases("soft_dice", squared=True),
     *_overlap_cases("jaccard_loss", squared=True),

@@ -1,0 +1,101 @@
+"""Cases of `segjax.losses.pixel` and `segjax.losses.lovasz`."""
+
+from arguments import Case, classes, fraction, mask, real
+
+
+def _labelled(h: int, w: int) -> dict:
+    return {
+        "logits": real(h, w, 3),
+        "labels": classes(h, w, num_classes=3),
+        "where": mask(h, w),
+    }
+
+
+def _binary(h: int, w: int) -> dict:
+    return {"logits": real(h, w), "targets": fraction(h, w), "where": mask(h, w)}
+
+
+CASES = [
+    *(
+        Case(
+            "losses.softmax_cross_entropy",
+            lambda h, w, labels=labels: {
+                "logits": real(h, w, 3),
+                "labels": labels(h, w),
+                "class_weights": fraction(3),
+                "where": mask(h, w),
+            },
+            options={"label_smoothing": 0.1},
+            masked=("logits", "labels"),
+            tag=tag,
+        )
+        for tag, labels in [
+            ("integer", lambda h, w: classes(h, w, num_classes=3)),
+            ("soft", lambda h, w: fraction(h, w, 3)),
+        ]
+    ),
+    Case(
+        "losses.pixel_weights",
+        lambda h, w: {
+            "labels": classes(h, w, num_classes=3),
+            "class_weights": fraction(3),
+            "where": mask(h, w),
+        },
+        masked=("labels",),
+    ),
+    Case(
+        "losses.sigmoid_cross_entropy",
+        lambda h, w: _binary(h, w) | {"pos_weight": fraction()},
+        options={"label_smoothing": 0.1},
+        masked=("logits", "targets"),
+    ),
+    *(
+        Case(
+            "losses.sigmoid_focal_loss",
+            _binary,
+            options={"alpha": alpha, "gamma": gamma},
+            masked=("logits", "targets"),
+            tag=f"{alpha} {gamma}",
+        )
+        for alpha, gamma in [(None, 2.0), (0.25, 0.5)]
+    ),
+    *(
+        Case(
+            "losses.softmax_focal_loss",
+            lambda h, w: _labelled(h, w) | {"class_weights": fraction(3)},
+            options={"gamma": gamma},
+            masked=("logits", "labels"),
+            tag=f"{gamma}",
+        )
+        for gamma in (2.0, 0.5)
+    ),
+    *(
+        Case(f"losses.{name}", _labelled, masked=("logits", "labels"))
+        for name in ("poly_cross_entropy", "symmetric_cross_entropy")
+    ),
+    Case(
+        "losses.hard_pixels",
+        lambda h, w: {"losses": real(h, w), "where": mask(h, w)},
+        options={"count": 3, "threshold": 0.5},
+        masked=("losses",),
+    ),
+    *(
+        Case(
+            "losses.lovasz_softmax_loss",
+            lambda h, w: {
+                "probs": fraction(h, w, 3),
+                "labels": classes(h, w, num_classes=3),
+                "where": mask(h, w),
+            },
+            options=options,
+            masked=("probs", "labels"),
+            tag=" ".join(options),
+        )
+        for options in ({}, {"classes": "all"}, {"bins": 64})
+    ),
+    Case(
+        "losses.lovasz_hinge_loss",
+        lambda h, w: {"logits": real(h, w), "targets": mask(h, w), "where": mask(h, w)},
+        masked=("logits",),
+    ),
+]
