@@ -1,0 +1,297 @@
+"""Losses that know where the borders are."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Integer, Num
+
+from segjax.losses.pixel import softmax_cross_entropy
+from segjax.numerics import accumulation_dtype, broadcast_where, masked_sum, safe_divide
+from segjax.ops.boundaries import label_edges
+from segjax.ops.distance import distance_transform, signed_distance
+from segjax.typing import Array
+
+# (row, column) steps to the eight neighbours of a pixel.
+_STEPS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column]
+# Divergences below this are rounding errors, in nats.
+_MIN_DIVERGENCE = 1e-5
+
+
+def boundary_loss(
+    probs: Float[Array, "*b"],
+    distance: Float[Array, "*b"],
+    *,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b"]:
+    """The boundary loss: `p φ`, the signed distance to the true mask at what is predicted of it.
+
+    Args:
+      probs: any shape, in 0..1: usually masks `[*b, h, w]`.
+      distance: the same shape: `ops.signed_distance` of the true masks, negative inside.
+      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+
+    Returns:
+      Of `probs`' shape, in the unit of `distance`, at least float32; 0 where `where` is False.
+
+    Raises:
+      ValueError: if the shapes do not fit together.
+      TypeError: if `where` is not boolean.
+
+    Example:
+      >>> from segjax.ops import signed_distance
+      >>> distance = signed_distance(jnp.array([[True, True, False, False]]))
+      >>> boundary_loss(jnp.array([[1.0, 0.5, 0.5, 0.0]]), distance)
+      Array([[-2. , -0.5,  0.5,  0. ]], dtype=float32)
+
+    Source: Kervadec et al., "Boundary loss for highly unbalanced segmentation", 2019, equation 5.
+    """
+    _check_shape("distance", distance, probs)
+    valid = broadcast_where(where, probs.shape)
+    dtype = accumulation_dtype(probs, distance)
+    probs, distance = (jnp.where(valid, x.astype(dtype), 0) for x in (probs, distance))
+    return probs * distance
+
+
+def hausdorff_loss(
+    probs: Float[Array, "*b h w"],
+    targets: Num[Array, "*b h w"] | Bool[Array, "*b h w"],
+    *,
+    alpha: float = 2.0,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b h w"]:
+    """The Hausdorff loss by distance transforms: `(p − y)² (d_p^α + d_y^α)`.
+
+    `d_p` and `d_y` are the distances to the borders of the predicted mask, `p > ½`, and of the true
+    one, `y > ½`: `|ops.signed_distance|`, constants to the gradient, and 0 where a mask has no
+    border because it is empty or everything.
+
+    Args:
+      probs: `[*b, h, w]`, in 0..1.
+      targets: `[*b, h, w]`, in 0..1 or boolean.
+      alpha: the exponent of the distances, positive.
+      where: broadcasts to `probs`; False for void pixels: they have no loss and lie on neither side
+        of a border.
+
+    Returns:
+      `[*b, h, w]` in pixels to the power of `alpha`, at least float32; 0 where `where` is False.
+
+    Raises:
+      ValueError: if the shapes do not fit together or `alpha` is not positive.
+      TypeError: if `where` is not boolean.
+
+    Example:
+      >>> hausdorff_loss(jnp.array([[1.0, 1.0, 1.0, 0.0]]), jnp.array([[1, 0, 0, 0]]))
+      Array([[0., 5., 5., 0.]], dtype=float32)
+
+    Source: Karimi and Salcudean, "Reducing the Hausdorff distance in medical image segmentation
+      with convolutional neural networks", 2019, equation 8.
+    """
+    _check_shape("targets", targets, probs)
+    if alpha <= 0:
+        raise ValueError(f"alpha is {alpha}; due is a positive number")
+    valid = broadcast_where(where, probs.shape)
+    dtype = accumulation_dtype(probs, targets)
+    p, y = (jnp.where(valid, x.astype(dtype), 0) for x in (probs, targets))
+    d_p, d_y = (jnp.abs(signed_distance(x > 0.5, where=valid)) for x in (p, y))
+    return (p - y) ** 2 * (d_p**alpha + d_y**alpha)
+
+
+def balanced_edge_cross_entropy(
+    logits: Float[Array, "*b h w"],
+    edges: Num[Array, "*b h w"] | Bool[Array, "*b h w"],
+    *,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b h w"]:
+    """The class-balanced edge loss: `−β y log σ(x) − (1 − β) (1 − y) log(1 − σ(x))`.
+
+    `β = Σ(1 − y) / Σ1`, the share of a picture's pixels that are no edge: so the few edges of a
+    picture weigh as much as all the rest.
+
+    Args:
+      logits: `x`, `[*b, h, w]`.
+      edges: `y`, `[*b, h, w]`, boolean or in 0..1 (the share of annotators, say).
+      where: broadcasts to `logits`; False for void pixels, whose values may be anything.
+
+    Returns:
+      `[*b, h, w]` in nats, at least float32; 0 where `where` is False, and throughout a picture
+      that is nothing but edge or without any.
+
+    Raises:
+      ValueError: if the shapes do not fit together.
+      TypeError: if `where` is not boolean.
+
+    Example:
+      >>> balanced_edge_cross_entropy(jnp.zeros((1, 4)), jnp.array([[True, False, False, False]]))
+      Array([[0.5198604, 0.1732868, 0.1732868, 0.1732868]], dtype=float32)
+
+    Source: Xie and Tu, "Holistically-nested edge detection", 2015, equation 2.
+    """
+    _check_shape("edges", edges, logits)
+    valid = broadcast_where(where, logits.shape)
+    dtype = accumulation_dtype(logits, edges)
+    x, y = (jnp.where(valid, a.astype(dtype), 0) for a in (logits, edges))
+    image = (-2, -1)
+    non_edges = masked_sum(1 - y, axis=image, where=valid)
+    beta = safe_divide(non_edges, jnp.sum(valid, axis=image))[..., None, None]
+    losses = beta * y * jax.nn.softplus(-x) + (1 - beta) * (1 - y) * jax.nn.softplus(x)
+    return jnp.where(valid, losses, 0)
+
+
+def edge_weighted_cross_entropy(
+    logits: Float[Array, "*b h w c"],
+    labels: Integer[Array, "*b h w"],
+    *,
+    edge_weight: float = 10.0,
+    sigma: float = 5.0,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b h w"]:
+    """Cross-entropy that counts more near a border: `−(1 + w exp(−d² / 2σ²)) log softmax(x)_y`.
+
+    `d` is the distance to the nearest of the pixels on both sides of a border between labels
+    (`ops.label_edges`), whose weight is so `1 + w`.
+
+    Args:
+      logits: `[*b, h, w, c]`.
+      labels: integers `[*b, h, w]` in 0..c−1.
+      edge_weight: `w`.
+      sigma: `σ` in pixels, positive.
+      where: broadcasts to `labels`; False for void pixels: they have no loss and make no border.
+
+    Returns:
+      `[*b, h, w]` in nats, at least float32; 0 where `where` is False.
+
+    Raises:
+      ValueError: if the shapes do not fit together or `sigma` is not positive.
+      TypeError: if `labels` is not integer or `where` not boolean.
+
+    Example:
+      >>> labels = jnp.array([[0, 0, 0, 1]])
+      >>> edge_weighted_cross_entropy(jnp.zeros((1, 4, 2)), labels, sigma=1.0).round(2)
+      Array([[1.63, 4.9 , 7.62, 7.62]], dtype=float32)
+
+    Source: Ronneberger et al., "U-Net: convolutional networks for biomedical image segmentation",
+      2015, equation 2, with one distance in the place of two: to the border, not to two cells.
+    """
+    if sigma <= 0:
+        raise ValueError(f"sigma is {sigma}; due is a positive number")
+    valid = broadcast_where(where, labels.shape)
+    edges = label_edges(labels, where=valid)
+    distance = distance_transform(~edges)
+    has_edges = jnp.any(edges, axis=(-2, -1), keepdims=True)
+    nearness = jnp.where(has_edges, jnp.exp(-(distance**2) / (2 * sigma**2)), 0)
+    return (1 + edge_weight * nearness) * softmax_cross_entropy(logits, labels, where=valid)
+
+
+def active_boundary_loss(
+    logits: Float[Array, "*b h w c"],
+    labels: Integer[Array, "*b h w"],
+    *,
+    boundary_fraction: float = 0.01,
+    max_distance: float = 20.0,
+    label_smoothing: float = 0.2,
+    detach_neighbors: bool = True,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b h w"]:
+    """The active boundary loss: `min(d, D)/D · CE(softmax_j KL(P_j ‖ P), j*)` on predicted borders.
+
+    `P` are the class probabilities of a pixel, `P_j` those of its 8 neighbours. `d` is the distance
+    to the true border and `j*` the neighbour where it is least: so the prediction learns to change
+    most towards the true border, and its own border moves there, pixel by pixel. On a predicted
+    border lie the pixels that differ most from the next ones below and to the right, and their
+    neighbours. A pixel with no neighbour nearer to the true border stays: it has no loss.
+
+    Args:
+      logits: `[*b, h, w, c]`.
+      labels: integers `[*b, h, w]` in 0..c−1.
+      boundary_fraction: the share of a picture's pixels that differ most, in 0..1.
+      max_distance: `D` in pixels, positive.
+      label_smoothing: of the cross-entropy CE, in 0..1.
+      detach_neighbors: whether the neighbours are constants to the gradient: then what one pixel
+        asks for is no push against what the next one asks for.
+      where: broadcasts to `labels`; False for void pixels: they have no loss and are no neighbours.
+
+    Returns:
+      `[*b, h, w]` in nats, at least float32. The authors' mean is over the pixels that move: those
+      with a loss above 0.
+
+    Raises:
+      ValueError: if the shapes do not fit together or an option is out of its range.
+      TypeError: if `labels` is not integer or `where` not boolean.
+
+    Example:
+      >>> logits = jnp.array([[[9.0, 0.0], [0.0, 9.0], [0.0, 9.0], [0.0, 9.0], [0.0, 9.0]]])
+      >>> active_boundary_loss(logits, jnp.array([[0, 0, 0, 0, 1]])).round(2)
+      Array([[0.24, 0.88, 0.  , 0.  , 0.  ]], dtype=float32)
+
+    Source: Wang et al., "Active boundary loss for semantic segmentation", 2022, section 3.
+    """
+    if not 0 < boundary_fraction <= 1:
+        raise ValueError(f"boundary_fraction is {boundary_fraction}; due is a number in (0, 1]")
+    if max_distance <= 0:
+        raise ValueError(f"max_distance is {max_distance}; due is a positive number")
+    valid = broadcast_where(where, labels.shape)
+    distance = distance_transform(~label_edges(labels, where=valid))
+    paired = [valid & _shift(valid, step) for step in _STEPS]
+
+    logits = jnp.where(valid[..., None], logits.astype(accumulation_dtype(logits)), 0)
+    log_probs = jnp.moveaxis(jax.nn.log_softmax(logits), -1, 0)
+    neighbors = jax.lax.stop_gradient(log_probs) if detach_neighbors else log_probs
+    divergences = [
+        jnp.where(both, _divergence(neighbors, log_probs, step), 0)
+        for both, step in zip(paired, _STEPS, strict=True)
+    ]
+
+    nearby = [
+        jnp.where(both, _shift(distance, step), jnp.inf)
+        for both, step in zip(paired, _STEPS, strict=True)
+    ]
+    stays, *directions = range(-1, len(_STEPS))
+    nearest = jnp.argmin(jnp.stack([distance, *nearby]), axis=0)  # at a tie the pixel stays
+    direction = jnp.array([stays, *directions])[nearest]
+
+    change = divergences[_STEPS.index((0, 1))] + divergences[_STEPS.index((1, 0))]
+    on_border = _dilate(_largest(jax.lax.stop_gradient(change), boundary_fraction))
+    losses = softmax_cross_entropy(
+        jnp.stack(divergences, axis=-1),
+        direction,
+        label_smoothing=label_smoothing,
+        where=valid & on_border & (direction != stays),
+    )
+    return jnp.minimum(distance, max_distance) / max_distance * losses
+
+
+@functools.partial(jax.checkpoint, static_argnums=2)  # else all eight are kept for the gradient
+def _divergence(
+    neighbors: Float[jax.Array, "c *b h w"],
+    log_probs: Float[jax.Array, "c *b h w"],
+    step: tuple[int, int],
+) -> Float[jax.Array, "*b h w"]:
+    """`KL(P_j ‖ P)` of every pixel's neighbour `j`, one step away."""
+    neighbor = _shift(neighbors, step)
+    return jnp.sum(jnp.exp(neighbor) * (neighbor - log_probs), axis=0)
+
+
+def _largest(values: Float[jax.Array, "*b h w"], fraction: float) -> Bool[jax.Array, "*b h w"]:
+    """The pixels of the largest values in each picture, as long as they are no rounding errors."""
+    count = math.ceil(fraction * values.shape[-2] * values.shape[-1])
+    top, _ = jax.lax.top_k(values.reshape(*values.shape[:-2], -1), count)
+    return values >= jnp.maximum(top[..., -1], _MIN_DIVERGENCE)[..., None, None]
+
+
+def _dilate(mask: Bool[jax.Array, "*b h w"]) -> Bool[jax.Array, "*b h w"]:
+    return functools.reduce(jnp.logical_or, (_shift(mask, step) for step in _STEPS), mask)
+
+
+def _shift(values: jax.Array, step: tuple[int, int]) -> jax.Array:
+    """For every pixel of `[..., h, w]` the value one step away; 0 outside of the picture."""
+    height, width = values.shape[-2:]
+    row, column = (1 + s for s in step)
+    padded = jnp.pad(values, [(0, 0)] * (values.ndim - 2) + [(1, 1), (1, 1)])
+    return padded[..., row : row + height, column : column + width]
+
+
+def _check_shape(name: str, array: Array, like: Array) -> None:
+    if array.shape != like.shape:
+        raise ValueError(f"{name} has shape {array.shape}; due is {like.shape}")

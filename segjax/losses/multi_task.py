@@ -1,0 +1,85 @@
+"""Several losses made one: what a model with several tasks minimises."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from segjax.numerics import accumulation_dtype
+from segjax.typing import Array
+
+
+def fixed_weighting(
+    losses: Mapping[str, Float[Array, ""]], weights: Mapping[str, Float[Array, ""] | float]
+) -> Float[jax.Array, ""]:
+    """The weighted sum of named losses: `Σ_i w_i L_i`.
+
+    Args:
+      losses: scalars by name.
+      weights: scalars by the same names.
+
+    Returns:
+      A scalar, at least float32.
+
+    Raises:
+      ValueError: if the names differ.
+
+    Example:
+      >>> losses = {"region": jnp.array(0.5), "edges": jnp.array(2.0)}
+      >>> float(fixed_weighting(losses, {"region": 1.0, "edges": 0.25}))
+      1.0
+
+    Source: Kendall et al., "Multi-task learning using uncertainty to weigh losses for scene
+      geometry and semantics", 2018, equation 1.
+    """
+    _check_names("weights", weights, losses)
+    terms = [_widen(weights[name]) * _widen(losses[name]) for name in losses]
+    return jnp.sum(jnp.stack(terms))
+
+
+def uncertainty_weighting(
+    losses: Mapping[str, Float[Array, ""]], log_variances: Mapping[str, Float[Array, ""]]
+) -> Float[jax.Array, ""]:
+    """The sum of named losses, each weighed by a learned uncertainty: `Σ_i exp(−s_i) L_i + s_i/2`.
+
+    `s_i = log σ_i²` is a parameter to be trained along with the model; for a given loss the best is
+    `s_i = log 2L_i`, where the term is `½ + ½ log 2L_i`. This is the form for cross-entropies and
+    their like; of a mean squared error give one half.
+
+    Args:
+      losses: scalars by name.
+      log_variances: scalars `s_i` by the same names.
+
+    Returns:
+      A scalar, at least float32; negative where uncertainties are below 1 and losses small.
+
+    Raises:
+      ValueError: if the names differ.
+
+    Example:
+      >>> losses = {"region": jnp.array(0.5), "edges": jnp.array(2.0)}
+      >>> float(uncertainty_weighting(losses, {name: jnp.zeros(()) for name in losses}))
+      2.5
+
+    Source: Kendall et al., "Multi-task learning using uncertainty to weigh losses for scene
+      geometry and semantics", 2018, equation 10 (there `log σ = s/2`).
+    """
+    _check_names("log_variances", log_variances, losses)
+    terms = []
+    for name in losses:
+        loss, s = _widen(losses[name]), _widen(log_variances[name])
+        terms.append(jnp.exp(-s) * loss + s / 2)
+    return jnp.sum(jnp.stack(terms))
+
+
+def _widen(value: Array | float) -> jax.Array:
+    value = jnp.asarray(value)
+    return value.astype(accumulation_dtype(value))
+
+
+def _check_names(argument: str, given: Mapping, losses: Mapping) -> None:
+    if not losses:
+        raise ValueError("losses is empty; due is one loss or more")
+    if given.keys() != losses.keys():
+        raise ValueError(f"{argument} has {sorted(given)}; due are the losses {sorted(losses)}")
