@@ -4,7 +4,7 @@ A case names its function and describes each array argument for a picture of `h`
 to draw it, and the values at which functions tend to break.
 """
 
-from cases import analysis, data, inference, losses, metrics, numerics, ops, pixel, weak
+from cases import analysis, boundary, data, inference, losses, metrics, numerics, ops, pixel, weak
 
 CASES = [
     *numerics.CASES,
@@ -12,6 +12,7 @@ CASES = [
     *data.CASES,
     *losses.CASES,
     *pixel.CASES,
+    *boundary.CASES,
     *weak.CASES,
     *metrics.CASES,
     *inference.CASES,
