@@ -1,3 +1,5 @@
+from decimal import Decimal, localcontext
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segjax.numerics import Average, accumulation_dtype, broadcast_where, masked_sum, safe_divide
+from segjax.numerics import (
+    Average,
+    accumulation_dtype,
+    broadcast_where,
+    log1mexp,
+    masked_sum,
+    safe_divide,
+)
 
 numbers = hnp.arrays(np.float32, 6, elements=st.integers(-400, 400).map(lambda n: n / 4))
 masks = hnp.arrays(bool, 6)
@@ -67,6 +76,22 @@ def test_masked_sum_is_the_sum_of_what_is_kept(values, where):
 
 def test_masked_sum_holds_more_than_half_precision():
     assert masked_sum(jnp.ones(5000, jnp.bfloat16)) == 5000
+
+
+@pytest.mark.parametrize("x", [-1e-30, -1e-7, -0.1, -0.69, -0.7, -1.0, -16.0, -80.0])
+def test_log1mexp_is_the_log_of_what_is_left(x):
+    """To sixty digits, with its slope −eˣ / (1 − eˣ)."""
+    with localcontext(prec=60):
+        power = Decimal(float(np.float32(x))).exp()
+        expected, slope = float((1 - power).ln()), float(-power / (1 - power))
+    value, gradient = jax.value_and_grad(log1mexp)(jnp.float32(x))
+    np.testing.assert_allclose([value, gradient], [expected, slope], rtol=1e-5, atol=0)
+
+
+def test_log1mexp_of_certainty_is_finite():
+    value, gradient = jax.value_and_grad(log1mexp)(0.0)
+    np.testing.assert_allclose(value, np.log(np.finfo(np.float32).tiny))
+    assert gradient == 0
 
 
 def test_broadcast_where_names_what_does_not_fit():
