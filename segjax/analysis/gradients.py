@@ -93,7 +93,7 @@ def mask_problem(
     Args:
       key: of `ε`.
       num_pixels: `n`.
-      foreground: the share of pixels that is true, 0 to ½; a number or a scalar.
+      foreground: the share of pixels that is true, 0..1/(2 − alignment); a number or a scalar.
       alignment: the share of them that is predicted too, 0..1; a number or a scalar.
       margin: how sure the prediction is, in logits; a number or a scalar.
       noise: the standard deviation of the logits around it; a number or a scalar.
