@@ -47,7 +47,7 @@ def boundary_loss(
 
     Source: Kervadec et al., "Boundary loss for highly unbalanced segmentation", 2019, equation 5.
     """
-    _check_shape("distance", distance, probs)
+    _check_shape("distance", distance, probs.shape)
     valid = broadcast_where(where, probs.shape)
     dtype = accumulation_dtype(probs, distance)
     probs, distance = (jnp.where(valid, x.astype(dtype), 0) for x in (probs, distance))
@@ -88,7 +88,7 @@ def hausdorff_loss(
     Source: Karimi and Salcudean, "Reducing the Hausdorff distance in medical image segmentation
       with convolutional neural networks", 2019, equation 8.
     """
-    _check_shape("targets", targets, probs)
+    _check_shape("targets", targets, probs.shape)
     if alpha <= 0:
         raise ValueError(f"alpha is {alpha}; due is a positive number")
     valid = broadcast_where(where, probs.shape)
@@ -128,7 +128,7 @@ def balanced_edge_cross_entropy(
 
     Source: Xie and Tu, "Holistically-nested edge detection", 2015, equation 2.
     """
-    _check_shape("edges", edges, logits)
+    _check_shape("edges", edges, logits.shape)
     valid = broadcast_where(where, logits.shape)
     dtype = accumulation_dtype(logits, edges)
     x, y = (jnp.where(valid, a.astype(dtype), 0) for a in (logits, edges))
@@ -174,6 +174,7 @@ def edge_weighted_cross_entropy(
     Source: Ronneberger et al., "U-Net: convolutional networks for biomedical image segmentation",
       2015, equation 2, with one distance in the place of two: to the border, not to two cells.
     """
+    _check_labels(labels, logits)
     if sigma <= 0:
         raise ValueError(f"sigma is {sigma}; due is a positive number")
     valid = broadcast_where(where, labels.shape)
@@ -227,6 +228,7 @@ def active_boundary_loss(
 
     Source: Wang et al., "Active boundary loss for semantic segmentation", 2022, section 3.
     """
+    _check_labels(labels, logits)
     if not 0 < boundary_fraction <= 1:
         raise ValueError(f"boundary_fraction is {boundary_fraction}; due is a number in (0, 1]")
     if max_distance <= 0:
@@ -292,6 +294,12 @@ def _shift(values: jax.Array, step: tuple[int, int]) -> jax.Array:
     return padded[..., row : row + height, column : column + width]
 
 
-def _check_shape(name: str, array: Array, like: Array) -> None:
-    if array.shape != like.shape:
-        raise ValueError(f"{name} has shape {array.shape}; due is {like.shape}")
+def _check_labels(labels: Array, logits: Array) -> None:
+    _check_shape("labels", labels, logits.shape[:-1])
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels is {labels.dtype}; due is integer")
+
+
+def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; due is {shape}")
