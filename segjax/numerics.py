@@ -17,14 +17,14 @@ def accumulation_dtype(*arrays: Array) -> jnp.dtype:
       *arrays: arrays of any shape; bf16, f16, integer and boolean ones count as float32.
 
     Returns:
-      float32, or float64 if one of them is float64.
+      float32, or float64 if one of them is float64 and JAX is set to 64 bits.
 
     Example:
       >>> accumulation_dtype(jnp.zeros(3, jnp.bfloat16))
       dtype('float32')
     """
-    floats = [a.dtype for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
-    return jnp.result_type(jnp.float32, *floats)
+    dtypes = (jax.dtypes.canonicalize_dtype(a.dtype) for a in arrays)
+    return jnp.result_type(jnp.float32, *(d for d in dtypes if jnp.issubdtype(d, jnp.floating)))
 
 
 def safe_divide(

@@ -9,18 +9,21 @@ from segjax.losses.boundary import (
 )
 from segjax.losses.centerline import cldice_loss, soft_skeleton
 from segjax.losses.contrastive import pixel_text_cross_entropy
-from segjax.losses.lovasz import lovasz_hinge_loss, lovasz_softmax_loss
-from segjax.losses.multi_task import fixed_weighting, uncertainty_weighting
-from segjax.losses.pixel import (
+from segjax.losses.focal import (
     hard_pixels,
-    pixel_weights,
     poly_cross_entropy,
-    sigmoid_cross_entropy,
     sigmoid_focal_loss,
-    softmax_cross_entropy,
     softmax_focal_loss,
     symmetric_cross_entropy,
 )
+from segjax.losses.fused import (
+    cross_entropy_and_dice,
+    resized_cross_entropy,
+    resized_cross_entropy_and_dice,
+)
+from segjax.losses.lovasz import lovasz_hinge_loss, lovasz_softmax_loss
+from segjax.losses.multi_task import fixed_weighting, uncertainty_weighting
+from segjax.losses.pixel import pixel_weights, sigmoid_cross_entropy, softmax_cross_entropy
 from segjax.losses.region import (
     dice_loss,
     focal_tversky_loss,

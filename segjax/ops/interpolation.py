@@ -214,6 +214,11 @@ def _antialias_kernel(distance: np.ndarray, method: str) -> np.ndarray:
     return np.where(distance < 1, near, np.where(distance < 2, far, 0))
 
 
+def resize_matrix(size: int, new_size: int, *, align_corners: bool = False) -> np.ndarray:
+    """`resize` by bilinear interpolation along one axis, as a matrix `[new_size, size]`."""
+    return _grid_matrix(_Grid(size, new_size, "bilinear", align_corners, antialias=False))
+
+
 def _resample(values: jax.Array, *, axis: int, grid: _Grid, transposed: bool) -> jax.Array:
     """One axis of `values` (counted from the last) times the grid's matrix, or its transpose."""
     matrix = _grid_matrix(grid)

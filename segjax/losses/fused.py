@@ -1,0 +1,282 @@
+"""Cross-entropy and Dice of the same logits together, and of logits below the labels' resolution.
+
+They share one softmax, take the intersection from the target's logit alone, and recompute the
+probabilities for the gradient; so nothing as large as the full-resolution logits need ever be held.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+
+from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
+from segjax.ops.interpolation import resize, resize_matrix
+from segjax.typing import Array
+
+
+def cross_entropy_and_dice(
+    logits: Float[Array, "*b h w c"],
+    labels: Integer[Array, "*b h w"],
+    *,
+    smooth: float = 0.0,
+    block: int | None = None,
+    where: Bool[Array, "..."] | None = None,
+) -> tuple[Float[jax.Array, "*b h w"], Float[jax.Array, "*b c"]]:
+    """The softmax cross-entropy of every pixel, and the Dice loss of every class of an image.
+
+    `−log p_y` and `1 − (2Σpy + s) / (Σp + Σy + s)` of `p = softmax(logits)`: as
+    `softmax_cross_entropy` and `dice_loss` of the one-hot labels give them, in less time and
+    memory. The derivative is written for reverse mode: `jax.grad`, and `jax.hessian` over it, but
+    not `jax.jvp` or `jax.jacfwd` by itself.
+
+    Args:
+      logits: `[*b, h, w, c]`.
+      labels: integers `[*b, h, w]` in 0..c−1.
+      smooth: `s`, in pixels.
+      block: about how many pixels are handled at a time; None for all of an image, which takes the
+        memory of another copy of `logits`. 2¹⁵ suits a CPU, and takes half as long again.
+      where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
+
+    Returns:
+      The cross-entropy `[*b, h, w]` in nats, 0 where `where` is False, and the Dice loss `[*b, c]`
+      in 0..1, 0 for a class neither predicted nor there; at least float32.
+
+    Raises:
+      ValueError: if the shapes do not fit together, or `block` is not positive.
+      TypeError: if `where` is not boolean.
+
+    Example:
+      >>> logits = jnp.array([[[0.0, 0.0], [0.0, 0.0]]])
+      >>> cross_entropy_and_dice(logits, jnp.array([[1, 1]]))[1]
+      Array([1.        , 0.33333337], dtype=float32)
+
+    Source: Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical
+      image segmentation", 2021, methods (the sum of both losses).
+    """
+    if logits.shape[:-1] != labels.shape:
+        raise ValueError(f"labels has shape {labels.shape}; due is {logits.shape[:-1]}")
+    losses, *sums = _terms(logits, labels, where, False, block)
+    return losses, _dice_loss(sums, smooth)
+
+
+def resized_cross_entropy(
+    logits: Float[Array, "*b low_h low_w c"],
+    labels: Integer[Array, "*b h w"],
+    *,
+    align_corners: bool = False,
+    block: int | None = 2**15,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b h w"]:
+    """The softmax cross-entropy of logits resized to the labels: `−log softmax(resize(logits))_y`.
+
+    As `softmax_cross_entropy(ops.resize(logits, (h, w)), labels)`, but the resized logits are made
+    and dropped again a block of rows at a time. For reverse mode alone, as
+    `cross_entropy_and_dice`. A pixel's weight by its class is `pixel_weights`.
+
+    Args:
+      logits: `[*b, low_h, low_w, c]`; resized by bilinear interpolation in at least float32.
+      labels: integers `[*b, h, w]` in 0..c−1.
+      align_corners: as in `ops.resize`.
+      block: about how many pixels of the labels are handled at a time; None for all of an image.
+      where: broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
+
+    Returns:
+      `[*b, h, w]` in nats, at least float32; 0 where `where` is False.
+
+    Raises:
+      ValueError: if the shapes do not fit together, or `block` is not positive.
+      TypeError: if `where` is not boolean.
+
+    Example:
+      >>> resized_cross_entropy(jnp.zeros((1, 1, 2)), jnp.array([[0, 1]]))
+      Array([[0.6931472, 0.6931472]], dtype=float32)
+
+    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section
+      3.3 (logits upsampled bilinearly, the loss at full resolution).
+    """
+    return _terms(logits, labels, where, align_corners, block)[0]
+
+
+def resized_cross_entropy_and_dice(
+    logits: Float[Array, "*b low_h low_w c"],
+    labels: Integer[Array, "*b h w"],
+    *,
+    smooth: float = 0.0,
+    align_corners: bool = False,
+    block: int | None = 2**15,
+    where: Bool[Array, "..."] | None = None,
+) -> tuple[Float[jax.Array, "*b h w"], Float[jax.Array, "*b c"]]:
+    """The cross-entropy and Dice loss of logits resized to the labels.
+
+    As `cross_entropy_and_dice(ops.resize(logits, (h, w)), labels)`, a block of rows at a time.
+
+    Args:
+      logits: `[*b, low_h, low_w, c]`; resized by bilinear interpolation in at least float32.
+      labels: integers `[*b, h, w]` in 0..c−1.
+      smooth: `s` of the Dice loss, in pixels of the labels.
+      align_corners: as in `ops.resize`.
+      block: about how many pixels of the labels are handled at a time; None for all of an image.
+      where: broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
+
+    Returns:
+      The cross-entropy `[*b, h, w]` in nats, and the Dice loss `[*b, c]` in 0..1; at least float32.
+
+    Raises:
+      ValueError: if the shapes do not fit together, or `block` is not positive.
+      TypeError: if `where` is not boolean.
+
+    Example:
+      >>> losses, dice = resized_cross_entropy_and_dice(jnp.zeros((1, 1, 2)), jnp.array([[0, 1]]))
+      >>> dice
+      Array([0.5, 0.5], dtype=float32)
+
+    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section
+      3.3; Isensee et al., "nnU-Net", 2021, methods.
+    """
+    losses, *sums = _terms(logits, labels, where, align_corners, block)
+    return losses, _dice_loss(sums, smooth)
+
+
+def _dice_loss(sums, smooth):
+    intersection, prediction, target = sums
+    dice = safe_divide(2 * intersection + smooth, prediction + target + smooth, default=1.0)
+    return 1 - dice
+
+
+def _terms(logits, labels, where, align_corners, block):
+    """The cross-entropy `[*b, h, w]`, and `Σpy`, `Σp` and `Σy` by class, `[*b, c]`."""
+    if logits.ndim < 3 or labels.shape[:-2] != logits.shape[:-3]:
+        raise ValueError(
+            f"logits has shape {logits.shape} and labels {labels.shape}; due are [*b, low_h, "
+            "low_w, c] and [*b, h, w]"
+        )
+    if block is not None and block < 1:
+        raise ValueError(f"block is {block}; due is a positive number of pixels, or None")
+    *batch, height, width = labels.shape
+    *_, low_height, low_width, num_classes = logits.shape
+    valid = broadcast_where(where, labels.shape)
+    images = jnp.asarray(logits, accumulation_dtype(logits))
+    images = images.reshape(-1, low_height, low_width, num_classes)
+    if (low_height, low_width) == (height, width):
+        size = _divisor(height * width, block)
+        blocks, expand = images.reshape(-1, size, num_classes), _as_they_are
+    else:
+        rows = height if block is None else min(height, max(1, block // width))
+        size = rows * width
+        blocks, expand = _row_blocks(images, (height, width), rows, align_corners)
+    count = len(blocks) // len(images)
+    number = jnp.tile(jnp.arange(count), len(images))
+    padding = ((0, 0), (0, count * size // width - height), (0, 0))
+    labels, valid = (
+        jnp.pad(x.reshape(-1, height, width), padding).reshape(-1, size) for x in (labels, valid)
+    )
+    over_blocks = _all_at_once if block is None else _one_by_one
+    losses, *sums = _block_terms(expand, over_blocks)(blocks, number, labels, valid)
+    losses = losses.reshape(len(images), -1, width)[:, :height]
+    sums = (x.reshape(*batch, count, num_classes).sum(-2) for x in sums)
+    return losses.reshape(*batch, height, width), *sums
+
+
+def _as_they_are(pixels, number):
+    return pixels
+
+
+def _all_at_once(function, arguments):
+    return jax.vmap(lambda *x: function(x))(*arguments)
+
+
+_one_by_one = jax.lax.map
+
+
+def _divisor(pixels: int, block: int | None) -> int:
+    """The greatest block that divides an image, so that no copy has to be made to cut it."""
+    if block is None:
+        return pixels
+    return max(size for size in range(1, min(block, pixels) + 1) if pixels % size == 0)
+
+
+def _row_blocks(images, shape, rows, align_corners):
+    """The rows of `images` behind each block of `rows` resized ones, and what resizes them.
+
+    The last block may reach below the image, where all weights are 0.
+    """
+    (height, width), low_height = shape, images.shape[1]
+    count = math.ceil(height / rows)
+    matrix = np.zeros((count * rows, low_height))
+    matrix[:height] = resize_matrix(low_height, height, align_corners=align_corners)
+    matrix = matrix.reshape(count, rows, low_height)
+    used = [np.flatnonzero(weights.any(axis=0)) for weights in matrix]
+    span = max(int(np.ptp(low_rows)) + 1 for low_rows in used)
+    first = [min(int(low_rows[0]), low_height - span) for low_rows in used]
+    index = np.array(first)[:, None] + np.arange(span)
+    weights = np.take_along_axis(matrix, index[:, None, :], axis=2)
+
+    def expand(low_rows, number):
+        wide = resize(low_rows, (span, width), align_corners=align_corners)
+        high = jnp.tensordot(
+            jnp.asarray(weights, wide.dtype)[number], wide, 1, precision=jax.lax.Precision.HIGHEST
+        )
+        return high.reshape(rows * width, -1)
+
+    return images[:, index].reshape(count * len(images), span, *images.shape[2:]), expand
+
+
+def _block_terms(expand: Callable, over_blocks: Callable) -> Callable:
+    """The terms of blocks of pixels, differentiable in the blocks; `expand` makes them logits."""
+
+    def forward(arguments):
+        block, number, labels, valid = arguments
+        logits, labels = _valid_only(expand(block, number), labels, valid)
+        probs, losses = _probs_and_losses(logits, labels)
+        by_class = jnp.zeros(logits.shape[-1], logits.dtype)
+        intersection = by_class.at[labels].add(jnp.where(valid, jnp.exp(-losses), 0))
+        prediction = jnp.sum(jnp.where(valid[:, None], probs, 0), axis=0)
+        target = by_class.at[labels].add(valid)
+        return jnp.where(valid, losses, 0), intersection, prediction, target
+
+    def backward(arguments):
+        """The gradient from that of the losses, of `Σpy`, and of `Σp`."""
+        block, number, labels, valid, of_loss, of_intersection, of_prediction = arguments
+        logits, transpose = jax.vjp(lambda block: expand(block, number), block)
+        logits, labels = _valid_only(logits, labels, valid)
+        probs, losses = _probs_and_losses(logits, labels)
+        target_prob = jnp.exp(-losses)
+        through_target = target_prob * of_intersection[labels] - of_loss
+        through_sum = -through_target - jnp.sum(probs * of_prediction, axis=-1)
+        of_target = target_prob * (through_sum + of_prediction[labels]) + through_target
+        # Chosen, not added: XLA on a CPU stores the parts of a sum, but not those of a choice.
+        gradient = jnp.where(
+            labels[:, None] == jnp.arange(logits.shape[-1]),
+            of_target[:, None],
+            probs * (through_sum[:, None] + of_prediction),
+        )
+        return transpose(jnp.where(valid[:, None], gradient, 0))[0]
+
+    @jax.custom_vjp
+    def terms(*arguments):
+        return over_blocks(forward, arguments)
+
+    def terms_forward(*arguments):
+        return terms(*arguments), arguments
+
+    def terms_backward(arguments, gradients):
+        gradient = over_blocks(backward, (*arguments, *gradients[:3]))
+        return gradient, None, None, None
+
+    terms.defvjp(terms_forward, terms_backward)
+    return terms
+
+
+def _valid_only(logits, labels, valid):
+    return jnp.where(valid[:, None], logits, 0), jnp.where(valid, labels, 0)
+
+
+def _probs_and_losses(logits, labels):
+    """`p` and `−log p_y` of pixels `[n, c]`."""
+    shifted = logits - jnp.max(logits, axis=-1, keepdims=True)
+    normalizer = jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
+    target = jnp.take_along_axis(shifted, labels[:, None], axis=-1)[:, 0]
+    return jnp.exp(shifted - normalizer[:, None]), normalizer - target
