@@ -239,7 +239,9 @@ def active_boundary_loss(
 
     logits = jnp.where(valid[..., None], logits.astype(accumulation_dtype(logits)), 0)
     log_probs = jnp.moveaxis(jax.nn.log_softmax(logits), -1, 0)
-    neighbors = jax.lax.stop_gradient(log_probs) if detach_neighbors else log_probs
+    neighbors = jnp.exp(log_probs), log_probs
+    if detach_neighbors:
+        neighbors = jax.lax.stop_gradient(neighbors)
     divergences = [
         jnp.where(both, _divergence(neighbors, log_probs, step), 0)
         for both, step in zip(paired, _STEPS, strict=True)
@@ -249,30 +251,26 @@ def active_boundary_loss(
         jnp.where(both, _shift(distance, step), jnp.inf)
         for both, step in zip(paired, _STEPS, strict=True)
     ]
-    stays, *directions = range(-1, len(_STEPS))
-    nearest = jnp.argmin(jnp.stack([distance, *nearby]), axis=0)  # at a tie the pixel stays
-    direction = jnp.array([stays, *directions])[nearest]
+    # 0 is the pixel itself, which stays where no neighbour is nearer.
+    nearest = jnp.argmin(jnp.stack([distance, *nearby]), axis=0)
 
     change = divergences[_STEPS.index((0, 1))] + divergences[_STEPS.index((1, 0))]
     on_border = _dilate(_largest(jax.lax.stop_gradient(change), boundary_fraction))
     losses = softmax_cross_entropy(
         jnp.stack(divergences, axis=-1),
-        direction,
+        nearest - 1,
         label_smoothing=label_smoothing,
-        where=valid & on_border & (direction != stays),
+        where=valid & on_border & (nearest > 0),
     )
     return jnp.minimum(distance, max_distance) / max_distance * losses
 
 
-@functools.partial(jax.checkpoint, static_argnums=2)  # else all eight are kept for the gradient
 def _divergence(
-    neighbors: Float[jax.Array, "c *b h w"],
-    log_probs: Float[jax.Array, "c *b h w"],
-    step: tuple[int, int],
+    neighbors: tuple[jax.Array, jax.Array], log_probs: jax.Array, step: tuple[int, int]
 ) -> Float[jax.Array, "*b h w"]:
-    """`KL(P_j ‖ P)` of every pixel's neighbour `j`, one step away."""
-    neighbor = _shift(neighbors, step)
-    return jnp.sum(jnp.exp(neighbor) * (neighbor - log_probs), axis=0)
+    """`KL(P_j ‖ P)` of every pixel's neighbour `j`, one step away; arrays are `[c, *b, h, w]`."""
+    p, log_p = (_shift(x, step) for x in neighbors)
+    return jnp.sum(p * (log_p - log_probs), axis=0)
 
 
 def _largest(values: Float[jax.Array, "*b h w"], fraction: float) -> Bool[jax.Array, "*b h w"]:
