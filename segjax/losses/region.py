@@ -26,11 +26,11 @@ def soft_jaccard(
 ) -> Float[jax.Array, "..."]:
     """The soft Jaccard index (IoU): `(Σpy + s) / (Σp + Σy − Σpy + s)`.
 
-    A mask may extend over the whole batch (`axis` with the batch's axis among it), and with
-    `axis_name` over the batches of all devices. Then all devices get the same value, and its
-    gradients are one device's: under `jax.shard_map` as they are. `jax.pmap` transposes a sum over
-    devices to a sum over devices, so there the gradients come out times the number of devices:
-    reduce them by `pmean`, as for any mean of losses.
+    A mask may extend over the whole batch (its axis among `axis`), and with `axis_name` over the
+    batches of all devices. Every device then has the value, and the gradients, that one device
+    would have of it all: under `jax.shard_map` as they are. Under `jax.pmap`, where a sum over
+    devices is its own transpose, they come out times the number of devices; so reduce those of
+    shared parameters by `pmean`, as for any mean of losses.
 
     Args:
       probs: any shape, in 0..1.
