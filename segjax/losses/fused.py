@@ -51,7 +51,7 @@ def cross_entropy_and_dice(
     Example:
       >>> logits = jnp.array([[[0.0, 0.0], [0.0, 0.0]]])
       >>> cross_entropy_and_dice(logits, jnp.array([[1, 1]]))[1]
-      Array([1.        , 0.33333337], dtype=float32)
+      Array([1.       , 0.3333333], dtype=float32)
 
     Source: Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical
       image segmentation", 2021, methods (the sum of both losses).
@@ -260,7 +260,7 @@ def _block_terms(expand: Callable, over_blocks: Callable) -> Callable:
         return over_blocks(forward, arguments)
 
     def terms_forward(*arguments):
-        return terms(*arguments), arguments
+        return over_blocks(forward, arguments), arguments
 
     def terms_backward(arguments, gradients):
         gradient = over_blocks(backward, (*arguments, *gradients[:3]))

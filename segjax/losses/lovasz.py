@@ -12,7 +12,7 @@ from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
 from segjax.typing import Array
 
 # What share of the pixels a sort makes room for: the smallest that holds all that matter.
-_ROOMS = (1 / 16, 1 / 4, 1 / 2, 1)
+_ROOMS = (1 / 8, 1 / 2, 1)
 
 
 def lovasz_softmax_loss(
@@ -125,13 +125,11 @@ def _shares(total, foreground_through, background_before, background_through):
     for `G` foreground pixels in `total`; its steps are written out so that nothing cancels. Of
     equal errors the foreground's come first, and `before` and `through` them so many are wrong.
     """
-    dtype = accumulation_dtype()
     before, through = (total + count for count in (background_before, background_through))
-    of_foreground = 1 / jnp.maximum(before, 1).astype(dtype)
-    right = (total - foreground_through).astype(dtype)
+    of_foreground = 1 / jnp.maximum(before, 1)
     # Without foreground the loss is 1 as soon as the first pixels are wrong.
-    right = jnp.where((total == 0) & (before == 0), 1, right)
-    return of_foreground, right * of_foreground / jnp.maximum(through, 1).astype(dtype)
+    right = jnp.where((total == 0) & (before == 0), 1, total - foreground_through)
+    return of_foreground, right * of_foreground / jnp.maximum(through, 1)
 
 
 def _binned_weights(bins, errors, foreground, valid):
@@ -158,11 +156,11 @@ def _exact_weights(errors, foreground, valid):
     least = jnp.min(errors, where=foreground, initial=jnp.inf)
     greatest = jnp.max(errors, where=valid, initial=0)
     matters = valid & (errors >= jnp.where(jnp.any(foreground), least, greatest))
-    place = lax.associative_scan(jnp.add, matters.astype(jnp.int32))
-    count, size = place[-1], errors.size
+    number = lax.associative_scan(jnp.add, matters.astype(jnp.int32))
+    count, size = number[-1], errors.size
 
     def within(room, errors, foreground):
-        target = jnp.where(matters, place - 1, room)
+        target = jnp.where(matters, number - 1, room)
         pixel = jnp.full(room, size).at[target].set(jnp.arange(size), mode="drop")
         errors, foreground = (
             x.at[pixel].get(mode="fill", fill_value=0) for x in (errors, foreground)
@@ -181,16 +179,16 @@ def _sorted_weights(errors, foreground, count):
     """The `g` of the first `count` pixels; the rest is of error 0 and no foreground."""
     order = _falling(errors, foreground)
     errors, foreground = errors[order], foreground[order]
-    number = jnp.minimum(jnp.arange(1, errors.size + 1), count)
-    foreground_through = lax.associative_scan(jnp.add, jnp.int32(foreground))
-    background_through = number - foreground_through
-    # Pixels of one error and kind stand together: what was counted before and through them all.
+    place = jnp.arange(errors.size)
+    # Pixels of one error and kind stand together, from `start`, so many `alike`.
     new = (errors[1:] != errors[:-1]) | (foreground[1:] != foreground[:-1])
-    first, last = jnp.append(True, new), jnp.append(new, True)
-    before = jnp.where(first, background_through - ~foreground, 0)
-    before = lax.associative_scan(jnp.maximum, before)
-    through = jnp.where(last, background_through, errors.size)
-    through = lax.associative_scan(jnp.minimum, through, reverse=True)
+    start = jnp.where(jnp.append(True, new), place, 0)
+    foreground_through, start = lax.associative_scan(
+        lambda a, b: (a[0] + b[0], jnp.maximum(a[1], b[1])), (jnp.int32(foreground), start)
+    )
+    alike = jnp.zeros_like(start).at[start].add(place < count)[start]
+    before = jnp.where(foreground, place + 1, start) - foreground_through
+    through = start + alike - foreground_through
     shares = _shares(foreground_through[-1], foreground_through, before, through)
     weights = jnp.where(foreground, *shares)
     return jnp.zeros_like(weights).at[order].set(weights, unique_indices=True)

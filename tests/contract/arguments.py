@@ -77,6 +77,7 @@ class Case:
       masked: the arguments whose values under `where=False` may be anything.
       tag: what tells the case from others of the same function.
       rounding: the relative error that bfloat16 arguments may cause in a float32 result.
+      forward: whether it has forward-mode derivatives of its own (`jax.jvp`).
       build: from the arrays by name, the keyword arguments; for functions that take records.
     """
 
@@ -86,6 +87,7 @@ class Case:
     masked: tuple[str, ...] = ()
     tag: str = ""
     rounding: float = 1e-5
+    forward: bool = True
     build: Callable[[dict[str, jax.Array]], dict[str, Any]] = lambda arrays: arrays
 
     def __str__(self) -> str:

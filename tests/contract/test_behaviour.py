@@ -63,6 +63,10 @@ def _has_gradient(case):
     return bool(_split(_draw(case))[0]) and any(map(_is_floating, jax.tree.leaves(outputs)))
 
 
+def _is_loss(case):
+    return case.function.startswith("losses.")
+
+
 def _evaluate(case, arrays):
     """The outputs, and the gradient of `_objective` by argument, where there is one."""
     outputs = _call(case, arrays)
@@ -161,18 +165,90 @@ def test_gradients_are_finite_differences(case):
         def along(t):
             return objective(jax.tree.map(lambda a, d: a + t * d, floating, direction))
 
-        gradient = jax.grad(objective)(floating)
-        reverse = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
-        forward = jax.jvp(along, (0.0,), (1.0,))[1]
+        reverse = _along(direction, jax.grad(objective)(floating))
+        forward = jax.jvp(along, (0.0,), (1.0,))[1] if case.forward else reverse
         return forward, reverse, (along(step) - along(-step)) / (2 * step)
 
     with jax.enable_x64(True):
         floating, others = _split(_draw(case, dtype=jnp.float64))
-        rng = np.random.default_rng(1)
-        direction = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), floating)
-        forward, reverse, difference = jax.jit(slopes)(floating, others, direction)
+        forward, reverse, difference = jax.jit(slopes)(floating, others, _direction(floating))
     np.testing.assert_allclose(forward, reverse, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(reverse, difference, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if _is_loss(case) and _has_gradient(case)], ids=str
+)
+def test_second_derivatives_are_finite_differences(case):
+    """Forward over reverse, in float64: the slope of the gradient along a random direction."""
+
+    def curvatures(floating, others, direction, step=1e-6):
+        objective = functools.partial(_objective, case, others=others)
+
+        def gradient(t):
+            moved = jax.tree.map(lambda a, d: a + t * d, floating, direction)
+            return jax.grad(objective)(moved)
+
+        difference = jax.tree.map(
+            lambda a, b: (a - b) / (2 * step), gradient(step), gradient(-step)
+        )
+        return jax.jvp(gradient, (0.0,), (1.0,))[1], difference
+
+    with jax.enable_x64(True):
+        floating, others = _split(_draw(case, dtype=jnp.float64))
+        exact, difference = jax.jit(curvatures)(floating, others, _direction(floating))
+        _assert_close(exact, difference)
+
+
+def _direction(floating):
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), floating)
+
+
+def _along(direction, gradient):
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for case in CASES
+        if FUNCTIONS[case.function].__module__ in ("segjax.losses.region", "segjax.losses.lovasz")
+    ],
+    ids=str,
+)
+def test_order_of_pixels_does_not_matter(case):
+    """The same pixels in another order: the same loss, and for each pixel the same gradient."""
+    order = np.random.default_rng(2).permutation(HEIGHT * WIDTH)
+
+    def shuffle(array):
+        pixels = array.reshape(HEIGHT * WIDTH, *array.shape[2:])
+        return pixels[order].reshape(array.shape)
+
+    # Rounded, so that many pixels are alike.
+    arrays = {
+        name: jnp.round(array, 1) if _is_floating(array) else array
+        for name, array in _draw(case).items()
+    }
+    outputs, gradients = _run(case, arrays)
+    expected = outputs, {name: shuffle(gradient) for name, gradient in gradients.items()}
+    _assert_close(_run(case, jax.tree.map(shuffle, arrays)), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
+@pytest.mark.parametrize("case", [case for case in CASES if _is_loss(case)], ids=str)
+def test_half_precision_survives_a_million_pixels(case, dtype):
+    """Neither overflow nor drift: values and gradients of 1024² pixels are those of float32."""
+    narrow = _draw(case, shape=(1024, 1024), dtype=dtype)
+    wide = {name: _cast(array, jnp.float32) for name, array in narrow.items()}
+    actual, expected = _run(case, narrow), _run(case, wide)
+    _assert_finite(actual)
+    rounded = jax.tree.map(lambda a, b: b.astype(a.dtype), actual, expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(rounded), strict=True):
+        a, b = (np.asarray(x, np.float64) for x in (a, b))
+        np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-2 * np.abs(b).max(initial=0))
 
 
 @every_case

@@ -1,4 +1,4 @@
-"""Cases of `segjax.losses.pixel` and `segjax.losses.lovasz`."""
+"""Cases of the losses of pixels: `pixel`, `focal`, `lovasz` and `fused`."""
 
 from arguments import Case, classes, fraction, mask, real
 
@@ -97,5 +97,30 @@ CASES = [
         "losses.lovasz_hinge_loss",
         lambda h, w: {"logits": real(h, w), "targets": mask(h, w), "where": mask(h, w)},
         masked=("logits",),
+    ),
+    *(
+        Case(
+            "losses.cross_entropy_and_dice",
+            _labelled,
+            options={"smooth": 1.0, "block": block},
+            masked=("logits", "labels"),
+            tag=f"block {block}",
+            forward=False,
+        )
+        for block in (None, 4)
+    ),
+    *(
+        Case(
+            f"losses.{name}",
+            lambda h, w: _labelled(h, w) | {"logits": real(2, 3, 3)},
+            options={"block": 10, "align_corners": align_corners},
+            masked=("labels",),
+            tag=f"align_corners {align_corners}",
+            forward=False,
+        )
+        for name, align_corners in [
+            ("resized_cross_entropy", False),
+            ("resized_cross_entropy_and_dice", True),
+        ]
     ),
 ]
