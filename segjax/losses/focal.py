@@ -45,6 +45,8 @@ def sigmoid_focal_loss(
     """
     logits, targets, valid = binary_inputs(logits, targets, where)
     positive, negative = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
+    # For soft targets this is torchvision's p_t, linear in y as the cross-entropy is. MONAI, kornia
+    # and segmentation_models_pytorch each extend it otherwise; for hard targets all agree.
     wrong = (1 - targets) * positive + targets * negative  # 1 − p_t
     losses = targets * jax.nn.softplus(-logits) + (1 - targets) * jax.nn.softplus(logits)
     losses *= _power(wrong, gamma)
@@ -221,5 +223,7 @@ def _power(base: jax.Array, exponent: float) -> jax.Array:
     """`base ** exponent` for both ≥ 0, with gradient 0 where `base` is 0."""
     if exponent == 0:
         return jnp.ones_like(base)
+    # The loss is flat where a pixel is certain. Of an unguarded power the gradient is NaN there for
+    # γ < 1, as of torchvision's, segmentation_models_pytorch's and MONAI's softmax focal loss.
     positive = base > 0
     return jnp.where(positive, jnp.where(positive, base, 1) ** exponent, 0)

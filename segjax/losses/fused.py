@@ -216,9 +216,8 @@ def _row_blocks(images, shape, rows, align_corners):
 
     def expand(low_rows, number):
         wide = resize(low_rows, (span, width), align_corners=align_corners)
-        high = jnp.tensordot(
-            jnp.asarray(weights, wide.dtype)[number], wide, 1, precision=jax.lax.Precision.HIGHEST
-        )
+        matrix = jnp.asarray(weights, wide.dtype)[number]
+        high = jnp.matmul(matrix, wide.reshape(span, -1), precision=jax.lax.Precision.HIGHEST)
         return high.reshape(rows * width, -1)
 
     return images[:, index].reshape(count * len(images), span, *images.shape[2:]), expand

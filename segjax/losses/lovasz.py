@@ -66,6 +66,8 @@ def lovasz_softmax_loss(
     foreground = (labels.ravel() == jnp.arange(num_classes)[:, None]) & valid
     errors = jnp.abs(foreground - probs)
     losses = jax.vmap(_extended_jaccard_loss, (0, 0, None, None))(errors, foreground, valid, bins)
+    # The paper and segmentation_models_pytorch count the classes present, kornia all: there an
+    # absent class costs its greatest probability.
     counted = foreground.any(-1) if classes == "present" else valid.any()
     counted = jnp.broadcast_to(counted, losses.shape)
     return safe_divide(jnp.sum(losses, where=counted), jnp.sum(counted))
@@ -180,7 +182,8 @@ def _sorted_weights(errors, foreground, count):
     order = _falling(errors, foreground)
     errors, foreground = errors[order], foreground[order]
     place = jnp.arange(errors.size)
-    # Pixels of one error and kind stand together, from `start`, so many `alike`.
+    # Pixels of one error and kind stand together, from `start`, so many `alike`. They share
+    # equally; the peers give each what its place in their sort yields, an unlike gradient.
     new = (errors[1:] != errors[:-1]) | (foreground[1:] != foreground[:-1])
     start = jnp.where(jnp.append(True, new), place, 0)
     foreground_through, start = lax.associative_scan(

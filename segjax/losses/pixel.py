@@ -106,6 +106,7 @@ def sigmoid_cross_entropy(
     Source: Bishop, "Pattern recognition and machine learning", 2006, eq. 4.90.
     """
     logits, targets, valid = binary_inputs(logits, targets, where)
+    # As softmax_cross_entropy's, of two classes; segmentation_models_pytorch's factor is ε/2.
     targets = (1 - label_smoothing) * targets + label_smoothing / 2
     positive = targets if pos_weight is None else pos_weight * targets
     losses = positive * jax.nn.softplus(-logits) + (1 - targets) * jax.nn.softplus(logits)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from segjax import inference, losses, metrics, ops
 from segjax.data import as_float
 from segjax.models import SemanticOutput
-from segjax.numerics import Average
+from segjax.numerics import Average, accumulation_dtype
 from segjax.typing import Array, Record
 
 
@@ -22,16 +22,27 @@ class SemanticLoss:
     Attributes:
       cross_entropy: of the mean softmax cross-entropy over pixels.
       dice: of the mean Dice loss over the classes present in each image.
-      auxiliary: of the same two on the first auxiliary output; half as much on each one after it.
+      lovasz: of the mean Lovász-softmax loss over images.
+      auxiliary: of the same terms on the first auxiliary output; half as much on each one after it.
       label_smoothing: of the cross-entropy, 0..1.
       class_weights: of the cross-entropy, one a class; None weighs all alike.
+      focal_gamma: makes a focal loss of the cross-entropy; it takes no label smoothing then.
     """
 
     cross_entropy: float = 1.0
     dice: float = 1.0
+    lovasz: float = 0.0
     auxiliary: float = 0.5
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
+    focal_gamma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.focal_gamma and self.label_smoothing:
+            raise ValueError(
+                f"label_smoothing is {self.label_smoothing}; due is 0 with focal_gamma "
+                f"{self.focal_gamma}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,18 +92,23 @@ class SemanticTask:
             if self.loss.dice:
                 average = self._dice(logits, labels, where)
                 terms[f"{prefix}dice"] = average * (weight * self.loss.dice)
+            if self.loss.lovasz:
+                average = self._lovasz(logits, labels, where)
+                terms[f"{prefix}lovasz"] = average * (weight * self.loss.lovasz)
         return terms
 
     def _cross_entropy(self, logits, labels, where) -> Average:
         weights = self.loss.class_weights
         class_weights = None if weights is None else jnp.array(weights)
-        values = losses.softmax_cross_entropy(
-            logits,
-            labels,
-            class_weights=class_weights,
-            label_smoothing=self.loss.label_smoothing,
-            where=where,
-        )
+        options = {"class_weights": class_weights, "where": where}
+        if self.loss.focal_gamma:
+            gamma = self.loss.focal_gamma
+            values = losses.softmax_focal_loss(logits, labels, gamma=gamma, **options)
+        else:
+            smoothing = self.loss.label_smoothing
+            values = losses.softmax_cross_entropy(
+                logits, labels, label_smoothing=smoothing, **options
+            )
         if class_weights is None:
             return Average.of(values, where=where)
         total = losses.pixel_weights(labels, class_weights, where=where).sum()
@@ -100,11 +116,14 @@ class SemanticTask:
 
     def _dice(self, logits, labels, where) -> Average:
         """Over the classes present in each image; of the others cross-entropy takes care."""
-        logits = jnp.where(where[..., None], logits, 0)  # a NaN in void has no gradient either
-        probs = jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+        probs = _probs(logits, where)
         targets = (labels[..., None] == jnp.arange(self.num_classes)) & where[..., None]
         loss = losses.dice_loss(probs, targets, axis=(-3, -2), where=where[..., None])
         return Average.of(loss, where=targets.any((-3, -2)))
+
+    def _lovasz(self, logits, labels, where) -> Average:
+        loss = jax.vmap(lambda p, y, w: losses.lovasz_softmax_loss(p, y, where=w))
+        return Average.of(loss(_probs(logits, where), labels, where), where=where.any((-2, -1)))
 
     def predict(
         self, model: nn.Module, variables: dict, images: Array
@@ -134,6 +153,11 @@ class SemanticTask:
             self.num_classes,
             where=counted(record),
         )
+
+
+def _probs(logits: Array, where: Array) -> jax.Array:
+    logits = jnp.where(where[..., None], logits, 0)  # a NaN in void has no gradient either
+    return jax.nn.softmax(logits.astype(accumulation_dtype(logits)))
 
 
 def counted(record: Record) -> Array:

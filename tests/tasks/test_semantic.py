@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
 
+from segjax.losses import lovasz_softmax_loss
 from segjax.metrics import confusion_matrix
 from segjax.models import SemanticOutput
 from segjax.numerics import Average
@@ -16,6 +18,15 @@ from segjax.typing import Record
 
 CLASSES = 3
 TASK = SemanticTask(CLASSES)
+OBJECTIVES = pytest.mark.parametrize(
+    "loss",
+    [
+        SemanticLoss(),
+        SemanticLoss(class_weights=(1.0, 2.0, 3.0)),
+        SemanticLoss(lovasz=1.0, focal_gamma=2.0),
+    ],
+    ids=["default", "class weights", "Lovász and focal"],
+)
 
 
 def _logits(*shape, seed=0):
@@ -81,6 +92,38 @@ def test_label_smoothing_mixes_in_all_classes():
     assert_allclose(_loss(task, logits, record), expected.mean(), rtol=1e-5)
 
 
+def test_focal_gamma_takes_the_place_of_the_cross_entropy():
+    logits, record = _logits(2, 4, 6, CLASSES), _record()
+    weights = np.array([1.0, 0.5, 5.0])
+    loss = SemanticLoss(dice=0.0, focal_gamma=2.0, class_weights=tuple(weights))
+    values = _cross_entropies(logits, record.labels)
+    focal = values * (1 - np.exp(-values)) ** 2
+    expected = np.average(focal, weights=weights[record.labels])
+    assert_allclose(_loss(SemanticTask(CLASSES, loss=loss), logits, record), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"label_smoothing is 0\.1"):
+        SemanticLoss(focal_gamma=2.0, label_smoothing=0.1)
+
+
+def test_lovasz_is_the_mean_over_images_also_where_devices_share_them():
+    """Under a sharded `jit`, as a mesh step runs it: the same value and gradient."""
+    task = SemanticTask(CLASSES, loss=SemanticLoss(cross_entropy=0.0, dice=0.0, lovasz=2.0))
+    logits, record = _logits(4, 4, 6, CLASSES), _record(batch=4)
+    expected = 2 * np.mean(
+        [
+            lovasz_softmax_loss(jax.nn.softmax(x), y)
+            for x, y in zip(logits, record.labels, strict=True)
+        ]
+    )
+    step = jax.jit(jax.value_and_grad(lambda x, y: _loss(task, x, Record(labels=y))))
+    value, gradient = step(logits, record.labels)
+    assert_allclose(value, expected, rtol=1e-5)
+    mesh = jax.make_mesh((4,), ("data",), (AxisType.Auto,), devices=jax.devices()[:4])
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    shared = step(*jax.device_put((logits, record.labels), sharding))
+    assert_allclose(shared[0], value, rtol=1e-6)
+    assert_allclose(shared[1], gradient, atol=1e-7)
+
+
 @pytest.mark.parametrize("name", ["cross_entropy", "dice"])
 def test_a_term_of_weight_0_is_left_out_and_the_others_scale(name):
     logits, record = _logits(2, 4, 6, CLASSES), _record()
@@ -114,7 +157,7 @@ def test_logits_of_a_fraction_of_the_size_are_resized_to_the_labels():
     assert_allclose(_loss(TASK, logits, record), _loss(TASK, whole, record), rtol=1e-5)
 
 
-@pytest.mark.parametrize("loss", [SemanticLoss(), SemanticLoss(class_weights=(1.0, 2.0, 3.0))])
+@OBJECTIVES
 def test_void_pixels_change_nothing_and_have_no_gradient(loss):
     task = SemanticTask(CLASSES, loss=loss)
     where = np.random.default_rng(1).random((2, 4, 6)) < 0.5
@@ -148,7 +191,7 @@ def test_nothing_to_learn_from_is_loss_0_weight_0_gradient_0():
     assert_array_equal(jax.grad(lambda x: _loss(TASK, x, record))(logits), 0)
 
 
-@pytest.mark.parametrize("loss", [SemanticLoss(), SemanticLoss(class_weights=(1.0, 2.0, 3.0))])
+@OBJECTIVES
 def test_weights_depend_on_the_labels_alone(loss):
     task = SemanticTask(CLASSES, loss=loss)
     record = _record(where=np.random.default_rng(1).random((2, 4, 6)) < 0.5)
