@@ -1,5 +1,6 @@
 """Losses: results per pixel or per mask; the caller reduces."""
 
+from segjax.losses import weak
 from segjax.losses.boundary import (
     active_boundary_loss,
     balanced_edge_cross_entropy,
