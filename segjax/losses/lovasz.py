@@ -139,14 +139,13 @@ def _binned_weights(bins, errors, foreground, valid):
     index = jnp.clip(((1 - errors) * bins).astype(jnp.int32), 0, bins - 1)
     index = jnp.where(foreground, index, index + bins)
     counts = jnp.zeros(2 * bins, jnp.int32).at[index].add(valid, mode="promise_in_bounds")
-    foreground_through, background_through = jnp.cumsum(counts.reshape(2, bins), axis=1)
-    shares = _shares(
-        foreground_through[-1],
-        foreground_through,
-        background_through - counts[bins:],
-        background_through,
-    )
-    return jnp.where(valid, jnp.concatenate(shares).at[index].get(mode="promise_in_bounds"), 0)
+    through = lax.associative_scan(jnp.add, counts.reshape(2, bins), axis=1)
+    foreground_through, background_through = through
+    before = background_through - counts[bins:]
+    shares = _shares(foreground_through[-1], foreground_through, before, background_through)
+    # Scattered into a table: else XLA divides again for every pixel that looks a share up.
+    table = jnp.zeros(2 * bins).at[jnp.arange(2 * bins)].set(jnp.concatenate(shares))
+    return jnp.where(valid, table.at[index].get(mode="promise_in_bounds"), 0)
 
 
 def _exact_weights(errors, foreground, valid):
