@@ -208,7 +208,7 @@ def _falling(errors, foreground):
         with jax.enable_x64(True):
             words = bits.astype(jnp.uint64) << 32 | (~foreground).astype(jnp.uint64) << 31
             words |= lax.iota(jnp.uint64, errors.size)
-            return (lax.sort(words, is_stable=False) & 0x7FFFFFFF).astype(jnp.int32)
+            return (lax.sort(words) & 0x7FFFFFFF).astype(jnp.int32)
 
     if errors.dtype != jnp.float32:
         return by_triples(errors, foreground)
