@@ -78,6 +78,7 @@ class Case:
       tag: what tells the case from others of the same function.
       rounding: the relative error that bfloat16 arguments may cause in a float32 result.
       forward: whether it has forward-mode derivatives of its own (`jax.jvp`).
+      side: of the pictures for half precision, in pixels; fewer where the cost is not linear.
       build: from the arrays by name, the keyword arguments; for functions that take records.
     """
 
@@ -88,6 +89,7 @@ class Case:
     tag: str = ""
     rounding: float = 1e-5
     forward: bool = True
+    side: int = 1024
     build: Callable[[dict[str, jax.Array]], dict[str, Any]] = lambda arrays: arrays
 
     def __str__(self) -> str:

@@ -241,7 +241,7 @@ def test_order_of_pixels_does_not_matter(case):
 @pytest.mark.parametrize("case", [case for case in CASES if _is_loss(case)], ids=str)
 def test_half_precision_survives_a_million_pixels(case, dtype):
     """Neither overflow nor drift: values and gradients of 1024² pixels are those of float32."""
-    narrow = _draw(case, shape=(1024, 1024), dtype=dtype)
+    narrow = _draw(case, shape=(case.side, case.side), dtype=dtype)
     wide = {name: _cast(array, jnp.float32) for name, array in narrow.items()}
     actual, expected = _run(case, narrow), _run(case, wide)
     _assert_finite(actual)

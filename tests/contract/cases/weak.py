@@ -108,8 +108,12 @@ CASES = [
             },
             {"spatial_sigma": 2.0, "color_sigma": 0.5, **options},
             masked=("probs", "image"),
+            side=side,
         )
-        for name, options in [("gated_crf_loss", {"window": 1}), ("dense_crf_loss", {})]
+        for name, options, side in [
+            ("gated_crf_loss", {"window": 1}, 1024),
+            ("dense_crf_loss", {}, 64),
+        ]
     ),
     Case(
         "ops.bilateral_sum",
