@@ -278,7 +278,7 @@ def _pick_points(
     greatest = members & (draws == jnp.max(draws, axis=(1, 2), keepdims=True))
     index = jnp.max(greatest * jnp.arange(segments.size).reshape(segments.shape), axis=(1, 2))
     row, col = jnp.divmod(index, segments.shape[1])
-    return jnp.stack([col, row], axis=-1) + 0.5
+    return jnp.stack([col, row], axis=-1).astype(jnp.float32) + 0.5
 
 
 def _scribbles(

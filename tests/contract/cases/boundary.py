@@ -68,8 +68,9 @@ CASES = [
             {"iterations": 1, "smooth": smooth},
             masked=("probs", "targets"),
             tag=f"smooth {smooth}",
+            side=side,
         )
-        for smooth in (0.0, 1.0)
+        for smooth, side in [(0.0, 1024), (1.0, 64)]
     ),
     *(
         Case(

@@ -90,8 +90,9 @@ CASES = [
             options=options,
             masked=("probs", "labels"),
             tag=" ".join(options),
+            side=side,
         )
-        for options in ({}, {"classes": "all"}, {"bins": 64})
+        for options, side in [({}, 1024), ({"classes": "all"}, 64), ({"bins": 64}, 1024)]
     ),
     Case(
         "losses.lovasz_hinge_loss",
@@ -106,8 +107,9 @@ CASES = [
             masked=("logits", "labels"),
             tag=f"block {block}",
             forward=False,
+            side=side,
         )
-        for block in (None, 4)
+        for block, side in [(None, 1024), (4, 64)]
     ),
     *(
         Case(
