@@ -209,7 +209,9 @@ def test_generalized_dice_of_one_class_is_dice_with_any_weighting():
 
 
 @pytest.mark.parametrize(
-    "loss", [*LOSSES, functools.partial(generalized_dice_loss, axis=(0, 1))], ids=str
+    "loss",
+    [*LOSSES, functools.partial(generalized_dice_loss, axis=(0, 1))],
+    ids=[*(loss.__name__ for loss in LOSSES), "generalized_dice_loss"],
 )
 def test_over_devices_it_is_one_mask(loss):
     """Value, and gradient by a parameter and by the shards, of the whole batch on one device."""
