@@ -180,7 +180,7 @@ def log_sum_exp_pooling(
 
     Example:
       >>> scores = jnp.array([0.0, 1.0])
-      >>> [round(float(log_sum_exp_pooling(scores, sharpness=r)), 3) for r in (0.01, 1, 100)]
+      >>> [round(float(log_sum_exp_pooling(scores, sharpness=r)), 3) for r in (0.01, 1.0, 100.0)]
       [0.501, 0.62, 0.993]
 
     Source: Pinheiro and Collobert, "From image-level to pixel-level labeling with convolutional
