@@ -57,7 +57,7 @@ def test_hausdorff_weighs_squared_errors_by_both_distances(probs, target, alpha)
     # Below the least normal number there is only 0 on the device.
     np.testing.assert_allclose(losses, (probs - target) ** 2 * weights, rtol=1e-5, atol=1e-37)
     gradient = jax.grad(lambda probs: hausdorff_loss(probs, target, alpha=alpha).sum())(probs)
-    np.testing.assert_allclose(gradient, 2 * (probs - target) * weights, rtol=1e-5)
+    np.testing.assert_allclose(gradient, 2 * (probs - target) * weights, rtol=1e-5, atol=1e-37)
 
 
 def test_a_stray_pixel_costs_more_the_farther_it_is():
