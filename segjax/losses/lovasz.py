@@ -64,7 +64,7 @@ def lovasz_softmax_loss(
     probs = jnp.moveaxis(jnp.asarray(probs, accumulation_dtype(probs)), -1, 0)
     probs = jnp.where(valid, probs.reshape(num_classes, -1), 0)
     foreground = (labels.ravel() == jnp.arange(num_classes)[:, None]) & valid
-    errors = jnp.abs(foreground - probs)
+    errors = jnp.where(foreground, 1 - probs, probs)
     losses = jax.vmap(_extended_jaccard_loss, (0, 0, None, None))(errors, foreground, valid, bins)
     # The paper and segmentation_models_pytorch count the classes present, kornia all: there an
     # absent class costs its greatest probability.
@@ -116,7 +116,8 @@ def _extended_jaccard_loss(
     """`Σ_i e_i g_i` of one set; where it is differentiable, `g` is constant and the gradient."""
     weigh = _exact_weights if bins is None else functools.partial(_binned_weights, bins)
     # One set after the other: several at once are no faster to sort, and take more memory.
-    weights = sequential_vmap(weigh)(lax.stop_gradient(errors), foreground, valid)
+    order_by = lax.stop_gradient(jnp.maximum(errors, 0))  # a softmax may round to above 1
+    weights = sequential_vmap(weigh)(order_by, foreground, valid)
     return jnp.sum(errors * weights)
 
 

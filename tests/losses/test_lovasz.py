@@ -112,6 +112,20 @@ def test_pixels_alike_share_the_gradient():
     np.testing.assert_allclose(np.abs(gradient).sum(0), np.array(sums) / 2, rtol=1e-6)
 
 
+def test_certain_pixels_are_pulled_the_right_way():
+    """Where the error is exactly 0 too: more foreground never costs more, nor less background."""
+    labels = np.array([1, 1, 0, 0])
+    probs = np.array([1.0, 0.0, 0.0, 1.0], np.float32)
+    gradient = jax.grad(lambda p: lovasz_softmax_loss(jnp.stack([1 - p, p], -1), labels))(probs)
+    assert (np.asarray(gradient) * np.where(labels == 1, 1, -1) <= 0).all()
+
+
+def test_probabilities_rounded_to_above_1_are_certain():
+    labels, probs = np.array([1, 0]), np.array([[0, 1 + 2e-7], [0.5, 0.5]], np.float32)
+    expected = lovasz_softmax_loss(np.clip(probs, 0, 1), labels)
+    np.testing.assert_allclose(lovasz_softmax_loss(probs, labels), expected, rtol=1e-6)
+
+
 def test_all_of_an_absent_class_falls_on_its_worst_pixels():
     probs = np.array([[0.2, 0.8], [0.7, 0.3], [0.2, 0.8]], np.float32)
     where = jnp.array([True, True, True])
