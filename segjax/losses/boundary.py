@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer, Num
 
-from segjax.losses.pixel import softmax_cross_entropy
+from segjax.losses.pixel import check_integer, softmax_cross_entropy
 from segjax.numerics import accumulation_dtype, broadcast_where, masked_sum, safe_divide
 from segjax.ops.boundaries import label_edges
 from segjax.ops.distance import distance_transform, signed_distance
@@ -294,8 +294,7 @@ def _shift(values: jax.Array, step: tuple[int, int]) -> jax.Array:
 
 def _check_labels(labels: Array, logits: Array) -> None:
     _check_shape("labels", labels, logits.shape[:-1])
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels is {labels.dtype}; due is integer")
+    check_integer(labels)
 
 
 def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:

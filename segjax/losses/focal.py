@@ -4,7 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer, Num
 
-from segjax.losses.pixel import binary_inputs, pixel_weights, softmax_cross_entropy
+from segjax.losses.pixel import (
+    binary_inputs,
+    check_integer,
+    pixel_weights,
+    softmax_cross_entropy,
+)
 from segjax.numerics import broadcast_where
 from segjax.typing import Array
 
@@ -214,8 +219,7 @@ def hard_pixels(
 
 def _negative_log_probs(logits: Array, labels: Array, where: Array | None) -> jax.Array:
     """`−log p_y` of every pixel; 0 in void."""
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels is {labels.dtype}; due is integer")
+    check_integer(labels)
     return softmax_cross_entropy(logits, labels, where=where)
 
 

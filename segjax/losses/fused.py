@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
+from segjax.losses.pixel import check_integer
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
 from segjax.ops.interpolation import resize, resize_matrix
 from segjax.typing import Array
@@ -46,7 +47,7 @@ def cross_entropy_and_dice(
 
     Raises:
       ValueError: if the shapes do not fit together, or `block` is not positive.
-      TypeError: if `where` is not boolean.
+      TypeError: if `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> logits = jnp.array([[[0.0, 0.0], [0.0, 0.0]]])
@@ -88,7 +89,7 @@ def resized_cross_entropy(
 
     Raises:
       ValueError: if the shapes do not fit together, or `block` is not positive.
-      TypeError: if `where` is not boolean.
+      TypeError: if `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> resized_cross_entropy(jnp.zeros((1, 1, 2)), jnp.array([[0, 1]]))
@@ -126,7 +127,7 @@ def resized_cross_entropy_and_dice(
 
     Raises:
       ValueError: if the shapes do not fit together, or `block` is not positive.
-      TypeError: if `where` is not boolean.
+      TypeError: if `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> losses, dice = resized_cross_entropy_and_dice(jnp.zeros((1, 1, 2)), jnp.array([[0, 1]]))
@@ -153,6 +154,7 @@ def _terms(logits, labels, where, align_corners, block):
             f"logits has shape {logits.shape} and labels {labels.shape}; due are [*b, low_h, "
             "low_w, c] and [*b, h, w]"
         )
+    check_integer(labels)
     if block is not None and block < 1:
         raise ValueError(f"block is {block}; due is a positive number of pixels, or None")
     *batch, height, width = labels.shape

@@ -8,6 +8,7 @@ from jax import lax
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Bool, Float, Integer
 
+from segjax.losses.pixel import check_integer
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
 from segjax.typing import Array
 
@@ -44,7 +45,7 @@ def lovasz_softmax_loss(
 
     Raises:
       ValueError: if the shapes do not fit together, or `classes` or `bins` is unknown.
-      TypeError: if `where` is not boolean.
+      TypeError: if `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> float(lovasz_softmax_loss(jnp.array([[0.5, 0.5], [0.0, 1.0]]), jnp.array([0, 1])))
@@ -54,6 +55,7 @@ def lovasz_softmax_loss(
     """
     if probs.ndim < 1 or labels.shape != probs.shape[:-1]:
         raise ValueError(f"labels has shape {labels.shape}; due is {probs.shape[:-1]}")
+    check_integer(labels)
     if classes not in ("present", "all"):
         raise ValueError(f'classes is {classes!r}; due is "present" or "all"')
     if bins is not None and bins < 1:

@@ -192,11 +192,17 @@ def _(primals, tangents):
     return _at_labels(values, labels), jnp.sum(jnp.where(chosen, tangents[0], 0), axis=-1)
 
 
+def check_integer(labels: Array, *, or_else: str = "") -> None:
+    """A TypeError where the labels are no integers."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels is {labels.dtype}; due is integer{or_else}")
+
+
 def _check_labels(labels: Array, shape: tuple[int, ...]) -> bool:
     """Whether the labels are soft ones, `shape` then, rather than integers of `shape[:-1]`."""
     is_soft = jnp.issubdtype(labels.dtype, jnp.floating)
-    if not is_soft and not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels is {labels.dtype}; due is integer, or floating if soft")
+    if not is_soft:
+        check_integer(labels, or_else=", or floating if soft")
     if labels.shape != (shape if is_soft else shape[:-1]):
         raise ValueError(
             f"labels has shape {labels.shape}; due is {shape[:-1]} of integers, or {shape} of soft "

@@ -11,6 +11,7 @@ from segjax import ops
 from segjax.losses import (
     cross_entropy_and_dice,
     dice_loss,
+    lovasz_softmax_loss,
     resized_cross_entropy,
     resized_cross_entropy_and_dice,
     softmax_cross_entropy,
@@ -117,3 +118,10 @@ def test_errors_name_the_argument(call, message):
     logits, labels, _ = _example((4, 5), (8, 10))
     with pytest.raises(ValueError, match=message):
         call(logits, labels)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("loss", [resized_cross_entropy, lovasz_softmax_loss])
+def test_labels_are_integers(loss):
+    with pytest.raises(TypeError, match="labels is float32; due is integer"):
+        loss(jnp.zeros((2, 3, 4)), jnp.zeros((2, 3)))

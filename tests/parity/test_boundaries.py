@@ -12,28 +12,8 @@ from segjax.losses import cldice_loss, hausdorff_loss, soft_skeleton
 
 SCRIPT = Path(__file__).parent / "golden" / "monai_boundaries.py"
 PEER = runpy.run_path(str(SCRIPT))
+PEERS = ("monai",)
 ITERATIONS = PEER["ITERATIONS"]
-
-
-def _stored():
-    with np.load(SCRIPT.with_suffix(".npz")) as file:
-        return dict(file)
-
-
-def _live():
-    pytest.importorskip("monai")
-    return PEER["golden"](seed=1)
-
-
-@pytest.fixture(scope="module", params=[_stored, _live], ids=["stored", "live"])
-def golden(request):
-    return request.param()
-
-
-@pytest.fixture(autouse=True)
-def _float64():
-    with jax.enable_x64(True):
-        yield
 
 
 def _compare(golden, name, function, tolerance):

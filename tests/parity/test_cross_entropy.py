@@ -12,27 +12,7 @@ from segjax.losses import pixel_weights, softmax_cross_entropy
 
 SCRIPT = Path(__file__).parent / "golden" / "torch_cross_entropy.py"
 PEER = runpy.run_path(str(SCRIPT))
-
-
-def _stored():
-    with np.load(SCRIPT.with_suffix(".npz")) as file:
-        return dict(file)
-
-
-def _live():
-    pytest.importorskip("torch")
-    return PEER["golden"](seed=1)
-
-
-@pytest.fixture(scope="module", params=[_stored, _live], ids=["stored", "live"])
-def golden(request):
-    return request.param()
-
-
-@pytest.fixture(autouse=True)
-def _float64():
-    with jax.enable_x64(True):
-        yield
+PEERS = ("torch",)
 
 
 @pytest.mark.parametrize(("i", "case"), list(enumerate(PEER["CASES"])), ids=str)

@@ -19,6 +19,13 @@ from segjax.losses import (
 
 SCRIPT = Path(__file__).parent / "golden" / "torch_pixel.py"
 PEER = runpy.run_path(str(SCRIPT))
+PEERS = (
+    "torch",
+    "torchvision",
+    "monai",
+    "segmentation_models_pytorch",
+    "kornia",
+)
 
 
 def _binary_focal(x, y):
@@ -64,28 +71,6 @@ OURS = {
     "smp hinge per image": _hinge_of_each_image,
     "kornia hinge": _hinge_of_each_image,
 }
-
-
-def _stored():
-    with np.load(SCRIPT.with_suffix(".npz")) as file:
-        return dict(file)
-
-
-def _live():
-    for library in ("torch", "torchvision", "monai", "segmentation_models_pytorch", "kornia"):
-        pytest.importorskip(library)
-    return PEER["golden"](seed=1)
-
-
-@pytest.fixture(scope="module", params=[_stored, _live], ids=["stored", "live"])
-def golden(request):
-    return request.param()
-
-
-@pytest.fixture(autouse=True)
-def _float64():
-    with jax.enable_x64(True):
-        yield
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -12,28 +12,12 @@ from segjax import losses
 
 SCRIPT = Path(__file__).parent / "golden" / "torch_region.py"
 PEER = runpy.run_path(str(SCRIPT))
-
-
-def _stored():
-    with np.load(SCRIPT.with_suffix(".npz")) as file:
-        return dict(file)
-
-
-def _live():
-    for library in ("torch", "monai", "segmentation_models_pytorch", "kornia"):
-        pytest.importorskip(library)
-    return PEER["golden"](seed=1)
-
-
-@pytest.fixture(scope="module", params=[_stored, _live], ids=["stored", "live"])
-def golden(request):
-    return request.param()
-
-
-@pytest.fixture(autouse=True)
-def _float64():
-    with jax.enable_x64(True):
-        yield
+PEERS = (
+    "torch",
+    "monai",
+    "segmentation_models_pytorch",
+    "kornia",
+)
 
 
 @pytest.mark.parametrize("case", PEER["CASES"])

@@ -66,18 +66,7 @@ def log_sum_likelihood(
     It is no likelihood: it goes on growing, up to the logarithm of the bag's size, when some pixel
     is sure already.
 
-    Args:
-      log_probs: `[*b]`, any shape, `log p` of the class, at most 0.
-      axis: what a bag extends over, as in `jnp.sum`; None makes one bag of it all.
-      where: broadcasts to `log_probs`; False for void pixels, whose values may be anything.
-
-    Returns:
-      `[...]`: `log_probs`' shape without `axis`, at least float32. −inf, with gradient 0, only
-      where every `p` is 0; 0 for a bag without pixels.
-
-    Raises:
-      ValueError: if `where` does not broadcast to `log_probs`.
-      TypeError: if `where` is not boolean.
+    Args and Returns as of `noisy_or_log_likelihood`, but that it may be above 0.
 
     Example:
       >>> jnp.exp(log_sum_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
@@ -97,18 +86,7 @@ def max_log_likelihood(
 ) -> Float[jax.Array, "..."]:
     """The surest pixel speaks for its bag: `max_i log p_i`, a lower bound of the noisy-OR.
 
-    Args:
-      log_probs: `[*b]`, any shape, `log p` of the class, at most 0.
-      axis: what a bag extends over, as in `jnp.sum`; None makes one bag of it all.
-      where: broadcasts to `log_probs`; False for void pixels, whose values may be anything.
-
-    Returns:
-      `[...]`, at most 0: `log_probs`' shape without `axis`, at least float32; 0 for a bag without
-      pixels. Pixels that tie share the gradient.
-
-    Raises:
-      ValueError: if `where` does not broadcast to `log_probs`.
-      TypeError: if `where` is not boolean.
+    Args and Returns as of `noisy_or_log_likelihood`. Pixels that tie share the gradient.
 
     Example:
       >>> jnp.exp(max_log_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
@@ -129,18 +107,7 @@ def mean_log_likelihood(
 ) -> Float[jax.Array, "..."]:
     """A pixel drawn from the bag is positive: `log (1/n Σ_i p_i)`.
 
-    Args:
-      log_probs: `[*b]`, any shape, `log p` of the class, at most 0.
-      axis: what a bag extends over, as in `jnp.sum`; None makes one bag of it all.
-      where: broadcasts to `log_probs`; False for void pixels, whose values may be anything.
-
-    Returns:
-      `[...]`, at most 0: `log_probs`' shape without `axis`, at least float32. −inf, with gradient
-      0, only where every `p` is 0; 0 for a bag without pixels.
-
-    Raises:
-      ValueError: if `where` does not broadcast to `log_probs`.
-      TypeError: if `where` is not boolean.
+    Args and Returns as of `noisy_or_log_likelihood`.
 
     Example:
       >>> jnp.exp(mean_log_likelihood(jnp.log(jnp.array([0.5, 0.25]))))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer
 
-from segjax.losses.pixel import softmax_cross_entropy
+from segjax.losses.pixel import check_integer, softmax_cross_entropy
 from segjax.losses.weak.mil import (
     max_log_likelihood,
     mean_log_likelihood,
@@ -52,8 +52,7 @@ def partial_cross_entropy(
     """
     if logits.ndim < 3:
         raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, c]")
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels is {labels.dtype}; due is integer")
+    check_integer(labels)
     losses = softmax_cross_entropy(logits, labels, where=where)
     valid = broadcast_where(where, labels.shape)
     members = (labels[..., None] == jnp.arange(logits.shape[-1])) & valid[..., None]

@@ -117,20 +117,7 @@ def dense_crf_loss(
     `k(i, j) = exp(−|x_i − x_j|²/2σ² − |I_i − I_j|²/2s²)`, exactly, at a cost that grows with the
     square of the number of pixels: for small images, or those made small.
 
-    Args:
-      probs: `[*b, h, w, c]`, probabilities of classes; of one foreground too.
-      image: `[*b, h, w, k]`, what colours are compared in; 0..1 suits the default.
-      spatial_sigma: `σ`, in pixels.
-      color_sigma: `s`, in the units of the image.
-      where: broadcasts to `[*b, h, w]`; False for pixels that belong to no pair, whatever they
-        hold.
-
-    Returns:
-      `[*b, h, w]`, at least float32; every pair is in the values of both its pixels.
-
-    Raises:
-      ValueError: if the shapes do not fit together or an option is out of its range.
-      TypeError: if `where` is not boolean.
+    Args and Returns as of `gated_crf_loss`, with no window.
 
     Example:
       >>> probs = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
