@@ -1,4 +1,4 @@
-"""Learning from the scribbles that people drew on heart images (ACDC), judged by the dense masks."""
+"""Learning from scribbles that people drew on heart images (ACDC), judged by the dense masks."""
 
 import cv2
 import jax
@@ -21,7 +21,7 @@ def _middle(image):
 
 @pytest.fixture(scope="module")
 def hearts(data_dir):
-    """Images `[n, h, w, 1]`, masks and scribbles `[n, h, w]` of three patients: the middle of each."""
+    """Images `[n, h, w, 1]`, masks and scribbles `[n, h, w]` of three patients, cropped."""
     folder = data_dir / "tiny" / "acdc_scribbles" / "train"
     names = sorted(path.stem for path in (folder / "images").iterdir())[:3]
 
