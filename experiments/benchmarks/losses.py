@@ -2,22 +2,15 @@
 
     pip install -e ".[parity]" && python experiments/benchmarks/losses.py
 
-Every form runs in a process of its own; the processes take turns, a run each, and the medians
-count. Ours is compiled and channels-last, theirs eager and channels-first (their faster layout).
-Memory is what the process's peak (`ru_maxrss`) rises above the logits and one array of the same
-size for the gradient, which every form has to hold. Takes about ten minutes on two cores.
+Ours is compiled and channels-last, theirs eager and channels-first (their faster layout). The
+gradient, which every form has to hold, does not count as added memory. Takes about ten minutes on
+two cores.
 """
 
-import argparse
-import json
-import resource
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
+from harness import main
 
 BATCH, SIZE, LOW, CLASSES = 8, 512, 64, 21
 
@@ -165,64 +158,9 @@ def their_run(objective: str, form: str) -> Callable[[], float]:
     return run
 
 
-def work(objective: str, form: str) -> None:
-    """Answers every line on standard input with a run: its seconds, value and added memory."""
-    run = (our_run if form.startswith("segjax") else their_run)(objective, form)
-    room = np.ones(inputs(objective)[0].size, np.float32)
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    del room
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        value = run()
-        seconds = time.perf_counter() - start
-        added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
-        print(json.dumps([seconds, value, added / 1024]), flush=True)
-
-
-def measure(objective: str, forms: list[str], rounds: int) -> None:
-    """Prints a line for each form."""
-    workers = [
-        subprocess.Popen(
-            [sys.executable, __file__, "--work", objective, form],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for form in forms
-    ]
-    runs = [[] for _ in forms]
-    for turn in range(rounds + 1):
-        for worker, results in zip(workers, runs, strict=True):
-            worker.stdin.write("\n")
-            worker.stdin.flush()
-            result = json.loads(worker.stdout.readline())
-            if turn:  # the first warms up
-                results.append(result)
-    for worker in workers:
-        worker.stdin.close()
-        worker.wait()
-    milliseconds = [1000 * statistics.median(seconds for seconds, _, _ in run) for run in runs]
-    print(f"\n### {objective}\n\n| form | ms | of the fastest peer's | added MiB | value |")
-    print("|---|---|---|---|---|")
-    best = min(ms for form, ms in zip(forms, milliseconds, strict=True) if "segjax" not in form)
-    for form, ms, run in zip(forms, milliseconds, runs, strict=True):
-        _, value, added = run[-1]
-        print(f"| {form} | {ms:.0f} | {ms / best:.2f} | {added:.0f} | {value:.6f} |", flush=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9, help="timed runs of each form")
-    parser.add_argument("--only", default="", help="objectives with this in their name")
-    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.work:
-        return work(*arguments.work)
-    for objective, forms in TABLE.items():
-        if arguments.only in objective:
-            measure(objective, forms, arguments.rounds)
-    return None
+def make_run(objective: str, form: str) -> Callable[[], float]:
+    return (our_run if form.startswith("segjax") else their_run)(objective, form)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, TABLE, make_run, result_size=lambda objective: inputs(objective)[0].size)
