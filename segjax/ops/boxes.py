@@ -2,10 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from segjax.numerics import accumulation_dtype
 from segjax.typing import Array
+
+# Where the first two numbers of each format lie, in sides from the first corner.
+_START = {"xyxy": 0.0, "xywh": 0.0, "cxcywh": 0.5}
 
 
 def box_area(boxes: Float[Array, "*b 4"]) -> Float[jax.Array, "*b"]:
@@ -24,7 +27,7 @@ def box_area(boxes: Float[Array, "*b 4"]) -> Float[jax.Array, "*b"]:
       >>> box_area(jnp.array([[1.0, 1.0, 3.0, 4.0]]))
       Array([6.], dtype=float32)
     """
-    _check_boxes(boxes)
+    check_boxes("boxes", boxes)
     boxes = boxes.astype(accumulation_dtype(boxes))
     sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return sides[..., 0] * sides[..., 1]
@@ -49,7 +52,7 @@ def clip_boxes(
       >>> clip_boxes(jnp.array([[-1.0, 2.0, 3.0, 9.0]]), (4, 6))
       Array([[0., 2., 3., 4.]], dtype=float32)
     """
-    _check_boxes(boxes)
+    check_boxes("boxes", boxes)
     size = jnp.asarray(shape)
     if size.ndim < 1 or size.shape[-1] != 2:
         raise ValueError(f"shape has shape {size.shape}; due is (h, w) or [*b, 2]")
@@ -58,41 +61,46 @@ def clip_boxes(
     return jnp.clip(boxes, 0, limits[..., None, :])
 
 
-def masks_to_boxes(masks: Bool[Array, "*b n h w"]) -> Float[jax.Array, "*b n 4"]:
-    """The smallest box around each mask, covering whole pixels.
+def convert_boxes(
+    boxes: Float[Array, "*b 4"], source: str, target: str
+) -> Float[jax.Array, "*b 4"]:
+    """The same boxes in another format.
 
-    `x0` is the first column with a pixel of the mask and `x1` the last one plus 1; so with rows.
+    "xyxy" gives two corners, "xywh" the first corner and the sides, "cxcywh" the centre and the
+    sides.
 
     Args:
-      masks: `[*b, n, h, w]`, boolean.
+      boxes: `[*b, 4]` in pixels, or in fractions of the image.
+      source: their format.
+      target: the format due.
 
     Returns:
-      float32 `[*b, n, 4]`, xyxy in pixels; zeros for an empty mask.
+      `[*b, 4]` in the dtype of `boxes`; computed in at least float32.
 
     Raises:
-      ValueError: if `masks` has fewer than 3 axes.
-      TypeError: if `masks` is not boolean.
+      ValueError: if the last axis of `boxes` is not 4 long, or a format is unknown.
 
     Example:
-      >>> masks_to_boxes(jnp.zeros((1, 5, 5), bool).at[0, 1:3, 2].set(True))
-      Array([[2., 1., 3., 3.]], dtype=float32)
+      >>> convert_boxes(jnp.array([1.0, 2.0, 4.0, 8.0]), "xyxy", "cxcywh")
+      Array([2.5, 5. , 3. , 6. ], dtype=float32)
     """
-    if masks.ndim < 3:
-        raise ValueError(f"masks has shape {masks.shape}; due is [*b, n, h, w]")
-    if masks.dtype != bool:
-        raise TypeError(f"masks is {masks.dtype}; due is bool")
-    (x0, x1), (y0, y1) = _extent(jnp.any(masks, axis=-2)), _extent(jnp.any(masks, axis=-1))
-    return jnp.stack([x0, y0, x1, y1], axis=-1).astype(jnp.float32)
+    check_boxes("boxes", boxes)
+    for name, value in (("source", source), ("target", target)):
+        if value not in _START:
+            raise ValueError(f"{name} is {value!r}; due is one of {', '.join(_START)}")
+    if source == target:
+        return jnp.asarray(boxes)
+    first, second = jnp.split(boxes.astype(accumulation_dtype(boxes)), 2, axis=-1)
+    sides = second - first if source == "xyxy" else second
+
+    def point(fraction):
+        return first + (fraction - _START[source]) * sides
+
+    second = point(1) if target == "xyxy" else sides
+    return jnp.concatenate([point(_START[target]), second], axis=-1).astype(boxes.dtype)
 
 
-def _extent(occupied: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The first True of the last axis, and one past the last; (0, 0) where there is none."""
-    position = jnp.arange(occupied.shape[-1])
-    last = jnp.max(jnp.where(occupied, position + 1, 0), axis=-1, initial=0)
-    first = jnp.min(jnp.where(occupied, position, occupied.shape[-1]), axis=-1, initial=0x7FFFFFFF)
-    return jnp.minimum(first, last), last
-
-
-def _check_boxes(boxes: Array) -> None:
+def check_boxes(name: str, boxes: Array) -> None:
+    """A ValueError that names the argument if its last axis does not hold boxes."""
     if boxes.ndim < 1 or boxes.shape[-1] != 4:
-        raise ValueError(f"boxes has shape {boxes.shape}; due is [..., 4], xyxy")
+        raise ValueError(f"{name} has shape {boxes.shape}; due is [..., 4]")

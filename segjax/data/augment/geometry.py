@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Int
 
 from segjax.data.augment.color import as_float
 from segjax.numerics import accumulation_dtype, safe_divide
-from segjax.ops.boxes import box_area, clip_boxes, masks_to_boxes
+from segjax.ops.boxes import box_area, clip_boxes
 from segjax.ops.interpolation import sample
+from segjax.ops.masks import masks_to_boxes
 from segjax.typing import Array, Instances, Panoptic, Points, Record
 
 

@@ -17,7 +17,7 @@ from segjax.data.synthetic.draws import normal, uniform
 from segjax.data.synthetic.shapes import SHAPES, Things, covers, to_local
 from segjax.data.synthetic.textures import PATTERNS, STUFF, noise, stuff_textures, thing_textures
 from segjax.ops.boundaries import label_edges
-from segjax.ops.boxes import masks_to_boxes
+from segjax.ops.masks import masks_to_boxes
 from segjax.typing import Array, Instances, Panoptic, Points, Record
 
 COLORS = ("red", "yellow", "green", "cyan", "blue", "magenta")

@@ -1,0 +1,323 @@
+"""Non-maximum suppression: of overlapping detections, keep or favour the one that scores best."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import sequential_vmap
+from jaxtyping import Bool, Float, Int, Integer
+
+from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
+from segjax.ops.boxes import box_area
+from segjax.ops.masks import mask_iou
+from segjax.ops.overlap import box_iou
+from segjax.typing import Array
+
+# Boxes that accelerators work on together.
+_TILE = 256
+
+
+def nms(
+    boxes: Float[Array, "n 4"],
+    scores: Float[Array, " n"],
+    *,
+    iou_threshold: float,
+    where: Bool[Array, "..."] | None = None,
+) -> Bool[jax.Array, " n"]:
+    """Greedy suppression: box `i` is kept unless a kept one before it has `IoU > iou_threshold`.
+
+    Before means a higher score, or the same score and a smaller index. Not differentiable: what
+    depends on the result has no gradient by `boxes` and `scores` through it.
+
+    Args:
+      boxes: `[n, 4]`, xyxy in pixels, of any sign; a box of area 0 overlaps none.
+      scores: `[n]`.
+      iou_threshold: from 0 to 1; an IoU equal to it does not suppress.
+      where: broadcasts to `[n]`; False for padding, which is not kept and suppresses nothing.
+
+    Returns:
+      Booleans `[n]`, True for the boxes to keep.
+
+    Raises:
+      ValueError: if the shapes do not fit together.
+      TypeError: if `where` is not boolean.
+
+    Example:
+      >>> boxes = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 5.0], [8.0, 8.0, 9.0, 9.0]])
+      >>> nms(boxes, jnp.array([0.6, 0.9, 0.1]), iou_threshold=0.5)
+      Array([False,  True,  True], dtype=bool)
+
+    Source: Felzenszwalb et al., "Object detection with discriminatively trained part based models",
+      2010, section 7.2; the order of ties and the strict inequality are torchvision's.
+    """
+    return _greedy(boxes, scores, None, iou_threshold, where)
+
+
+def batched_nms(
+    boxes: Float[Array, "n 4"],
+    scores: Float[Array, " n"],
+    classes: Integer[Array, " n"],
+    *,
+    iou_threshold: float,
+    where: Bool[Array, "..."] | None = None,
+) -> Bool[jax.Array, " n"]:
+    """`nms` of every class by itself: boxes of two classes do not suppress one another.
+
+    Args:
+      boxes: `[n, 4]`, xyxy in pixels.
+      scores: `[n]`.
+      classes: integers `[n]`; or whatever else tells the groups apart, as the level of a pyramid.
+      iou_threshold: from 0 to 1; an IoU equal to it does not suppress.
+      where: broadcasts to `[n]`; False for padding.
+
+    Returns:
+      Booleans `[n]`, True for the boxes to keep.
+
+    Raises:
+      ValueError: if the shapes do not fit together.
+      TypeError: if `where` is not boolean.
+
+    Example:
+      >>> boxes = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 5.0]])
+      >>> batched_nms(boxes, jnp.array([0.9, 0.8, 0.7]), jnp.array([0, 1, 1]), iou_threshold=0.5)
+      Array([ True,  True, False], dtype=bool)
+    """
+    _check_row("classes", classes, boxes)
+    return _greedy(boxes, scores, jnp.asarray(classes), iou_threshold, where)
+
+
+def soft_nms(
+    boxes: Float[Array, "n 4"],
+    scores: Float[Array, " n"],
+    *,
+    method: str = "gaussian",
+    iou_threshold: float = 0.3,
+    sigma: float = 0.5,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, " n"]:
+    """Scores lowered by overlap: time and again the best box left lowers those that remain.
+
+    `s_i ← s_i · exp(−IoU²/σ)` ("gaussian"), or `s_i · (1 − IoU)` where `IoU > iou_threshold`
+    ("linear"). Differentiable in `boxes` and `scores`; the order is constant.
+
+    Args:
+      boxes: `[n, 4]`, xyxy in pixels.
+      scores: `[n]`, at least 0. Ties go by index.
+      method: "gaussian" or "linear".
+      iou_threshold: from 0 to 1, for "linear".
+      sigma: positive, for "gaussian".
+      where: broadcasts to `[n]`; False for padding.
+
+    Returns:
+      `[n]`, at least float32: the new scores; 0 where `where` is False.
+
+    Raises:
+      ValueError: if the shapes do not fit together or `method` is unknown.
+      TypeError: if `where` is not boolean.
+
+    Example:
+      >>> boxes = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 2.0]])
+      >>> soft_nms(boxes, jnp.array([0.8, 0.6]), method="linear")
+      Array([0.8, 0.3], dtype=float32)
+
+    Source: Bodla et al., "Soft-NMS: improving object detection with one line of code", 2017,
+      section 3.
+    """
+    _check_method(method)
+    _check_row("scores", scores, boxes)
+    where = broadcast_where(where, scores.shape)
+    boxes = jnp.where(where[:, None], boxes, 0)
+    scores = jnp.where(where, scores, 0).astype(accumulation_dtype(boxes, scores))
+
+    def step(carry, _):
+        scores, remaining = carry
+        best = jnp.argmax(jnp.where(remaining, scores, -jnp.inf))
+        remaining = remaining & (jnp.arange(scores.size) != best)
+        iou = box_iou(boxes[best][None], boxes)[0]
+        if method == "gaussian":
+            factor = jnp.exp(-(iou**2) / sigma)
+        else:
+            factor = jnp.where(iou > iou_threshold, 1 - iou, 1)
+        return (jnp.where(remaining, scores * factor, scores), remaining), None
+
+    if not scores.size:
+        return scores
+    return lax.scan(step, (scores, where), length=scores.size)[0][0]
+
+
+def matrix_nms(
+    masks: Bool[Array, "n h w"],
+    scores: Float[Array, " n"],
+    classes: Integer[Array, " n"],
+    *,
+    method: str = "gaussian",
+    sigma: float = 2.0,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, " n"]:
+    """Scores of masks lowered by overlap, all at once: `s_j · min_i f(IoU_ij) / f(max_k IoU_ki)`.
+
+    `i` runs over the masks before `j` (a higher score, or the same and a smaller index) of the
+    same class, `k` over those before `i`; so an `i` that is itself lowered counts for less.
+    `f(x) = exp(−σx²)` ("gaussian") or `1 − x` ("linear").
+
+    Args:
+      masks: `[n, h, w]`, boolean.
+      scores: `[n]`.
+      classes: integers `[n]`.
+      method: "gaussian" or "linear".
+      sigma: positive, for "gaussian".
+      where: broadcasts to `[n]`; False for padding.
+
+    Returns:
+      `[n]`, at least float32: the new scores; 0 where `where` is False.
+
+    Raises:
+      ValueError: if the shapes do not fit together or `method` is unknown.
+      TypeError: if `masks` or `where` is not boolean.
+
+    Example:
+      >>> masks = jnp.array([[[True, True, True, True]], [[True, True, False, False]]])
+      >>> matrix_nms(masks, jnp.array([0.8, 0.6]), jnp.zeros(2, int), method="linear")
+      Array([0.8, 0.3], dtype=float32)
+
+    Source: Wang et al., "SOLOv2: dynamic and fast instance segmentation", 2020, section 3.3.
+    """
+    _check_method(method)
+    _check_row("scores", scores, masks)
+    _check_row("classes", classes, masks)
+    where = broadcast_where(where, scores.shape)
+    scores = jnp.where(where, scores, 0).astype(accumulation_dtype(scores))
+    place = jnp.zeros(scores.size, int).at[_falling(scores)].set(jnp.arange(scores.size))
+    before = (place[:, None] < place) & (classes[:, None] == classes) & where[:, None]
+    iou = jnp.where(before, mask_iou(masks, masks), 0)
+    most = jnp.max(iou, axis=0, initial=0)[:, None]
+    if method == "gaussian":
+        factor = jnp.exp(sigma * (most**2 - iou**2))
+    else:
+        # A copy of a mask before it says nothing that the other has not said.
+        factor = safe_divide(1 - iou, 1 - most, default=1.0)
+    return scores * jnp.min(factor, axis=0, where=before, initial=1)
+
+
+class _Boxes(NamedTuple):
+    """Boxes, one array a coordinate: of whole rows, vectors of the processor read one alone."""
+
+    x0: Float[jax.Array, "*n"]
+    y0: Float[jax.Array, "*n"]
+    x1: Float[jax.Array, "*n"]
+    y1: Float[jax.Array, "*n"]
+    area: Float[jax.Array, "*n"]
+    classes: Integer[jax.Array, "*n"] | None
+
+
+def _greedy(boxes, scores, classes, iou_threshold, where):
+    """Sorts, lets the boxes suppress one another, and puts the answers back in place."""
+    _check_row("scores", scores, boxes)
+    alive = broadcast_where(where, scores.shape)
+    boxes, scores = lax.stop_gradient((jnp.asarray(boxes), jnp.asarray(scores)))
+    boxes = boxes.astype(accumulation_dtype(boxes))
+    order = _falling(scores.astype(accumulation_dtype(scores)))
+    area = box_area(boxes)[order]
+    by_score = _Boxes(*boxes[order].T, area, None if classes is None else classes[order])
+    alive = _suppress(by_score, alive[order], jnp.asarray(iou_threshold, boxes.dtype))
+    return jnp.zeros_like(alive).at[order].set(alive, unique_indices=True)
+
+
+def _falling(scores: Float[jax.Array, " n"]) -> Int[jax.Array, " n"]:
+    """The order of falling scores, equal ones as they stand."""
+
+    def by_pairs(scores):
+        return jnp.argsort(scores, descending=True, stable=True).astype(jnp.int32)
+
+    def by_words(scores):
+        bits = lax.bitcast_convert_type(jnp.where(scores == 0, 0, -scores), jnp.int32)
+        rising = jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+        with jax.enable_x64(True):
+            words = rising.astype(jnp.int64) << 32 | lax.iota(jnp.int64, scores.size)
+            return (lax.sort(words) & 0x7FFFFFFF).astype(jnp.int32)
+
+    if scores.dtype != jnp.float32:
+        return by_pairs(scores)
+    # On a CPU a sort of plain words is five times as fast as one of pairs.
+    return lax.platform_dependent(scores, cpu=by_words, default=by_pairs)
+
+
+# Compiled once: a loop that is called eagerly is compiled anew at every call.
+@jax.jit
+def _suppress(
+    boxes: _Boxes, alive: Bool[jax.Array, " n"], threshold: Float[jax.Array, ""]
+) -> Bool[jax.Array, " n"]:
+    """Which of the boxes, in falling order, are still alive in the end."""
+    return lax.platform_dependent(
+        boxes, alive, threshold, cpu=_suppress_by_rows, default=_suppress_by_tiles
+    )
+
+
+def _overlap(a: _Boxes, b: _Boxes, threshold: Float[jax.Array, ""]) -> Bool[jax.Array, "..."]:
+    """Whether one of `a` and `b` suppresses the other."""
+    width = jnp.minimum(a.x1, b.x1) - jnp.maximum(a.x0, b.x0)
+    height = jnp.minimum(a.y1, b.y1) - jnp.maximum(a.y0, b.y0)
+    intersection = jnp.maximum(width, 0) * jnp.maximum(height, 0)
+    # Two boxes of area 0 have the IoU NaN, which is not above the threshold.
+    above = intersection / (a.area + b.area - intersection) > threshold
+    return above if a.classes is None else above & (a.classes == b.classes)
+
+
+# Under `vmap` a branch is taken for all images if for one; so one image after the other.
+@sequential_vmap
+def _suppress_by_rows(boxes, alive, threshold):
+    """Box by box: one that is still alive meets all others, one that is not costs nothing."""
+    places = jnp.arange(alive.size)
+
+    def step(i, alive):
+        def meet(alive):
+            box = jax.tree.map(lambda values: values[i], boxes)
+            return alive & ~(_overlap(box, boxes, threshold) & (places > i))
+
+        return lax.cond(alive[i], meet, lambda alive: alive, alive)
+
+    return lax.fori_loop(0, alive.size, step, alive)
+
+
+def _suppress_by_tiles(boxes, alive, threshold):
+    """Tile by tile: first the boxes of a tile among themselves, then what they do to all others."""
+    size = alive.size
+    tile = min(_TILE, size)
+    if not size:
+        return alive
+    boxes, alive = jax.tree.map(lambda x: jnp.pad(x, (0, -size % tile)), (boxes, alive))
+    places = jnp.arange(alive.size)
+
+    def step(t, alive):
+        def cut(values):
+            return lax.dynamic_slice_in_dim(values, t * tile, tile)
+
+        rows, place, start = jax.tree.map(cut, (boxes, places, alive))
+        rows = jax.tree.map(lambda values: values[:, None], rows)
+        overlap = _overlap(rows, boxes, threshold) & (place[:, None] < places)
+        inside = lax.dynamic_slice_in_dim(overlap, t * tile, tile, axis=1)
+
+        # What a box's predecessors do is settled after as many rounds as it has predecessors.
+        def settle(state):
+            kept, _ = state
+            new = start & ~jnp.any(inside & kept[:, None], axis=0)
+            return new, jnp.any(new != kept)
+
+        kept, _ = lax.while_loop(lambda state: state[1], settle, (start, jnp.any(start)))
+        return alive & ~jnp.any(overlap & kept[:, None], axis=0)
+
+    return lax.fori_loop(0, alive.size // tile, step, alive)[:size]
+
+
+def _check_row(name: str, values: Array, objects: Array) -> None:
+    if values.shape != objects.shape[:1]:
+        raise ValueError(
+            f"{name} has shape {values.shape}; due is one number for each of "
+            f"{objects.shape[0]} objects"
+        )
+
+
+def _check_method(method: str) -> None:
+    if method not in ("gaussian", "linear"):
+        raise ValueError(f'method is {method!r}; due is "gaussian" or "linear"')
