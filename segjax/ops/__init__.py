@@ -14,5 +14,6 @@ from segjax.ops.overlap import (
     distance_box_iou,
     generalized_box_iou,
 )
+from segjax.ops.regions import assign_levels, multilevel_roi_align, roi_align
 from segjax.ops.similarity import cosine_similarity, zero_shot_labels
 from segjax.ops.suppression import batched_nms, matrix_nms, nms, soft_nms

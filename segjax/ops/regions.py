@@ -1,0 +1,388 @@
+"""Features of regions: ROIAlign on one feature map and on a pyramid of them."""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from segjax.numerics import accumulation_dtype
+from segjax.ops.boxes import box_area
+from segjax.typing import Array
+
+# Samples along an axis that one pass takes together.
+_CHUNK = 2
+
+
+def roi_align(
+    features: Float[Array, "h w c"],
+    boxes: Float[Array, "n 4"],
+    output_size: tuple[int, int],
+    *,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int | None = 2,
+    aligned: bool = True,
+    method: str = "bilinear",
+) -> Float[jax.Array, "n oh ow c"]:
+    """The features inside each box, on a grid of one size for all: ROIAlign.
+
+    A box is cut into `oh × ow` bins, and `out[i, j]` is the mean of the features at `ry × rx`
+    points of bin `(i, j)`: in x, with `r` for `rx`, at `x0 + (k + ½)·(x1 − x0)/(r·ow)` for
+    `k = r·j … r·j + r − 1`. With the values of `torchvision.ops.roi_align`, and differentiable in
+    features and boxes (in reverse mode, once).
+
+    Args:
+      features: `[h, w, c]`, floating.
+      boxes: `[n, 4]`, xyxy in continuous pixels of the image, finite.
+      output_size: (oh, ow), static.
+      spatial_scale: pixels of `features` for a pixel of the image: 1/stride.
+      sampling_ratio: `r`, static; None takes as many points as make their distance in a bin one
+        pixel at most, `⌈side/out⌉`, for each box and axis by itself.
+      aligned: False for the convention of 2017: features lie half a pixel further right and
+        down than here, and a side below one pixel counts as one.
+      method: how features between pixels are found, "bilinear" or "nearest".
+
+    Returns:
+      `[n, oh, ow, c]` in the dtype of `features`; computed in at least float32. A point up to a
+      pixel beyond the centres of the border pixels has their features, one further out 0. A box
+      whose sides are swapped is read backwards; with `sampling_ratio=None` it gives 0, as does one
+      without area.
+
+    Raises:
+      ValueError: if the shapes are wrong, or an option's value is none of those named.
+      TypeError: if `features` or `boxes` is not floating.
+
+    Example:
+      >>> ramp = jnp.arange(4.0)[None, :, None] * jnp.ones((4, 1, 1))
+      >>> roi_align(ramp, jnp.array([[1.0, 1.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
+      Array([1., 2.], dtype=float32)
+
+    Source: He et al., "Mask R-CNN", 2017, section 3.
+    """
+    return _roi_align(
+        [features],
+        boxes,
+        jnp.zeros(boxes.shape[:1], jnp.int32),
+        output_size,
+        scales=[spatial_scale],
+        sampling_ratio=sampling_ratio,
+        aligned=aligned,
+        method=method,
+    )
+
+
+def multilevel_roi_align(
+    features: Sequence[Float[Array, "_ _ c"]],
+    boxes: Float[Array, "n 4"],
+    output_size: tuple[int, int],
+    *,
+    min_level: int = 2,
+    sampling_ratio: int | None = 2,
+    aligned: bool = True,
+    method: str = "bilinear",
+    canonical_level: int = 4,
+    canonical_size: float = 224.0,
+) -> Float[jax.Array, "n oh ow c"]:
+    """ROIAlign on a feature pyramid: of each box at the level that fits its size.
+
+    Args:
+      features: the levels, finest first: `[h, w, c]` each, one pixel of which is
+        `2^min_level`, `2^(min_level + 1)` … pixels of the image.
+      boxes: `[n, 4]`, xyxy in continuous pixels of the image, finite.
+      output_size: (oh, ow), static.
+      min_level: the finest level.
+      sampling_ratio: as of `roi_align`.
+      aligned: as of `roi_align`.
+      method: as of `roi_align`.
+      canonical_level: as of `assign_levels`.
+      canonical_size: as of `assign_levels`.
+
+    Returns:
+      `[n, oh, ow, c]` in the dtype of the features.
+
+    Raises:
+      ValueError: if the shapes are wrong, or an option's value is none of those named.
+      TypeError: if `features` or `boxes` is not floating.
+
+    Example:
+      >>> pyramid = [jnp.full((8, 8, 1), 2.0), jnp.full((4, 4, 1), 3.0)]
+      >>> boxes = jnp.array([[0.0, 0.0, 9.0, 9.0], [-99.0, -99.0, 120.0, 120.0]])
+      >>> multilevel_roi_align(pyramid, boxes, (1, 1), sampling_ratio=1)[:, 0, 0, 0]
+      Array([2., 3.], dtype=float32)
+
+    Source: Lin et al., "Feature pyramid networks for object detection", 2017, section 4.2.
+    """
+    levels = assign_levels(
+        boxes,
+        min_level=min_level,
+        max_level=min_level + len(features) - 1,
+        canonical_level=canonical_level,
+        canonical_size=canonical_size,
+    )
+    return _roi_align(
+        features,
+        boxes,
+        levels - min_level,
+        output_size,
+        scales=[0.5 ** (min_level + i) for i in range(len(features))],
+        sampling_ratio=sampling_ratio,
+        aligned=aligned,
+        method=method,
+    )
+
+
+def assign_levels(
+    boxes: Float[Array, "*n 4"],
+    *,
+    min_level: int = 2,
+    max_level: int = 5,
+    canonical_level: int = 4,
+    canonical_size: float = 224.0,
+) -> Int[jax.Array, "*n"]:
+    """The pyramid level of a box by its size: `⌊k₀ + log₂(√area/s₀)⌋`, within the levels there are.
+
+    Args:
+      boxes: `[*n, 4]`, xyxy in pixels of the image.
+      min_level: the finest level, for all smaller boxes and those without area too.
+      max_level: the coarsest level, for all larger ones.
+      canonical_level: `k₀`, that of boxes of the canonical size.
+      canonical_size: `s₀`, in pixels: the side of the pictures that backbones are pretrained on.
+
+    Returns:
+      int32 `[*n]`.
+
+    Raises:
+      ValueError: if the last axis of `boxes` is not 4 long, or `max_level` below `min_level`.
+
+    Example:
+      >>> sides = jnp.array([10.0, 111.0, 112.0, 224.0, 1000.0])
+      >>> assign_levels(jnp.stack([0 * sides, 0 * sides, sides, sides], axis=-1))
+      Array([2, 2, 3, 4, 5], dtype=int32)
+
+    Source: Lin et al., "Feature pyramid networks for object detection", 2017, eq. 1.
+    """
+    if max_level < min_level:
+        raise ValueError(f"max_level is {max_level}; due is at least min_level, {min_level}")
+    # Compared with each level's least area: a logarithm would round at the very border.
+    levels = range(min_level + 1, max_level + 1)
+    least = [(canonical_size * 2.0 ** (level - canonical_level)) ** 2 for level in levels]
+    area = box_area(boxes)
+    reached = area[..., None] >= jnp.asarray(least, area.dtype)
+    return min_level + jnp.sum(reached, axis=-1, dtype=jnp.int32)
+
+
+def _roi_align(
+    features: Sequence[Array],
+    boxes: Array,
+    levels: Array,
+    output_size: tuple[int, int],
+    *,
+    scales: Sequence[float],
+    sampling_ratio: int | None,
+    aligned: bool,
+    method: str,
+) -> jax.Array:
+    """ROIAlign of each box at its level: all levels' pixels are the rows of one table."""
+    _check(features, boxes, output_size, sampling_ratio, method)
+    dtype = accumulation_dtype(boxes, *features)
+    channels = features[0].shape[-1]
+    tables = [jnp.asarray(level, dtype).reshape(-1, channels) for level in features]
+    # Behind the barrier, lest each gathered row search the parts anew.
+    rows = jax.lax.optimization_barrier(jnp.concatenate(tables)) if len(tables) > 1 else tables[0]
+
+    sizes = np.array([level.shape[:2] for level in features], np.int32)
+    offsets = np.cumsum(sizes.prod(axis=1)) - sizes.prod(axis=1)
+    height, width = jnp.asarray(sizes)[levels].T
+    scale = jnp.asarray(scales, dtype)[levels][:, None]
+    x0, y0, x1, y1 = (boxes.astype(dtype) * scale - (0.5 if aligned else 0)).T
+    options = {"ratio": sampling_ratio, "at_least": 0.0 if aligned else 1.0}
+    regions = _Regions(
+        _axis(y0, y1, output_size[0], height, **options),
+        _axis(x0, x1, output_size[1], width, **options),
+        jnp.asarray(offsets, jnp.int32)[levels],
+    )
+    return _pool(rows, regions, sampling_ratio, method).astype(features[0].dtype)
+
+
+def _check(
+    features: Sequence[Array],
+    boxes: Array,
+    output_size: tuple[int, int],
+    sampling_ratio: int | None,
+    method: str,
+) -> None:
+    if not features:
+        raise ValueError("features is empty; due is at least one level")
+    for level in features:
+        if level.ndim != 3 or 0 in level.shape[:2] or level.shape[2] != features[0].shape[2]:
+            raise ValueError(f"features has shape {level.shape}; due is [h, w, c] with pixels")
+    if boxes.ndim != 2 or boxes.shape[-1] != 4:
+        raise ValueError(f"boxes has shape {boxes.shape}; due is [n, 4], xyxy")
+    for name, array in (("boxes", boxes), *(("features", level) for level in features)):
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"{name} is {array.dtype}; due is a floating dtype")
+    if len(output_size) != 2 or min(output_size) < 1:
+        raise ValueError(f"output_size is {output_size}; due are two positive sizes (oh, ow)")
+    if sampling_ratio is not None and sampling_ratio < 1:
+        raise ValueError(f"sampling_ratio is {sampling_ratio}; due is at least 1, or None")
+    if method not in ("bilinear", "nearest"):
+        raise ValueError(f'method is {method!r}; due is "bilinear" or "nearest"')
+
+
+class _Axis(NamedTuple):
+    """Where the bins of boxes `[*n]` have their samples along one axis, in pixel centres."""
+
+    first: Any  # [*n, out]: the first sample of a bin
+    step: Any  # [*n]: from one sample to the next
+    samples: Any  # [*n, out]: from the first one on; those before and after lie outside
+    weight: Any  # [*n]: of a sample in the mean
+    size: Any  # [*n]: pixels of the feature map
+
+
+class _Regions(NamedTuple):
+    y: _Axis
+    x: _Axis
+    offset: Any  # [*n]: the row of the table that is pixel (0, 0)
+
+
+def _axis(
+    start: jax.Array,
+    end: jax.Array,
+    out: int,
+    size: jax.Array,
+    *,
+    ratio: int | None,
+    at_least: float,
+) -> _Axis:
+    extent = end - start if at_least == 0 else jnp.maximum(end - start, at_least)
+    bin_size = extent / out
+    samples = jnp.ceil(bin_size) if ratio is None else jnp.full_like(extent, ratio)
+    step = bin_size / jnp.maximum(samples, 1)
+    begin = start[:, None] + jnp.arange(out) * bin_size[:, None]
+    if ratio is not None:
+        skipped, kept = jnp.zeros_like(begin), jnp.broadcast_to(samples[:, None], begin.shape)
+    else:
+        # Of a box however large only the samples inside, or next to it, are visited.
+        pace = jnp.where(step > 0, step, 1)[:, None]
+        skipped = jnp.floor((-1 - begin) / pace - 0.5)
+        last = jnp.ceil((size[:, None] - begin) / pace + 0.5)
+        skipped, last = (jnp.clip(k, 0, jnp.maximum(samples, 0)[:, None]) for k in (skipped, last))
+        kept = last - skipped
+    skipped = jax.lax.stop_gradient(skipped)
+    first = begin + (skipped + 0.5) * step[:, None]
+    return _Axis(first, step, kept, 1 / jnp.maximum(samples, 1), size)
+
+
+def _taps(axis: _Axis, chunk: Any, ratio: int | None, method: str) -> tuple[jax.Array, jax.Array]:
+    """The pixels that some samples of each bin see, and by what weight: `[*n, out, taps]` both."""
+    k = chunk * _CHUNK + jnp.arange(_CHUNK if ratio is None else min(_CHUNK, ratio))
+    at = axis.first[..., None] + k * axis.step[..., None, None]
+    size = axis.size[..., None, None]
+    # As in torchvision, the value jumps where a sample passes ½ pixel beyond the map's edge.
+    counts = (k < axis.samples[..., None]) & (at >= -1) & (at <= size)
+    weight = jnp.where(counts, axis.weight[..., None, None], 0)
+    at = jnp.clip(at, 0, (size - 1).astype(at.dtype))
+    if method == "nearest":
+        return jnp.floor(at + 0.5).astype(jnp.int32), weight
+    low = jnp.floor(at)
+    share, low = at - low, low.astype(jnp.int32)
+    high = jnp.minimum(low + 1, size - 1)
+    return (
+        jnp.concatenate([low, high], axis=-1),
+        jnp.concatenate([(1 - share) * weight, share * weight], axis=-1),
+    )
+
+
+def _grid(
+    regions: _Regions, chunk: tuple[Any, Any], ratio: int | None, method: str
+) -> tuple[jax.Array, jax.Array]:
+    """Weights, and rows of the table, `[*n, oh, taps, ow, taps]`, of one chunk of samples."""
+    y, weight_y = _taps(regions.y, chunk[0], ratio, method)
+    x, weight_x = _taps(regions.x, chunk[1], ratio, method)
+    y = regions.offset[..., None, None] + y * regions.x.size[..., None, None]
+    across, down = (
+        (..., slice(None), slice(None), None, None),
+        (..., None, None, slice(None), slice(None)),
+    )
+    return weight_y[across] * weight_x[down], y[across] + x[down]
+
+
+def _over_chunks(
+    add: Callable[[Any, tuple[Any, Any]], Any], total: Any, regions: _Regions, ratio: int | None
+) -> Any:
+    """`total`, after `add(total, chunk)` for every chunk of samples that some of the boxes have."""
+    if ratio is not None and ratio <= _CHUNK:
+        return add(total, (0, 0))
+    down, across = (
+        jnp.ceil(jnp.max(axis.samples, initial=0) / _CHUNK).astype(jnp.int32)
+        for axis in (regions.y, regions.x)
+    )
+    return jax.lax.fori_loop(
+        0, down * across, lambda i, total: add(total, (i // across, i % across)), total
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _pool(rows: jax.Array, regions: _Regions, ratio: int | None, method: str) -> jax.Array:
+    """`out[n, i, j] = Σ weight·rows[row]` over the taps of bin `(i, j)`: whole rows are read."""
+
+    def pool(regions):
+        def add(total, chunk):
+            weight, row = _grid(regions, chunk, ratio, method)
+            for a, b in itertools.product(range(row.shape[-3]), range(row.shape[-1])):
+                tap = (..., a, slice(None), b)
+                total += weight[tap][..., None] * rows.at[row[tap]].get(mode="clip")
+            return total
+
+        bins = (*regions.y.first.shape, regions.x.first.shape[-1], rows.shape[-1])
+        return _over_chunks(add, jnp.zeros(bins, rows.dtype), regions, ratio)
+
+    if ratio is not None and ratio <= _CHUNK:
+        return pool(regions)
+    # Box by box the sums stay in a CPU's cache, and no box waits for a larger one.
+    one_by_one = functools.partial(jax.lax.map, pool)
+    return jax.lax.platform_dependent(regions, cpu=one_by_one, default=pool)
+
+
+def _pool_forward(rows, regions, ratio, method):
+    return _pool(rows, regions, ratio, method), (rows, regions)
+
+
+def _pool_backward(ratio, method, residuals, cotangent):
+    rows, regions = residuals
+
+    def spread(gradient, cotangent, regions):
+        """Adds the gradient by the rows to `gradient`; beside it that by where the samples are."""
+        cotangent = cotangent[..., :, None, :, None, :]
+
+        def grid(first_y, step_y, first_x, step_x, chunk):
+            y = regions.y._replace(first=first_y, step=step_y)
+            x = regions.x._replace(first=first_x, step=step_x)
+            return _grid(regions._replace(y=y, x=x), chunk, ratio, method)
+
+        def add(total, chunk):
+            gradient, moved = total
+            weight, pull, row = jax.vjp(functools.partial(grid, chunk=chunk), *where, has_aux=True)
+            gradient = gradient.at[row].add(weight[..., None] * cotangent, mode="clip")
+            by_weight = jnp.sum(rows.at[row].get(mode="clip") * cotangent, axis=-1)
+            return gradient, jax.tree.map(jnp.add, moved, pull(by_weight))
+
+        where = (regions.y.first, regions.y.step, regions.x.first, regions.x.step)
+        return _over_chunks(add, (gradient, jax.tree.map(jnp.zeros_like, where)), regions, ratio)
+
+    def one_by_one(gradient, *boxes):
+        return jax.lax.scan(lambda gradient, box: spread(gradient, *box), gradient, boxes)
+
+    # A scatter of everything at once is many times slower on a CPU.
+    by_rows, (first_y, step_y, first_x, step_x) = jax.lax.platform_dependent(
+        jnp.zeros_like(rows), cotangent, regions, cpu=one_by_one, default=spread
+    )
+    y, x = _Axis(first_y, step_y, None, None, None), _Axis(first_x, step_x, None, None, None)
+    return by_rows, _Regions(y, x, None)
+
+
+_pool.defvjp(_pool_forward, _pool_backward)
