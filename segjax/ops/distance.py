@@ -9,10 +9,9 @@ from jaxtyping import Bool, Float
 from segjax.numerics import broadcast_where
 from segjax.typing import Array
 
-# Rows that are worked on together, so that they stay in a CPU's cache, and sources in one pass
-# over them.
-_TILE = 64
-_CHUNK = 8
+# Rows and columns that are worked on together, so that they stay in a CPU's cache.
+_TILE = 16
+_STRIP = 64
 
 
 def distance_transform(
@@ -105,38 +104,93 @@ def _run_lengths(mask: Bool[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
 
 @jax.jit
 def _nearest_row(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
-    """`min_j squared[j] + (i − j)²` for every row i.
+    """`min_j squared[j] + (i − j)²` for every row i."""
+    return jax.lax.platform_dependent(squared, cpu=_row_by_tiles, default=_row_by_all)
 
-    Every pair of rows is tried that may matter: a tile of rows tries those no farther than the
-    distances it already has. That is cubic in the size where they are long, but without branches
-    or gathers, and so faster here than the linear algorithm that builds an envelope of parabolas.
+
+def _row_by_all(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
+    """Tries every pair of rows: h times the work, but without loops, branches or gathers."""
+    row = jnp.arange(squared.shape[-2], dtype=squared.dtype)
+    offset = row[:, None] - row
+    return jnp.min(squared[..., None, :, :] + offset[..., None] ** 2, axis=-2)
+
+
+# A loop whose length differs between the examples of a vmap would run to the longest for all.
+@jax.custom_batching.custom_vmap
+def _row_by_tiles(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
+    """Tries, tile by tile, the rows between the nearest ones of the tile's first and last row.
+
+    For the nearest row never moves up as i moves down: where the one of row i is `j`, no row above
+    `j` is nearer to a row below i. So it is enough to try all rows for every 16th row.
     """
-    height = squared.shape[-2]
-    tile = min(_TILE, height)
-    has_source = jnp.any(jnp.isfinite(squared), axis=(*range(squared.ndim - 2), -1))
-    first_source = jnp.argmax(has_source)
-    last_source = height - 1 - jnp.argmax(has_source[::-1])
+    *batch, height, width = squared.shape
+    strip = min(_STRIP, width)
+    # The padding makes whole tiles: rows that are far from everything, and copies of a column.
+    sizes = [(0, 0)] * len(batch)
+    padded = jnp.pad(squared, [*sizes, (0, -height % _TILE), (0, 0)], constant_values=jnp.inf)
+    padded = jnp.pad(padded, [*sizes, (0, 0), (0, -width % strip)], mode="edge")
+    pictures = padded.reshape(-1, *padded.shape[-2:])
 
-    def solve(t, result):
-        start = jnp.minimum(t * tile, height - tile)
-        rows = start + jnp.arange(tile)[:, None]
-        best = jax.lax.dynamic_slice_in_dim(squared, start, tile, axis=-2)
-        reach = jnp.minimum(jnp.ceil(jnp.sqrt(jnp.max(best))), height).astype(int)
-        first = jnp.maximum(start - reach, first_source)
-        last = jnp.minimum(start + tile - 1 + reach, last_source)
+    rows = jnp.arange(0, pictures.shape[-2] + 1, _TILE)
+    nearest = _split(_nearest_of_rows(pictures, rows), strip)
+    starts, ends = jnp.min(nearest[:, :-1], axis=-1), jnp.max(nearest[:, 1:], axis=-1)
+    strips = jax.lax.map(_solve_strip, (_split(pictures, strip), starts, ends))
 
-        def try_chunk(n, best):
-            for k in range(_CHUNK):
-                source = jnp.minimum(first + n * _CHUNK + k, last)
-                offset = (rows - source).astype(squared.dtype)
-                row = jax.lax.dynamic_slice_in_dim(squared, source, 1, axis=-2)
-                best = jnp.minimum(best, row + offset**2)
+    strips = strips.reshape(len(pictures), -1, *strips.shape[-2:])
+    result = jnp.moveaxis(strips, 1, 2).reshape(*batch, *padded.shape[-2:])
+    return result[..., :height, :width]
+
+
+@_row_by_tiles.def_vmap
+def _(axis_size, batched, squared):
+    return _row_by_tiles(squared), True
+
+
+def _split(pictures: jax.Array, strip: int) -> jax.Array:
+    """`[b, h, w]` in strips of columns: `[b·w/strip, h, strip]`."""
+    b, h, w = pictures.shape
+    return jnp.moveaxis(pictures.reshape(b, h, w // strip, strip), 2, 1).reshape(-1, h, strip)
+
+
+def _nearest_of_rows(pictures: jax.Array, rows: jax.Array) -> jax.Array:
+    """`argmin_j pictures[:, j] + (i − j)²` for some rows i: `[b, len(rows), w]`."""
+
+    def squares(source):
+        row = jax.lax.dynamic_slice_in_dim(pictures, source, 1, axis=1)
+        return row + ((rows - source)[:, None] ** 2).astype(pictures.dtype)
+
+    def closer(source, found):
+        best, nearest = found
+        candidate = squares(source)
+        is_closer = candidate < best
+        return jnp.where(is_closer, candidate, best), jnp.where(is_closer, source, nearest)
+
+    best = squares(0)
+    found = best, jnp.zeros_like(best, int)
+    return jax.lax.fori_loop(1, pictures.shape[1], closer, found, unroll=8)[1]
+
+
+def _solve_strip(strip_and_range: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+    """`min_j strip[j] + (i − j)²`, j from `starts[t]` to `ends[t]` where i is in tile t."""
+    strip, starts, ends = strip_and_range
+
+    def solve_tile(tile):
+        first, start, end = tile
+        rows = first + jnp.arange(_TILE)[:, None]
+
+        def try_chunk(k, best):
+            source = jnp.minimum(start + k * _TILE, len(strip) - _TILE)
+            chunk = jax.lax.dynamic_slice_in_dim(strip, source, _TILE)
+            for n in range(_TILE):
+                offset = (rows - source - n).astype(strip.dtype)
+                best = jnp.minimum(best, chunk[n] + offset**2)
             return best
 
-        best = jax.lax.fori_loop(0, (last - first) // _CHUNK + 1, try_chunk, best)
-        return jax.lax.dynamic_update_slice_in_dim(result, best, start, axis=-2)
+        best = jax.lax.dynamic_slice_in_dim(strip, first, _TILE)
+        return jax.lax.fori_loop(0, (end - start) // _TILE + 1, try_chunk, best)
 
-    return jax.lax.fori_loop(0, -(-height // tile), solve, squared)
+    tiles = jnp.arange(0, len(strip), _TILE), starts, ends
+    return jax.lax.map(solve_tile, tiles).reshape(strip.shape)
 
 
 def _check_mask(mask: Array) -> None:

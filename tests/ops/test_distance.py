@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from scipy import ndimage
 
-from segjax.ops import distance_transform, signed_distance
+from segjax.ops import distance, distance_transform, signed_distance
 
 dense_masks = hnp.arrays(bool, (7, 9))
 masks = dense_masks | hnp.arrays(bool, (7, 9), elements=st.just(False), fill=st.just(True))
@@ -27,23 +27,33 @@ def test_distances_are_scipys(mask, spacing):
 
 
 def _shapes_of_many_sizes():
-    """Pictures of several tiles and chunks of rows, the last of them not whole."""
-    corner, far, stripe = np.ones((3, 1, 150, 40), bool)
-    corner[0, 149, 39] = False
-    far[0, [0, 149], [39, 0]] = False
+    """Pictures of several tiles of rows and strips of columns, the last of them not whole."""
+    corner, far, stripe, diagonal, circle = np.ones((5, 1, 100, 90), bool)
+    corner[0, 99, 89] = False
+    far[0, [0, 99], [89, 0]] = False
     stripe[0, 70:72] = False
-    blobs = _blobs(1, 150, 40, sigma=3), _blobs(1, 150, 40, sigma=20)
-    noise = np.random.default_rng(0).random((1, 150, 40)) < 0.5
-    return np.concatenate([corner, far, stripe, noise, *blobs, ~blobs[0]])
+    diagonal[0, np.arange(90), np.arange(90)] = False
+    y, x = np.mgrid[:100, :90]
+    circle[0] = np.hypot(y - 50, x - 45) < 44
+    blobs = _blobs(1, 100, 90, sigma=3), _blobs(1, 100, 90, sigma=20)
+    noise = np.random.default_rng(0).random((1, 100, 90)) < 0.5
+    return np.concatenate([corner, far, stripe, diagonal, circle, noise, *blobs, ~blobs[0]])
 
 
 def test_distances_are_scipys_in_large_pictures_each_for_itself_and_in_a_batch():
     batch = _shapes_of_many_sizes()
     expected = np.stack([ndimage.distance_transform_edt(mask) for mask in batch])
     np.testing.assert_allclose(distance_transform(batch), expected, rtol=1e-6)
-    for mask, distance in zip(batch, expected, strict=True):
-        np.testing.assert_allclose(distance_transform(mask), distance, rtol=1e-6)
+    for mask, its_own in zip(batch[:2], expected[:2], strict=True):
+        np.testing.assert_allclose(distance_transform(mask), its_own, rtol=1e-6)
     np.testing.assert_allclose(jax.vmap(distance_transform)(batch), expected, rtol=1e-6)
+
+
+def test_the_form_for_accelerators_has_the_same_distances():
+    masks = _shapes_of_many_sizes()[3:5, ::2]
+    expected = np.stack([ndimage.distance_transform_edt(mask) for mask in masks])
+    squared = distance._run_lengths(jnp.asarray(masks)) ** 2
+    np.testing.assert_allclose(distance._row_by_all(squared), expected**2, rtol=1e-6)
 
 
 def test_one_picture_does_not_reach_into_the_next():
@@ -82,8 +92,8 @@ def test_void_pixels_lie_on_neither_side():
     where = np.array([[True, True, False, False, True]])
     for content in (False, True):
         mask = np.array([[True, True, content, content, False]])
-        distance = signed_distance(mask, where=where)
-        np.testing.assert_array_equal(np.where(where, distance, 0), [[-4, -3, 0, 0, 3]])
+        signed = signed_distance(mask, where=where)
+        np.testing.assert_array_equal(np.where(where, signed, 0), [[-4, -3, 0, 0, 3]])
 
 
 def test_distances_in_real_masks_are_scipys(data_dir):
