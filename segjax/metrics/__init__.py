@@ -1,5 +1,6 @@
 """Metrics: sums over devices and batches first, scores last."""
 
+from segjax.metrics.calibration import Calibration, CalibrationScores, expected_calibration_error
 from segjax.metrics.confusion import (
     class_dice,
     class_iou,
@@ -9,3 +10,5 @@ from segjax.metrics.confusion import (
     mean_iou,
     pixel_accuracy,
 )
+from segjax.metrics.detection import AveragePrecision, DetectionScores, average_precision
+from segjax.metrics.panoptic import PanopticQuality, PanopticScores, panoptic_quality

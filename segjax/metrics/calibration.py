@@ -1,0 +1,129 @@
+"""Calibration: whether probabilities say how often they are right."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Integer
+
+from segjax.metrics.sums import Sums
+from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
+from segjax.typing import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CalibrationScores:
+    """The expected calibration error, and the reliability diagram it sums up.
+
+    Attributes:
+      error: `Σ_m share_m |accuracy_m − confidence_m|`, in 0..1; 0 where no pixel was counted.
+      share: `[bins]`, of all pixels; 0, as the next two, for an empty bin.
+      accuracy: `[bins]`, the share of a bin's pixels whose predicted class is right.
+      confidence: `[bins]`, the mean probability of a bin's predicted classes.
+    """
+
+    error: Float[Array, "*b"]
+    share: Float[Array, "*b bins"]
+    accuracy: Float[Array, "*b bins"]
+    confidence: Float[Array, "*b bins"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Calibration(Sums):
+    """Pixels by the probability of their predicted class, in bins of equal width.
+
+    Attributes:
+      pixels: int32 `[bins]`.
+      correct: int32 `[bins]`, those whose predicted class is right.
+      confidence: `[bins]`, the sum of the predicted classes' probabilities.
+
+    Example:
+      >>> Calibration.empty(3).pixels
+      Array([0, 0, 0], dtype=int32)
+    """
+
+    pixels: Int[Array, "*b bins"]
+    correct: Int[Array, "*b bins"]
+    confidence: Float[Array, "*b bins"]
+
+    @classmethod
+    def empty(cls, bins: int = 15) -> "Calibration":
+        """That of no example."""
+        none = jnp.zeros(bins, jnp.int32)
+        return cls(none, none, jnp.zeros(bins))
+
+    def update(
+        self,
+        probs: Float[Array, "*b c"],
+        labels: Integer[Array, "*b"],
+        *,
+        where: Bool[Array, "..."] | None = None,
+    ) -> "Calibration":
+        """With another batch; its arguments are those of `expected_calibration_error`."""
+        bins = self.pixels.shape[-1]
+        return self.merge(expected_calibration_error(probs, labels, bins=bins, where=where))
+
+    def compute(self) -> CalibrationScores:
+        """The error, and each bin's share, accuracy and confidence."""
+        total = self.pixels.sum(-1, keepdims=True)
+        return CalibrationScores(
+            error=safe_divide(abs(self.correct - self.confidence).sum(-1), total[..., 0]),
+            share=safe_divide(self.pixels, total),
+            accuracy=safe_divide(self.correct, self.pixels),
+            confidence=safe_divide(self.confidence, self.pixels),
+        )
+
+
+def expected_calibration_error(
+    probs: Float[Array, "*b c"],
+    labels: Integer[Array, "*b"],
+    *,
+    bins: int = 15,
+    where: Bool[Array, "..."] | None = None,
+) -> Calibration:
+    """Bins a batch's pixels by confidence: `compute` gives `Σ_m share_m |accuracy_m − conf_m|`.
+
+    A pixel's confidence is the probability of its likeliest class. Bin m of M holds those in
+    `(m/M, (m+1)/M]`, and the first holds 0 too.
+
+    Args:
+      probs: `[*b, h, w, c]`, in 0..1.
+      labels: integers `[*b, h, w]`.
+      bins: M, static.
+      where: broadcasts to `labels`; False for void pixels.
+
+    Returns:
+      The bins' sums `[bins]` over all pixels.
+
+    Raises:
+      ValueError: if the shapes do not fit together, or `bins` is not positive.
+      TypeError: if `where` is not boolean.
+
+    Example:
+      >>> probs = jnp.array([[0.9, 0.1], [0.7, 0.3], [0.4, 0.6]])
+      >>> scores = expected_calibration_error(probs, jnp.array([0, 0, 0]), bins=2).compute()
+      >>> scores.accuracy
+      Array([0.       , 0.6666667], dtype=float32)
+
+    Source: Guo et al., "On calibration of modern neural networks", 2017, equation 3.
+    """
+    if probs.shape[:-1] != labels.shape:
+        raise ValueError(
+            f"probs has shape {probs.shape}; due is that of labels, {labels.shape}, and classes"
+        )
+    if bins < 1:
+        raise ValueError(f"bins is {bins}; due is at least 1")
+    counted = broadcast_where(where, labels.shape)
+    confidence = jnp.max(probs, axis=-1).astype(accumulation_dtype(probs))
+    correct = jnp.argmax(probs, axis=-1) == labels
+    edges = jnp.arange(1, bins, dtype=confidence.dtype) / bins
+    place = jnp.sum(confidence[..., None] > edges, axis=-1)
+    member = (place[..., None] == jnp.arange(bins)) & counted[..., None]
+    pixels = tuple(range(labels.ndim))
+    return Calibration(
+        pixels=jnp.sum(member, axis=pixels, dtype=jnp.int32),
+        correct=jnp.sum(member & correct[..., None], axis=pixels, dtype=jnp.int32),
+        confidence=jnp.sum(jnp.where(member, confidence[..., None], 0), axis=pixels),
+    )
