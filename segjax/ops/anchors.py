@@ -62,8 +62,8 @@ def pyramid_anchors(
     levels = []
     for (height, width), stride, of_level in zip(shapes, strides, sizes, strict=True):
         size, ratio = np.meshgrid(
-            np.float32(of_level),
-            np.float32(aspect_ratios),
+            np.asarray(of_level, np.float32),
+            np.asarray(aspect_ratios, np.float32),
             indexing="ij" if order == "size" else "xy",
         )
         sides = np.stack([size / np.sqrt(ratio), size * np.sqrt(ratio)], axis=-1).reshape(-1, 2)

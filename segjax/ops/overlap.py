@@ -110,7 +110,7 @@ def _meet(a: Array, b: Array, pairwise: bool) -> tuple[jax.Array, jax.Array]:
     if min(a.ndim, b.ndim) < 2 or a.shape[:-2] != b.shape[:-2]:
         raise ValueError(f"a has shape {a.shape}, b {b.shape}; due are [*b, n, 4] and [*b, m, 4]")
     dtype = accumulation_dtype(a, b)
-    a, b = a.astype(dtype), b.astype(dtype)
+    a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
     return (a[..., :, None, :], b[..., None, :, :]) if pairwise else (a, b)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import sequential_vmap
-from jaxtyping import Bool, Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer, Shaped
 
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
 from segjax.ops.boxes import box_area
@@ -14,7 +14,8 @@ from segjax.ops.masks import mask_iou
 from segjax.ops.overlap import box_iou
 from segjax.typing import Array
 
-# Boxes that accelerators work on together.
+# Boxes that a CPU meets at once, and those that accelerators settle at once.
+_CHUNK = 512
 _TILE = 256
 
 
@@ -84,7 +85,7 @@ def batched_nms(
       Array([ True,  True, False], dtype=bool)
     """
     _check_row("classes", classes, boxes)
-    return _greedy(boxes, scores, jnp.asarray(classes), iou_threshold, where)
+    return _greedy(boxes, scores, jnp.asarray(classes, jnp.int32), iou_threshold, where)
 
 
 def soft_nms(
@@ -201,46 +202,61 @@ def matrix_nms(
 
 
 class _Boxes(NamedTuple):
-    """Boxes, one array a coordinate: of whole rows, vectors of the processor read one alone."""
+    """Boxes in the order in which they suppress; a coordinate to an array, as processors like it.
+
+    With classes, all of the first one come first.
+    """
 
     x0: Float[jax.Array, "*n"]
     y0: Float[jax.Array, "*n"]
     x1: Float[jax.Array, "*n"]
     y1: Float[jax.Array, "*n"]
     area: Float[jax.Array, "*n"]
-    classes: Integer[jax.Array, "*n"] | None
+    classes: Int[jax.Array, "*n"] | None
 
 
 def _greedy(boxes, scores, classes, iou_threshold, where):
     """Sorts, lets the boxes suppress one another, and puts the answers back in place."""
     _check_row("scores", scores, boxes)
     alive = broadcast_where(where, scores.shape)
-    boxes, scores = lax.stop_gradient((jnp.asarray(boxes), jnp.asarray(scores)))
-    boxes = boxes.astype(accumulation_dtype(boxes))
-    order = _falling(scores.astype(accumulation_dtype(scores)))
-    area = box_area(boxes)[order]
-    by_score = _Boxes(*boxes[order].T, area, None if classes is None else classes[order])
-    alive = _suppress(by_score, alive[order], jnp.asarray(iou_threshold, boxes.dtype))
+    if not alive.size:
+        return alive
+    boxes, scores = lax.stop_gradient((boxes, scores))
+    order = _falling(scores)
+    if classes is not None:
+        order = order[_argsort(classes[order])]
+        classes = classes[order]
+    boxes = boxes.astype(accumulation_dtype(boxes))[order]
+    threshold = jnp.asarray(iou_threshold, boxes.dtype)
+    alive = _suppress(_Boxes(*boxes.T, box_area(boxes), classes), alive[order], threshold)
     return jnp.zeros_like(alive).at[order].set(alive, unique_indices=True)
 
 
 def _falling(scores: Float[jax.Array, " n"]) -> Int[jax.Array, " n"]:
     """The order of falling scores, equal ones as they stand."""
+    scores = -scores.astype(accumulation_dtype(scores))
+    if scores.dtype != jnp.float32:
+        return _argsort(scores)
+    # Integers that rise as the numbers do, of which 0 and −0 are one.
+    bits = lax.bitcast_convert_type(jnp.where(scores == 0, 0, scores), jnp.int32)
+    return _argsort(jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits))
 
-    def by_pairs(scores):
-        return jnp.argsort(scores, descending=True, stable=True).astype(jnp.int32)
 
-    def by_words(scores):
-        bits = lax.bitcast_convert_type(jnp.where(scores == 0, 0, -scores), jnp.int32)
-        rising = jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+def _argsort(keys: Shaped[jax.Array, " n"]) -> Int[jax.Array, " n"]:
+    """The order of rising keys, equal ones as they stand."""
+
+    def by_pairs(keys):
+        return jnp.argsort(keys, stable=True).astype(jnp.int32)
+
+    def by_words(keys):
         with jax.enable_x64(True):
-            words = rising.astype(jnp.int64) << 32 | lax.iota(jnp.int64, scores.size)
+            words = keys.astype(jnp.int64) << 32 | lax.iota(jnp.int64, keys.size)
             return (lax.sort(words) & 0x7FFFFFFF).astype(jnp.int32)
 
-    if scores.dtype != jnp.float32:
-        return by_pairs(scores)
+    if keys.dtype != jnp.int32:
+        return by_pairs(keys)
     # On a CPU a sort of plain words is five times as fast as one of pairs.
-    return lax.platform_dependent(scores, cpu=by_words, default=by_pairs)
+    return lax.platform_dependent(keys, cpu=by_words, default=by_pairs)
 
 
 # Compiled once: a loop that is called eagerly is compiled anew at every call.
@@ -248,7 +264,7 @@ def _falling(scores: Float[jax.Array, " n"]) -> Int[jax.Array, " n"]:
 def _suppress(
     boxes: _Boxes, alive: Bool[jax.Array, " n"], threshold: Float[jax.Array, ""]
 ) -> Bool[jax.Array, " n"]:
-    """Which of the boxes, in falling order, are still alive in the end."""
+    """Which boxes are still alive in the end."""
     return lax.platform_dependent(
         boxes, alive, threshold, cpu=_suppress_by_rows, default=_suppress_by_tiles
     )
@@ -267,38 +283,49 @@ def _overlap(a: _Boxes, b: _Boxes, threshold: Float[jax.Array, ""]) -> Bool[jax.
 # Under `vmap` a branch is taken for all images if for one; so one image after the other.
 @sequential_vmap
 def _suppress_by_rows(boxes, alive, threshold):
-    """Box by box: one that is still alive meets all others, one that is not costs nothing."""
-    places = jnp.arange(alive.size)
+    """Box by box: one that is still alive meets those after it, a dead one costs nothing."""
+    size = alive.size
+    chunk = min(_CHUNK, size)
+    boxes, alive = _pad((boxes, alive), chunk)
+
+    def meet_others(i, alive):
+        box = jax.tree.map(lambda values: values[i], boxes)
+
+        def any_left(state):
+            start, _ = state
+            if box.classes is None:
+                return start < size
+            return (start < size) & (boxes.classes[start] <= box.classes)
+
+        def meet_chunk(state):
+            start, alive = state
+            others, kept = _cut((boxes, alive), start, chunk)
+            after = start + jnp.arange(chunk) > i
+            kept &= ~(_overlap(box, others, threshold) & after)
+            return start + chunk, lax.dynamic_update_slice_in_dim(alive, kept, start, axis=0)
+
+        return lax.while_loop(any_left, meet_chunk, (i // chunk * chunk, alive))[1]
 
     def step(i, alive):
-        def meet(alive):
-            box = jax.tree.map(lambda values: values[i], boxes)
-            return alive & ~(_overlap(box, boxes, threshold) & (places > i))
+        return lax.cond(alive[i], meet_others, lambda i, alive: alive, i, alive)
 
-        return lax.cond(alive[i], meet, lambda alive: alive, alive)
-
-    return lax.fori_loop(0, alive.size, step, alive)
+    return lax.fori_loop(0, size, step, alive)[:size]
 
 
 def _suppress_by_tiles(boxes, alive, threshold):
     """Tile by tile: first the boxes of a tile among themselves, then what they do to all others."""
     size = alive.size
     tile = min(_TILE, size)
-    if not size:
-        return alive
-    boxes, alive = jax.tree.map(lambda x: jnp.pad(x, (0, -size % tile)), (boxes, alive))
+    boxes, alive = _pad((boxes, alive), tile)
     places = jnp.arange(alive.size)
 
     def step(t, alive):
-        def cut(values):
-            return lax.dynamic_slice_in_dim(values, t * tile, tile)
-
-        rows, place, start = jax.tree.map(cut, (boxes, places, alive))
+        rows, place, start = _cut((boxes, places, alive), t * tile, tile)
         rows = jax.tree.map(lambda values: values[:, None], rows)
         overlap = _overlap(rows, boxes, threshold) & (place[:, None] < places)
         inside = lax.dynamic_slice_in_dim(overlap, t * tile, tile, axis=1)
 
-        # What a box's predecessors do is settled after as many rounds as it has predecessors.
+        # A box is settled one round after the last of those that overlap it and come before it.
         def settle(state):
             kept, _ = state
             new = start & ~jnp.any(inside & kept[:, None], axis=0)
@@ -308,6 +335,15 @@ def _suppress_by_tiles(boxes, alive, threshold):
         return alive & ~jnp.any(overlap & kept[:, None], axis=0)
 
     return lax.fori_loop(0, alive.size // tile, step, alive)[:size]
+
+
+def _pad(arrays, block: int):
+    """Zeros after each array, up to whole blocks."""
+    return jax.tree.map(lambda values: jnp.pad(values, (0, -values.size % block)), arrays)
+
+
+def _cut(arrays, start, size: int):
+    return jax.tree.map(lambda values: lax.dynamic_slice_in_dim(values, start, size), arrays)
 
 
 def _check_row(name: str, values: Array, objects: Array) -> None:
