@@ -69,7 +69,7 @@ class Calibration(Sums):
         """The error, and each bin's share, accuracy and confidence."""
         total = self.pixels.sum(-1, keepdims=True)
         return CalibrationScores(
-            error=safe_divide(abs(self.correct - self.confidence).sum(-1), total[..., 0]),
+            error=safe_divide(jnp.abs(self.correct - self.confidence).sum(-1), total[..., 0]),
             share=safe_divide(self.pixels, total),
             accuracy=safe_divide(self.correct, self.pixels),
             confidence=safe_divide(self.confidence, self.pixels),

@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from segjax.numerics import accumulation_dtype, safe_divide
+from segjax.numerics import safe_divide
 from segjax.ops import box_area
 from segjax.typing import Array, Instances
 
@@ -234,36 +234,37 @@ def _match_image(
         record.valid & (record.classes >= 0) & (record.classes < num_classes)
         for record in (predictions, targets)
     )
-    crowd = jnp.zeros_like(labelled) if targets.crowd is None else targets.crowd
-    overlaps, detected_area, labelled_area = _overlaps(predictions, targets, crowd, kind)
-    if targets.areas is not None:
-        labelled_area = targets.areas
+    crowd = jnp.zeros_like(labelled) if targets.crowd is None else jnp.asarray(targets.crowd)
+    regions: Any = [x.boxes if kind == "box" else x.masks for x in (predictions, targets)]
+    compare = _box_overlaps if kind == "box" else _mask_overlaps
+    overlaps, area, labelled_area = compare(*regions, crowd)
     comparable = predictions.classes[:, None] == targets.classes
     comparable &= detected[:, None] & labelled
     overlaps = jnp.where(comparable, overlaps, -1)
-    counts = labelled & ~crowd & _in_range(labelled_area)
+    counts = labelled & ~crowd
+    counts &= _in_range(labelled_area if targets.areas is None else targets.areas)
 
-    order = jnp.argsort(jnp.where(detected, -predictions.scores, jnp.inf))
-    outcomes = _match_greedily(overlaps[order], counts, crowd)
-    detected = detected[order]
-    scores, classes = (
-        jnp.where(detected, x[order], 0) for x in (predictions.scores, predictions.classes)
+    scores: Any = predictions.scores
+    order = jnp.argsort(jnp.where(detected, -scores, jnp.inf))
+    detected, scores, classes, overlaps, area = (
+        x[order] for x in (detected, scores, predictions.classes, overlaps, area)
     )
-    better = jnp.tri(len(order), k=-1, dtype=bool) & (classes[:, None] == classes)
-    ranks = jnp.where(detected, better.sum(-1), 0)
-
-    within = _in_range(detected_area)[:, order].T[..., None]
-    outcomes = jnp.where((outcomes == -1) & ~within, 0, outcomes)
+    same_class = classes[:, None] == classes
+    ranks = jnp.sum(same_class & jnp.tri(len(order), k=-1, dtype=bool), axis=-1)
+    outcomes = _match_greedily(overlaps, counts, crowd)
+    outcomes = jnp.where((outcomes == -1) & ~_in_range(area).T[..., None], 0, outcomes)
     listed = detected & (ranks < MAX_DETECTIONS[-1])
     outcomes = jnp.where(listed[:, None, None], outcomes, 0).astype(jnp.int8)
-    classes_of_objects = jnp.where(labelled, targets.classes, num_classes)
+    scores, classes, ranks = (jnp.where(detected, x, 0) for x in (scores, classes, ranks))
+
+    rows = jnp.where(labelled, targets.classes, num_classes)
     objects = jnp.zeros((num_classes, len(AREA_RANGES)), jnp.int32)
-    objects = objects.at[classes_of_objects].add(counts.T.astype(jnp.int32), mode="drop")
+    objects = objects.at[rows].add(counts.T.astype(jnp.int32), mode="drop")
     return scores, classes, ranks, outcomes, objects
 
 
 def _match_greedily(
-    overlaps: Float[jax.Array, "n m"], counts: Bool[jax.Array, "areas m"], crowd: Bool[Array, "m"]
+    overlaps: Float[Array, "n m"], counts: Bool[Array, "areas m"], crowd: Bool[Array, "m"]
 ) -> Int[jax.Array, "n areas thresholds"]:
     """What each detection, the best first, takes: 1 an object that counts, 0 another, −1 none.
 
@@ -291,25 +292,27 @@ def _match_greedily(
     return jax.lax.scan(take, free, overlaps)[1]
 
 
-def _overlaps(
-    predictions: Instances, targets: Instances, crowd: Bool[Array, "m"], kind: str
-) -> tuple[Float[jax.Array, "n m"], Float[jax.Array, "n"], Float[jax.Array, "m"]]:
-    """The IoU of each pair, or with a crowd the share inside it; the areas of both sides."""
-    if kind == "box":
-        dtype = accumulation_dtype(predictions.boxes, targets.boxes)
-        a, b = predictions.boxes[:, None].astype(dtype), targets.boxes.astype(dtype)
-        sides = jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2])
-        intersection = jnp.prod(jnp.maximum(sides, 0), axis=-1)
-        areas = box_area(predictions.boxes), box_area(targets.boxes)
-    else:
-        # Sums of zeros and ones are exact in whatever precision a device multiplies.
-        a, b = (
-            x.masks.reshape(len(x.masks), -1).astype(jnp.float32) for x in (predictions, targets)
-        )
-        intersection = a @ b.T
-        areas = a.sum(-1), b.sum(-1)
-    union = areas[0][:, None] + jnp.where(crowd, 0, areas[1] - intersection)
-    return safe_divide(intersection, union), *areas
+def _box_overlaps(a: Array, b: Array, crowd: jax.Array) -> tuple[jax.Array, ...]:
+    """`_overlaps` of boxes `[n, 4]` and `[m, 4]`, and the areas of both."""
+    areas = box_area(a), box_area(b)
+    dtype = areas[0].dtype
+    a, b = a[:, None].astype(dtype), b.astype(dtype)
+    sides = jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2])
+    return _overlaps(jnp.prod(jnp.maximum(sides, 0), axis=-1), *areas, crowd), *areas
+
+
+def _mask_overlaps(a: Array, b: Array, crowd: jax.Array) -> tuple[jax.Array, ...]:
+    """`_overlaps` of masks `[n, h, w]` and `[m, h, w]`, and the areas of both."""
+    # Sums of zeros and ones are exact in whatever precision a device multiplies.
+    a, b = (x.reshape(len(x), math.prod(x.shape[1:])).astype(jnp.float32) for x in (a, b))
+    areas = a.sum(-1), b.sum(-1)
+    return _overlaps(a @ b.T, *areas, crowd), *areas
+
+
+def _overlaps(intersection, detected_area, labelled_area, crowd) -> Float[jax.Array, "n m"]:
+    """The IoU of each pair; with a crowd, the share of the detection inside it."""
+    union = detected_area[:, None] + jnp.where(crowd, 0, labelled_area - intersection)
+    return safe_divide(intersection, union)
 
 
 def _in_range(areas: Float[Array, "n"]) -> Bool[jax.Array, "areas n"]:
