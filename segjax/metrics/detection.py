@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -236,7 +237,7 @@ def _match_image(
     )
     crowd = jnp.zeros_like(labelled) if targets.crowd is None else jnp.asarray(targets.crowd)
     regions: Any = [x.boxes if kind == "box" else x.masks for x in (predictions, targets)]
-    compare = _box_overlaps if kind == "box" else _mask_overlaps
+    compare: Callable = _box_overlaps if kind == "box" else _mask_overlaps
     overlaps, area, labelled_area = compare(*regions, crowd)
     comparable = predictions.classes[:, None] == targets.classes
     comparable &= detected[:, None] & labelled
