@@ -1,5 +1,6 @@
 """Finds what segjax offers, and sorts it by kind."""
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -11,7 +12,6 @@ import jax
 import jaxtyping
 
 import segjax
-from segjax.typing import Instances, Panoptic, Points, Record
 
 # The functions here are commands for a terminal, not for a program.
 NO_FACE = {"segjax.cli"}
@@ -48,8 +48,9 @@ def is_array(annotation: Any) -> bool:
     """Whether an annotation names a JAX array of some shape, or a record of arrays."""
     if typing.get_origin(annotation) is Callable:
         return False
-    if annotation in (Instances, Panoptic, Points, Record):
-        return True
+    if dataclasses.is_dataclass(annotation):
+        fields = dataclasses.fields(annotation)
+        return all(is_array(field.type) for field in fields if "static" not in field.metadata)
     if inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray):
         return annotation.array_type in (jax.Array, typing.Any)
     return any(is_array(part) for part in typing.get_args(annotation))
