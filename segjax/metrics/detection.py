@@ -289,7 +289,8 @@ def _match_greedily(
         outcome = jnp.where(hit, 1, jnp.where(last >= 0, 0, -1))
         return free & (crowd | (index != last)), outcome[..., 0]
 
-    free = jnp.ones((len(AREA_RANGES), len(IOU_THRESHOLDS), len(index)), bool)
+    shape = len(AREA_RANGES), len(IOU_THRESHOLDS), len(index)
+    free = jnp.ones_like(overlaps, bool, shape=shape)
     return jax.lax.scan(take, free, overlaps)[1]
 
 

@@ -1,6 +1,30 @@
 """Cases of `segjax.metrics`."""
 
-from arguments import Case, classes, counts, mask
+import jax.numpy as jnp
+from arguments import Case, classes, corners, counts, fraction, mask
+
+from segjax.typing import Instances, Panoptic
+
+
+def _segments(arrays):
+    """Targets and predictions share a table, of which `where` gives the rows in use."""
+    table, valid = arrays["classes"], arrays["where"]
+    return {
+        "predictions": Panoptic(arrays["predicted"], table, valid),
+        "targets": Panoptic(arrays["labelled"], table, valid, crowd=jnp.arange(3) == 1),
+    }
+
+
+def _objects(arrays):
+    """The objects are the detections in another order, one of them a crowd."""
+    scores, valid = arrays["scores"], arrays["where"]
+    boxes, labels = arrays["boxes"], arrays["classes"]
+    moved = (jnp.roll(x, 1, axis=0) for x in (boxes, labels, valid))
+    return {
+        "predictions": Instances(boxes, labels, valid, scores),
+        "targets": Instances(*moved, crowd=jnp.arange(4) == 1),
+    }
+
 
 CASES = [
     Case(
@@ -23,5 +47,39 @@ CASES = [
             "pixel_accuracy",
             "frequency_weighted_iou",
         )
+    ),
+    Case(
+        "metrics.panoptic_quality",
+        lambda h, w: {
+            "predicted": classes(h, w, num_classes=4),
+            "labelled": classes(h, w, num_classes=4),
+            "classes": classes(3, num_classes=2),
+            "where": mask(3),
+        },
+        {"num_classes": 2},
+        masked=("classes",),
+        build=_segments,
+    ),
+    Case(
+        "metrics.average_precision",
+        lambda h, w: {
+            "boxes": corners(4),
+            "scores": fraction(4),
+            "classes": classes(4, num_classes=2),
+            "where": mask(4),
+        },
+        {"num_classes": 2},
+        masked=("scores", "classes"),
+        build=_objects,
+    ),
+    Case(
+        "metrics.expected_calibration_error",
+        lambda h, w: {
+            "probs": fraction(h, w, 3),
+            "labels": classes(h, w, num_classes=3),
+            "where": mask(h, w),
+        },
+        {"bins": 4},
+        masked=("probs", "labels"),
     ),
 ]
