@@ -1,7 +1,15 @@
 """Metrics: sums over devices and batches first, scores last."""
 
+from segjax.metrics.boundary import (
+    boundary_f_score,
+    boundary_iou,
+    hausdorff_distance,
+    normalized_surface_distance,
+)
 from segjax.metrics.calibration import Calibration, CalibrationScores, expected_calibration_error
 from segjax.metrics.confusion import (
+    ConfusionMatrix,
+    SegmentationScores,
     class_dice,
     class_iou,
     confusion_matrix,

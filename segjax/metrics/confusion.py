@@ -1,11 +1,82 @@
 """The confusion matrix of a labelling, and the scores that follow from it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Integer, Num
 
+from segjax.metrics.sums import Sums
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
 from segjax.typing import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SegmentationScores:
+    """What follows from a confusion matrix, each in 0..1, by the functions of these names below.
+
+    Attributes:
+      mean_iou: of the classes labelled or predicted anywhere.
+      dice_score: likewise.
+      pixel_accuracy: the share of pixels predicted as labelled.
+      frequency_weighted_iou: each class by its share of the labels.
+      class_iou: `[c]`.
+      class_dice: `[c]`.
+    """
+
+    mean_iou: Float[Array, "*b"]
+    dice_score: Float[Array, "*b"]
+    pixel_accuracy: Float[Array, "*b"]
+    frequency_weighted_iou: Float[Array, "*b"]
+    class_iou: Float[Array, "*b c"]
+    class_dice: Float[Array, "*b c"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ConfusionMatrix(Sums):
+    """A `confusion_matrix` as a metric like the others.
+
+    Attributes:
+      counts: integers `[c, c]`, in pixels; the row is the label, the column the prediction.
+
+    Example:
+      >>> metric = ConfusionMatrix.empty(2).update(jnp.array([0, 1]), jnp.array([0, 1]))
+      >>> float(metric.compute().mean_iou)
+      1.0
+    """
+
+    counts: Integer[Array, "*b c c"]
+
+    @classmethod
+    def empty(cls, num_classes: int) -> "ConfusionMatrix":
+        """That of no pixel."""
+        return cls(jnp.zeros((num_classes, num_classes), jnp.int32))
+
+    def update(
+        self,
+        predictions: Integer[Array, "*b"],
+        labels: Integer[Array, "*b"],
+        *,
+        where: Bool[Array, "..."] | None = None,
+    ) -> "ConfusionMatrix":
+        """With another batch; its arguments are those of `confusion_matrix`."""
+        num_classes = self.counts.shape[-1]
+        return self.merge(
+            ConfusionMatrix(confusion_matrix(predictions, labels, num_classes, where=where))
+        )
+
+    def compute(self) -> SegmentationScores:
+        """All scores of the matrix."""
+        return SegmentationScores(
+            mean_iou=mean_iou(self.counts),
+            dice_score=dice_score(self.counts),
+            pixel_accuracy=pixel_accuracy(self.counts),
+            frequency_weighted_iou=frequency_weighted_iou(self.counts),
+            class_iou=class_iou(self.counts),
+            class_dice=class_dice(self.counts),
+        )
 
 
 def confusion_matrix(

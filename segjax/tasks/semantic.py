@@ -184,13 +184,13 @@ def summary(matrix: Int[Array, "classes classes"], names: tuple[str, ...]) -> di
       `mean_iou`, `mean_dice`, `pixel_accuracy`, `frequency_weighted_iou`, and `iou/NAME` for the
       classes that the labels or the predictions hold.
     """
-    ious = metrics.class_iou(matrix)
+    scores = metrics.ConfusionMatrix(matrix).compute()
     present = (matrix.sum(0) + matrix.sum(1)) > 0
     figures = {
-        "mean_iou": metrics.mean_iou(matrix),
-        "mean_dice": metrics.dice_score(matrix),
-        "pixel_accuracy": metrics.pixel_accuracy(matrix),
-        "frequency_weighted_iou": metrics.frequency_weighted_iou(matrix),
+        "mean_iou": scores.mean_iou,
+        "mean_dice": scores.dice_score,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "frequency_weighted_iou": scores.frequency_weighted_iou,
     }
-    figures |= {f"iou/{name}": ious[i] for i, name in enumerate(names) if present[i]}
+    figures |= {f"iou/{name}": scores.class_iou[i] for i, name in enumerate(names) if present[i]}
     return {name: float(value) for name, value in figures.items()}
