@@ -1,9 +1,6 @@
 """Features of regions: ROIAlign on one feature map and on a pyramid of them."""
 
-import functools
-import itertools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from segjax.numerics import accumulation_dtype
+from segjax.ops.bins import Options, Regions, bin_axis, pool_bins
 from segjax.ops.boxes import box_area
 from segjax.typing import Array
-
-# Samples along an axis that one pass takes together.
-_CHUNK = 2
 
 
 def roi_align(
@@ -194,18 +189,20 @@ def _roi_align(
     # Behind the barrier, lest each gathered row search the parts anew.
     rows = jax.lax.optimization_barrier(jnp.concatenate(tables)) if len(tables) > 1 else tables[0]
 
-    sizes = np.array([level.shape[:2] for level in features], np.int32)
+    sizes = np.array([level.shape[:2] for level in features])
     offsets = np.cumsum(sizes.prod(axis=1)) - sizes.prod(axis=1)
-    height, width = jnp.asarray(sizes)[levels].T
-    scale = jnp.asarray(scales, dtype)[levels][:, None]
-    x0, y0, x1, y1 = (boxes.astype(dtype) * scale - (0.5 if aligned else 0)).T
-    options = {"ratio": sampling_ratio, "at_least": 0.0 if aligned else 1.0}
-    regions = _Regions(
-        _axis(y0, y1, output_size[0], height, **options),
-        _axis(x0, x1, output_size[1], width, **options),
-        jnp.asarray(offsets, jnp.int32)[levels],
+    height, width = jnp.split(jnp.asarray(sizes, dtype)[levels], 2, axis=1)
+    corners = jnp.asarray(boxes, dtype) * jnp.asarray(scales, dtype)[levels][:, None]
+    corners = corners - (0.5 if aligned else 0)
+    start, sides = corners[:, :2], corners[:, 2:] - corners[:, :2]
+    sides = sides if aligned else jnp.maximum(sides, 1)
+    regions = Regions(
+        y=bin_axis(start[:, 1:], sides[:, 1:], output_size[0], height, sampling_ratio),
+        x=bin_axis(start[:, :1], sides[:, :1], output_size[1], width, sampling_ratio),
     )
-    return _pool(rows, regions, sampling_ratio, method).astype(features[0].dtype)
+    offset = jnp.asarray(offsets, jnp.int32)[levels]
+    pooled = pool_bins(rows, offset, regions, Options(sampling_ratio, method))
+    return pooled.astype(features[0].dtype)
 
 
 def _check(
@@ -215,7 +212,7 @@ def _check(
     sampling_ratio: int | None,
     method: str,
 ) -> None:
-    if not features:
+    if len(features) == 0:
         raise ValueError("features is empty; due is at least one level")
     for level in features:
         if level.ndim != 3 or 0 in level.shape[:2] or level.shape[2] != features[0].shape[2]:
@@ -231,158 +228,3 @@ def _check(
         raise ValueError(f"sampling_ratio is {sampling_ratio}; due is at least 1, or None")
     if method not in ("bilinear", "nearest"):
         raise ValueError(f'method is {method!r}; due is "bilinear" or "nearest"')
-
-
-class _Axis(NamedTuple):
-    """Where the bins of boxes `[*n]` have their samples along one axis, in pixel centres."""
-
-    first: Any  # [*n, out]: the first sample of a bin
-    step: Any  # [*n]: from one sample to the next
-    samples: Any  # [*n, out]: from the first one on; those before and after lie outside
-    weight: Any  # [*n]: of a sample in the mean
-    size: Any  # [*n]: pixels of the feature map
-
-
-class _Regions(NamedTuple):
-    y: _Axis
-    x: _Axis
-    offset: Any  # [*n]: the row of the table that is pixel (0, 0)
-
-
-def _axis(
-    start: jax.Array,
-    end: jax.Array,
-    out: int,
-    size: jax.Array,
-    *,
-    ratio: int | None,
-    at_least: float,
-) -> _Axis:
-    extent = end - start if at_least == 0 else jnp.maximum(end - start, at_least)
-    bin_size = extent / out
-    samples = jnp.ceil(bin_size) if ratio is None else jnp.full_like(extent, ratio)
-    step = bin_size / jnp.maximum(samples, 1)
-    begin = start[:, None] + jnp.arange(out) * bin_size[:, None]
-    if ratio is not None:
-        skipped, kept = jnp.zeros_like(begin), jnp.broadcast_to(samples[:, None], begin.shape)
-    else:
-        # Of a box however large only the samples inside, or next to it, are visited.
-        pace = jnp.where(step > 0, step, 1)[:, None]
-        skipped = jnp.floor((-1 - begin) / pace - 0.5)
-        last = jnp.ceil((size[:, None] - begin) / pace + 0.5)
-        skipped, last = (jnp.clip(k, 0, jnp.maximum(samples, 0)[:, None]) for k in (skipped, last))
-        kept = last - skipped
-    skipped = jax.lax.stop_gradient(skipped)
-    first = begin + (skipped + 0.5) * step[:, None]
-    return _Axis(first, step, kept, 1 / jnp.maximum(samples, 1), size)
-
-
-def _taps(axis: _Axis, chunk: Any, ratio: int | None, method: str) -> tuple[jax.Array, jax.Array]:
-    """The pixels that some samples of each bin see, and by what weight: `[*n, out, taps]` both."""
-    k = chunk * _CHUNK + jnp.arange(_CHUNK if ratio is None else min(_CHUNK, ratio))
-    at = axis.first[..., None] + k * axis.step[..., None, None]
-    size = axis.size[..., None, None]
-    # As in torchvision, the value jumps where a sample passes ½ pixel beyond the map's edge.
-    counts = (k < axis.samples[..., None]) & (at >= -1) & (at <= size)
-    weight = jnp.where(counts, axis.weight[..., None, None], 0)
-    at = jnp.clip(at, 0, (size - 1).astype(at.dtype))
-    if method == "nearest":
-        return jnp.floor(at + 0.5).astype(jnp.int32), weight
-    low = jnp.floor(at)
-    share, low = at - low, low.astype(jnp.int32)
-    high = jnp.minimum(low + 1, size - 1)
-    return (
-        jnp.concatenate([low, high], axis=-1),
-        jnp.concatenate([(1 - share) * weight, share * weight], axis=-1),
-    )
-
-
-def _grid(
-    regions: _Regions, chunk: tuple[Any, Any], ratio: int | None, method: str
-) -> tuple[jax.Array, jax.Array]:
-    """Weights, and rows of the table, `[*n, oh, taps, ow, taps]`, of one chunk of samples."""
-    y, weight_y = _taps(regions.y, chunk[0], ratio, method)
-    x, weight_x = _taps(regions.x, chunk[1], ratio, method)
-    y = regions.offset[..., None, None] + y * regions.x.size[..., None, None]
-    across, down = (
-        (..., slice(None), slice(None), None, None),
-        (..., None, None, slice(None), slice(None)),
-    )
-    return weight_y[across] * weight_x[down], y[across] + x[down]
-
-
-def _over_chunks(
-    add: Callable[[Any, tuple[Any, Any]], Any], total: Any, regions: _Regions, ratio: int | None
-) -> Any:
-    """`total`, after `add(total, chunk)` for every chunk of samples that some of the boxes have."""
-    if ratio is not None and ratio <= _CHUNK:
-        return add(total, (0, 0))
-    down, across = (
-        jnp.ceil(jnp.max(axis.samples, initial=0) / _CHUNK).astype(jnp.int32)
-        for axis in (regions.y, regions.x)
-    )
-    return jax.lax.fori_loop(
-        0, down * across, lambda i, total: add(total, (i // across, i % across)), total
-    )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _pool(rows: jax.Array, regions: _Regions, ratio: int | None, method: str) -> jax.Array:
-    """`out[n, i, j] = Σ weight·rows[row]` over the taps of bin `(i, j)`: whole rows are read."""
-
-    def pool(regions):
-        def add(total, chunk):
-            weight, row = _grid(regions, chunk, ratio, method)
-            for a, b in itertools.product(range(row.shape[-3]), range(row.shape[-1])):
-                tap = (..., a, slice(None), b)
-                total += weight[tap][..., None] * rows.at[row[tap]].get(mode="clip")
-            return total
-
-        bins = (*regions.y.first.shape, regions.x.first.shape[-1], rows.shape[-1])
-        return _over_chunks(add, jnp.zeros(bins, rows.dtype), regions, ratio)
-
-    if ratio is not None and ratio <= _CHUNK:
-        return pool(regions)
-    # Box by box the sums stay in a CPU's cache, and no box waits for a larger one.
-    one_by_one = functools.partial(jax.lax.map, pool)
-    return jax.lax.platform_dependent(regions, cpu=one_by_one, default=pool)
-
-
-def _pool_forward(rows, regions, ratio, method):
-    return _pool(rows, regions, ratio, method), (rows, regions)
-
-
-def _pool_backward(ratio, method, residuals, cotangent):
-    rows, regions = residuals
-
-    def spread(gradient, cotangent, regions):
-        """Adds the gradient by the rows to `gradient`; beside it that by where the samples are."""
-        cotangent = cotangent[..., :, None, :, None, :]
-
-        def grid(first_y, step_y, first_x, step_x, chunk):
-            y = regions.y._replace(first=first_y, step=step_y)
-            x = regions.x._replace(first=first_x, step=step_x)
-            return _grid(regions._replace(y=y, x=x), chunk, ratio, method)
-
-        def add(total, chunk):
-            gradient, moved = total
-            weight, pull, row = jax.vjp(functools.partial(grid, chunk=chunk), *where, has_aux=True)
-            gradient = gradient.at[row].add(weight[..., None] * cotangent, mode="clip")
-            by_weight = jnp.sum(rows.at[row].get(mode="clip") * cotangent, axis=-1)
-            return gradient, jax.tree.map(jnp.add, moved, pull(by_weight))
-
-        where = (regions.y.first, regions.y.step, regions.x.first, regions.x.step)
-        return _over_chunks(add, (gradient, jax.tree.map(jnp.zeros_like, where)), regions, ratio)
-
-    def one_by_one(gradient, *boxes):
-        return jax.lax.scan(lambda gradient, box: spread(gradient, *box), gradient, boxes)
-
-    # A scatter of everything at once is many times slower on a CPU.
-    by_rows, (first_y, step_y, first_x, step_x) = jax.lax.platform_dependent(
-        jnp.zeros_like(rows), cotangent, regions, cpu=one_by_one, default=spread
-    )
-    y, x = _Axis(first_y, step_y, None, None, None), _Axis(first_x, step_x, None, None, None)
-    return by_rows, _Regions(y, x, None)
-
-
-_pool.defvjp(_pool_forward, _pool_backward)

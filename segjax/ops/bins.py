@@ -1,0 +1,233 @@
+"""Means of features over the bins of boxes, by reading whole rows of a table of pixels."""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# Samples of a bin, or pixels under it, that one pass takes along each axis.
+_SAMPLES, _PIXELS = 2, 4
+
+
+class Axis(NamedTuple):
+    """Where boxes `[*n]` have their samples along one axis: floats, in pixels.
+
+    Counted from the first pixel's centre.
+    """
+
+    first: Any  # [*n, out]: the first sample of each bin
+    step: Any  # [*n, 1]: from one sample to the next
+    samples: Any  # [*n, 1]: in a bin
+    size: Any  # [*n, 1]: pixels of the feature map
+
+
+class Regions(NamedTuple):
+    y: Axis
+    x: Axis
+
+
+class Options(NamedTuple):
+    """What is static of `roi_align`: its sampling ratio and method."""
+
+    ratio: int | None
+    method: str
+
+
+def bin_axis(
+    start: jax.Array, side: jax.Array, out: int, size: jax.Array, ratio: int | None
+) -> Axis:
+    bin_size = side / out
+    samples = jnp.full_like(side, ratio) if ratio else jnp.maximum(jnp.ceil(bin_size), 0)
+    step = bin_size / jnp.maximum(samples, 1)
+    return Axis(start + jnp.arange(out) * bin_size + 0.5 * step, step, samples, size)
+
+
+def _around(at: jax.Array, size: jax.Array, method: str) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of samples: whether they lie inside, the pixel before, and the share of the one behind."""
+    # As torchvision has it. The value jumps where a sample crosses -1 or `size`, half a pixel
+    # beyond the map's edge, and no gradient tells of it.
+    inside = (at >= -1) & (at <= size)
+    at = jnp.clip(at, 0, size - 1)
+    if method == "nearest":
+        return inside, jnp.floor(at + 0.5), jnp.zeros_like(at)
+    low = jnp.floor(at)
+    return inside, low, at - low
+
+
+def _sample_taps(axis: Axis, chunk: Any, method: str, ratio: int) -> tuple[jax.Array, jax.Array]:
+    """The two pixels around some samples of each bin, and their weights: `[*n, out, taps]`."""
+    first, step, _, size = (a[..., None] for a in axis)
+    k = chunk * _SAMPLES + jnp.arange(min(_SAMPLES, ratio))
+    inside, low, share = _around(first + k * step, size, method)
+    weight = jnp.where(inside & (k < ratio), 1 / ratio, 0)
+    pixels = jnp.concatenate([low, jnp.minimum(low + 1, size - 1)], axis=-1)
+    return pixels, jnp.concatenate([(1 - share) * weight, share * weight], axis=-1)
+
+
+def _pixel_taps(axis: Axis, chunk: Any, method: str) -> tuple[jax.Array, jax.Array]:
+    """Some of the pixels under each bin, and their weights in its mean: `[*n, out, taps]`.
+
+    Samples that are no more than a pixel apart share pixels: to read these once each is less than
+    to read two for each sample. And a box however large has no more of them than the map.
+    """
+    pixels = _pixel_range(axis, method)[0][..., None] + chunk * _PIXELS + jnp.arange(_PIXELS)
+    # A lone sample, or samples more than half a pixel apart: within a pixel there are at most 4.
+    pace = jnp.where(axis.step > 0, axis.step, 1)[..., None]
+    k = jnp.ceil((pixels - 1 - axis.first[..., None]) / jax.lax.stop_gradient(pace))
+    k = jnp.maximum(k, 0)[..., None] + jnp.arange(4)
+    first, step, samples, size = (a[..., None, None] for a in axis)
+    inside, low, share = _around(first + k * step, size, method)
+    offset = pixels[..., None] - low
+    weight = jnp.where(offset == 0, 1 - share, jnp.where(offset == 1, share, 0))
+    weight = jnp.where(inside & (k < samples), weight / jnp.maximum(samples, 1), 0)
+    return jnp.minimum(pixels, axis.size[..., None] - 1), weight.sum(axis=-1)
+
+
+def _pixel_range(axis: Axis, method: str) -> tuple[jax.Array, jax.Array]:
+    """The first pixel under each bin and their number, `[*n, out]`."""
+    last = axis.first + jnp.maximum(axis.samples - 1, 0) * axis.step
+    low, high = (_around(at, axis.size, method)[1] for at in (axis.first, last))
+    return low, jnp.where(axis.samples > 0, high + 2 - low, 0)
+
+
+def _taps(
+    regions: Regions, offset: jax.Array, chunk: tuple[Any, Any], options: Options
+) -> tuple[jax.Array, jax.Array]:
+    """Weights, and the rows they are for, `[*n, oh, taps, ow, taps]`, of one chunk."""
+    if options.ratio is None:
+        along = functools.partial(_pixel_taps, method=options.method)
+    else:
+        along = functools.partial(_sample_taps, method=options.method, ratio=options.ratio)
+    (y, weight_y), (x, weight_x) = map(along, regions, chunk)
+    y, x, width = (a.astype(jnp.int32) for a in (y, x, regions.x.size[..., None]))
+    y = offset[..., None, None] + y * width
+    down, across = (..., None, None), (..., None, None, slice(None), slice(None))
+    return weight_y[down] * weight_x[across], y[down] + x[across]
+
+
+def _over_chunks(
+    add: Callable[[Any, tuple[Any, Any]], Any], total: Any, regions: Regions, options: Options
+) -> Any:
+    """`total` after `add(total, chunk)` for every chunk that one of the boxes has."""
+    if _has_one_chunk(options):
+        return add(total, (0, 0))
+    down: Any
+    across: Any
+    if options.ratio is None:
+        pixels = (_pixel_range(axis, options.method)[1] for axis in regions)
+        down, across = (jnp.ceil(jnp.max(n, initial=0) / _PIXELS).astype(jnp.int32) for n in pixels)
+    else:
+        down = across = math.ceil(options.ratio / _SAMPLES)
+    return jax.lax.fori_loop(
+        0, down * across, lambda i, total: add(total, (i // across, i % across)), total
+    )
+
+
+def _has_one_chunk(options: Options) -> bool:
+    return options.ratio is not None and options.ratio <= _SAMPLES
+
+
+def _as_one_batch(function: Callable) -> Callable:
+    """`function(rows, offset, …)`, such that `vmap` calls it once, for the boxes of all examples.
+
+    The tables are stacked to one. Loops of examples side by side would wait for one another, and
+    scatter into too much memory at once.
+    """
+    function = jax.custom_batching.custom_vmap(function)
+
+    @function.def_vmap
+    def _(size, batched, *args):
+        def stack(batched, array):
+            array = array if batched else jnp.broadcast_to(array, (size, *array.shape))
+            return array.reshape(size * array.shape[1], *array.shape[2:])
+
+        rows, offset, *boxes = jax.tree.map(stack, tuple(batched), args)
+        tables = jnp.arange(size, dtype=jnp.int32) * (len(rows) // size)
+        result = function(rows, offset + jnp.repeat(tables, len(offset) // size), *boxes)
+        unstack = lambda array: array.reshape(size, len(array) // size, *array.shape[1:])
+        return jax.tree.map(unstack, result), jax.tree.map(lambda _: True, result)
+
+    return function
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def pool_bins(rows: jax.Array, offset: jax.Array, regions: Regions, options: Options) -> jax.Array:
+    """`out[n, i, j] = Σ weight·rows[row]` over the taps of bin `(i, j)` of box `n`.
+
+    Args:
+      rows: `[m, c]`, the pixels of a feature map row by row, or of several, one after the other.
+      offset: int32 `[n]`, the row that is pixel (0, 0) of a box's feature map.
+      regions: the bins of the boxes.
+      options: static.
+
+    Returns:
+      `[n, oh, ow, c]`.
+    """
+
+    def pool(rows, offset, regions):
+        def add(total, chunk):
+            weight, row = _taps(regions, offset, chunk, options)
+            for a, b in itertools.product(range(row.shape[-3]), range(row.shape[-1])):
+                tap = (..., a, slice(None), b)
+                total += weight[tap][..., None] * rows.at[row[tap]].get(mode="clip")
+            return total
+
+        shape = (*regions.y.first.shape, regions.x.first.shape[-1], rows.shape[-1])
+        return _over_chunks(add, jnp.zeros(shape, rows.dtype), regions, options)
+
+    def one_by_one(rows, *boxes):
+        return jax.lax.map(lambda box: pool(rows, *box), boxes)
+
+    @_as_one_batch
+    def pool_all(rows, *boxes):
+        if _has_one_chunk(options):
+            return pool(rows, *boxes)
+        # Box by box the sums stay in a CPU's cache, and no box waits for a larger one.
+        return jax.lax.platform_dependent(rows, *boxes, cpu=one_by_one, default=pool)
+
+    return pool_all(rows, offset, regions)
+
+
+def _pool_forward(
+    rows: jax.Array, offset: jax.Array, regions: Regions, options: Options
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Regions]]:
+    return pool_bins(rows, offset, regions, options), (rows, offset, regions)
+
+
+def _pool_backward(
+    options: Options, residuals: tuple[jax.Array, jax.Array, Regions], cotangent: jax.Array
+) -> tuple[jax.Array, None, Regions]:
+    def spread(total, rows, offset, regions, cotangent):
+        """`total` with the gradient by the rows added to it, and that by the regions."""
+        cotangent = cotangent[..., :, None, :, None, :]
+
+        def add(total, chunk):
+            by_rows, by_regions = total
+            taps = functools.partial(_taps, offset=offset, chunk=chunk, options=options)
+            weight, pull, row = jax.vjp(taps, regions, has_aux=True)
+            by_rows = by_rows.at[row].add(weight[..., None] * cotangent, mode="clip")
+            by_weight = jnp.sum(rows.at[row].get(mode="clip") * cotangent, axis=-1)
+            return by_rows, jax.tree.map(jnp.add, by_regions, *pull(by_weight))
+
+        zeros = jax.tree.map(jnp.zeros_like, regions)
+        return _over_chunks(add, (total, zeros), regions, options)
+
+    def one_by_one(total, rows, *boxes):
+        return jax.lax.scan(lambda total, box: spread(total, rows, *box), total, boxes)
+
+    @_as_one_batch
+    def spread_all(rows, *boxes):
+        # On a CPU one scatter of all boxes takes many times as long as one for each.
+        return jax.lax.platform_dependent(
+            jnp.zeros_like(rows), rows, *boxes, cpu=one_by_one, default=spread
+        )
+
+    by_rows, by_regions = spread_all(*residuals, cotangent)
+    return by_rows, None, by_regions
+
+
+pool_bins.defvjp(_pool_forward, _pool_backward)
