@@ -105,7 +105,9 @@ class AveragePrecision:
 
     def all_reduce(self, axis_name: str) -> "AveragePrecision":
         """The metric of all devices' images, inside `shard_map` or `pmap` over `axis_name`."""
-        gathered = jax.tree.map(lambda a: jax.lax.all_gather(a, axis_name, tiled=True), self)
+        gathered = jax.tree.map(
+            lambda a: jax.lax.all_gather(a, axis_name, tiled=True, to="invarying"), self
+        )
         return dataclasses.replace(gathered, objects=jax.lax.psum(self.objects, axis_name))
 
     def compute(self) -> DetectionScores:
