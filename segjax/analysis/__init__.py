@@ -9,3 +9,4 @@ from segjax.analysis.gradients import (
     jaccard_gradient,
     mask_problem,
 )
+from segjax.analysis.receptive import effective_receptive_field, field_extent

@@ -8,7 +8,7 @@ from segjax.losses.boundary import (
     edge_weighted_cross_entropy,
     hausdorff_loss,
 )
-from segjax.losses.centerline import cldice_loss, soft_skeleton
+from segjax.losses.centerline import cldice_loss
 from segjax.losses.contrastive import pixel_text_cross_entropy
 from segjax.losses.focal import (
     hard_pixels,

@@ -129,15 +129,15 @@ def _row_by_tiles(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h
     sizes = [(0, 0)] * len(batch)
     padded = jnp.pad(squared, [*sizes, (0, -height % _TILE), (0, 0)], constant_values=jnp.inf)
     padded = jnp.pad(padded, [*sizes, (0, 0), (0, -width % strip)], mode="edge")
-    pictures = padded.reshape(-1, *padded.shape[-2:])
+    pictures = padded.reshape(math.prod(batch), *padded.shape[-2:])
 
     rows = jnp.arange(0, pictures.shape[-2] + 1, _TILE)
     nearest = _split(_nearest_of_rows(pictures, rows), strip)
     starts, ends = jnp.min(nearest[:, :-1], axis=-1), jnp.max(nearest[:, 1:], axis=-1)
     strips = jax.lax.map(_solve_strip, (_split(pictures, strip), starts, ends))
 
-    strips = strips.reshape(len(pictures), -1, *strips.shape[-2:])
-    result = jnp.moveaxis(strips, 1, 2).reshape(*batch, *padded.shape[-2:])
+    strips = strips.reshape(*batch, padded.shape[-1] // strip, padded.shape[-2], strip)
+    result = jnp.moveaxis(strips, -3, -2).reshape(padded.shape)
     return result[..., :height, :width]
 
 
@@ -149,7 +149,8 @@ def _(axis_size, batched, squared):
 def _split(pictures: jax.Array, strip: int) -> jax.Array:
     """`[b, h, w]` in strips of columns: `[b·w/strip, h, strip]`."""
     b, h, w = pictures.shape
-    return jnp.moveaxis(pictures.reshape(b, h, w // strip, strip), 2, 1).reshape(-1, h, strip)
+    strips = jnp.moveaxis(pictures.reshape(b, h, w // strip, strip), 2, 1)
+    return strips.reshape(b * (w // strip), h, strip)
 
 
 def _nearest_of_rows(pictures: jax.Array, rows: jax.Array) -> jax.Array:

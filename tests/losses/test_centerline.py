@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segjax.losses import cldice_loss, dice_loss, soft_skeleton
+from segjax.losses import cldice_loss, dice_loss
 
-skeleton = jax.jit(soft_skeleton, static_argnames="iterations")
 loss = jax.jit(cldice_loss, static_argnames=("iterations", "smooth"))
 soft_masks = hnp.arrays(np.float32, (7, 9), elements=st.floats(0, 1, width=32))
 hard_masks = hnp.arrays(bool, (7, 9))
@@ -18,30 +17,6 @@ def _box(height, width, rows, columns):
     mask = np.zeros((height, width), np.float32)
     mask[rows, columns] = 1
     return mask
-
-
-@given(soft_masks)
-def test_a_skeleton_lies_within_its_mask(mask):
-    result = skeleton(mask, iterations=3)
-    assert (result >= 0).all()
-    assert (result <= mask + 1e-6).all()
-
-
-@given(soft_masks)
-def test_a_skeleton_turns_with_its_mask(mask):
-    for turn in (np.transpose, np.flipud, np.fliplr):
-        turned = skeleton(np.ascontiguousarray(turn(mask)), iterations=3)
-        np.testing.assert_allclose(turned, turn(skeleton(mask, iterations=3)), atol=1e-6)
-
-
-@pytest.mark.parametrize("half_width", [0, 1, 2])
-def test_the_skeleton_of_a_bar_is_its_middle_once_there_are_enough_iterations(half_width):
-    """A bar across the whole picture: its ends are outside, which does not erode it."""
-    bar = _box(11, 20, slice(5 - half_width, 6 + half_width), slice(None))
-    middle = _box(11, 20, slice(5, 6), slice(None))
-    np.testing.assert_array_equal(soft_skeleton(bar, iterations=half_width), middle)
-    if half_width:
-        assert not soft_skeleton(bar, iterations=half_width - 1).any()
 
 
 @given(hard_masks)
@@ -89,8 +64,6 @@ def test_one_loss_a_mask():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p: soft_skeleton(p[0], iterations=1), r"probs has shape \(4,\)"),
-        (lambda p: soft_skeleton(p, iterations=-1), "iterations is -1; due is 0 or more"),
         (lambda p: cldice_loss(p, p[1:]), r"targets has shape \(2, 4\)"),
         (lambda p: cldice_loss(p, p, where=p[:2] > 2), "where has shape"),
     ],

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax.losses import cldice_loss, hausdorff_loss, soft_skeleton
+from segjax.losses import cldice_loss, hausdorff_loss
+from segjax.ops import soft_skeleton
 
 SCRIPT = Path(__file__).parent / "golden" / "monai_boundaries.py"
 PEER = runpy.run_path(str(SCRIPT))

@@ -4,7 +4,21 @@ A case names its function and describes each array argument for a picture of `h`
 to draw it, and the values at which functions tend to break.
 """
 
-from cases import analysis, boundary, data, inference, losses, metrics, numerics, ops, pixel, weak
+from cases import (
+    analysis,
+    boundary,
+    boxes,
+    data,
+    inference,
+    losses,
+    metrics,
+    numerics,
+    ops,
+    pixel,
+    regions,
+    shape,
+    weak,
+)
 
 CASES = [
     *numerics.CASES,
@@ -12,9 +26,12 @@ CASES = [
     *data.CASES,
     *losses.CASES,
     *pixel.CASES,
+    *regions.CASES,
     *boundary.CASES,
     *weak.CASES,
     *metrics.CASES,
     *inference.CASES,
     *analysis.CASES,
+    *shape.CASES,
+    *boxes.CASES,
 ]

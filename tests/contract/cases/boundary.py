@@ -56,7 +56,6 @@ CASES = [
         {"boundary_fraction": 0.5, "detach_neighbors": False},
         masked=("logits", "labels"),
     ),
-    Case("losses.soft_skeleton", lambda h, w: {"probs": fraction(h, w)}, {"iterations": 2}),
     *(
         Case(
             "losses.cldice_loss",

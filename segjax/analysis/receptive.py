@@ -1,0 +1,80 @@
+"""What a model really sees: the effective receptive field, by its gradient."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from segjax.numerics import accumulation_dtype
+from segjax.ops.masks import masks_to_boxes
+from segjax.typing import Array
+
+
+def effective_receptive_field(
+    apply: Callable[[Array], Array],
+    images: Float[Array, "b h w c"],
+    *,
+    position: tuple[int, int] | None = None,
+) -> Float[jax.Array, "h w"]:
+    """How much each input pixel moves one output pixel: `E_q = mean_b Σ_c |∂ Σ_k f_pk / ∂x_qc|`.
+
+    Args:
+      apply: the model, from images `[b, h, w, c]` to outputs `[b, h', w', k]`; as in
+        `lambda x: model.apply(variables, x).logits`.
+      images: `[b, h, w, c]`. Several, as a maximum passes the gradient of one input at a time.
+      position: (row, column) of the output pixel `p`; None for the middle one.
+
+    Returns:
+      `[h, w]`, not negative, at least float32; 0 where the output does not depend on the pixel.
+
+    Raises:
+      ValueError: if `images` has not 4 axes, or `position` is not within the output.
+
+    Example:
+      >>> blur = lambda x: x[:, :, 1:] + 2 * x[:, :, :-1]
+      >>> effective_receptive_field(blur, jnp.zeros((1, 1, 4, 1)), position=(0, 1))
+      Array([[0., 2., 1., 0.]], dtype=float32)
+
+    Source: Luo et al., "Understanding the effective receptive field in deep convolutional neural
+      networks", 2016, section 2.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images has shape {images.shape}; due is [b, h, w, c]")
+    images = jnp.asarray(images)
+    height, width = jax.eval_shape(apply, images).shape[1:3]
+    row, column = (height // 2, width // 2) if position is None else position
+    if not (0 <= row < height and 0 <= column < width):
+        raise ValueError(f"position is {position}; due is one within {(height, width)}")
+
+    def output(images):
+        return jnp.sum(apply(images)[:, row, column].astype(dtype))
+
+    dtype = accumulation_dtype(images)
+    gradient = jax.grad(output)(images).astype(dtype)
+    return jnp.mean(jnp.sum(jnp.abs(gradient), axis=-1), axis=0)
+
+
+def field_extent(
+    field: Float[Array, "*b h w"], *, threshold: float = 0.0
+) -> Float[jax.Array, "*b 4"]:
+    """The smallest box around what of a field is above a share of its maximum.
+
+    Args:
+      field: `[*b, h, w]`, not negative.
+      threshold: the share, in 0..1; 0 takes all that is not 0.
+
+    Returns:
+      float32 `[*b, 4]`, xyxy in pixels; zeros where the field is 0 throughout.
+
+    Raises:
+      ValueError: if `field` has fewer than 2 axes.
+
+    Example:
+      >>> field_extent(jnp.zeros((4, 6)).at[1, 2:5].set(jnp.array([0.1, 1.0, 0.1])))
+      Array([2., 1., 5., 2.], dtype=float32)
+    """
+    if field.ndim < 2:
+        raise ValueError(f"field has shape {field.shape}; due is [*b, h, w]")
+    inside = field > threshold * jnp.max(field, axis=(-2, -1), keepdims=True)
+    return masks_to_boxes(inside[..., None, :, :])[..., 0, :]

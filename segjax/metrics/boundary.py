@@ -1,0 +1,243 @@
+"""Scores of how well borders match: by overlap of bands, and by distance."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from segjax.numerics import broadcast_where, safe_divide
+from segjax.ops.boundaries import mask_boundary
+from segjax.ops.distance import distance_transform
+from segjax.typing import Array
+
+
+def boundary_iou(
+    predictions: Bool[Array, "*b h w"],
+    targets: Bool[Array, "*b h w"],
+    *,
+    width: int | None = None,
+    fraction: float = 0.02,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b"]:
+    """The intersection over union of the inner bands of two masks: `|P_d ∩ Y_d| / |P_d ∪ Y_d|`.
+
+    Args:
+      predictions: `[*b, h, w]`, boolean.
+      targets: `[*b, h, w]`, boolean.
+      width: `d`, of the bands in pixels; None takes `fraction`.
+      fraction: the width as a share of the picture's diagonal; rounded, at least 1 pixel.
+      where: broadcasts to the masks; False for void pixels: they do not count and make no band.
+
+    Returns:
+      float32 `[*b]`, in 0..1; 1 where both masks are empty.
+
+    Raises:
+      ValueError: if the shapes do not fit together, or `width` or `fraction` is not positive.
+      TypeError: if a mask or `where` is not boolean.
+
+    Example:
+      >>> square = jnp.zeros((6, 6), bool).at[1:5, 1:5].set(True)
+      >>> float(boundary_iou(square.at[2:4, 2:4].set(False), square, width=1))  # a hole inside
+      1.0
+
+    Source: Cheng et al., "Boundary IoU: improving object-centric image segmentation evaluation",
+      2021, equation 1.
+    """
+    _check_masks(predictions, targets)
+    size = {"fraction": fraction} if width is None else {"width": width}
+    p, y = (mask_boundary(mask, **size, where=where) for mask in (predictions, targets))
+    return safe_divide(_count(p & y), _count(p | y), default=1.0)
+
+
+def boundary_f_score(
+    predictions: Bool[Array, "*b h w"],
+    targets: Bool[Array, "*b h w"],
+    *,
+    fraction: float = 0.008,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b"]:
+    """The harmonic mean of the shares of each border that lie near the other: `2PR / (P + R)`.
+
+    `P = |{p ∈ ∂P: d(p, ∂Y) ≤ τ}| / |∂P|` and `R` the same with the masks exchanged. A pixel is of
+    the border `∂` if its right, lower or lower right neighbour is on the other side.
+
+    Args:
+      predictions: `[*b, h, w]`, boolean.
+      targets: `[*b, h, w]`, boolean.
+      fraction: `τ` as a share of the picture's diagonal; rounded up to whole pixels.
+      where: broadcasts to the masks; False for void pixels: they do not count and make no border.
+
+    Returns:
+      float32 `[*b]`, in 0..1; 1 where neither mask has a border.
+
+    Raises:
+      ValueError: if the shapes do not fit together, or `fraction` is negative.
+      TypeError: if a mask or `where` is not boolean.
+
+    Example:
+      >>> left = jnp.zeros((8, 8), bool).at[:, :4].set(True)
+      >>> float(boundary_f_score(jnp.roll(left, 1, axis=1).at[:, 0].set(True), left))
+      1.0
+
+    Source: Perazzi et al., "A benchmark dataset and evaluation methodology for video object
+      segmentation" (DAVIS), 2016, section 5.2; its code matches by dilation with a disk, as here.
+    """
+    _check_masks(predictions, targets)
+    if fraction < 0:
+        raise ValueError(f"fraction is {fraction}; due is 0 or more")
+    valid = broadcast_where(where, targets.shape)
+    tolerance = math.ceil(fraction * math.hypot(*targets.shape[-2:]))
+    p, y = (_border(jnp.asarray(mask), valid) for mask in (predictions, targets))
+
+    def share(border, other):
+        near = distance_transform(~other) <= tolerance
+        # Without a border elsewhere there is nothing to be near to, however small the picture.
+        near &= jnp.any(other, axis=(-2, -1), keepdims=True)
+        return safe_divide(_count(border & near), _count(border), default=1.0)
+
+    precision, recall = share(p, y), share(y, p)
+    return safe_divide(2 * precision * recall, precision + recall)
+
+
+def hausdorff_distance(
+    predictions: Bool[Array, "*b h w"],
+    targets: Bool[Array, "*b h w"],
+    *,
+    percentile: float = 95.0,
+    spacing: tuple[float, float] = (1.0, 1.0),
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b"]:
+    """How far the rims of two masks lie apart: `max(q_{p ∈ ∂P} d(p, ∂Y), q_{y ∈ ∂Y} d(y, ∂P))`.
+
+    `q` is the percentile, the largest value at 100, and `∂` the pixels of a mask with a 4-neighbour
+    outside of it; outside of the picture counts as that.
+
+    Args:
+      predictions: `[*b, h, w]`, boolean.
+      targets: `[*b, h, w]`, boolean.
+      percentile: 0..100, of the distances in each direction, linear between two of them.
+      spacing: of (rows, columns), positive: the unit of the distances.
+      where: broadcasts to the masks; False for void pixels: they do not count and make no rim.
+
+    Returns:
+      float32 `[*b]`, in units of `spacing`: 0 where both masks are empty, and the diagonal of the
+      picture where one is.
+
+    Raises:
+      ValueError: if the shapes do not fit together, or an option is out of its range.
+      TypeError: if a mask or `where` is not boolean.
+
+    Example:
+      >>> dot = jnp.zeros((5, 6), bool).at[1, 1].set(True)
+      >>> float(hausdorff_distance(jnp.roll(dot, 2, axis=1), dot))
+      2.0
+
+    Source: Huttenlocher et al., "Comparing images using the Hausdorff distance", 1993; rims and
+      percentile as MONAI's `compute_hausdorff_distance`.
+    """
+    _check_masks(predictions, targets)
+    if not 0 <= percentile <= 100:
+        raise ValueError(f"percentile is {percentile}; due is 0 to 100")
+    p, y = (_rim(mask, where) for mask in (predictions, targets))
+    to_p, to_y = (distance_transform(~rim, spacing=spacing) for rim in (p, y))
+    apart = jnp.maximum(_percentile(to_y, p, percentile), _percentile(to_p, y, percentile))
+    has_p, has_y = (jnp.any(rim, axis=(-2, -1)) for rim in (p, y))
+    height, width = targets.shape[-2:]
+    diagonal = math.hypot(height * spacing[0], width * spacing[1])
+    return jnp.where(has_p & has_y, apart, jnp.where(has_p | has_y, diagonal, 0.0))
+
+
+def normalized_surface_distance(
+    predictions: Bool[Array, "*b h w"],
+    targets: Bool[Array, "*b h w"],
+    *,
+    tolerance: float,
+    spacing: tuple[float, float] = (1.0, 1.0),
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b"]:
+    """The share of the rims of two masks that lies within `τ` of the other one.
+
+    `(|{p ∈ ∂P: d(p, ∂Y) ≤ τ}| + |{y ∈ ∂Y: d(y, ∂P) ≤ τ}|) / (|∂P| + |∂Y|)`, with the rims of
+    `hausdorff_distance`. Also called surface Dice.
+
+    Args:
+      predictions: `[*b, h, w]`, boolean.
+      targets: `[*b, h, w]`, boolean.
+      tolerance: `τ`, not negative, in units of `spacing`.
+      spacing: of (rows, columns), positive: the unit of the distances.
+      where: broadcasts to the masks; False for void pixels: they do not count and make no rim.
+
+    Returns:
+      float32 `[*b]`, in 0..1; 1 where both masks are empty, 0 where one is.
+
+    Raises:
+      ValueError: if the shapes do not fit together, or an option is out of its range.
+      TypeError: if a mask or `where` is not boolean.
+
+    Example:
+      >>> dot = jnp.zeros((5, 6), bool).at[1, 1].set(True)
+      >>> moved = jnp.roll(dot, 2, axis=1)
+      >>> [float(normalized_surface_distance(moved, dot, tolerance=t)) for t in (1.0, 2.0)]
+      [0.0, 1.0]
+
+    Source: Nikolov et al., "Deep learning to achieve clinically applicable segmentation of head and
+      neck anatomy for radiotherapy", 2018, section 2.
+    """
+    # The authors weigh pixels of the rim by the length of the contour through them; this counts
+    # them, as MONAI does by default.
+    _check_masks(predictions, targets)
+    if tolerance < 0:
+        raise ValueError(f"tolerance is {tolerance}; due is 0 or more")
+    p, y = (_rim(mask, where) for mask in (predictions, targets))
+    to_p, to_y = (distance_transform(~rim, spacing=spacing) <= tolerance for rim in (p, y))
+    both = jnp.any(p, axis=(-2, -1)) & jnp.any(y, axis=(-2, -1))
+    near = jnp.where(both, _count(p & to_y) + _count(y & to_p), 0)
+    return safe_divide(near, _count(p) + _count(y), default=1.0)
+
+
+def _rim(mask: Array, where: Array | None) -> jax.Array:
+    return mask_boundary(mask, width=1, connectivity=4, where=where)
+
+
+def _border(mask: jax.Array, valid: jax.Array) -> jax.Array:
+    """The pixels whose right, lower or lower right neighbour is on the other side."""
+
+    def shifted(array, down, right):
+        pad = [(0, 0)] * (array.ndim - 2) + [(0, down), (0, right)]
+        return jnp.pad(array, pad, mode="edge")[..., down:, right:]
+
+    differs = jnp.zeros_like(mask)
+    for step in [(0, 1), (1, 0), (1, 1)]:
+        differs |= (shifted(mask, *step) != mask) & shifted(valid, *step)
+    return differs & valid
+
+
+def _percentile(values: jax.Array, chosen: jax.Array, percentile: float) -> jax.Array:
+    """`[*b]` from `[*b, h, w]`: a percentile of the chosen values, linear between two of them."""
+    shape = (*values.shape[:-2], values.shape[-2] * values.shape[-1])
+    ordered = jnp.sort(jnp.where(chosen, values, jnp.inf).reshape(shape), axis=-1)
+    last = jnp.maximum(_count(chosen) - 1, 0)
+    place = last * (percentile / 100)
+    below = jnp.floor(place).astype(int)
+    at = lambda index: jnp.take_along_axis(ordered, index[..., None], axis=-1)[..., 0]
+    low, high = at(below), at(jnp.minimum(below + 1, last.astype(int)))
+    low, high = (jnp.where(jnp.isfinite(value), value, 0) for value in (low, high))
+    return low + (place - below) * (high - low)
+
+
+def _count(mask: jax.Array) -> jax.Array:
+    """The pixels of each mask, as float32: exact up to 2²⁴."""
+    return jnp.sum(mask, axis=(-2, -1), dtype=jnp.float32)
+
+
+def _check_masks(predictions: Array, targets: Array) -> None:
+    if targets.ndim < 2:
+        raise ValueError(f"targets has shape {targets.shape}; due is [*b, h, w]")
+    if predictions.shape != targets.shape:
+        raise ValueError(
+            f"predictions has shape {predictions.shape}; due is that of targets, {targets.shape}"
+        )
+    for name, mask in (("predictions", predictions), ("targets", targets)):
+        if mask.dtype != bool:
+            raise TypeError(f"{name} is {mask.dtype}; due is bool")
