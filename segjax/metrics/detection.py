@@ -194,7 +194,8 @@ def average_precision(
       and detections do not that are not valid or of a class not in 0..c−1.
 
     Raises:
-      ValueError: if `predictions` has no scores, masks are missing, or an option is not as above.
+      ValueError: if scores or masks are missing, the shapes do not fit together, or an option is
+        not as above.
 
     Example:
       >>> box, one = jnp.array([[0.0, 0.0, 10.0, 10.0]]), jnp.zeros(1, int)
@@ -213,8 +214,19 @@ def average_precision(
         raise ValueError(f'kind is {kind!r}; due is "box" or "mask"')
     if predictions.scores is None:
         raise ValueError("predictions has no scores")
-    if kind == "mask" and (predictions.masks is None or targets.masks is None):
-        raise ValueError('predictions or targets has no masks; kind is "mask"')
+    if predictions.classes.shape[:-1] != targets.classes.shape[:-1]:
+        raise ValueError(
+            f"predictions.classes has shape {predictions.classes.shape}; due are the batch axes of "
+            f"targets.classes, {targets.classes.shape}"
+        )
+    if kind == "mask":
+        if predictions.masks is None or targets.masks is None:
+            raise ValueError('predictions or targets has no masks; kind is "mask"')
+        if predictions.masks.shape[-2:] != targets.masks.shape[-2:]:
+            raise ValueError(
+                f"predictions.masks has shape {predictions.masks.shape}; due is the height and "
+                f"width of targets.masks, {targets.masks.shape}"
+            )
 
     *batch, _ = predictions.classes.shape
     images = math.prod(batch)
