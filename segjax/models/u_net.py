@@ -1,5 +1,6 @@
 """The U-Net: an encoder, a decoder, and skips between their levels of equal size."""
 
+from fractions import Fraction
 from typing import Any, Literal
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from segjax.models import layers
 from segjax.models.layers import Dtype, NormKind
 from segjax.models.outputs import SemanticOutput
+from segjax.ops.receptive import ConvSpec, Layer
 from segjax.typing import Array
 
 
@@ -107,6 +109,25 @@ class UNet(nn.Module):
                 auxiliary.append(self._logits(x, coarse, f"auxiliary_{level}"))
         logits = self._logits(x, size, "logits", patch=patch)
         return SemanticOutput(logits, tuple(reversed(auxiliary)))
+
+    @nn.nowrap
+    def layer_specs(self) -> list[Layer]:
+        """The layers along one axis, with the skips as branches, for `segjax.ops.receptive_field`.
+
+        A ValueError with norm "group": its statistics see the whole picture.
+        """
+        if self.norm == "group":
+            raise ValueError("norm 'group' makes every output depend on the whole picture")
+        convs: list[Layer] = [ConvSpec(3, padding=1)] * 2
+        half = Fraction(1, 2)
+        transposed, linear = ConvSpec(1, stride=half), ConvSpec(2, stride=half, padding=half)
+        up = transposed if self.upsampling == "transposed" else linear
+        specs = convs
+        for _ in self.widths[1:]:
+            deeper = [ConvSpec(2, stride=2), *specs, up]
+            specs = [*convs, ([], deeper), *convs]
+        patch = ConvSpec(self.patch_size, stride=self.patch_size)
+        return [patch, *specs, ConvSpec(1, stride=Fraction(1, self.patch_size))]
 
     def _convs(self, width, name, train):
         block = nn.remat(DoubleConv) if self.remat else DoubleConv
