@@ -1,15 +1,18 @@
 """Average precision and recall by pycocotools: writes pycocotools_precision.npz beside this file.
 
-Run `python pycocotools_precision.py` where pycocotools is installed.
+Run `SEGJAX_TEST_DATA=FOLDER python pycocotools_precision.py` where pycocotools is installed.
 """
 
 import contextlib
 import io
+import os
+import runpy
 from pathlib import Path
 
 import numpy as np
 
 CLASSES = 4  # the last has no objects
+COCO_CLASSES = 133
 HEIGHT, WIDTH = 120, 160
 
 
@@ -63,6 +66,36 @@ def _ellipses(boxes: np.ndarray) -> np.ndarray:
     return across**2 + down**2 <= 1
 
 
+def read_coco(folder: Path) -> dict[str, np.ndarray]:
+    """The things of COCO's panoptic annotations, by the names of `Instances`' fields."""
+    script = Path(__file__).with_name("panopticapi_quality.py")
+    panoptic, is_thing = runpy.run_path(str(script))["read_coco"](folder)
+    n = panoptic["valid"].shape[1]
+    masks = panoptic["segments"][:, None] == np.arange(n)[:, None, None]
+    valid = panoptic["valid"] & is_thing[panoptic["classes"]]
+    # Things first, and no more rows than they need.
+    order = np.argsort(~valid, axis=1, kind="stable")[:, : valid.sum(1).max()]
+    order = (np.arange(len(order))[:, None], order)
+    targets = {name: panoptic[name][order] for name in ("classes", "crowd")}
+    targets |= {"valid": valid[order], "masks": masks[order]}
+    targets["areas"] = targets["masks"].sum((-2, -1), dtype=float)
+    return targets | {"boxes": np.zeros((*targets["valid"].shape, 4))}
+
+
+def perturb(targets: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """Two detections of each object: shifted, a few of another class, some not valid."""
+    rng = np.random.default_rng(seed)
+    names = ("classes", "valid", "masks", "boxes")
+    found = {name: np.concatenate([targets[name]] * 2, axis=1) for name in names}
+    for mask in found["masks"].reshape(-1, *found["masks"].shape[2:]):
+        mask[:] = np.roll(mask, tuple(rng.integers(-3, 4, size=2)), axis=(0, 1))
+    wrong = rng.random(found["valid"].shape) < 0.1
+    found["classes"] = np.where(wrong, np.roll(found["classes"], 1, axis=1), found["classes"])
+    found["valid"] &= rng.random(wrong.shape) < 0.7
+    found["valid"] &= found["masks"].any((-2, -1))
+    return found | {"scores": np.round(rng.random(wrong.shape), 2)}
+
+
 def evaluate(
     predictions: dict[str, np.ndarray], targets: dict[str, np.ndarray], kind: str, num_classes: int
 ) -> dict[str, np.ndarray]:
@@ -70,11 +103,11 @@ def evaluate(
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    images = len(targets["valid"])
+    images, _, height, width = targets["masks"].shape
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = {
-            "images": [{"id": i, "height": HEIGHT, "width": WIDTH} for i in range(images)],
+            "images": [{"id": i, "height": height, "width": width} for i in range(images)],
             "categories": [{"id": c} for c in range(num_classes)],
             "annotations": [
                 {"id": k + 1, "iscrowd": int(targets["crowd"][at])}
@@ -110,12 +143,13 @@ def _annotation(record: dict[str, np.ndarray], at: tuple[int, int]) -> dict:
 
 
 def golden(seed: int = 0) -> dict[str, np.ndarray]:
-    """The seed to draw from and, for either kind, pycocotools' results."""
-    arrays = {"seed": np.array(seed)}
-    for kind in ("box", "mask"):
-        results = evaluate(*draw(seed), kind, CLASSES)
-        arrays |= {f"{kind}_{name}": value for name, value in results.items()}
-    return arrays
+    """The seed to draw from and pycocotools' results; those on COCO's masks where at hand."""
+    results = {kind: evaluate(*draw(seed), kind, CLASSES) for kind in ("box", "mask")}
+    if folder := os.environ.get("SEGJAX_TEST_DATA"):
+        targets = read_coco(Path(folder) / "tiny" / "coco_panoptic" / "val")
+        results["coco"] = evaluate(perturb(targets, seed), targets, "mask", COCO_CLASSES)
+    arrays = {f"{p}_{name}": x for p, result in results.items() for name, x in result.items()}
+    return {"seed": np.array(seed), **arrays}
 
 
 if __name__ == "__main__":
