@@ -1,5 +1,8 @@
 """Flax modules, by functions named after the published models."""
 
+from segjax.models import backbones, layers
+from segjax.models.deeplab import deeplabv3_resnet50, deeplabv3_resnet101
+from segjax.models.fcn import DenseClassifier, fcn_resnet50, fcn_resnet101
 from segjax.models.outputs import SemanticOutput
 from segjax.models.registry import MODELS, create
 from segjax.models.u_net import UNet, unet, unet_patch2, unet_small, unet_tiny

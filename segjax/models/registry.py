@@ -6,11 +6,23 @@ from typing import Any
 
 from flax import linen as nn
 
+from segjax.models.deeplab import deeplabv3_resnet50, deeplabv3_resnet101
+from segjax.models.fcn import fcn_resnet50, fcn_resnet101
 from segjax.models.u_net import unet, unet_patch2, unet_small, unet_tiny
 from segjax.naming import unknown_name
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
-    function.__name__: function for function in (unet, unet_small, unet_tiny, unet_patch2)
+    function.__name__: function
+    for function in (
+        unet,
+        unet_small,
+        unet_tiny,
+        unet_patch2,
+        fcn_resnet50,
+        fcn_resnet101,
+        deeplabv3_resnet50,
+        deeplabv3_resnet101,
+    )
 }
 
 

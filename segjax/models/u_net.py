@@ -29,11 +29,10 @@ class DoubleConv(nn.Module):
     @nn.compact
     def __call__(self, x):
         for _ in range(2):
-            x = nn.Conv(
+            x = layers.Conv(
                 self.features,
-                (3,) * self.dimensions,
+                dimensions=self.dimensions,
                 use_bias=self.norm == "none",
-                kernel_init=nn.initializers.he_normal(),
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
             )(x)
@@ -151,13 +150,13 @@ class UNet(nn.Module):
                 f"upsampling: 'transposed' or 'bilinear' was due, got {self.upsampling!r}"
             )
         # The 1x1 convolution commutes with the interpolation, and is 2^d times cheaper before it.
-        return layers.upsample_linear_2x(nn.Dense(width, **dtypes)(x), self.dimensions)
+        return layers.upsample_linear_2x(layers.Dense(width, **dtypes)(x), self.dimensions)
 
     def _logits(self, x: jax.Array, size, name, patch=1):
         """1x1 convolution in float32 at least, dealt out to blocks, without the padding."""
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         features = self.num_classes * patch**self.dimensions
-        logits = nn.Dense(features, dtype=dtype, param_dtype=self.param_dtype, name=name)(x)
+        logits = layers.Dense(features, dtype=dtype, param_dtype=self.param_dtype, name=name)(x)
         logits = layers.depth_to_space(logits, patch, self.dimensions)
         return logits[(..., *[slice(s) for s in size], slice(None))]
 

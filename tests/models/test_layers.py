@@ -142,7 +142,7 @@ def test_batch_norm_takes_statistics_of_the_batch_in_training_alone():
     assert_allclose(y.var((0, 1, 2)), 1, atol=1e-4)
     running = changed["batch_stats"]
     assert_allclose(running["mean"], 0.1 * x.mean((0, 1, 2)), rtol=1e-4)
-    assert_allclose(running["var"], 0.9 + 0.1 * x.var((0, 1, 2)), rtol=1e-4)
+    assert_allclose(running["var"], 0.9 + 0.1 * x.var((0, 1, 2), ddof=1), rtol=1e-4)
 
     judged = layers.norm("batch", train=False).apply(
         {"params": {"scale": np.ones(4), "bias": np.zeros(4)}, **changed}, x

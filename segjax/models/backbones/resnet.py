@@ -1,0 +1,166 @@
+"""Residual networks as torchvision builds them (v1.5), dilated for dense prediction."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Float
+
+from segjax.models import layers
+from segjax.models.layers import Dtype
+from segjax.typing import Array
+
+# A layer's constructor with the options that all layers of a model share.
+Layer = Callable[..., Any]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
+    features: int
+    stride: int
+    dilation: int
+    conv: Layer
+    norm: Layer
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x):
+        y = self.conv(self.features, 3, self.stride, self.dilation, name="conv1")(x)
+        y = nn.relu(self.norm(name="norm1")(y))
+        y = self.norm(name="norm2")(self.conv(self.features, 3, name="conv2")(y))
+        return nn.relu(y + shortcut(self, x, y.shape[-1]))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut; the 3x3 one takes the stride."""
+
+    features: int
+    stride: int
+    dilation: int
+    conv: Layer
+    norm: Layer
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.relu(self.norm(name="norm1")(self.conv(self.features, 1, name="conv1")(x)))
+        y = self.conv(self.features, 3, self.stride, self.dilation, name="conv2")(y)
+        y = nn.relu(self.norm(name="norm2")(y))
+        y = self.conv(self.features * self.expansion, 1, name="conv3")(y)
+        return nn.relu(self.norm(name="norm3")(y) + shortcut(self, x, y.shape[-1]))
+
+
+def shortcut(block, x, features):
+    """The input, by a 1x1 convolution where its shape is not that of the output."""
+    if block.stride == 1 and x.shape[-1] == features:
+        return x
+    x = block.conv(features, 1, block.stride, name="shortcut_conv")(x)
+    return block.norm(name="shortcut_norm")(x)
+
+
+class ResNet(nn.Module):
+    """A residual network without its classifier.
+
+    `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns the features by name:
+    `stem` (stride 2), `stage1` (4), `stage2` (8), `stage3` (16) and `stage4` (32); where
+    `output_stride` is less, the last stages dilate their convolutions instead of striding.
+
+    Attributes:
+      stage_sizes: number of blocks of each stage.
+      block: `BasicBlock` or `Bottleneck`.
+      output_stride: 8, 16 or 32.
+      remat: recompute each block's activations in the backward pass instead of keeping them.
+      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
+      dtype: of the computation.
+      param_dtype: of the parameters.
+    """
+
+    stage_sizes: tuple[int, ...]
+    block: type[nn.Module]
+    output_stride: int = 32
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "*b h w c"], train: bool = False
+    ) -> dict[str, Float[jax.Array, "*b sh sw sc"]]:
+        if self.output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride is {self.output_stride}; due is 8, 16 or 32")
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv = functools.partial(layers.Conv, use_bias=False, **dtypes)
+        norm = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
+        block = nn.remat(self.block) if self.remat else self.block
+
+        x = jnp.asarray(images, self.dtype)
+        x = nn.relu(norm(name="stem_norm")(conv(64, 7, 2, name="stem_conv")(x)))
+        features = {"stem": x}
+        x = layers.max_pool(x, 3, 2, 1)
+        reached, dilation = 4, 1
+        for stage, size in enumerate(self.stage_sizes):
+            stride = 1 if stage == 0 else 2
+            # torchvision's first block of a dilated stage still has the dilation before it.
+            first_dilation = dilation
+            if reached * stride > self.output_stride:
+                stride, dilation = 1, dilation * stride
+            reached *= stride
+            for i in range(size):
+                x = block(
+                    64 * 2**stage,
+                    stride=stride if i == 0 else 1,
+                    dilation=first_dilation if i == 0 else dilation,
+                    conv=conv,
+                    norm=norm,
+                    name=f"stage{stage + 1}_block{i}",
+                )(x)
+            features[f"stage{stage + 1}"] = x
+        return features
+
+
+def resnet18(**options) -> ResNet:
+    """ResNet-18 without its classifier: 11.2 million parameters.
+
+    Args:
+      **options: attributes of `ResNet`.
+
+    Returns:
+      The module.
+
+    Example:
+      >>> features = resnet18().init_with_output(jax.random.key(0), jnp.zeros((1, 65, 64, 3)))[0]
+      >>> {name: feature.shape[1:] for name, feature in features.items()}["stage4"]
+      (3, 2, 512)
+
+    Source: He et al., "Deep residual learning for image recognition", 2015, table 1.
+    """
+    return ResNet((2, 2, 2, 2), BasicBlock, **options)
+
+
+def resnet34(**options) -> ResNet:
+    """ResNet-34 without its classifier: 21.3 million parameters.
+
+    Args, Returns and Source as of `resnet18`.
+    """
+    return ResNet((3, 4, 6, 3), BasicBlock, **options)
+
+
+def resnet50(**options) -> ResNet:
+    """ResNet-50 without its classifier: 23.5 million parameters.
+
+    Args, Returns and Source as of `resnet18`.
+    """
+    return ResNet((3, 4, 6, 3), Bottleneck, **options)
+
+
+def resnet101(**options) -> ResNet:
+    """ResNet-101 without its classifier: 42.5 million parameters.
+
+    Args, Returns and Source as of `resnet18`.
+    """
+    return ResNet((3, 4, 23, 3), Bottleneck, **options)

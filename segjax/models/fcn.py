@@ -1,0 +1,124 @@
+"""Fully convolutional networks on a dilated backbone, as torchvision builds them."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Float
+
+from segjax import ops
+from segjax.models import layers
+from segjax.models.backbones import resnet50, resnet101
+from segjax.models.layers import Dtype
+from segjax.models.outputs import SemanticOutput
+from segjax.typing import Array
+
+
+class FCNHead(nn.Module):
+    """A 3x3 convolution to a quarter of the channels, dropout, and a 1x1 convolution to classes.
+
+    Attributes:
+      num_classes: of the logits.
+      conv: constructor of convolutions, with the options that a model's layers share.
+      norm: likewise, of batch norms.
+      train: whether dropout drops.
+    """
+
+    num_classes: int
+    conv: Callable
+    norm: Callable
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b h w classes"]:
+        x = self.conv(x.shape[-1] // 4, 3, use_bias=False, name="conv")(x)
+        x = nn.relu(self.norm(name="norm")(x))
+        x = nn.Dropout(0.1, deterministic=not self.train)(x)
+        return self.conv(self.num_classes, 1, name="logits")(x)
+
+
+class DenseClassifier(nn.Module):
+    """A backbone, a head on its last features, and an auxiliary `FCNHead` on the third stage.
+
+    `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns a `SemanticOutput`
+    with logits of the images' size, interpolated bilinearly. Training takes a `dropout` key.
+
+    Attributes:
+      num_classes: of the logits.
+      backbone: constructor of a module that gives `stage3` and `stage4` features.
+      head: constructor of the head, which takes the fields of `FCNHead`.
+      auxiliary: whether there is an auxiliary head.
+      output_stride: of the backbone, 8, 16 or 32.
+      remat: recompute the backbone's blocks in the backward pass.
+      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
+      dtype: of the computation; logits are at least float32.
+      param_dtype: of the parameters.
+    """
+
+    num_classes: int
+    backbone: Callable[..., nn.Module]
+    head: Callable[..., nn.Module] = FCNHead
+    auxiliary: bool = True
+    output_stride: int = 8
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv = functools.partial(layers.Conv, **dtypes)
+        norm = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
+        features = self.backbone(
+            output_stride=self.output_stride,
+            remat=self.remat,
+            axis_name=self.axis_name,
+            name="backbone",
+            **dtypes,
+        )(images, train)
+
+        def classify(head, stage, name):
+            logits = head(self.num_classes, conv=conv, norm=norm, train=train, name=name)(
+                features[stage]
+            )
+            logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+            return ops.resize(logits, images.shape[-3:-1])
+
+        logits = classify(self.head, "stage4", "head")
+        if not self.auxiliary:
+            return SemanticOutput(logits)
+        return SemanticOutput(logits, (classify(FCNHead, "stage3", "auxiliary_head"),))
+
+
+def fcn_resnet50(num_classes: int, **options) -> DenseClassifier:
+    """FCN on a ResNet-50 of output stride 8: 35.3 million parameters with 21 classes.
+
+    Args:
+      num_classes: of the logits.
+      **options: attributes of `DenseClassifier`.
+
+    Returns:
+      The module.
+
+    Example:
+      >>> model = fcn_resnet50(21)
+      >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
+      >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+      >>> output.logits.shape
+      (1, 65, 64, 21)
+
+    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, on the
+      dilated backbone of torchvision.
+    """
+    return DenseClassifier(num_classes, resnet50, **options)
+
+
+def fcn_resnet101(num_classes: int, **options) -> DenseClassifier:
+    """FCN on a ResNet-101 of output stride 8: 54.3 million parameters with 21 classes.
+
+    Args, Returns and Source as of `fcn_resnet50`.
+    """
+    return DenseClassifier(num_classes, resnet101, **options)

@@ -1,0 +1,12 @@
+"""Layers that the models share: torch's maps, each in the form that is fast both ways."""
+
+from segjax.models.layers.linear import Conv, Dense, Dtype, UpConv2x, convolve, project
+from segjax.models.layers.norm import BatchNorm, GroupNorm, NormKind, norm
+from segjax.models.layers.resampling import (
+    depth_to_space,
+    max_pool,
+    max_pool_2x,
+    pad_to_multiple,
+    space_to_depth,
+    upsample_linear_2x,
+)

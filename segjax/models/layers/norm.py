@@ -1,0 +1,134 @@
+"""Normalisation layers, with torch's running statistics."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Float
+
+from segjax.numerics import accumulation_dtype
+
+NormKind = Literal["batch", "group", "none"]
+Dtype = Any
+
+
+class BatchNorm(nn.Module):
+    """Batch norm over all axes but the last: `γ (x − μ) / √(σ² + ε) + β`.
+
+    In training `μ` and `σ²` are those of the whole batch, over the devices of `axis_name` too; the
+    running ones move by `momentum` towards them, the variance by its unbiased estimate
+    `σ² n / (n − 1)`, as torch's do.
+
+    Attributes:
+      train: whether to take the batch's statistics, or the running ones.
+      momentum: the weight of a new batch in the running statistics.
+      epsilon: ε.
+      axis_name: the mapped axis (`pmap`) over which the batch is spread, if any.
+      dtype: of the result; statistics are at least float32.
+      param_dtype: of scale and bias.
+    """
+
+    train: bool = False
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+    axis_name: str | None = None
+    dtype: Dtype = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[jax.Array, "*b c"]) -> Float[jax.Array, "*b c"]:
+        channels = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, channels, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, channels, self.param_dtype)
+        stats_dtype = jnp.promote_types(self.param_dtype, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, stats_dtype)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, stats_dtype)
+        mean, var = running_mean.value, running_var.value
+        if self.train:
+            mean, var, count = self._batch_statistics(x)
+            if not self.is_initializing():
+                step = self.momentum
+                unbiased = var * (count / jnp.maximum(count - 1, 1))
+                running_mean.value = (1 - step) * running_mean.value + step * mean
+                running_var.value = (1 - step) * running_var.value + step * unbiased
+        factor = scale.astype(var.dtype) * jax.lax.rsqrt(var + self.epsilon)
+        shift = bias.astype(var.dtype) - mean * factor
+        return (x * factor + shift).astype(self.dtype or x.dtype)
+
+    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Mean and variance of each channel, and how many numbers they are of."""
+        x = x.astype(accumulation_dtype(x))
+        axes = tuple(range(x.ndim - 1))
+        count = jnp.asarray(x.size // x.shape[-1], x.dtype)
+        mean = jnp.mean(x, axes)
+        if self.axis_name is None or self.is_initializing():
+            return mean, jnp.mean(jnp.square(x - mean), axes), count
+        mean = jax.lax.pmean(mean, self.axis_name)
+        var = jax.lax.pmean(jnp.mean(jnp.square(x - mean), axes), self.axis_name)
+        return mean, var, jax.lax.psum(count, self.axis_name)
+
+
+class GroupNorm(nn.Module):
+    """Group norm, example by example, in 8 groups of channels (fewer where 8 does not divide them).
+
+    Attributes:
+      dimensions: number of spatial axes.
+      dtype: of the computation; statistics are float32.
+      param_dtype: of scale and bias.
+    """
+
+    dimensions: int = 2
+    dtype: Dtype = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[jax.Array, "..."]) -> Float[jax.Array, "..."]:
+        return nn.GroupNorm(
+            num_groups=max(g for g in range(1, 9) if x.shape[-1] % g == 0),
+            reduction_axes=tuple(range(-1 - self.dimensions, 0)),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )(x)
+
+
+def norm(
+    kind: NormKind,
+    *,
+    train: bool,
+    dimensions: int = 2,
+    axis_name: str | None = None,
+    dtype: Dtype = None,
+    param_dtype: Dtype = jnp.float32,
+    name: str | None = None,
+) -> Callable[[jax.Array], jax.Array]:
+    """A normalisation layer by its name.
+
+    Args:
+      kind: `"batch"`: statistics of the whole batch, over the devices of `axis_name` too;
+        `"group"`: of 8 groups of channels (fewer where 8 does not divide them), example by
+        example; `"none"`: the identity.
+      train: whether batch norm takes the batch's statistics, or its running ones.
+      dimensions: number of spatial axes.
+      axis_name: the mapped axis (`pmap`) over which the batch is spread, if any.
+      dtype: of the computation; statistics are float32.
+      param_dtype: of the parameters.
+      name: of the module.
+
+    Returns:
+      A layer: `[*b, *spatial, c]` to the same shape.
+
+    Raises:
+      ValueError: for another kind.
+
+    Source: Ioffe and Szegedy 2015 (batch norm), Wu and He 2018 (group norm).
+    """
+    options = {"dtype": dtype, "param_dtype": param_dtype, "name": name}
+    if kind == "batch":
+        return BatchNorm(train, axis_name=axis_name, **options)
+    if kind == "group":
+        return GroupNorm(dimensions, **options)
+    if kind == "none":
+        return lambda x: x
+    raise ValueError(f"norm: 'batch', 'group' or 'none' was due, got {kind!r}")

@@ -1,0 +1,93 @@
+"""Sizes changed by whole factors, in the forms that are fast forward and backward."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+
+def depth_to_space(
+    x: Float[jax.Array, "..."], factor: int, dimensions: int
+) -> Float[jax.Array, "..."]:
+    """Deals `[*b, *spatial, f^d * c]` out to `[*b, *(f * spatial), c]`, the last axis fastest."""
+    lead, spatial = x.shape[: -1 - dimensions], x.shape[-1 - dimensions : -1]
+    x = x.reshape(*lead, *spatial, *[factor] * dimensions, x.shape[-1] // factor**dimensions)
+    first = len(lead)
+    pairs = [axis for d in range(dimensions) for axis in (first + d, first + dimensions + d)]
+    x = x.transpose(*range(first), *pairs, x.ndim - 1)
+    return x.reshape(*lead, *[factor * s for s in spatial], x.shape[-1])
+
+
+def space_to_depth(
+    x: Float[jax.Array, "..."], factor: int, dimensions: int
+) -> Float[jax.Array, "..."]:
+    """The inverse of `depth_to_space`; the sizes of the spatial axes must divide by `factor`."""
+    lead, spatial = x.shape[: -1 - dimensions], x.shape[-1 - dimensions : -1]
+    blocks = [size for s in spatial for size in (s // factor, factor)]
+    x = x.reshape(*lead, *blocks, x.shape[-1])
+    first = len(lead)
+    outer, inner = (range(first + i, first + 2 * dimensions, 2) for i in (0, 1))
+    x = x.transpose(*range(first), *outer, *inner, x.ndim - 1)
+    return x.reshape(*lead, *[s // factor for s in spatial], factor**dimensions * x.shape[-1])
+
+
+def max_pool_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
+    """Maximum over blocks of 2 along each of the last `dimensions` spatial axes (all even).
+
+    The gradient of pairwise maxima is a select, where `reduce_window`'s is a select-and-scatter,
+    many times slower on a CPU.
+    """
+    for axis in range(x.ndim - 1 - dimensions, x.ndim - 1):
+        even = jax.lax.slice_in_dim(x, 0, None, stride=2, axis=axis)
+        odd = jax.lax.slice_in_dim(x, 1, None, stride=2, axis=axis)
+        x = jnp.maximum(even, odd)
+    return x
+
+
+def upsample_linear_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
+    """(Bi-, tri-)linear upsampling by 2 of the last `dimensions` spatial axes, corners not aligned.
+
+    The outputs lie a quarter of a sample before and after each input: two phases of shifted sums,
+    whose transpose is again shifted sums. Outside the border its nearest sample goes on.
+    """
+    for axis in range(x.ndim - 1 - dimensions, x.ndim - 1):
+        size = x.shape[axis]
+        first, last = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, size - 1))
+        before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, size - 1, axis=axis)], axis)
+        after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, size, axis=axis), last], axis)
+        phases = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
+        x = phases.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
+    return x
+
+
+def pad_to_multiple(
+    x: Float[jax.Array, "..."], multiple: int, dimensions: int
+) -> Float[jax.Array, "..."]:
+    """Repeats the border at the far end of each spatial axis up to a multiple of `multiple`."""
+    spatial = x.shape[-1 - dimensions : -1]
+    lead = [(0, 0)] * (x.ndim - 1 - dimensions)
+    return jnp.pad(x, [*lead, *[(0, -s % multiple) for s in spatial], (0, 0)], mode="edge")
+
+
+def max_pool(
+    x: Float[jax.Array, "*b h w c"], size: int, stride: int, padding: int
+) -> Float[jax.Array, "*b new_h new_w c"]:
+    """The maximum of `size`×`size` windows; nothing outside the border is ever one.
+
+    As shifted maxima, for `reduce_window`'s gradient is slow on a CPU.
+    """
+    for axis in (-3, -2):
+        length = x.shape[axis]
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (padding, padding)
+        padded = jnp.pad(x, widths, constant_values=-jnp.inf)
+        outputs = (length + 2 * padding - size) // stride + 1
+        shifted = [
+            jax.lax.slice_in_dim(
+                padded, k, k + stride * (outputs - 1) + 1, stride, axis=axis % x.ndim
+            )
+            for k in range(size)
+        ]
+        x = functools.reduce(jnp.maximum, shifted)
+    return x

@@ -1,0 +1,1 @@
+"""The key tables, one file a family."""
