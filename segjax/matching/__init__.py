@@ -1,0 +1,15 @@
+"""Who belongs to whom: assignments of predictions to targets, and what they cost."""
+
+from segjax.matching.assignment import Assignment, linear_sum_assignment, solve_assignment
+from segjax.matching.costs import (
+    class_cost,
+    focal_class_cost,
+    giou_cost,
+    l1_cost,
+    mask_cross_entropy_cost,
+    mask_dice_cost,
+    mask_focal_cost,
+)
+from segjax.matching.greedy import greedy_assignment
+from segjax.matching.transport import sinkhorn
+from segjax.matching.verification import verify_assignment

@@ -1,0 +1,215 @@
+"""One assignment problem solved exactly: shortest augmenting paths, in double precision."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# A power of two: so costs stay exact, and far enough from the largest number for sums of them.
+_SCALE = 2.0**-40
+_NONE = np.int32(-1)
+
+
+class Solution(NamedTuple):
+    """The pairs, and what proves them best.
+
+    Attributes:
+      col_of: int32 `[n]`, the column of each row; -1 where it has none.
+      row_of: int32 `[m]`, the row of each column; -1 where it has none.
+      u, v: float64 `[n]` and `[m]`, the dual variables of rows and columns.
+      row_cover, col_cover: bool `[n]` and `[m]`, as many True as there are pairs.
+    """
+
+    col_of: jax.Array
+    row_of: jax.Array
+    u: jax.Array
+    v: jax.Array
+    row_cover: jax.Array
+    col_cover: jax.Array
+
+    def transpose(self) -> "Solution":
+        return Solution(self.row_of, self.col_of, self.v, self.u, self.col_cover, self.row_cover)
+
+
+def solve(cost: jax.Array, where: jax.Array | None) -> Solution:
+    """The most pairs and, of all ways to make so many, the cheapest.
+
+    To be called with 64 bits enabled.
+
+    Args:
+      cost: `[n, m]`, neither n nor m being 0; what is not finite is forbidden.
+      where: bool `[n, m]`, False for forbidden pairs; None for none.
+    """
+    n, m = cost.shape
+    allowed = jnp.isfinite(cost) if where is None else where & jnp.isfinite(cost)
+    cost = jnp.where(allowed, cost.astype(np.float64) * _SCALE, np.inf)
+    if n > m:
+        return _solve_wide(cost.T).transpose()
+    if n < m:
+        return _solve_wide(cost)
+    # Every row costs a search. So the side with fewer members is to be the rows.
+    flip = jnp.sum(jnp.any(allowed, axis=1)) > jnp.sum(jnp.any(allowed, axis=0))
+    solution = _solve_wide(jnp.where(flip, cost.T, cost))
+    return jax.tree.map(functools.partial(jnp.where, flip), solution.transpose(), solution)
+
+
+def _solve_wide(cost: jax.Array) -> Solution:
+    """Where there are at least as many columns as rows, and forbidden pairs cost inf.
+
+    To the search such a pair costs a penalty, so great that to save one is worth any other choice.
+    A dual variable is then a multiple of it (0, or 1 for a row, -1 for a column) and a remainder:
+    the multiples prove that no more pairs can be made, the remainders that these are the cheapest.
+    """
+    n, m = cost.shape
+    allowed = cost < np.inf
+    largest = jnp.max(jnp.where(allowed, jnp.abs(cost), 0))
+    penalty = jnp.where(largest > 0, 8 * n * largest, _SCALE)
+    # If all columns will be taken, they may begin with dual variables of their own.
+    balanced = jnp.all(allowed) & (n == m)
+    v = jnp.where(balanced, jnp.min(cost, axis=0), 0) if n == m else jnp.zeros_like(cost[0])
+    wanted, row_of, col_of = _ask_once(cost - v)
+    v, row_of, col_of = _augment_all(cost, penalty, wanted, v, row_of, col_of)
+
+    paid = jnp.minimum(cost[jnp.arange(n), col_of], penalty)
+    made = wanted & (paid < penalty)
+    u = jnp.where(wanted, paid - v[col_of], penalty)
+    row_level, col_level = jnp.round(u / penalty), jnp.round(v / penalty)
+    u, v = u - row_level * penalty, v - col_level * penalty
+    shift = jnp.where(balanced, jnp.max(v), 0)
+    return Solution(
+        jnp.where(made, col_of, _NONE),
+        jnp.where((row_of >= 0) & made[row_of], row_of, _NONE),
+        (u + shift) / _SCALE,
+        (v - shift) / _SCALE,
+        row_level == 0,
+        col_level == -1,
+    )
+
+
+def _ask_once(reduced: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Each row asks for its cheapest column only, and of those that ask the first one gets it.
+
+    Returns:
+      Which rows have any column to ask for; of each column its row, and of each row its column.
+    """
+    n, m = reduced.shape
+    rows, columns = jnp.arange(n, dtype=np.int32), jnp.arange(m, dtype=np.int32)
+    least = jnp.min(reduced, axis=1, keepdims=True)
+    choice = jnp.min(jnp.where(reduced == least, columns, m), axis=1)
+    wanted = least[:, 0] < np.inf
+    first = jnp.full_like(columns, n).at[choice].min(jnp.where(wanted, rows, n))
+    row_of = jnp.where(first < n, first, _NONE)
+    return wanted, row_of, jnp.where(wanted & (row_of[choice] == rows), choice, _NONE)
+
+
+def _augment_all(
+    cost: jax.Array,
+    penalty: jax.Array,
+    wanted: jax.Array,
+    v: jax.Array,
+    row_of: jax.Array,
+    col_of: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gives every wanted row a column, one row after the other; v, row_of and col_of then.
+
+    Problems that are solved side by side under vmap wait for each other. One that has no row left
+    must not enter the inner loops, which would never end for it: hence `is_left`.
+    """
+    n = len(wanted)
+    rows = jnp.arange(n, dtype=np.int32)
+
+    def first_left(col_of):
+        return _min(jnp.where(wanted & (col_of < 0), rows, n))
+
+    def place(state):
+        v, row_of, col_of, root = state
+        is_left = root < n
+        end, distance, parent = _shortest_path(cost, penalty, v, row_of, root, is_left)
+        v = v + jnp.minimum(distance - distance[end], 0)
+        row_of, col_of = _flip_pairs(row_of, col_of, parent, root, end, is_left)
+        return v, row_of, col_of, first_left(col_of)
+
+    state = v, row_of, col_of, first_left(col_of)
+    return lax.while_loop(lambda state: state[3] < n, place, state)[:3]
+
+
+def _shortest_path(
+    cost: jax.Array,
+    penalty: jax.Array,
+    v: jax.Array,
+    row_of: jax.Array,
+    root: jax.Array,
+    is_left: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Dijkstra's search from the row `root` for the nearest free column.
+
+    Returns:
+      That column; the distance of every column, right up to that of the free one, over the rows
+      visited; and for every column the row before it.
+    """
+    columns = jnp.arange(len(v), dtype=np.int32)
+
+    def visit(state):
+        distance, parent, row, offset, _, _ = state
+        through_row = jnp.minimum(cost[row], penalty) - v + offset
+        distance = jnp.minimum(distance, through_row)
+        # A column that has been visited keeps its parent as ~parent, which is negative.
+        is_open = parent >= 0
+        parent = jnp.where(is_open & (through_row == distance), row, parent)
+        candidates = jnp.where(parent >= 0, distance, np.inf)
+        least = _min(candidates)
+        nearest = _min(jnp.where(candidates == least, columns, len(columns)))
+        parent = lax.dynamic_update_index_in_dim(parent, ~parent[nearest], nearest, 0)
+        row = row_of[nearest]
+        offset = least - (jnp.minimum(cost[row, nearest], penalty) - v[nearest])
+        return distance, parent, row, offset, nearest, row >= 0
+
+    distance, parent, _, _, end, _ = lax.while_loop(
+        lambda state: state[-1],
+        visit,
+        (
+            jnp.full_like(v, np.inf),
+            jnp.zeros_like(row_of),
+            root,
+            jnp.zeros((), v.dtype),
+            jnp.zeros_like(root),
+            is_left,
+        ),
+    )
+    return end, distance, jnp.maximum(parent, ~parent)
+
+
+def _flip_pairs(
+    row_of: jax.Array,
+    col_of: jax.Array,
+    parent: jax.Array,
+    root: jax.Array,
+    end: jax.Array,
+    is_left: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Each column on the path goes to its parent, which leaves its own to the row before."""
+
+    def flip(state):
+        row_of, col_of, column, _ = state
+        row = parent[column]
+        return (
+            lax.dynamic_update_index_in_dim(row_of, row, column, 0),
+            lax.dynamic_update_index_in_dim(col_of, column, row, 0),
+            col_of[row],
+            row != root,
+        )
+
+    return lax.while_loop(lambda state: state[-1], flip, (row_of, col_of, end, is_left))[:2]
+
+
+def _min(values: jax.Array) -> jax.Array:
+    """The minimum: that of 16 slices, element by element, first.
+
+    On a CPU the two are one kernel, whereas XLA makes three of a minimum over a long axis.
+    """
+    largest = np.inf if values.dtype == np.float64 else np.iinfo(values.dtype).max
+    padded = jnp.pad(values, (0, -len(values) % 16), constant_values=largest)
+    return jnp.min(functools.reduce(jnp.minimum, jnp.split(padded, 16)))
