@@ -40,15 +40,15 @@ class KeyTable:
     unused: tuple[str, ...] = ()
     counters: bool = True
 
-    def key(self, path: str) -> str | None:
-        """The original's key for the array at a path such as "head/conv/kernel"; None without."""
+    def key(self, path: str) -> str:
+        """The original's key for the array at a path such as "head/conv/kernel"."""
         module, _, leaf = path.rpartition("/")
         for pattern, theirs in _compiled(self.rows):
             if match := pattern.fullmatch(path):
                 return theirs.format(**match.groupdict())
             if (match := pattern.fullmatch(module)) and leaf in _LEAVES:
                 return f"{theirs.format(**match.groupdict())}.{_LEAVES[leaf]}"
-        return None
+        raise ValueError(f"no row of the table names {path}")
 
     def canonical(self, key: str) -> str:
         """A file's key under the name of the table."""

@@ -94,8 +94,8 @@ class ResNet(nn.Module):
         if self.output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride is {self.output_stride}; due is 8, 16 or 32")
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv = functools.partial(layers.Conv, use_bias=False, **dtypes)
-        norm = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
+        conv: Layer = functools.partial(layers.Conv, use_bias=False, **dtypes)
+        norm: Layer = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
         block = nn.remat(self.block) if self.remat else self.block
 
         x = jnp.asarray(images, self.dtype)
