@@ -1,0 +1,180 @@
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from segjax.metrics import (
+    boundary_f_score,
+    boundary_iou,
+    hausdorff_distance,
+    normalized_surface_distance,
+)
+
+SHAPE = (9, 11)
+DIAGONAL = math.hypot(*SHAPE)
+masks = hnp.arrays(bool, SHAPE)
+filled = masks.filter(np.any)
+surface_distance = functools.partial(normalized_surface_distance, tolerance=1.0)
+SCORES = {
+    "iou": jax.jit(boundary_iou),
+    "f": jax.jit(boundary_f_score),
+    "distance": jax.jit(surface_distance),
+}
+hausdorff = jax.jit(hausdorff_distance, static_argnames=("percentile", "spacing"))
+every_score = pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
+
+
+def _box(rows, columns):
+    mask = np.zeros(SHAPE, bool)
+    mask[rows, columns] = True
+    return mask
+
+
+@every_score
+@given(masks, masks)
+def test_scores_are_symmetric_in_0_to_1_and_1_for_equal_masks(score, p, y):
+    value = score(p, y)
+    assert 0 <= value <= 1
+    assert value == score(y, p)
+    assert score(y, y) == 1
+
+
+@given(masks, masks)
+def test_the_hausdorff_distance_is_symmetric_and_0_for_equal_masks(p, y):
+    assert hausdorff(p, y) == hausdorff(y, p)
+    assert hausdorff(y, y) == 0
+    assert hausdorff(p, y) <= np.float32(DIAGONAL)
+
+
+def test_empty_masks():
+    """Both: perfect. One of them: nothing matches, and the distance is the diagonal."""
+    nothing, something = _box(0, slice(0)), _box(slice(2, 5), slice(3, 6))
+    for score in SCORES.values():
+        assert score(nothing, nothing) == 1
+        assert score(something, nothing) == score(nothing, something) == 0
+    assert hausdorff(nothing, nothing) == 0
+    np.testing.assert_allclose(hausdorff(something, nothing), DIAGONAL, rtol=1e-6)
+    far = hausdorff(something, nothing, spacing=(2.0, 0.5))
+    np.testing.assert_allclose(far, math.hypot(2 * SHAPE[0], 0.5 * SHAPE[1]), rtol=1e-6)
+
+
+def _rim(mask):
+    return mask & ~ndimage.binary_erosion(mask)
+
+
+def _distances(rim, other, spacing):
+    return ndimage.distance_transform_edt(~other, sampling=spacing)[rim]
+
+
+@pytest.mark.parametrize(("percentile", "spacing"), [(95.0, (1.0, 1.0)), (100.0, (0.5, 2.0))])
+@given(filled, filled)
+def test_the_hausdorff_distance_is_a_percentile_of_scipys_distances(percentile, spacing, p, y):
+    rims = _rim(p), _rim(y)
+    directed = [_distances(*pair, spacing) for pair in (rims, rims[::-1])]
+    expected = max(np.percentile(distances, percentile) for distances in directed)
+    actual = hausdorff(p, y, percentile=percentile, spacing=spacing)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@given(filled, filled)
+def test_the_surface_distance_counts_scipys_distances(p, y):
+    rims = _rim(p), _rim(y)
+    both = np.concatenate([_distances(*pair, None) for pair in (rims, rims[::-1])])
+    np.testing.assert_allclose(SCORES["distance"](p, y), np.mean(both <= 1), rtol=1e-6)
+
+
+@given(masks, masks)
+def test_the_f_score_is_that_of_davis(p, y):
+    """Borders straddle pixels; they match within a disk."""
+
+    def border(mask):
+        padded = np.pad(mask, (0, 1), mode="edge")
+        here, right, below, diagonal = (
+            padded[:-1, :-1],
+            padded[:-1, 1:],
+            padded[1:, :-1],
+            padded[1:, 1:],
+        )
+        return (here != right) | (here != below) | (here != diagonal)
+
+    def share(border, other):
+        radius = math.ceil(0.008 * DIAGONAL)
+        y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+        disk = y**2 + x**2 <= radius**2
+        return (border & ndimage.binary_dilation(other, disk)).sum() / max(border.sum(), 1)
+
+    rims = border(p), border(y)
+    precision, recall = (1 if not a.any() else share(a, b) for a, b in (rims, rims[::-1]))
+    expected = 2 * precision * recall / max(precision + recall, 1e-9)
+    np.testing.assert_allclose(SCORES["f"](p, y), expected, rtol=1e-6)
+
+
+@given(masks, masks, st.integers(1, 4))
+def test_boundary_iou_compares_what_eroding_takes_away(p, y, width):
+    erode = functools.partial(ndimage.binary_erosion, structure=np.ones((3, 3)), iterations=width)
+    p_band, y_band = (mask & ~erode(mask) for mask in (p, y))
+    union = (p_band | y_band).sum()
+    expected = (p_band & y_band).sum() / union if union else 1
+    np.testing.assert_allclose(boundary_iou(p, y, width=width), expected, rtol=1e-6)
+
+
+def test_wide_bands_give_mask_iou_and_narrow_ones_do_not_reward_the_inside():
+    y = _box(slice(1, 8), slice(1, 10))
+    p = _box(slice(1, 8), slice(1, 9))
+    assert boundary_iou(p, y, width=9) == pytest.approx((p & y).sum() / (p | y).sum())
+    assert boundary_iou(p, y, width=1) < boundary_iou(p, y, width=9)
+
+
+@pytest.mark.parametrize("score", [*SCORES.values(), hausdorff], ids=[*SCORES, "hausdorff"])
+def test_void_at_a_border_makes_none(score):
+    """A prediction that ends in void is as good as the mask it stands for."""
+    y = _box(slice(2, 7), slice(2, 9))
+    where = ~_box(slice(0, 9), slice(5, 7))
+    for content in (False, True):
+        spoilt = np.where(where, y, content)
+        assert score(spoilt, y, where=where) == score(y, y)
+    assert score(np.where(where, y, False), y) != score(y, y)
+
+
+def test_one_score_a_mask():
+    rng = np.random.default_rng(0)
+    p, y = rng.random((2, 2, 3, *SHAPE)) < 0.7
+    for score in (SCORES["f"], hausdorff):
+        scores = score(p, y)
+        assert scores.shape == (2, 3)
+        np.testing.assert_allclose(scores[1, 2], score(p[1, 2], y[1, 2]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: boundary_iou(m[1:], m), ValueError, r"predictions has shape \(8, 11\)"),
+        (lambda m: boundary_iou(m[0], m[0]), ValueError, r"targets has shape \(11,\)"),
+        (lambda m: boundary_iou(m, m, width=0), ValueError, "width is 0"),
+        (lambda m: boundary_f_score(m * 1.0, m), TypeError, "predictions is float64"),
+        (lambda m: boundary_f_score(m, m, fraction=-1.0), ValueError, "fraction is -1.0"),
+        (lambda m: hausdorff_distance(m, m, percentile=101.0), ValueError, "percentile is 101.0"),
+        (lambda m: hausdorff_distance(m, m, spacing=(0.0, 1.0)), ValueError, "spacing is"),
+        (
+            lambda m: normalized_surface_distance(m, m, tolerance=-1.0),
+            ValueError,
+            "tolerance is -1.0; due is 0 or more",
+        ),
+        (
+            lambda m: hausdorff_distance(m, m, where=jnp.ones(3, bool)),
+            ValueError,
+            r"where has shape \(3,\)",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_errors_name_the_argument(call, error, message):
+    with pytest.raises(error, match=message):
+        call(np.ones(SHAPE, bool))
