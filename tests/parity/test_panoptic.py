@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from segjax.typing import Panoptic
 SCRIPT = Path(__file__).parent / "golden" / "panopticapi_quality.py"
 PEER = runpy.run_path(str(SCRIPT))
 PEERS = ("panopticapi",)
+quality = jax.jit(panoptic_quality, static_argnames="num_classes")
 
 
 def _compare(metric, is_thing, counts, means):
@@ -30,7 +32,7 @@ def _panoptic(record):
 
 def test_void_and_crowds(golden):
     predictions, targets = map(_panoptic, PEER["draw"](int(golden["seed"])))
-    metric = panoptic_quality(predictions, targets, num_classes=PEER["CLASSES"])
+    metric = quality(predictions, targets, num_classes=PEER["CLASSES"])
     _compare(metric, golden["things"], golden["counts"], golden["means"])
 
 
@@ -40,8 +42,8 @@ def test_coco(golden, data_dir):
         pytest.skip("drawn without SEGJAX_TEST_DATA")
     record, is_thing = PEER["read_coco"](data_dir / "tiny" / "coco_panoptic" / "val")
     targets = _panoptic(record)
-    perfect = panoptic_quality(targets, targets, num_classes=len(is_thing)).compute()
+    perfect = quality(targets, targets, num_classes=len(is_thing)).compute()
     assert perfect.pq == 1
     predictions = _panoptic(PEER["perturb"](record, int(golden["seed"])))
-    metric = panoptic_quality(predictions, targets, num_classes=len(is_thing))
+    metric = quality(predictions, targets, num_classes=len(is_thing))
     _compare(metric, is_thing, golden["coco_counts"], golden["coco_means"])
