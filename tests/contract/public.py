@@ -13,8 +13,8 @@ import jaxtyping
 
 import segjax
 
-# The functions here are commands for a terminal, not for a program.
-NO_FACE = {"segjax.cli"}
+# Commands for a terminal, and what models are built of: not for a program to call.
+NO_FACE = {"segjax.cli", "segjax.models.layers"}
 
 
 def public_objects() -> dict[str, Any]:
