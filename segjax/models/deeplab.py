@@ -96,6 +96,6 @@ def deeplabv3_resnet50(num_classes: int, **options) -> DenseClassifier:
 def deeplabv3_resnet101(num_classes: int, **options) -> DenseClassifier:
     """DeepLabV3 on a ResNet-101 of output stride 8: 61.0 million parameters with 21 classes.
 
-    Args, Returns and Source as of `deeplabv3_resnet50`.
+    Args and Returns as of `deeplabv3_resnet50`.
     """
     return DenseClassifier(num_classes, resnet101, DeepLabHead, **options)

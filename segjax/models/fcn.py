@@ -119,6 +119,6 @@ def fcn_resnet50(num_classes: int, **options) -> DenseClassifier:
 def fcn_resnet101(num_classes: int, **options) -> DenseClassifier:
     """FCN on a ResNet-101 of output stride 8: 54.3 million parameters with 21 classes.
 
-    Args, Returns and Source as of `fcn_resnet50`.
+    Args and Returns as of `fcn_resnet50`.
     """
     return DenseClassifier(num_classes, resnet101, **options)

@@ -145,7 +145,7 @@ def resnet18(**options) -> ResNet:
 def resnet34(**options) -> ResNet:
     """ResNet-34 without its classifier: 21.3 million parameters.
 
-    Args, Returns and Source as of `resnet18`.
+    Args and Returns as of `resnet18`.
     """
     return ResNet((3, 4, 6, 3), BasicBlock, **options)
 
@@ -153,7 +153,7 @@ def resnet34(**options) -> ResNet:
 def resnet50(**options) -> ResNet:
     """ResNet-50 without its classifier: 23.5 million parameters.
 
-    Args, Returns and Source as of `resnet18`.
+    Args and Returns as of `resnet18`.
     """
     return ResNet((3, 4, 6, 3), Bottleneck, **options)
 
@@ -161,6 +161,6 @@ def resnet50(**options) -> ResNet:
 def resnet101(**options) -> ResNet:
     """ResNet-101 without its classifier: 42.5 million parameters.
 
-    Args, Returns and Source as of `resnet18`.
+    Args and Returns as of `resnet18`.
     """
     return ResNet((3, 4, 23, 3), Bottleneck, **options)
