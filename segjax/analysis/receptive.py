@@ -41,17 +41,16 @@ def effective_receptive_field(
     """
     if images.ndim != 4:
         raise ValueError(f"images has shape {images.shape}; due is [b, h, w, c]")
-    images = jnp.asarray(images)
+    images = jnp.asarray(images, accumulation_dtype(images))
     height, width = jax.eval_shape(apply, images).shape[1:3]
     row, column = (height // 2, width // 2) if position is None else position
     if not (0 <= row < height and 0 <= column < width):
         raise ValueError(f"position is {position}; due is one within {(height, width)}")
 
     def output(images):
-        return jnp.sum(apply(images)[:, row, column].astype(dtype))
+        return jnp.sum(apply(images)[:, row, column], dtype=images.dtype)
 
-    dtype = accumulation_dtype(images)
-    gradient = jax.grad(output)(images).astype(dtype)
+    gradient = jax.grad(output)(images)
     return jnp.mean(jnp.sum(jnp.abs(gradient), axis=-1), axis=0)
 
 
