@@ -88,8 +88,7 @@ def convert_boxes(
     for name, value in (("source", source), ("target", target)):
         if value not in _START:
             raise ValueError(f"{name} is {value!r}; due is one of {', '.join(_START)}")
-    if source == target:
-        return jnp.asarray(boxes)
+    boxes = jnp.asarray(boxes)
     first, second = jnp.split(boxes.astype(accumulation_dtype(boxes)), 2, axis=-1)
     sides = second - first if source == "xyxy" else second
 

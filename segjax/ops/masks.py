@@ -56,7 +56,8 @@ def mask_iou(a: Bool[Array, "*b n h w"], b: Bool[Array, "*b m h w"]) -> Float[ja
     _check_masks("b", b)
     if a.shape[:-3] + a.shape[-2:] != b.shape[:-3] + b.shape[-2:]:
         raise ValueError(f"b has shape {b.shape}; due is that of a, {a.shape}, but for n")
-    a, b = (x.reshape(*x.shape[:-2], -1).astype(jnp.float32) for x in (a, b))
+    pixels = a.shape[-2] * a.shape[-1]
+    a, b = (x.reshape(*x.shape[:-2], pixels).astype(jnp.float32) for x in (a, b))
     intersection = jnp.einsum("...np,...mp->...nm", a, b)
     areas = a.sum(axis=-1)[..., :, None] + b.sum(axis=-1)[..., None, :]
     return safe_divide(intersection, areas - intersection)
@@ -99,7 +100,7 @@ def paste_masks(
         raise ValueError(
             f"masks has shape {masks.shape}; due is [*b, n, mh, mw] for boxes of {boxes.shape}"
         )
-    dtype = accumulation_dtype(masks, boxes)
+    masks, dtype = jnp.asarray(masks), accumulation_dtype(masks, boxes)
     x0, y0, x1, y1 = jnp.moveaxis(boxes.astype(dtype), -1, 0)
     rows = _pasting_weights(y0, y1, masks.shape[-2], shape[0])
     columns = _pasting_weights(x0, x1, masks.shape[-1], shape[1])

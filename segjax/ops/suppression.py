@@ -221,7 +221,7 @@ def _greedy(boxes, scores, classes, iou_threshold, where):
     alive = broadcast_where(where, scores.shape)
     if not alive.size:
         return alive
-    boxes, scores = lax.stop_gradient((boxes, scores))
+    boxes, scores = lax.stop_gradient((jnp.asarray(boxes), jnp.asarray(scores)))
     order = _falling(scores)
     if classes is not None:
         order = order[_argsort(classes[order])]

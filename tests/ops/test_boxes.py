@@ -6,24 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segjax.ops import box_area, clip_boxes, masks_to_boxes
-
-
-@given(hnp.arrays(bool, (2, 3, 4, 5)))
-def test_masks_to_boxes_finds_the_least_and_greatest_pixels(masks):
-    boxes = np.asarray(masks_to_boxes(masks))
-    for index in np.ndindex(2, 3):
-        rows, columns = np.nonzero(masks[index])
-        expected = (
-            [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if rows.size else [0] * 4
-        )
-        np.testing.assert_array_equal(boxes[index], expected)
-
-
-@given(st.integers(0, 3), st.integers(0, 4), st.integers(1, 4), st.integers(1, 5))
-def test_a_full_box_of_pixels_has_their_number_as_area(row, column, height, width):
-    mask = jnp.zeros((1, 8, 10), bool).at[0, row : row + height, column : column + width].set(True)
-    assert box_area(masks_to_boxes(mask))[0] == height * width
+from segjax.ops import box_area, clip_boxes, convert_boxes
 
 
 @given(hnp.arrays(np.float32, (3, 4), elements=st.floats(-20, 20, width=32)))
@@ -57,14 +40,28 @@ def test_box_area_grows_by_the_other_side():
     np.testing.assert_array_equal(gradient, [-5, -2, 5, 2])
 
 
+FORMATS = {
+    "xyxy": [1.0, 2.0, 5.0, 10.0],
+    "xywh": [1.0, 2.0, 4.0, 8.0],
+    "cxcywh": [3.0, 6.0, 4.0, 8.0],
+}
+
+
+@pytest.mark.parametrize("source", FORMATS)
+@pytest.mark.parametrize("target", FORMATS)
+def test_convert_boxes(source, target):
+    converted = convert_boxes(np.float16(FORMATS[source]), source, target)
+    np.testing.assert_array_equal(converted, np.float16(FORMATS[target]), strict=True)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda: box_area(np.zeros((4, 3))), ValueError, r"boxes has shape \(4, 3\)"),
         (lambda: clip_boxes(np.zeros((1, 3)), (1, 1)), ValueError, "boxes has shape"),
         (lambda: clip_boxes(np.zeros((1, 4)), (1, 1, 3)), ValueError, "shape has shape"),
-        (lambda: masks_to_boxes(np.zeros((4, 4), bool)), ValueError, "masks has shape"),
-        (lambda: masks_to_boxes(np.zeros((1, 4, 4))), TypeError, "masks is float64"),
+        (lambda: convert_boxes(np.zeros((1, 4)), "xyxy", "yxyx"), ValueError, "target is 'yxyx'"),
+        (lambda: convert_boxes(np.zeros((1, 4)), "ltrb", "xyxy"), ValueError, "source is 'ltrb'"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")
