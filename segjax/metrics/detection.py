@@ -3,13 +3,12 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt32
 
 from segjax.numerics import safe_divide
 from segjax.ops import box_area
@@ -233,40 +232,56 @@ def average_precision(
     predictions, targets = jax.tree.map(
         lambda x: x.reshape(images, *x.shape[len(batch) :]), (predictions, targets)
     )
-    match = functools.partial(_match_image, num_classes=num_classes, kind=kind)
-    *detections, objects = jax.vmap(match)(predictions, targets)
+    *detections, objects = _match_images(predictions, targets, num_classes=num_classes, kind=kind)
     scores, classes, ranks, outcomes = (x.reshape(-1, *x.shape[2:]) for x in detections)
     return AveragePrecision(scores, classes, ranks, outcomes, objects.sum(0), kind)
 
 
 # Compiled once: a loop that is called eagerly is compiled anew at every call.
 @functools.partial(jax.jit, static_argnames=("num_classes", "kind"))
-def _match_image(
+def _match_images(
     predictions: Instances, targets: Instances, *, num_classes: int, kind: str
+) -> tuple[jax.Array, ...]:
+    """`_match_image` of each image of a batch `[i, …]`."""
+    crowd = jnp.zeros_like(targets.valid) if targets.crowd is None else targets.crowd
+    targets = dataclasses.replace(targets, crowd=crowd)
+    if kind == "box":
+        overlaps = jax.vmap(_box_overlaps)(predictions.boxes, targets.boxes, crowd)
+    else:
+        # One image at a time: the memory for the masks' words is used again.
+        masks = predictions.masks, targets.masks, crowd
+        overlaps = jax.lax.map(lambda image: _mask_overlaps(*image), masks)
+    match = functools.partial(_match_image, num_classes=num_classes)
+    return jax.vmap(match)(predictions, targets, *overlaps)
+
+
+def _match_image(
+    predictions: Any,
+    targets: Any,
+    overlaps: Float[Array, "n m"],
+    area: Float[Array, "n"],
+    labelled_area: Float[Array, "m"],
+    *,
+    num_classes: int,
 ) -> tuple[jax.Array, ...]:
     """Scores, classes, ranks and outcomes `[n, …]` of one image's detections; the objects."""
     detected, labelled = (
         record.valid & (record.classes >= 0) & (record.classes < num_classes)
         for record in (predictions, targets)
     )
-    crowd = jnp.zeros_like(labelled) if targets.crowd is None else jnp.asarray(targets.crowd)
-    regions: Any = [x.boxes if kind == "box" else x.masks for x in (predictions, targets)]
-    compare: Callable = _box_overlaps if kind == "box" else _mask_overlaps
-    overlaps, area, labelled_area = compare(*regions, crowd)
     comparable = predictions.classes[:, None] == targets.classes
     comparable &= detected[:, None] & labelled
     overlaps = jnp.where(comparable, overlaps, -1)
-    counts = labelled & ~crowd
+    counts = labelled & ~targets.crowd
     counts &= _in_range(labelled_area if targets.areas is None else targets.areas)
 
-    scores: Any = predictions.scores
-    order = jnp.argsort(jnp.where(detected, -scores, jnp.inf))
+    order = jnp.argsort(jnp.where(detected, -predictions.scores, jnp.inf))
     detected, scores, classes, overlaps, area = (
-        x[order] for x in (detected, scores, predictions.classes, overlaps, area)
+        x[order] for x in (detected, predictions.scores, predictions.classes, overlaps, area)
     )
     same_class = classes[:, None] == classes
     ranks = jnp.sum(same_class & jnp.tri(len(order), k=-1, dtype=bool), axis=-1)
-    outcomes = _match_greedily(overlaps, counts, crowd)
+    outcomes = _match_greedily(overlaps, counts, targets.crowd)
     outcomes = jnp.where((outcomes == -1) & ~_in_range(area).T[..., None], 0, outcomes)
     listed = detected & (ranks < MAX_DETECTIONS[-1])
     outcomes = jnp.where(listed[:, None, None], outcomes, 0).astype(jnp.int8)
@@ -308,7 +323,7 @@ def _match_greedily(
     return jax.lax.scan(take, free, overlaps)[1]
 
 
-def _box_overlaps(a: Array, b: Array, crowd: jax.Array) -> tuple[jax.Array, ...]:
+def _box_overlaps(a: Array, b: Array, crowd: Array) -> tuple[jax.Array, ...]:
     """`_overlaps` of boxes `[n, 4]` and `[m, 4]`, and the areas of both."""
     areas = box_area(a), box_area(b)
     dtype = areas[0].dtype
@@ -317,12 +332,24 @@ def _box_overlaps(a: Array, b: Array, crowd: jax.Array) -> tuple[jax.Array, ...]
     return _overlaps(jnp.prod(jnp.maximum(sides, 0), axis=-1), *areas, crowd), *areas
 
 
-def _mask_overlaps(a: Array, b: Array, crowd: jax.Array) -> tuple[jax.Array, ...]:
+def _mask_overlaps(a: Array, b: Array, crowd: Array) -> tuple[jax.Array, ...]:
     """`_overlaps` of masks `[n, h, w]` and `[m, h, w]`, and the areas of both."""
-    # Sums of zeros and ones are exact in whatever precision a device multiplies.
-    a, b = (x.reshape(len(x), math.prod(x.shape[1:])).astype(jnp.float32) for x in (a, b))
-    areas = a.sum(-1), b.sum(-1)
-    return _overlaps(a @ b.T, *areas, crowd), *areas
+    a, b = _pack(a), _pack(b)
+    areas = _count(a), _count(b)
+    return _overlaps(_count(a[:, None] & b), *areas, crowd), *areas
+
+
+def _pack(masks: Bool[Array, "n h w"]) -> UInt32[jax.Array, "n words"]:
+    """Thirty-two pixels a word: what masks share is then counted as the bits of `a & b`."""
+    n, height, width = masks.shape
+    words = -(-height * width // 32)
+    pixels = jnp.pad(masks.reshape(n, height * width), ((0, 0), (0, 32 * words - height * width)))
+    bits = pixels.reshape(n, words, 32).astype(jnp.uint32)
+    return jnp.sum(bits << jnp.arange(32, dtype=jnp.uint32), axis=-1, dtype=jnp.uint32)
+
+
+def _count(words: UInt32[jax.Array, "... words"]) -> Float[jax.Array, "..."]:
+    return jnp.sum(jax.lax.population_count(words), axis=-1, dtype=jnp.int32).astype(jnp.float32)
 
 
 def _overlaps(intersection, detected_area, labelled_area, crowd) -> Float[jax.Array, "n m"]:
