@@ -1,7 +1,9 @@
 """What every test runs under: eight simulated CPU devices, and shapes checked at every call."""
 
 import functools
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -47,8 +49,24 @@ def unchecked_shapes():
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data sets that SEGJAX_TEST_DATA names."""
-    folder = os.environ.get("SEGJAX_TEST_DATA")
+    return _folder("SEGJAX_TEST_DATA", "it names the folder with camvid/, dsb2018/, ...")
+
+
+@pytest.fixture(scope="session")
+def original_shapes() -> Callable[[str], dict[str, tuple[int, ...]]]:
+    """By name, a published model's state dict: shapes by key, from SEGJAX_TEST_REFERENCE."""
+    folder = _folder("SEGJAX_TEST_REFERENCE", "it names the folder with statedicts/")
+
+    def read(name):
+        shapes = json.loads((folder / "statedicts" / f"{name}.json").read_text())
+        return {key: tuple(shape) for key, shape in shapes.items()}
+
+    return read
+
+
+def _folder(variable: str, meaning: str) -> Path:
+    folder = os.environ.get(variable)
     if folder:
         return Path(folder)
-    reason = "SEGJAX_TEST_DATA is not set: it names the folder with camvid/, dsb2018/, ..."
+    reason = f"{variable} is not set: {meaning}"
     return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)

@@ -1,0 +1,29 @@
+"""Our models hold exactly the arrays of the originals, by name and shape."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from segjax.models import create
+from segjax.pretrained.keys import to_state_dict
+from segjax.pretrained.tables import torchvision
+
+# The published state dict: our model, its options, its table.
+ORIGINALS = {
+    "tv_fcn_resnet50_aux": ("fcn_resnet50", {}, torchvision.FCN_RESNET),
+    "tv_fcn_resnet101_aux": ("fcn_resnet101", {}, torchvision.FCN_RESNET),
+    "tv_deeplabv3_resnet50_aux": ("deeplabv3_resnet50", {}, torchvision.DEEPLABV3_RESNET),
+    "tv_deeplabv3_resnet101_aux": ("deeplabv3_resnet101", {}, torchvision.DEEPLABV3_RESNET),
+}
+
+
+@pytest.mark.parametrize("original", ORIGINALS)
+def test_keys_and_shapes(original_shapes, original):
+    name, options, table = ORIGINALS[original]
+    model = create(name, options.pop("num_classes", 21), **options)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    template = jax.eval_shape(model.init, jax.random.key(0), images)
+    zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), template)
+    ours = {key: array.shape for key, array in to_state_dict(table, zeros).items()}
+    assert ours == original_shapes(original)
