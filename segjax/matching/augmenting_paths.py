@@ -69,7 +69,7 @@ def _solve_wide(cost: jax.Array) -> Solution:
     penalty = jnp.where(largest > 0, 8 * n * largest, _SCALE)
     # If all columns will be taken, they may begin with dual variables of their own.
     balanced = jnp.all(allowed) & (n == m)
-    v = jnp.where(balanced, jnp.min(cost, axis=0), 0) if n == m else jnp.zeros_like(cost[0])
+    v = jnp.where(balanced, jnp.min(cost, axis=0), 0)
     wanted, row_of, col_of = _ask_once(cost - v)
     v, row_of, col_of = _augment_all(cost, penalty, wanted, v, row_of, col_of)
 
@@ -174,7 +174,7 @@ def _shortest_path(
             jnp.full_like(v, np.inf),
             jnp.zeros_like(row_of),
             root,
-            jnp.zeros((), v.dtype),
+            jnp.zeros_like(v, shape=()),
             jnp.zeros_like(root),
             is_left,
         ),

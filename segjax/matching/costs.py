@@ -147,8 +147,8 @@ def mask_cross_entropy_cost(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> mask_cross_entropy_cost(jnp.array([[0.0, 9.0]]), jnp.array([[0, 1], [1, 0]]))
-      Array([[0.3466353, 4.846635 ]], dtype=float32)
+      >>> mask_cross_entropy_cost(jnp.array([[0.0, 0.0]]), jnp.array([[0, 1]]))
+      Array([[0.6931472]], dtype=float32)
 
     Source: Cheng et al., "Masked-attention mask transformer for universal image segmentation",
       2022, sections 3.3 and 4.1.

@@ -56,7 +56,7 @@ def _match(cost: jax.Array, allowed: jax.Array) -> jax.Array:
         taken = jnp.any(chosen, -1, keepdims=True) | jnp.any(chosen, -2, keepdims=True)
         return col_of, is_open & ~taken
 
-    state = jnp.full(cost.shape[:-1], -1, jnp.int32), allowed
+    state = jnp.full_like(cost, -1, jnp.int32, shape=cost.shape[:-1]), allowed
     if not n or not m:
         return state[0]
     return jax.lax.while_loop(lambda state: jnp.any(state[1]), take_mutual, state)[0]

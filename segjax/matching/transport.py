@@ -1,5 +1,7 @@
 """Soft assignment: entropic optimal transport."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Num
@@ -57,13 +59,18 @@ def sinkhorn(
     allowed = broadcast_where(where, cost.shape) & jnp.isfinite(cost)
     scores = jnp.where(allowed, -cost.astype(accumulation_dtype(cost)) / temperature, 0)
 
+    return _plan(scores, allowed, iterations)
+
+
+@functools.partial(jax.jit, static_argnames="iterations")
+def _plan(scores: jax.Array, allowed: jax.Array, iterations: int) -> jax.Array:
     # Each turn is computed again for its gradient: it would keep a matrix otherwise.
     @jax.checkpoint
     def fit(g, _):
         f = _fit(scores + g, allowed, axis=-1)
         return _fit(scores + f, allowed, axis=-2), f
 
-    g = jnp.zeros_like(scores, shape=(*cost.shape[:-2], 1, cost.shape[-1]))
+    g = jnp.zeros_like(scores, shape=(*scores.shape[:-2], 1, scores.shape[-1]))
     g, f = jax.lax.scan(fit, g, length=iterations)
     return jnp.where(allowed, jnp.exp(jnp.where(allowed, scores + f[-1] + g, 0)), 0)
 

@@ -52,6 +52,7 @@ def verify_assignment(
             f"assignment has duals of shapes {assignment.row_duals.shape} and "
             f"{assignment.col_duals.shape}; due is what belongs to a cost of shape {cost.shape}"
         )
+    cost, assignment = jax.lax.stop_gradient((jnp.asarray(cost), assignment))
     allowed = broadcast_where(where, cost.shape) & jnp.isfinite(cost)
     made = _made(assignment, n, m)
     has_col, has_row = jnp.any(made, axis=-1), jnp.any(made, axis=-2)
