@@ -154,7 +154,6 @@ def _as_one_batch(function: Callable) -> Callable:
     return function
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def pool_bins(rows: jax.Array, offset: jax.Array, regions: Regions, options: Options) -> jax.Array:
     """`out[n, i, j] = Σ weight·rows[row]` over the taps of bin `(i, j)` of box `n`.
 
@@ -167,7 +166,15 @@ def pool_bins(rows: jax.Array, offset: jax.Array, regions: Regions, options: Opt
     Returns:
       `[n, oh, ow, c]`.
     """
+    arguments = rows, offset, regions
+    # Inside shard_map the sums of a loop must vary over the same devices as what is added to them.
+    zero = sum(jnp.zeros_like(array, shape=()) for array in jax.tree.leaves(arguments))
+    vary = lambda array: array + jnp.astype(zero, array.dtype)
+    return _pool(*jax.tree.map(vary, arguments), options)
 
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _pool(rows: jax.Array, offset: jax.Array, regions: Regions, options: Options) -> jax.Array:
     def pool(rows, offset, regions):
         def add(total, chunk):
             weight, row = _taps(regions, offset, chunk, options)
@@ -177,7 +184,7 @@ def pool_bins(rows: jax.Array, offset: jax.Array, regions: Regions, options: Opt
             return total
 
         shape = (*regions.y.first.shape, regions.x.first.shape[-1], rows.shape[-1])
-        return _over_chunks(add, jnp.zeros(shape, rows.dtype), regions, options)
+        return _over_chunks(add, jnp.zeros_like(rows, shape=shape), regions, options)
 
     def one_by_one(rows, *boxes):
         return jax.lax.map(lambda box: pool(rows, *box), boxes)
@@ -195,7 +202,7 @@ def pool_bins(rows: jax.Array, offset: jax.Array, regions: Regions, options: Opt
 def _pool_forward(
     rows: jax.Array, offset: jax.Array, regions: Regions, options: Options
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Regions]]:
-    return pool_bins(rows, offset, regions, options), (rows, offset, regions)
+    return _pool(rows, offset, regions, options), (rows, offset, regions)
 
 
 def _pool_backward(
@@ -230,4 +237,4 @@ def _pool_backward(
     return by_rows, None, by_regions
 
 
-pool_bins.defvjp(_pool_forward, _pool_backward)
+_pool.defvjp(_pool_forward, _pool_backward)

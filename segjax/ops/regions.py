@@ -1,5 +1,6 @@
 """Features of regions: ROIAlign on one feature map and on a pyramid of them."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -63,7 +64,7 @@ def roi_align(
         boxes,
         jnp.zeros(boxes.shape[:1], jnp.int32),
         output_size,
-        scales=[spatial_scale],
+        scales=jnp.asarray([spatial_scale]),
         sampling_ratio=sampling_ratio,
         aligned=aligned,
         method=method,
@@ -111,6 +112,8 @@ def multilevel_roi_align(
 
     Source: Lin et al., "Feature pyramid networks for object detection", 2017, section 4.2.
     """
+    if len(features) == 0:
+        raise ValueError("features is empty; due is at least one level")
     levels = assign_levels(
         boxes,
         min_level=min_level,
@@ -123,7 +126,7 @@ def multilevel_roi_align(
         boxes,
         levels - min_level,
         output_size,
-        scales=[0.5 ** (min_level + i) for i in range(len(features))],
+        scales=0.5 ** (min_level + jnp.arange(len(features))),
         sampling_ratio=sampling_ratio,
         aligned=aligned,
         method=method,
@@ -170,13 +173,14 @@ def assign_levels(
     return min_level + jnp.sum(reached, axis=-1, dtype=jnp.int32)
 
 
+@functools.partial(jax.jit, static_argnames=("output_size", "sampling_ratio", "aligned", "method"))
 def _roi_align(
     features: Sequence[Array],
     boxes: Array,
     levels: Array,
     output_size: tuple[int, int],
     *,
-    scales: Sequence[float],
+    scales: Array,
     sampling_ratio: int | None,
     aligned: bool,
     method: str,
@@ -192,7 +196,7 @@ def _roi_align(
     sizes = np.array([level.shape[:2] for level in features])
     offsets = np.cumsum(sizes.prod(axis=1)) - sizes.prod(axis=1)
     height, width = jnp.split(jnp.asarray(sizes, dtype)[levels], 2, axis=1)
-    corners = jnp.asarray(boxes, dtype) * jnp.asarray(scales, dtype)[levels][:, None]
+    corners = jnp.asarray(boxes, dtype) * scales.astype(dtype)[levels][:, None]
     corners = corners - (0.5 if aligned else 0)
     start, sides = corners[:, :2], corners[:, 2:] - corners[:, :2]
     sides = sides if aligned else jnp.maximum(sides, 1)
@@ -212,8 +216,6 @@ def _check(
     sampling_ratio: int | None,
     method: str,
 ) -> None:
-    if len(features) == 0:
-        raise ValueError("features is empty; due is at least one level")
     for level in features:
         if level.ndim != 3 or 0 in level.shape[:2] or level.shape[2] != features[0].shape[2]:
             raise ValueError(f"features has shape {level.shape}; due is [h, w, c] with pixels")

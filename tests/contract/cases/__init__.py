@@ -11,6 +11,7 @@ from cases import (
     data,
     inference,
     losses,
+    matching,
     metrics,
     numerics,
     ops,
@@ -34,4 +35,5 @@ CASES = [
     *analysis.CASES,
     *shape.CASES,
     *boxes.CASES,
+    *matching.CASES,
 ]
