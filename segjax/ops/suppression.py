@@ -1,5 +1,6 @@
 """Non-maximum suppression: of overlapping detections, keep or favour the one that scores best."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -130,6 +131,15 @@ def soft_nms(
     where = broadcast_where(where, scores.shape)
     boxes = jnp.where(where[:, None], boxes, 0)
     scores = jnp.where(where, scores, 0).astype(accumulation_dtype(boxes, scores))
+    if not scores.size:
+        return scores
+    return _soften(boxes, scores, where, method, iou_threshold, sigma)
+
+
+# Compiled once: a loop that is called eagerly is compiled anew at every call.
+@functools.partial(jax.jit, static_argnames="method")
+def _soften(boxes, scores, remaining, method, iou_threshold, sigma):
+    """Takes the best of the remaining boxes out, as often as there are boxes."""
 
     def step(carry, _):
         scores, remaining = carry
@@ -142,9 +152,7 @@ def soft_nms(
             factor = jnp.where(iou > iou_threshold, 1 - iou, 1)
         return (jnp.where(remaining, scores * factor, scores), remaining), None
 
-    if not scores.size:
-        return scores
-    return lax.scan(step, (scores, where), length=scores.size)[0][0]
+    return lax.scan(step, (scores, remaining), length=scores.size)[0][0]
 
 
 def matrix_nms(
@@ -246,7 +254,7 @@ def _argsort(keys: Shaped[jax.Array, " n"]) -> Int[jax.Array, " n"]:
     """The order of rising keys, equal ones as they stand."""
 
     def by_pairs(keys):
-        return jnp.argsort(keys, stable=True).astype(jnp.int32)
+        return lax.sort((keys, lax.iota(jnp.int32, keys.size)), num_keys=1)[1]
 
     def by_words(keys):
         with jax.enable_x64(True):
