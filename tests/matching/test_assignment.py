@@ -143,7 +143,7 @@ def test_padding_changes_nothing():
 
 def test_gradient_of_the_cost_is_the_permutation():
     cost = np.random.default_rng(2).normal(size=SHAPES[0]).astype(np.float32)
-    allowed = np.random.default_rng(3).random(cost.shape) < 0.4
+    allowed = np.random.default_rng(3).random(cost.shape) < 0.2
     cost = np.where(allowed, cost, np.nan)
     gradient = jax.jit(jax.grad(lambda c: _solve(c, allowed)[0].cost.sum()))(cost)
     expected = np.zeros_like(cost)
@@ -151,7 +151,7 @@ def test_gradient_of_the_cost_is_the_permutation():
     for i, (rows, cols) in enumerate(zip(assignment.rows, assignment.cols, strict=True)):
         made = cols >= 0
         expected[i][rows[made], cols[made]] = 1
-    assert 0 < expected.sum() < cost.shape[0] * cost.shape[1]
+    assert 0 < expected.sum() < assignment.cols.size
     np.testing.assert_array_equal(gradient, expected)
 
 
