@@ -1,6 +1,7 @@
 """Analysis: what losses and models do, made visible."""
 
 from segjax.analysis.gradients import (
+    bilinear_gradient_ratio,
     dice_loss_gradient,
     gradient_field,
     gradient_norms,

@@ -225,6 +225,31 @@ def hessian_spectrum(
     return jnp.linalg.eigvalsh(hessian)
 
 
+def bilinear_gradient_ratio(
+    alpha: Float[Array, "*n"], beta: Float[Array, "*n"]
+) -> Float[jax.Array, "*n"]:
+    """How much of a gradient's squared norm bilinear sampling passes on, of nearest sampling's.
+
+    `R(α, β) = (2α² − 2α + 1)(2β² − 2β + 1)`. The gradient `δ` by a sample goes to one pixel, with
+    squared norm `δ²`; or to four, with `δ²` times `Σw² = (α² + (1 − α)²)(β² + (1 − β)²)`.
+
+    Args:
+      alpha: any shape, in 0..1: how far the sample lies from the left pixels' centres to the right
+        ones'.
+      beta: the same shape, in 0..1: likewise, from the upper to the lower ones'.
+
+    Returns:
+      The same shape, at least float32: from 1 on a pixel's centre down to ¼ between four of them.
+
+    Example:
+      >>> bilinear_gradient_ratio(jnp.array([0.0, 0.5]), jnp.array([1.0, 0.5]))
+      Array([1.  , 0.25], dtype=float32)
+    """
+    dtype = accumulation_dtype(alpha, beta)
+    alpha, beta = jnp.asarray(alpha, dtype), jnp.asarray(beta, dtype)
+    return (2 * alpha**2 - 2 * alpha + 1) * (2 * beta**2 - 2 * beta + 1)
+
+
 def _overlap(
     probs: Array, targets: Array, axis: int | Sequence[int] | None, where: Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:

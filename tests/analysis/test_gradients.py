@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segjax.analysis import (
+    bilinear_gradient_ratio,
     dice_loss_gradient,
     gradient_field,
     gradient_norms,
@@ -18,6 +19,7 @@ from segjax.analysis import (
     mask_problem,
 )
 from segjax.losses import dice_loss, jaccard_loss, soft_dice, soft_jaccard
+from segjax.ops import sample
 
 CLOSED_FORMS = [(jaccard_gradient, soft_jaccard), (dice_loss_gradient, dice_loss)]
 soft_masks = hnp.arrays(np.float32, (2, 4), elements=st.floats(0, 1, width=32))
@@ -104,6 +106,19 @@ def test_overlap_losses_curve_both_ways(loss):
     assert spectrum[0] < -1e-3
     assert spectrum[-1] > 1e-3
     np.testing.assert_allclose(spectrum[1:-1], 0, atol=1e-5)
+
+
+@given(st.floats(0, 1, width=32), st.floats(0, 1, width=32))
+def test_bilinear_sampling_passes_on_as_much_of_a_gradient_as_told(alpha, beta):
+    alpha, beta = jnp.array(alpha), jnp.array(beta)
+    point = 1.5 + jnp.stack([alpha, beta])
+
+    def squared_norm(method):
+        gradient = jax.grad(lambda features: sample(features, point, method=method)[0])
+        return jnp.sum(gradient(jnp.zeros((4, 4, 1))) ** 2)
+
+    ratio = squared_norm("bilinear") / squared_norm("nearest")
+    np.testing.assert_allclose(bilinear_gradient_ratio(alpha, beta), ratio, rtol=1e-5)
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

@@ -1,6 +1,6 @@
-"""Cases of `segjax.ops.regions`."""
+"""Cases of `segjax.ops.regions`, and of what gradients by samples are like."""
 
-from arguments import Case, corners, real
+from arguments import Case, corners, fraction, real
 
 CASES = [
     Case(
@@ -18,6 +18,10 @@ CASES = [
             "features": [arrays["fine"], arrays["coarse"]],
             "boxes": arrays["boxes"],
         },
+    ),
+    Case(
+        "analysis.bilinear_gradient_ratio",
+        lambda h, w: {"alpha": fraction(h, w), "beta": fraction(h, w)},
     ),
     Case("ops.assign_levels", lambda h, w: {"boxes": corners(3)}, {"canonical_size": 8.0}),
 ]
