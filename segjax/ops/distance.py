@@ -105,6 +105,8 @@ def _run_lengths(mask: Bool[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
 @jax.jit
 def _nearest_row(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
     """`min_j squared[j] + (i − j)²` for every row i."""
+    if squared.shape[-2] <= _TILE:
+        return _row_by_all(squared)  # as a single tile would
     return jax.lax.platform_dependent(squared, cpu=_row_by_tiles, default=_row_by_all)
 
 

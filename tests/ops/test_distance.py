@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from jax.sharding import AxisType, PartitionSpec
 from PIL import Image
 from scipy import ndimage
 
-from segjax.ops import distance, distance_transform, signed_distance
+from segjax.ops import distance_transform, signed_distance
 
 dense_masks = hnp.arrays(bool, (7, 9))
 masks = dense_masks | hnp.arrays(bool, (7, 9), elements=st.just(False), fill=st.just(True))
@@ -40,20 +41,16 @@ def _shapes_of_many_sizes():
     return np.concatenate([corner, far, stripe, diagonal, circle, noise, *blobs, ~blobs[0]])
 
 
-def test_distances_are_scipys_in_large_pictures_each_for_itself_and_in_a_batch():
+def test_distances_are_scipys_in_large_pictures_alone_in_a_batch_and_on_devices():
     batch = _shapes_of_many_sizes()
     expected = np.stack([ndimage.distance_transform_edt(mask) for mask in batch])
     np.testing.assert_allclose(distance_transform(batch), expected, rtol=1e-6)
     for mask, its_own in zip(batch[:2], expected[:2], strict=True):
         np.testing.assert_allclose(distance_transform(mask), its_own, rtol=1e-6)
-    np.testing.assert_allclose(jax.vmap(distance_transform)(batch), expected, rtol=1e-6)
-
-
-def test_the_form_for_accelerators_has_the_same_distances():
-    masks = _shapes_of_many_sizes()[3:5, ::2]
-    expected = np.stack([ndimage.distance_transform_edt(mask) for mask in masks])
-    squared = distance._run_lengths(jnp.asarray(masks)) ** 2
-    np.testing.assert_allclose(distance._row_by_all(squared), expected**2, rtol=1e-6)
+    mesh = jax.make_mesh((3,), ("data",), (AxisType.Auto,), devices=jax.devices()[:3])
+    spec = PartitionSpec("data")
+    mapped = jax.shard_map(jax.vmap(distance_transform), mesh=mesh, in_specs=spec, out_specs=spec)
+    np.testing.assert_allclose(jax.jit(mapped)(batch), expected, rtol=1e-6)
 
 
 def test_one_picture_does_not_reach_into_the_next():
