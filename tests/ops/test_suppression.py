@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -65,20 +66,23 @@ def test_nms_is_the_plain_loop(suppress, drawn):
     np.testing.assert_array_equal(compiled(boxes, scores, classes, where), expected)
 
 
-def _crowd(number):
+def _crowd(*shape):
     rng = np.random.default_rng(0)
-    start, sides = rng.uniform(-100, 100, (number, 2)), rng.uniform(5, 60, (number, 2))
-    return np.float32(np.concatenate([start, start + sides], -1)), np.float32(rng.random(number))
+    start, sides = rng.uniform(-100, 100, (*shape, 2)), rng.uniform(5, 60, (*shape, 2))
+    return np.float32(np.concatenate([start, start + sides], -1)), np.float32(rng.random(shape))
 
 
 @pytest.mark.parametrize("suppress_in", FORMS.values(), ids=FORMS)
-def test_nms_of_a_crowd(suppress_in, monkeypatch):
-    """As many boxes as fill several blocks of the usual size."""
+def test_nms_of_crowds(suppress_in, monkeypatch):
+    """A batch of as many boxes as fill several blocks of the usual size."""
     monkeypatch.setattr(suppression, "_suppress", suppress_in)
-    boxes, scores = _crowd(1100)
-    expected = _nms(boxes, scores, np.zeros(1100), 0.3, np.ones(1100, bool))
-    assert 0 < expected.sum() < 1100
-    np.testing.assert_array_equal(nms(boxes, scores, iou_threshold=0.3), expected)
+    boxes, scores = _crowd(2, 600)
+    keep = jax.jit(jax.vmap(functools.partial(nms, iou_threshold=0.3)))(boxes, scores)
+    alike, everywhere = np.zeros(600), np.ones(600, bool)
+    for i in range(2):
+        expected = _nms(boxes[i], scores[i], alike, 0.3, everywhere)
+        assert 0 < expected.sum() < 600
+        np.testing.assert_array_equal(keep[i], expected)
 
 
 def test_classes_far_apart_do_not_blur_the_boxes():
