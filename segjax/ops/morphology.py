@@ -34,8 +34,6 @@ def soft_erode(probs: Float[Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
 def soft_dilate(probs: Float[Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
     """The greatest value of a pixel and its 8 neighbours: `max_{|q − p|_∞ ≤ 1} probs_q`.
 
-    The square undoes what the cross of `soft_erode` took from straight and slanting borders alike.
-
     Args:
       probs: `[*b, h, w]`.
 
