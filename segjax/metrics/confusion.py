@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Integer, Num
 
+from segjax.metrics.counting import count_pairs
 from segjax.metrics.sums import Sums
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
 from segjax.typing import Array
@@ -118,13 +119,9 @@ def confusion_matrix(
         )
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; due is at least 1")
-    rows, columns = labels.astype(jnp.int32), predictions.astype(jnp.int32)
-    counted = broadcast_where(where, labels.shape)
-    for classes in (rows, columns):
-        counted &= (classes >= 0) & (classes < num_classes)
-    cells = jnp.where(counted, rows * num_classes + columns, num_classes**2)
-    counts = jnp.zeros(num_classes**2, jnp.int32).at[cells.ravel()].add(1, mode="drop")
-    return counts.reshape(num_classes, num_classes)
+    if where is not None:
+        where = broadcast_where(where, labels.shape)
+    return count_pairs(labels, predictions, (num_classes, num_classes), where=where)
 
 
 def class_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:

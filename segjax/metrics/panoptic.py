@@ -1,11 +1,13 @@
 """Panoptic quality: how well segments are found, and how well each found one is outlined."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from segjax.metrics.counting import count_pairs
 from segjax.metrics.sums import Sums
 from segjax.numerics import broadcast_where, masked_sum, safe_divide
 from segjax.typing import Array, Panoptic
@@ -169,13 +171,11 @@ def _overlaps(predictions: Panoptic, targets: Panoptic) -> Int[jax.Array, "*b ro
     """The pixels of each pair of segments; the last row and column are those of void."""
     *batch, n = predictions.classes.shape
     m = targets.classes.shape[-1]
+    images = math.prod(batch)
     rows, columns = (
-        jnp.where((record.segments >= 0) & (record.segments < size), record.segments, size)
-        for record, size in ((predictions, n), (targets, m))
+        jnp.where((segments >= 0) & (segments < size), segments, size).reshape(images, -1)
+        for segments, size in ((predictions.segments, n), (targets.segments, m))
     )
-    cells = (rows * (m + 1) + columns).reshape(*batch, -1)
-    count = jnp.vectorize(
-        lambda cells: jnp.zeros((n + 1) * (m + 1), jnp.int32).at[cells].add(1),
-        signature="(p)->(c)",
-    )
-    return count(cells).reshape(*batch, n + 1, m + 1)
+    rows += (n + 1) * jnp.arange(images)[:, None]  # the images' tables, one below the other
+    counts = count_pairs(rows, columns, (images * (n + 1), m + 1))
+    return counts.reshape(*batch, n + 1, m + 1)
