@@ -101,6 +101,7 @@ def paste_masks(
             f"masks has shape {masks.shape}; due is [*b, n, mh, mw] for boxes of {boxes.shape}"
         )
     masks, dtype = jnp.asarray(masks), accumulation_dtype(masks, boxes)
+    # Each axis grows by its own size; torchvision takes the width's for both of an oblong mask.
     x0, y0, x1, y1 = jnp.moveaxis(boxes.astype(dtype), -1, 0)
     rows = _pasting_weights(y0, y1, masks.shape[-2], shape[0])
     columns = _pasting_weights(x0, x1, masks.shape[-1], shape[1])

@@ -115,7 +115,7 @@ def soft_nms(
       `[n]`, at least float32: the new scores; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together or `method` is unknown.
+      ValueError: if the shapes do not fit together, `method` is unknown or `sigma` not positive.
       TypeError: if `where` is not boolean.
 
     Example:
@@ -126,7 +126,7 @@ def soft_nms(
     Source: Bodla et al., "Soft-NMS: improving object detection with one line of code", 2017,
       section 3.
     """
-    _check_method(method)
+    _check_options(method, sigma)
     _check_row("scores", scores, boxes)
     where = broadcast_where(where, scores.shape)
     boxes = jnp.where(where[:, None], boxes, 0)
@@ -182,7 +182,7 @@ def matrix_nms(
       `[n]`, at least float32: the new scores; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together or `method` is unknown.
+      ValueError: if the shapes do not fit together, `method` is unknown or `sigma` not positive.
       TypeError: if `masks` or `where` is not boolean.
 
     Example:
@@ -192,7 +192,7 @@ def matrix_nms(
 
     Source: Wang et al., "SOLOv2: dynamic and fast instance segmentation", 2020, section 3.3.
     """
-    _check_method(method)
+    _check_options(method, sigma)
     _check_row("scores", scores, masks)
     _check_row("classes", classes, masks)
     where = broadcast_where(where, scores.shape)
@@ -362,6 +362,8 @@ def _check_row(name: str, values: Array, objects: Array) -> None:
         )
 
 
-def _check_method(method: str) -> None:
+def _check_options(method: str, sigma: float) -> None:
     if method not in ("gaussian", "linear"):
         raise ValueError(f'method is {method!r}; due is "gaussian" or "linear"')
+    if sigma <= 0:
+        raise ValueError(f"sigma is {sigma}; due is a positive number")

@@ -196,6 +196,7 @@ def test_sets_may_be_empty():
             r"classes has shape \(3, 1\)",
         ),
         (lambda: soft_nms(np.zeros((3, 4)), np.zeros(3), method="hard"), "method is 'hard'"),
+        (lambda: soft_nms(np.zeros((3, 4)), np.zeros(3), sigma=0.0), "sigma is 0.0"),
         (
             lambda: matrix_nms(np.zeros((3, 2, 2), bool), np.zeros(2), np.zeros(3, int)),
             r"scores has shape \(2,\)",
