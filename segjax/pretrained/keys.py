@@ -75,6 +75,7 @@ class KeyTable:
       rows: pairs of ours and theirs, with a layout where it is unusual.
       renames: pairs (pattern, replacement), as of `re.sub`: what else a file may call its keys.
       unused: patterns of keys that the original holds and no output depends on.
+      optional: patterns of the keys of parts that our model may be built without.
       counters: whether each batch norm has a `num_batches_tracked` beside it.
       stem: the key of the first kernel, `[out, channels of the image, …]`.
       heads: patterns of the keys whose arrays depend on the number of classes, which is the length
@@ -87,6 +88,7 @@ class KeyTable:
     rows: tuple[Row, ...]
     renames: tuple[tuple[str, str], ...] = ()
     unused: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     counters: bool = True
     stem: str = ""
     heads: tuple[str, ...] = ()
@@ -116,12 +118,12 @@ class KeyTable:
 
     def is_unused(self, key: str) -> bool:
         """Whether the original holds this beside what our model has."""
-        counter = self.counters and key.endswith(".num_batches_tracked")
-        return counter or any(re.fullmatch(pattern, key) for pattern in self.unused)
+        return (self.counters and key.endswith(".num_batches_tracked")) or matches(self.unused, key)
 
-    def is_head(self, key: str) -> bool:
-        """Whether an array depends on the number of classes."""
-        return any(re.fullmatch(pattern, key) for pattern in self.heads)
+
+def matches(patterns: tuple[str, ...], key: str) -> bool:
+    """Whether one of the patterns is the whole key's."""
+    return any(re.fullmatch(pattern, key) for pattern in patterns)
 
 
 @functools.cache

@@ -12,9 +12,43 @@ RESNET = (
 )
 
 
+# Hugging Face's ResNets, as torchvision's: its stages and convolutions count from 0.
+_HUGGING_FACE = (
+    (r"^resnet\.embedder\.embedder\.", "stem."),
+    *((rf"^resnet\.encoder\.stages\.{s}\.layers\.", f"layer{s + 1}.") for s in range(4)),
+    (r"\.shortcut\.convolution\.", ".downsample.0."),
+    (r"\.shortcut\.normalization\.", ".downsample.1."),
+    *((rf"\.layer\.{i}\.convolution\.", f".conv{i + 1}.") for i in range(3)),
+    *((rf"\.layer\.{i}\.normalization\.", f".bn{i + 1}.") for i in range(3)),
+    (r"^stem\.convolution\.", "conv1."),
+    (r"^stem\.normalization\.", "bn1."),
+)
+# Of a classifier on a ResNet: torchvision's and timm's, and Hugging Face's.
+_CLASSIFIER = (r"fc\..*", r"classifier\.1\.(weight|bias)")
+
+RESNET_BACKBONE = KeyTable(RESNET, renames=_HUGGING_FACE, unused=_CLASSIFIER, stem="conv1.weight")
+
+
 def inside(ours: str, theirs: str, rows: tuple[tuple[str, str], ...]) -> tuple:
     """The rows of a part, which the whole holds under these names."""
     return tuple((f"{ours}/{path}", f"{theirs}.{key}") for path, key in rows)
+
+
+def on_resnet(*rows: tuple[str, str]) -> KeyTable:
+    """The table of a model on a ResNet; weights of that alone are known by their lack of a prefix.
+
+    Args:
+      *rows: of the heads.
+    """
+    return KeyTable(
+        (*inside("backbone", "backbone", RESNET), *rows),
+        renames=(*_HUGGING_FACE, (r"^(?=(conv1|bn1|layer\d)\.)", "backbone.")),
+        unused=_CLASSIFIER[:1],
+        optional=(r"aux_classifier\..*",),
+        stem="backbone.conv1.weight",
+        heads=(r"classifier\.4\..*", r"aux_classifier\.4\..*"),
+        backbone="backbone.",
+    )
 
 
 def _fcn_head(ours: str, theirs: str) -> tuple:
@@ -22,27 +56,21 @@ def _fcn_head(ours: str, theirs: str) -> tuple:
     return inside(ours, theirs, rows)
 
 
-FCN_RESNET = KeyTable(
-    (
-        *inside("backbone", "backbone", RESNET),
-        *_fcn_head("head", "classifier"),
-        *_fcn_head("auxiliary_head", "aux_classifier"),
-    )
+FCN_RESNET = on_resnet(
+    *_fcn_head("head", "classifier"),
+    *_fcn_head("auxiliary_head", "aux_classifier"),
 )
 
-DEEPLABV3_RESNET = KeyTable(
-    (
-        *inside("backbone", "backbone", RESNET),
-        ("head/aspp/branch{i}_conv", "classifier.0.convs.{i}.0"),
-        ("head/aspp/branch{i}_norm", "classifier.0.convs.{i}.1"),
-        # An average over the picture comes first.
-        ("head/aspp/pooling_conv", "classifier.0.convs.4.1"),
-        ("head/aspp/pooling_norm", "classifier.0.convs.4.2"),
-        ("head/aspp/project_conv", "classifier.0.project.0"),
-        ("head/aspp/project_norm", "classifier.0.project.1"),
-        ("head/conv", "classifier.1"),
-        ("head/norm", "classifier.2"),
-        ("head/logits", "classifier.4"),
-        *_fcn_head("auxiliary_head", "aux_classifier"),
-    )
+DEEPLABV3_RESNET = on_resnet(
+    ("head/aspp/branch{i}_conv", "classifier.0.convs.{i}.0"),
+    ("head/aspp/branch{i}_norm", "classifier.0.convs.{i}.1"),
+    # An average over the picture comes first.
+    ("head/aspp/pooling_conv", "classifier.0.convs.4.1"),
+    ("head/aspp/pooling_norm", "classifier.0.convs.4.2"),
+    ("head/aspp/project_conv", "classifier.0.project.0"),
+    ("head/aspp/project_norm", "classifier.0.project.1"),
+    ("head/conv", "classifier.1"),
+    ("head/norm", "classifier.2"),
+    ("head/logits", "classifier.4"),
+    *_fcn_head("auxiliary_head", "aux_classifier"),
 )

@@ -1,0 +1,160 @@
+"""A state dict fitted to a model: what is missing, unexpected and mis-shaped, and what adapts."""
+
+import dataclasses
+import difflib
+import itertools
+import re
+from collections.abc import Callable, Collection, Mapping
+
+import jax.numpy as jnp
+import numpy as np
+
+from segjax.pretrained.adapting import adapt_channels
+from segjax.pretrained.errors import WeightsError
+from segjax.pretrained.keys import KeyTable, Shape, map_paths, matches
+
+_LISTED = 20  # of each kind of fault
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """Arrays out of a state dict, as far as it has them.
+
+    Attributes:
+      arrays: by path of ours, in our layout and dtype.
+      adapted: the original's keys of those that were made to fit.
+      fresh: paths of ours that the state dict has nothing for, by the original's key.
+    """
+
+    arrays: dict[str, np.ndarray]
+    adapted: tuple[str, ...]
+    fresh: dict[str, str]
+
+
+def canonical(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays that count, under the names of the table.
+
+    Args:
+      table: of the family.
+      state_dict: arrays by a file's keys.
+
+    Returns:
+      Arrays by the original's keys, without unused ones.
+    """
+    # What torch's wrapper for several devices puts before every key.
+    named = {table.canonical(key.removeprefix("module.")): a for key, a in state_dict.items()}
+    return {key: array for key, array in named.items() if not table.is_unused(key)}
+
+
+def count_classes(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int | None:
+    """The number of classes of a canonical state dict; None where it has no head."""
+    heads = (array for key, array in state_dict.items() if matches(table.heads[:1], key))
+    return next((array.shape[0] for array in heads if array.ndim), None)
+
+
+def count_channels(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int | None:
+    """How many channels the images have of a canonical state dict; None where it has no stem."""
+    stem = state_dict.get(table.stem)
+    return None if stem is None or stem.ndim < 2 else stem.shape[1]
+
+
+def fit(
+    table: KeyTable,
+    state_dict: Mapping[str, np.ndarray],
+    template: dict,
+    *,
+    new_head: bool = False,
+) -> Fitted:
+    """Takes for each of a model's arrays what a canonical state dict has.
+
+    The first kernel adapts to other channels, and what the table names so to other sizes. A state
+    dict that holds a backbone alone leaves the rest fresh.
+
+    Args:
+      table: of the family.
+      state_dict: as `canonical` gives it.
+      template: shapes and dtypes of the model's variables.
+      new_head: whether a head for another number of classes is left fresh too.
+
+    Returns:
+      The arrays, and which were adapted or are left fresh.
+
+    Raises:
+      WeightsError: it lists all that is missing, unexpected or mis-shaped.
+
+    Example:
+      >>> table = KeyTable((("conv", "conv1"),))
+      >>> template = {"params": {"conv": {"bias": jax.ShapeDtypeStruct((2,), np.float32)}}}
+      >>> fit(table, {"conv1.bias": np.array([1, 2], np.float16)}, template).arrays
+      {'conv/bias': array([1., 2.], dtype=float32)}
+    """
+    due: set[str] = set()
+    arrays: dict[str, np.ndarray] = {}
+    adapted: list[str] = []
+    fresh: dict[str, str] = {}
+    missing: dict[str, Shape] = {}
+    misfits: dict[str, str] = {}
+    backbone_alone = bool(table.backbone) and all(k.startswith(table.backbone) for k in state_dict)
+
+    def take(path, leaf):
+        key, layout = table.original(path)
+        shape = layout.theirs(np.broadcast_to(np.float32(0), leaf.shape)).shape
+        due.add(key)
+        if key not in state_dict:
+            if backbone_alone and not key.startswith(table.backbone):
+                fresh[path] = key
+            else:
+                missing[key] = shape
+            return
+        array = state_dict[key]
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            misfits[key] = f"{key} is {array.dtype}; due are floating numbers"
+            return
+        if array.shape != shape:
+            if new_head and matches(table.heads, key):
+                fresh[path] = key
+                return
+            array = _adapted(table, key, array, shape)
+            if array is None:
+                misfits[key] = f"{key} is {state_dict[key].shape}; due is {shape}"
+                return
+            adapted.append(key)
+        arrays[path] = np.asarray(layout.ours(array), leaf.dtype)
+
+    map_paths(take, template)
+    unexpected = [key for key in state_dict if key not in due and not matches(table.optional, key)]
+    faults = [
+        *_section("missing", missing, lambda key: f"{key} {missing[key]}{_near(key, unexpected)}"),
+        *_section("unexpected", unexpected, lambda key: f"{key} {state_dict[key].shape}"),
+        *_section("mis-shaped", misfits, misfits.__getitem__),
+    ]
+    if faults:
+        raise WeightsError("\n".join(faults))
+    return Fitted(arrays, tuple(adapted), fresh)
+
+
+def _adapted(table: KeyTable, key: str, array: np.ndarray, shape: Shape) -> np.ndarray | None:
+    """An array of another shape made to fit; None where nothing says how."""
+    if key == table.stem and array.ndim > 1 and shape == (len(array), shape[1], *array.shape[2:]):
+        return adapt_channels(array, shape[1])
+    for pattern, resize in table.resized:
+        if re.fullmatch(pattern, key):
+            try:
+                return resize(array, shape)
+            except ValueError:
+                return None
+    return None
+
+
+def _section(title: str, keys: Collection[str], describe: Callable[[str], str]) -> list[str]:
+    """The faults of one kind, the first of them one a line."""
+    if not keys:
+        return []
+    lines = [f"    {describe(key)}" for key in itertools.islice(keys, _LISTED)]
+    more = [f"    and {len(keys) - _LISTED} more"] if len(keys) > _LISTED else []
+    return [f"  {title}:", *lines, *more]
+
+
+def _near(key: str, unexpected: list[str]) -> str:
+    near = difflib.get_close_matches(key, unexpected, n=1, cutoff=0.8)
+    return f": is it {near[0]}?" if near else ""

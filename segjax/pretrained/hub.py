@@ -1,0 +1,68 @@
+"""Where weights lie: in a file, in a folder, or in a repository of the Hugging Face hub."""
+
+import importlib
+import os
+import re
+from pathlib import Path
+
+from segjax.pretrained.errors import WeightsError
+from segjax.pretrained.files import TORCH_SUFFIXES
+
+# What the hub and its tools call a model's weights, the better form first.
+_FILES = ("model.safetensors", "pytorch_model.bin")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+def find_weights(source: str | os.PathLike) -> Path:
+    """The file that a source means; from the hub it is fetched, once.
+
+    Args:
+      source: path of a file, or of a folder with `model.safetensors` or `pytorch_model.bin`; else
+        a repository of the hub, "OWNER/NAME" or "OWNER/NAME@REVISION", which takes
+        huggingface_hub.
+
+    Returns:
+      The path of a file that is there.
+
+    Raises:
+      FileNotFoundError: where there is none.
+      WeightsError: where the hub has none, or cannot be reached.
+      ImportError: where huggingface_hub is missing.
+
+    Example:
+      >>> find_weights("weights/none.safetensors")
+      Traceback (most recent call last):
+      FileNotFoundError: weights/none.safetensors: there is no such file
+    """
+    path = Path(source)
+    if path.is_dir():
+        for name in _FILES:
+            if (path / name).is_file():
+                return path / name
+        raise FileNotFoundError(f"{path}: holds neither {' nor '.join(_FILES)}")
+    if path.exists():
+        return path
+    named_as_file = path.suffix in (".safetensors", *TORCH_SUFFIXES)
+    if named_as_file or not _REPOSITORY.fullmatch(str(source)):
+        raise FileNotFoundError(f"{source}: there is no such file")
+    return _fetch(str(source))
+
+
+def _fetch(source: str) -> Path:
+    """The file of a repository, from the hub's cache on this machine or from the hub."""
+    try:
+        hub = importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise ImportError(
+            f"{source}: no file; to fetch it from the hub: pip install 'segjax[hub]'"
+        ) from error
+    repository, _, revision = source.partition("@")
+    reasons = []
+    for name in _FILES:
+        try:
+            return Path(hub.hf_hub_download(repository, name, revision=revision or None))
+        except (OSError, ValueError) as error:  # its own errors are among them
+            reasons.append((str(error) or type(error).__name__).splitlines()[0])
+    raise WeightsError(
+        f"{source}: no file, and the hub gives neither {' nor '.join(_FILES)} ({reasons[-1]})"
+    )

@@ -1,0 +1,79 @@
+"""What is published of each model: its weights' names, its paper, and the images it takes."""
+
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+
+from segjax import models
+from segjax.models import backbones
+from segjax.naming import unknown_name
+from segjax.pretrained.keys import KeyTable
+from segjax.pretrained.tables import torchvision
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What is known of a published model.
+
+    Attributes:
+      table: the names of its weights.
+      paper: that it is from.
+      size: height and width of the images that it is trained on.
+      mean: of its images in 0..1, by channel; it is subtracted before the model.
+      std: likewise; what is left is divided by it.
+    """
+
+    table: KeyTable
+    paper: str
+    size: tuple[int, int]
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # ImageNet's
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+_RESNET = Published(
+    torchvision.RESNET_BACKBONE, "He et al. 2015, Deep residual learning", (224, 224)
+)
+_FCN = Published(torchvision.FCN_RESNET, "Long et al. 2015, Fully convolutional", (520, 520))
+_DEEPLABV3 = Published(torchvision.DEEPLABV3_RESNET, "Chen et al. 2017, DeepLabV3", (520, 520))
+
+PUBLISHED: dict[str, Published] = {
+    "resnet18": _RESNET,
+    "resnet34": _RESNET,
+    "resnet50": _RESNET,
+    "resnet101": _RESNET,
+    "fcn_resnet50": _FCN,
+    "fcn_resnet101": _FCN,
+    "deeplabv3_resnet50": _DEEPLABV3,
+    "deeplabv3_resnet101": _DEEPLABV3,
+}
+
+
+def find_published(name: str) -> Published:
+    """What is published of the model of that name.
+
+    Args:
+      name: a key of `PUBLISHED`.
+
+    Returns:
+      Its entry.
+
+    Raises:
+      ValueError: for an unknown name, with those that come near.
+
+    Example:
+      >>> find_published("fcn_resnet50").size
+      (520, 520)
+    """
+    if name not in PUBLISHED:
+        raise ValueError(unknown_name("published model", name, PUBLISHED))
+    return PUBLISHED[name]
+
+
+def make_published(name: str, num_classes: int | None, **options: Any) -> nn.Module:
+    """The model or the backbone of that name; a backbone has no classes."""
+    if name in models.MODELS:
+        if num_classes is None:
+            raise ValueError(f"num_classes is None; due is a number for the head of {name}")
+        return models.create(name, num_classes, **options)
+    return getattr(backbones, name)(**options)
