@@ -53,7 +53,8 @@ class SemanticTask:
       num_classes: of the labels.
       loss: the objective.
       scale: images are resized by this factor before the model, its logits back after it.
-      mean: of images in 0..1, by channel or one for all; it is subtracted before the model.
+      mean: of images in 0..1, by channel, from the start again where there are more; it is
+        subtracted before the model.
       std: likewise; what is left is divided by it.
     """
 
@@ -65,7 +66,9 @@ class SemanticTask:
 
     def inputs(self, images: Array) -> Float[jax.Array, "*b h w c"]:
         """What the model takes, from images `[*b, h, w, c]` (uint8, or floating in 0..1)."""
-        return (as_float(images) - jnp.array(self.mean)) / jnp.array(self.std)
+        channels = (images.shape[-1],)
+        mean, std = (jnp.resize(jnp.array(x), channels) for x in (self.mean, self.std))
+        return (as_float(images) - mean) / std
 
     def losses(self, outputs: SemanticOutput, record: Record) -> dict[str, Average]:
         """The terms of the objective, each to be summed over devices before it is divided.

@@ -1,10 +1,12 @@
 """The model and the task of a configuration."""
 
 import ast
+from typing import Any
 
+import jax
 from flax import linen as nn
 
-from segjax import models
+from segjax import models, pretrained
 from segjax.tasks import SemanticTask
 from segjax.training.config import TrainConfig
 
@@ -22,8 +24,32 @@ def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
     Raises:
       ValueError: for an unknown model or option.
     """
-    options = {name: _literal(text) for name, text in config.model_options.items()}
-    return models.create(config.model, num_classes, **{"dtype": config.dtype} | options)
+    return models.create(config.model, num_classes, **_options(config))
+
+
+def load_weights(config: TrainConfig, num_classes: int, channels: int) -> dict:
+    """The variables that a configuration's run starts from.
+
+    Args:
+      config: of the run; its `weights` are not None.
+      num_classes: of the logits.
+      channels: of the images.
+
+    Returns:
+      Variables of its model, NumPy arrays.
+
+    Raises:
+      ValueError: for weights that cannot be, or are not the model's.
+      OSError: where they cannot be read.
+    """
+    return pretrained.load(
+        config.weights,
+        config.model,
+        num_classes=num_classes,
+        channels=channels,
+        key=jax.random.key(config.seed),
+        **_options(config),
+    )
 
 
 def make_task(config: TrainConfig, num_classes: int) -> SemanticTask:
@@ -36,7 +62,17 @@ def make_task(config: TrainConfig, num_classes: int) -> SemanticTask:
     Returns:
       The task.
     """
-    return SemanticTask(num_classes, loss=config.loss, scale=config.scale)
+    options = {"loss": config.loss, "scale": config.scale}
+    if config.model in pretrained.PUBLISHED:
+        published = pretrained.PUBLISHED[config.model]
+        options |= {"mean": published.mean, "std": published.std}
+    return SemanticTask(num_classes, **options)
+
+
+def _options(config: TrainConfig) -> dict[str, Any]:
+    """The attributes of the model's module."""
+    options = {name: _literal(text) for name, text in config.model_options.items()}
+    return {"dtype": config.dtype} | options
 
 
 def _literal(text: str):

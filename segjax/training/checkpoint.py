@@ -73,6 +73,11 @@ class Checkpoints:
             manager.close()
 
 
+def has_checkpoint(folder: pathlib.Path) -> bool:
+    """Whether there is a checkpoint to go on from; unlike `Checkpoints` it makes no folder."""
+    return any(path.name.isdigit() for path in (folder / "last").glob("*"))
+
+
 def load_variables(folder: pathlib.Path, which: Which) -> tuple[dict, int]:
     """The variables to evaluate and predict with, from a run's checkpoints.
 

@@ -22,6 +22,8 @@ class TrainConfig:
       void: label to ignore; None leaves it to the data.
       model: its name; `segjax models` lists them.
       model_options: attributes of its module, e.g. `norm group`.
+      weights: published weights to start from, a file or a repository of the Hugging Face hub (see
+        `segjax.pretrained.load`); None draws them.
       size: (height, width) of the crops that training sees, in pixels after `scale`.
       scale: images are resized by this factor before the model, predictions back after it.
       steps: of training.
@@ -54,6 +56,7 @@ class TrainConfig:
     void: int | None = None
     model: str = "unet_patch2"
     model_options: dict[str, str] = dataclasses.field(default_factory=dict)
+    weights: str | None = None
     size: tuple[int, int] = (128, 128)
     scale: float = 1.0
     steps: int = 1000

@@ -12,8 +12,8 @@ from segjax.data import Source, open_source, train_batches
 from segjax.inference import semantic_labels
 from segjax.tasks.semantic import summary
 from segjax.training import processes
-from segjax.training.build import make_model, make_task
-from segjax.training.checkpoint import Checkpoints
+from segjax.training.build import load_weights, make_model, make_task
+from segjax.training.checkpoint import Checkpoints, has_checkpoint
 from segjax.training.config import TrainConfig
 from segjax.training.evaluate import make_evaluate
 from segjax.training.finite import find_non_finite
@@ -105,8 +105,17 @@ class _Run:
 
         images = np.zeros((1, *config.size, source.channels), np.float32)
         average = config.average_decay > 0
-        init = jax.jit(lambda key: create_state(key, model, optimizer, images, average=average))
-        state = parallel.place(jax.device_get(init(jax.random.key(config.seed))))
+        variables = None
+        if config.weights is not None and not has_checkpoint(config.run / "checkpoints"):
+            variables = load_weights(config, num_classes, source.channels)
+
+        @jax.jit
+        def init(key, variables):
+            return create_state(
+                key, model, optimizer, images, average=average, variables=variables
+            )
+
+        state = parallel.place(jax.device_get(init(jax.random.key(config.seed), variables)))
         step = make_train_step(
             task,
             model,

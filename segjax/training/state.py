@@ -53,6 +53,7 @@ def create_state(
     images: Array,
     *,
     average: bool = False,
+    variables: dict | None = None,
 ) -> TrainState:
     """A state at step 0.
 
@@ -62,12 +63,13 @@ def create_state(
       optimizer: whose state to make.
       images: `[b, h, w, c]`, an example of what the model takes; only its shape and dtype matter.
       average: whether to keep moving averages of the variables.
+      variables: of the model, to start from; None draws them.
 
     Returns:
       The state.
     """
     init_key, run_key = jax.random.split(key)
-    variables = dict(model.init(init_key, images))
+    variables = dict(model.init(init_key, images) if variables is None else variables)
     params = variables.pop("params")
     return TrainState(
         step=jnp.zeros((), jnp.int32),
