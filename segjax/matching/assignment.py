@@ -52,7 +52,7 @@ def linear_sum_assignment(
     Args:
       cost: `[*b, n, m]`, numbers of any kind; pairs that cost NaN or ±inf are forbidden.
       where: broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
-        anything. Rows and columns without any allowed pair take no time.
+        anything. Rows and columns without any allowed pair need no search.
 
     Returns:
       rows, cols: int32 `[*b, k]` with `k = min(n, m)`; rows ascend, and no row or column comes
@@ -115,8 +115,10 @@ def _costs_of_pairs(cost: jax.Array, rows: jax.Array, cols: jax.Array) -> jax.Ar
 
 
 def list_pairs(col_of: jax.Array, m: int) -> tuple[jax.Array, jax.Array]:
-    """The pairs by ascending row: those of all rows or, if there are more of them than columns,
-    of the rows that have a column and the first of those that have none."""
+    """The pairs by ascending row, as many as there are rows or columns, whichever are fewer.
+
+    The rows are those that have a column and then the first of those that have none.
+    """
     n = col_of.shape[-1]
     if n <= m:
         return jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), col_of.shape), col_of
@@ -129,7 +131,7 @@ def list_pairs(col_of: jax.Array, m: int) -> tuple[jax.Array, jax.Array]:
 
 
 def check_cost(cost: Array) -> None:
-    """A matrix of numbers; a ValueError or TypeError that names it else."""
+    """A ValueError or TypeError for what is not a matrix of real numbers."""
     if cost.ndim < 2:
         raise ValueError(f"cost has shape {cost.shape}; due is [*b, n, m]")
     if not any(jnp.issubdtype(cost.dtype, kind) for kind in (jnp.floating, jnp.integer)):
@@ -155,6 +157,7 @@ def _solve_batch(cost: jax.Array, where: jax.Array | None) -> Solution:
 
     There a step of one problem is little work, and no problem waits for another.
     """
+    dtype = _dual_dtype(cost)
     with jax.enable_x64(True):
         solution = jax.lax.platform_dependent(
             cost,
@@ -162,8 +165,7 @@ def _solve_batch(cost: jax.Array, where: jax.Array | None) -> Solution:
             cpu=lambda *problems: jax.lax.map(lambda problem: solve(*problem), problems),
             default=jax.vmap(solve),
         )
-        duals = {name: _narrow(getattr(solution, name), _dual_dtype(cost)) for name in ("u", "v")}
-        return solution._replace(**duals)
+        return solution._replace(u=_narrow(solution.u, dtype), v=_narrow(solution.v, dtype))
 
 
 @_solve_batch.def_vmap
@@ -193,7 +195,7 @@ def _dual_dtype(cost: jax.Array) -> jnp.dtype:
     """At least float32 for floats, at least int32 for integers."""
     if jnp.issubdtype(cost.dtype, jnp.floating):
         return accumulation_dtype(cost)
-    return jnp.promote_types(cost.dtype, jnp.int32)
+    return jax.dtypes.canonicalize_dtype(jnp.promote_types(cost.dtype, jnp.int32))
 
 
 def _narrow(duals: jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -99,6 +99,15 @@ def test_integers_are_exact(seed):
     assert np.all(proven)
 
 
+@pytest.mark.parametrize("dtype", [jnp.uint32, jnp.int8, jnp.bfloat16])
+def test_other_numbers(dtype):
+    cost = jnp.asarray([[3, 1], [2, 2]], dtype)
+    assignment, proven = _solve(cost)
+    assert proven
+    assert assignment.cost == 3
+    assert assignment.cost.dtype == (jnp.float32 if dtype == jnp.bfloat16 else jnp.int32)
+
+
 @pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_forbidden(junk):
     rng = np.random.default_rng(0)
