@@ -97,8 +97,8 @@ def test_means_are_those_of_the_classes_seen_and_asked_for():
 def test_tables_may_be_empty():
     record = _panoptic([-1] * 8)
     empty = Panoptic(record.segments, *(jnp.zeros(0, dtype) for dtype in (int, bool, bool)))
-    assert _counts(panoptic_quality(empty, record, num_classes=2)) == (0, 0, 0)
-    assert _counts(panoptic_quality(record, empty, num_classes=2)) == (0, 0, 0)
+    assert _counts(quality(empty, record)) == (0, 0, 0)
+    assert _counts(quality(record, empty)) == (0, 0, 0)
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
