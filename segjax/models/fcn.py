@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from segjax.models import layers
 from segjax.models.backbones import resnet50, resnet101
 from segjax.models.layers import Dtype
 from segjax.models.outputs import SemanticOutput
+from segjax.ops.receptive import ConvSpec
 from segjax.typing import Array
 
 
@@ -91,6 +93,19 @@ class DenseClassifier(nn.Module):
         if not self.auxiliary:
             return SemanticOutput(logits)
         return SemanticOutput(logits, (classify(FCNHead, "stage3", "auxiliary_head"),))
+
+    @nn.nowrap
+    def layer_specs(self) -> list[ConvSpec]:
+        """The layers along one axis, for `segjax.ops.receptive_field`.
+
+        A ValueError where the head pools over the whole picture.
+        """
+        if self.head is not FCNHead:
+            raise ValueError(f"{self.head.__name__} makes every output depend on the whole picture")
+        half, pixel = Fraction(1, 2), Fraction(1, self.output_stride)
+        upsampling = ConvSpec(2, stride=pixel, padding=half - pixel / 2)
+        backbone = self.backbone(output_stride=self.output_stride, parent=None)
+        return [*backbone.layer_specs(), ConvSpec(3, padding=1), upsampling]
 
 
 def fcn_resnet50(num_classes: int, **options) -> DenseClassifier:

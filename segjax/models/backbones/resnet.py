@@ -1,6 +1,7 @@
 """Residual networks as torchvision builds them (v1.5), dilated for dense prediction."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Float
 
 from segjax.models import layers
 from segjax.models.layers import Dtype
+from segjax.ops.receptive import ConvSpec
 from segjax.typing import Array
 
 # A layer's constructor with the options that all layers of a model share.
@@ -102,6 +104,23 @@ class ResNet(nn.Module):
         x = nn.relu(norm(name="stem_norm")(conv(64, 7, 2, name="stem_conv")(x)))
         features = {"stem": x}
         x = layers.max_pool(x, 3, 2, 1)
+        for stage, blocks in enumerate(self.block_geometry()):
+            for i, (stride, dilation) in enumerate(blocks):
+                x = block(
+                    64 * 2**stage,
+                    stride=stride,
+                    dilation=dilation,
+                    conv=conv,
+                    norm=norm,
+                    name=f"stage{stage + 1}_block{i}",
+                )(x)
+            features[f"stage{stage + 1}"] = x
+        return features
+
+    @nn.nowrap
+    def block_geometry(self) -> list[list[tuple[int, int]]]:
+        """Stride and dilation of each block, stage by stage."""
+        stages = []
         reached, dilation = 4, 1
         for stage, size in enumerate(self.stage_sizes):
             stride = 1 if stage == 0 else 2
@@ -110,17 +129,18 @@ class ResNet(nn.Module):
             if reached * stride > self.output_stride:
                 stride, dilation = 1, dilation * stride
             reached *= stride
-            for i in range(size):
-                x = block(
-                    64 * 2**stage,
-                    stride=stride if i == 0 else 1,
-                    dilation=first_dilation if i == 0 else dilation,
-                    conv=conv,
-                    norm=norm,
-                    name=f"stage{stage + 1}_block{i}",
-                )(x)
-            features[f"stage{stage + 1}"] = x
-        return features
+            stages.append([(stride, first_dilation), *[(1, dilation)] * (size - 1)])
+        return stages
+
+    @nn.nowrap
+    def layer_specs(self) -> list[ConvSpec]:
+        """The layers along one axis up to `stage4`, for `segjax.ops.receptive_field`."""
+        specs = [ConvSpec(7, stride=2, padding=3), ConvSpec(3, stride=2, padding=1)]
+        for stride, dilation in itertools.chain(*self.block_geometry()):
+            specs.append(ConvSpec(3, stride, dilation, dilation))
+            if self.block is BasicBlock:
+                specs.append(ConvSpec(3, padding=1))
+        return specs
 
 
 def resnet18(**options) -> ResNet:
