@@ -1,5 +1,12 @@
 """Layers that the models share: torch's maps, each in the form that is fast both ways."""
 
+from segjax.models.layers.attention import (
+    Layer,
+    LayerScale,
+    SelfAttention,
+    TransformerBlock,
+    attention_weights,
+)
 from segjax.models.layers.linear import Conv, Dense, Dtype, UpConv2x, convolve, project
 from segjax.models.layers.norm import BatchNorm, GroupNorm, NormKind, norm
 from segjax.models.layers.resampling import (

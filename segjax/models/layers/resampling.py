@@ -62,12 +62,15 @@ def upsample_linear_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax
 
 
 def pad_to_multiple(
-    x: Float[jax.Array, "..."], multiple: int, dimensions: int
+    x: Float[jax.Array, "..."], multiple: int, dimensions: int, *, mode: str = "edge"
 ) -> Float[jax.Array, "..."]:
-    """Repeats the border at the far end of each spatial axis up to a multiple of `multiple`."""
+    """Fills each spatial axis up to a multiple of `multiple`, at its far end.
+
+    By `mode`, as in `jnp.pad`, with the border repeated ("edge") or with zeros ("constant").
+    """
     spatial = x.shape[-1 - dimensions : -1]
     lead = [(0, 0)] * (x.ndim - 1 - dimensions)
-    return jnp.pad(x, [*lead, *[(0, -s % multiple) for s in spatial], (0, 0)], mode="edge")
+    return jnp.pad(x, [*lead, *[(0, -s % multiple) for s in spatial], (0, 0)], mode=mode)
 
 
 def max_pool(

@@ -1,0 +1,143 @@
+"""Multi-head attention, and the transformer block that stacks it with a perceptron."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Float
+
+from segjax.models.layers.linear import Dtype
+from segjax.numerics import accumulation_dtype
+
+# A layer's constructor with the options that all layers of a model share.
+Layer = Callable[..., Any]
+
+
+class SelfAttention(nn.Module):
+    """Every token looks at all: `softmax(q kᵀ / √d) v`, head by head, and a matrix product.
+
+    Returns the tokens and the attention `[*b, heads, n, n]`, or None in its place: under
+    differentiation or outside `jit`, who does not ask for the maps does not hold them.
+
+    Attributes:
+      num_heads: of `features / num_heads` channels each.
+      dense: constructor of matrix products, with the options that a model's layers share.
+      train: whether dropout drops.
+      dropout: the probability of losing an entry of the attention, and of the result.
+      return_attention: whether to return the maps.
+    """
+
+    num_heads: int
+    dense: Layer
+    train: bool
+    dropout: float = 0.0
+    return_attention: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[jax.Array, "*b n c"]
+    ) -> tuple[Float[jax.Array, "*b n c"], Float[jax.Array, "*b heads n n"] | None]:
+        features = x.shape[-1]
+        if features % self.num_heads:
+            raise ValueError(f"num_heads is {self.num_heads}; due is a divisor of {features}")
+        drop = nn.Dropout(self.dropout, deterministic=not self.train)
+        # One product gives queries, keys and values, each of all heads.
+        qkv = self.dense(3 * features, name="qkv")(x)
+        qkv = qkv.reshape(*x.shape[:-1], 3, self.num_heads, features // self.num_heads)
+        query, key, value = (jnp.swapaxes(qkv[..., i, :, :], -3, -2) for i in range(3))
+        attention = attention_weights(query, key)
+        y = jnp.swapaxes(drop(attention) @ value, -3, -2).reshape(x.shape)
+        y = drop(self.dense(features, name="output")(y))
+        return y, attention if self.return_attention else None
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel.
+
+    Attributes:
+      start: what it begins with.
+      param_dtype: of the factors.
+    """
+
+    start: float
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[jax.Array, "*b c"]) -> Float[jax.Array, "*b c"]:
+        start = nn.initializers.constant(self.start)
+        return x * self.param("scale", start, x.shape[-1:], self.param_dtype).astype(x.dtype)
+
+
+class TransformerBlock(nn.Module):
+    """`x + s₁ attention(norm(x))`, and then `x + s₂ mlp(norm(x))`; s scales each channel.
+
+    The perceptron is four times as wide inside, with the exact GELU. Returns the tokens and the
+    attention, as `SelfAttention` does.
+
+    Attributes:
+      num_heads: of the attention.
+      dense: constructor of matrix products, with the options that a model's layers share.
+      norm: likewise, of layer norms.
+      train: whether dropout drops.
+      dropout: the probability of losing an entry of attention and perceptron.
+      drop_path: the probability of losing a whole branch of an example.
+      scale: constructor of `LayerScale`; None for `s = 1`.
+      return_attention: whether to return the maps.
+    """
+
+    num_heads: int
+    dense: Layer
+    norm: Layer
+    train: bool
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    scale: Layer | None = None
+    return_attention: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[jax.Array, "*b n c"]
+    ) -> tuple[Float[jax.Array, "*b n c"], Float[jax.Array, "*b heads n n"] | None]:
+        features = x.shape[-1]
+        drop = nn.Dropout(self.dropout, deterministic=not self.train)
+
+        def branch(y, number):
+            if self.scale is not None:
+                y = self.scale(name=f"scale{number}")(y)
+            return nn.Dropout(self.drop_path, (-2, -1), deterministic=not self.train)(y)
+
+        attend = SelfAttention(
+            self.num_heads,
+            self.dense,
+            self.train,
+            self.dropout,
+            self.return_attention,
+            name="attention",
+        )
+        y, attention = attend(self.norm(name="norm1")(x))
+        x = x + branch(y, 1)
+        y = self.dense(4 * features, name="fc1")(self.norm(name="norm2")(x))
+        y = drop(nn.gelu(y, approximate=False))
+        y = drop(self.dense(features, name="fc2")(y))
+        return x + branch(y, 2), attention
+
+
+def attention_weights(
+    query: Float[jax.Array, "*b q d"], key: Float[jax.Array, "*b k d"]
+) -> Float[jax.Array, "*b q k"]:
+    """How much each query attends to each key: `softmax(q kᵀ / √d)`, over the keys.
+
+    Args:
+      query: `[*b, q, d]`, the heads among the leading axes.
+      key: `[*b, k, d]`.
+
+    Returns:
+      `[*b, q, k]` in the dtype of `query`; the softmax is in at least float32.
+
+    Source: Vaswani et al., "Attention is all you need", 2017, eq. 1.
+    """
+    # Scaling the queries first keeps the scores of half precision in range.
+    scores = (query * query.shape[-1] ** -0.5) @ jnp.swapaxes(key, -2, -1)
+    return jax.nn.softmax(scores.astype(accumulation_dtype(scores))).astype(query.dtype)
