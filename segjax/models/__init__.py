@@ -5,4 +5,18 @@ from segjax.models.deeplab import deeplabv3_resnet50, deeplabv3_resnet101
 from segjax.models.fcn import DenseClassifier, fcn_resnet50, fcn_resnet101
 from segjax.models.outputs import SemanticOutput
 from segjax.models.registry import MODELS, create
+from segjax.models.segmenter import (
+    LinearDecoder,
+    MaskTransformer,
+    Segmenter,
+    segmenter_base_patch16,
+    segmenter_base_patch16_linear,
+    segmenter_large_patch16,
+    segmenter_large_patch16_linear,
+    segmenter_small_patch16,
+    segmenter_small_patch16_linear,
+    segmenter_tiny_patch16,
+    segmenter_tiny_patch16_linear,
+    vit_linear,
+)
 from segjax.models.u_net import UNet, unet, unet_patch2, unet_small, unet_tiny

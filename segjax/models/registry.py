@@ -8,6 +8,17 @@ from flax import linen as nn
 
 from segjax.models.deeplab import deeplabv3_resnet50, deeplabv3_resnet101
 from segjax.models.fcn import fcn_resnet50, fcn_resnet101
+from segjax.models.segmenter import (
+    segmenter_base_patch16,
+    segmenter_base_patch16_linear,
+    segmenter_large_patch16,
+    segmenter_large_patch16_linear,
+    segmenter_small_patch16,
+    segmenter_small_patch16_linear,
+    segmenter_tiny_patch16,
+    segmenter_tiny_patch16_linear,
+    vit_linear,
+)
 from segjax.models.u_net import unet, unet_patch2, unet_small, unet_tiny
 from segjax.naming import unknown_name
 
@@ -22,6 +33,15 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         fcn_resnet101,
         deeplabv3_resnet50,
         deeplabv3_resnet101,
+        segmenter_tiny_patch16,
+        segmenter_small_patch16,
+        segmenter_base_patch16,
+        segmenter_large_patch16,
+        segmenter_tiny_patch16_linear,
+        segmenter_small_patch16_linear,
+        segmenter_base_patch16_linear,
+        segmenter_large_patch16_linear,
+        vit_linear,
     )
 }
 

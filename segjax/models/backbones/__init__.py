@@ -9,3 +9,13 @@ from segjax.models.backbones.resnet import (
     resnet50,
     resnet101,
 )
+from segjax.models.backbones.vit import (
+    VisionTransformer,
+    dinov2_base,
+    dinov2_large,
+    dinov2_small,
+    vit_base_patch16,
+    vit_large_patch16,
+    vit_small_patch16,
+    vit_tiny_patch16,
+)
