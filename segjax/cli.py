@@ -1,4 +1,4 @@
-"""The command line: `segjax train | evaluate | predict | models`."""
+"""The command line: `segjax train | evaluate | predict | convert | models`."""
 
 import importlib
 import sys
@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a semantic segmentation model",
     "evaluate": "evaluate a trained model on a data set",
     "predict": "predict images of your own with a trained model",
+    "convert": "write trained or published weights as the original's",
     "models": "list the models",
 }
 _LISTING = "\n".join(f"  {name:10}{purpose}" for name, purpose in COMMANDS.items())
@@ -89,7 +90,7 @@ def _explain(error: Exception) -> str | None:
             return _too_little_memory(error)
         case RuntimeError() if "RESOURCE_EXHAUSTED" in str(error):
             return _too_little_memory(error)
-        case ValueError() if _raised_by_segjax(error):
+        case ValueError() | ImportError() if _raised_by_segjax(error):
             return str(error)
     return None
 

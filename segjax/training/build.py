@@ -1,6 +1,7 @@
 """The model and the task of a configuration."""
 
 import ast
+import dataclasses
 from typing import Any
 
 import jax
@@ -27,21 +28,23 @@ def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
     return models.create(config.model, num_classes, **_options(config))
 
 
-def load_weights(config: TrainConfig, num_classes: int, channels: int) -> dict:
-    """The variables that a configuration's run starts from.
+def load_weights(config: TrainConfig, num_classes: int, channels: int) -> dict | None:
+    """The variables that a configuration's run starts from; None where it draws them.
 
     Args:
-      config: of the run; its `weights` are not None.
+      config: of the run.
       num_classes: of the logits.
       channels: of the images.
 
     Returns:
-      Variables of its model, NumPy arrays.
+      Variables of its model, NumPy arrays, or None.
 
     Raises:
       ValueError: for weights that cannot be, or are not the model's.
       OSError: where they cannot be read.
     """
+    if config.weights is None:
+        return None
     return pretrained.load(
         config.weights,
         config.model,
@@ -62,17 +65,21 @@ def make_task(config: TrainConfig, num_classes: int) -> SemanticTask:
     Returns:
       The task.
     """
-    options = {"loss": config.loss, "scale": config.scale}
-    if config.model in pretrained.PUBLISHED:
-        published = pretrained.PUBLISHED[config.model]
-        options |= {"mean": published.mean, "std": published.std}
-    return SemanticTask(num_classes, **options)
+    task = SemanticTask(num_classes, loss=config.loss, scale=config.scale)
+    published = pretrained.PUBLISHED.get(config.model)
+    if published is None:
+        return task
+    return dataclasses.replace(task, mean=published.mean, std=published.std)
+
+
+def read_options(texts: dict[str, str]) -> dict[str, Any]:
+    """Attributes of a model's module as the command line gives them: Python literals, or words."""
+    return {name: _literal(text) for name, text in texts.items()}
 
 
 def _options(config: TrainConfig) -> dict[str, Any]:
     """The attributes of the model's module."""
-    options = {name: _literal(text) for name, text in config.model_options.items()}
-    return {"dtype": config.dtype} | options
+    return {"dtype": config.dtype} | read_options(config.model_options)
 
 
 def _literal(text: str):

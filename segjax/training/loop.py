@@ -106,14 +106,12 @@ class _Run:
         images = np.zeros((1, *config.size, source.channels), np.float32)
         average = config.average_decay > 0
         variables = None
-        if config.weights is not None and not has_checkpoint(config.run / "checkpoints"):
+        if not has_checkpoint(config.run / "checkpoints"):
             variables = load_weights(config, num_classes, source.channels)
 
         @jax.jit
         def init(key, variables):
-            return create_state(
-                key, model, optimizer, images, average=average, variables=variables
-            )
+            return create_state(key, model, optimizer, images, average=average, variables=variables)
 
         state = parallel.place(jax.device_get(init(jax.random.key(config.seed), variables)))
         step = make_train_step(
