@@ -67,9 +67,9 @@ def test_resize_nearest_takes_any_dtype_and_repeats_pixels_at_whole_factors():
         np.testing.assert_array_equal(resized[..., 0], np.repeat(labels, 3)[:, None] * np.ones(2))
 
 
-@pytest.mark.parametrize(("size", "new_size"), [(3, 100), (100, 3), (40, 41)])
-def test_resize_gathers_and_multiplies_alike(size, new_size):
-    """Few pixels under the kernel or in its transpose, or very many: the same linear map."""
+@pytest.mark.parametrize(("size", "new_size"), [(3, 100), (100, 3), (40, 41), (8, 32), (32, 8)])
+def test_resize_gathers_slices_and_multiplies_alike(size, new_size):
+    """Few pixels under the kernel or in its transpose, or very many, or at a stride: one map."""
     with jax.enable_x64(True):
         column = jnp.asarray(_random(size, 1, 1), jnp.float64)
         cotangent = jnp.asarray(_random(new_size, 1, 1, seed=1), jnp.float64)
