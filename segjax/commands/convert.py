@@ -17,8 +17,8 @@ from segjax.training.run_folder import read_config
 class Options:
     """Writes weights as a safetensors file with the names of the published model.
 
-    From the folder of a run the file is what torch loads strictly, into the original. From published
-    weights of whichever form it is what `segjax train --weights` reads without any extra.
+    From the folder of a run the file is what torch loads strictly, into the original. From
+    published weights of whichever form it is what `segjax train --weights` reads without an extra.
 
     Attributes:
       source: folder of a training run; or published weights: a file (.safetensors, .pth, .pt, .bin,

@@ -56,7 +56,10 @@ def run(options: Options) -> int:
             field_of_view(model),
             published.paper if published else "",
         )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a file or a pipe has room for all columns
+    console.print(table)
     return 0
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from segjax.pretrained.adapting import adapt_channels
 from segjax.pretrained.errors import WeightsError
 from segjax.pretrained.keys import KeyTable, Shape, map_paths, matches
 
@@ -67,8 +66,8 @@ def fit(
 ) -> Fitted:
     """Takes for each of a model's arrays what a canonical state dict has.
 
-    The first kernel adapts to other channels, and what the table names so to other sizes. A state
-    dict that holds a backbone alone leaves the rest fresh.
+    The first kernel adapts to other channels, and what the table names so to other sizes. Left
+    fresh are optional parts that are missing, and all the rest where there is a backbone alone.
 
     Args:
       table: of the family.
@@ -101,7 +100,8 @@ def fit(
         shape = layout.theirs(np.broadcast_to(np.float32(0), leaf.shape)).shape
         due.add(key)
         if key not in state_dict:
-            if backbone_alone and not key.startswith(table.backbone):
+            outside = backbone_alone and not key.startswith(table.backbone)
+            if outside or matches(table.optional, key):
                 fresh[path] = key
             else:
                 missing[key] = shape
@@ -111,7 +111,8 @@ def fit(
             misfits[key] = f"{key} is {array.dtype}; due are floating numbers"
             return
         if array.shape != shape:
-            if new_head and matches(table.heads, key):
+            other_head = new_head and matches(table.heads, key)
+            if other_head or (backbone_alone and matches(table.optional, key)):
                 fresh[path] = key
                 return
             array = _adapted(table, key, array, shape)
@@ -131,6 +132,29 @@ def fit(
     if faults:
         raise WeightsError("\n".join(faults))
     return Fitted(arrays, tuple(adapted), fresh)
+
+
+def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """The first kernel for images of other channels, `w'_i = w_{i mod c} · c / c'`; for one, `Σ w`.
+
+    So an image whose channels are all alike gives what it gave before. It is the rule of timm, and
+    of segmentation-models-pytorch.
+
+    Args:
+      kernel: `[out, c, …]`, the original's.
+      channels: `c'`.
+
+    Returns:
+      `[out, c', …]`.
+
+    Example:
+      >>> adapt_channels(np.array([[1.0, 2.0, 3.0]]), 1)
+      array([[6.]])
+    """
+    if channels == 1:
+        return kernel.sum(1, keepdims=True)
+    old = kernel.shape[1]
+    return kernel[:, np.arange(channels) % old] * (old / channels)
 
 
 def _adapted(table: KeyTable, key: str, array: np.ndarray, shape: Shape) -> np.ndarray | None:

@@ -75,7 +75,7 @@ class KeyTable:
       rows: pairs of ours and theirs, with a layout where it is unusual.
       renames: pairs (pattern, replacement), as of `re.sub`: what else a file may call its keys.
       unused: patterns of keys that the original holds and no output depends on.
-      optional: patterns of the keys of parts that our model may be built without.
+      optional: patterns of the keys of parts that a model or a file may be without.
       counters: whether each batch norm has a `num_batches_tracked` beside it.
       stem: the key of the first kernel, `[out, channels of the image, …]`.
       heads: patterns of the keys whose arrays depend on the number of classes, which is the length
