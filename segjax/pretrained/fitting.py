@@ -137,8 +137,8 @@ def fit(
 def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     """The first kernel for images of other channels, `w'_i = w_{i mod c} · c / c'`; for one, `Σ w`.
 
-    So an image whose channels are all alike gives what it gave before. It is the rule of timm, and
-    of segmentation-models-pytorch.
+    The factor keeps the size of the results. It is the rule of timm and of
+    segmentation-models-pytorch.
 
     Args:
       kernel: `[out, c, …]`, the original's.

@@ -10,7 +10,7 @@ from segjax.pretrained.files import TORCH_SUFFIXES
 
 # What the hub and its tools call a model's weights, the better form first.
 _FILES = ("model.safetensors", "pytorch_model.bin")
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 
 
 def find_weights(source: str | os.PathLike) -> Path:

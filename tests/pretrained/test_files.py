@@ -1,0 +1,90 @@
+"""Files of weights: what is written is read again, and no file can do harm."""
+
+import json
+import pickle
+import struct
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from segjax.pretrained import WeightsError
+from segjax.pretrained.files import read_state_dict, write_safetensors
+
+FLOAT32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+def safetensors_file(path, header, data=bytes(8), *, length=None):
+    """A file by the format's own definition: the header's length, the header as JSON, the data."""
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    length = len(header) if length is None else length
+    path.write_bytes(struct.pack("<Q", length) + header + data)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_what_is_written_is_read_again(tmp_path, dtype):
+    path = tmp_path / "a.safetensors"
+    turned = np.arange(6).reshape(2, 3).astype(dtype).T.copy()
+    arrays = {"conv.weight": turned, "empty": np.zeros((0, 3), dtype), "count": np.array(7)}
+    write_safetensors(arrays, path)
+    read = read_state_dict(path)
+    assert read.keys() == arrays.keys()
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(read[key], array, strict=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_file_of_another_writer_is_read(tmp_path):
+    path = safetensors_file(tmp_path / "a.safetensors", {"a": FLOAT32}, struct.pack("<ff", 1, 2))
+    np.testing.assert_array_equal(read_state_dict(path)["a"], np.float32([1, 2]), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("header", "data", "length"),
+    [
+        ({"a": FLOAT32}, bytes(4), None),  # cut off
+        ({"a": FLOAT32}, bytes(12), None),  # data that belongs to nothing
+        ({"a": FLOAT32 | {"data_offsets": [0, 4]}}, bytes(4), None),  # less than its shape
+        ({"a": FLOAT32 | {"data_offsets": [0, 2**62]}}, bytes(8), None),
+        ({"a": FLOAT32 | {"shape": [2**40, 2**40]}}, bytes(8), None),
+        ({"a": FLOAT32 | {"shape": [-2]}}, bytes(8), None),
+        ({"a": FLOAT32, "b": FLOAT32}, bytes(8), None),  # two arrays in one place
+        ({"a": FLOAT32 | {"dtype": "F33"}}, bytes(8), None),
+        ({"a": FLOAT32 | {"dtype": "F8_E4M3", "shape": [8]}}, bytes(8), None),
+        (b"{", b"", 2**62),  # a header longer than any memory
+        (b"[]", b"", None),
+        (b"\xff\xfe", b"", None),
+        (b"", b"", None),
+    ],
+)
+def test_a_damaged_file_is_refused_in_one_line(tmp_path, header, data, length):
+    path = safetensors_file(tmp_path / "a.safetensors", header, data, length=length)
+    with pytest.raises(WeightsError, match=r"a\.safetensors: ") as raised:
+        read_state_dict(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_none_of_these_is_refused(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match="damaged"):
+        read_state_dict(tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match=r"a\.h5: due is \.safetensors"):
+        read_state_dict(tmp_path / "a.h5")
+    for name in ("no.safetensors", "no.pth"):
+        with pytest.raises(FileNotFoundError):
+            read_state_dict(tmp_path / name)
+
+
+def test_torch_is_asked_for_where_it_is_due(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "a.pth").write_bytes(pickle.dumps({}))
+    with pytest.raises(ImportError, match=r"a\.pth: .*segjax\[torch\]"):
+        read_state_dict(tmp_path / "a.pth")
+
+
+def test_where_nothing_can_be_written_nothing_is_left(tmp_path):
+    with pytest.raises(OSError, match="none"):
+        write_safetensors({"a": np.zeros(1)}, tmp_path / "none" / "a.safetensors")
+    assert not list(tmp_path.iterdir())

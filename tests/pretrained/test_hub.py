@@ -1,0 +1,95 @@
+"""Sources: files, folders and repositories of the hub, which is never asked here."""
+
+import sys
+import types
+
+import pytest
+
+from segjax.pretrained import WeightsError
+from segjax.pretrained.hub import find_weights
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A stand-in for huggingface_hub: a repository is a folder; keeps what it was asked for."""
+
+    class NotThere(OSError):
+        pass
+
+    asked = []
+
+    def download(repository, name, *, revision):
+        asked.append((repository, name, revision))
+        path = tmp_path / "hub" / repository / name
+        if not path.exists():
+            raise NotThere(f"404: {name}\nand more")
+        return str(path)
+
+    module = types.SimpleNamespace(hf_hub_download=download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+    return tmp_path / "hub", asked
+
+
+def write(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def test_files_and_folders_need_no_hub(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    file = write(tmp_path / "owner" / "name" / "pytorch_model.bin")
+    assert find_weights(file) == file
+    assert find_weights(file.parent) == file
+    better = write(file.parent / "model.safetensors")
+    assert find_weights(str(file.parent)) == better
+    monkeypatch.chdir(tmp_path)
+    assert find_weights("owner/name").resolve() == better
+
+
+def test_a_repository_is_asked_for_safetensors_first(hub):
+    folder, asked = hub
+    old = write(folder / "owner" / "name" / "pytorch_model.bin")
+    assert find_weights("owner/name") == old
+    better = write(folder / "owner" / "name" / "model.safetensors")
+    assert find_weights("owner/name@v1.0") == better
+    assert asked == [
+        ("owner/name", "model.safetensors", None),
+        ("owner/name", "pytorch_model.bin", None),
+        ("owner/name", "model.safetensors", "v1.0"),
+    ]
+
+
+def test_a_repository_without_weights_is_refused_in_one_line(hub):
+    with pytest.raises(WeightsError, match=r"^owner/name: .*404: pytorch_model\.bin\)$"):
+        find_weights("owner/name")
+
+
+@pytest.mark.parametrize("source", ["a.safetensors", "owner/a.pth", "a", "a/b/c", "/a/b", "../a"])
+def test_what_can_be_no_repository_is_a_missing_file(hub, source):
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        find_weights(source)
+    assert not hub[1]
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"neither model\.safetensors nor"):
+        find_weights(tmp_path)
+
+
+def test_the_hub_is_asked_for_where_it_is_due(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r"owner/name: .*segjax\[hub\]"):
+        find_weights("owner/name")
+
+
+def test_the_real_hub_s_cache_is_read_and_its_errors_are_ours(tmp_path, monkeypatch):
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"^owner/name: "):
+        find_weights("owner/name")
+    folder, commit = tmp_path / "models--owner--name", 40 * "1"
+    write(folder / "refs" / "main").write_text(commit)
+    file = write(folder / "snapshots" / commit / "model.safetensors")
+    assert find_weights("owner/name") == file
