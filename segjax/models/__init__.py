@@ -1,8 +1,17 @@
 """Flax modules, by functions named after the published models."""
 
 from segjax.models import backbones, layers
-from segjax.models.deeplab import deeplabv3_resnet50, deeplabv3_resnet101
+from segjax.models.deeplab import (
+    DeepLabV3Plus,
+    deeplabv3_mobilenet_v3_large,
+    deeplabv3_resnet50,
+    deeplabv3_resnet101,
+    deeplabv3plus_resnet34,
+    deeplabv3plus_resnet50,
+    deeplabv3plus_resnet101,
+)
 from segjax.models.fcn import DenseClassifier, fcn_resnet50, fcn_resnet101
+from segjax.models.lraspp import LRASPP, lraspp_mobilenet_v3_large
 from segjax.models.outputs import SemanticOutput
 from segjax.models.registry import MODELS, create
 from segjax.models.segmenter import (

@@ -8,21 +8,54 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from segjax.models.backbones import resnet50, resnet101
+from segjax import ops
+from segjax.models import layers
+from segjax.models.backbones import mobilenet_v3_large, resnet34, resnet50, resnet101
 from segjax.models.fcn import DenseClassifier
+from segjax.models.layers import Dtype
+from segjax.models.outputs import SemanticOutput
+from segjax.typing import Array
+
+# Dilated as segmentation-models-pytorch does it.
+_resnet34 = functools.partial(resnet34, dilate_first=True)
+_resnet50 = functools.partial(resnet50, dilate_first=True)
+_resnet101 = functools.partial(resnet101, dilate_first=True)
+
+
+class SeparableConv(nn.Module):
+    """A depthwise 3x3 convolution, and a 1x1 convolution that mixes the channels.
+
+    Attributes:
+      features: of the result.
+      conv: constructor of convolutions, with the options that a model's layers share.
+      dilation: of the depthwise convolution.
+    """
+
+    features: int
+    conv: Callable
+    dilation: int = 1
+
+    @nn.compact
+    def __call__(self, x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b h w f"]:
+        conv = functools.partial(self.conv, use_bias=False)
+        channels = x.shape[-1]
+        options = {"dilation": self.dilation, "groups": channels, "name": "depthwise"}
+        return conv(self.features, 1, name="pointwise")(conv(channels, 3, **options)(x))
 
 
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: parallel views of several sizes, joined by a 1x1 convolution.
 
-    A 1x1 convolution, a dilated 3x3 convolution for each rate, and the mean over the picture.
+    A 1x1 convolution, a dilated 3x3 convolution for each rate, and the mean over the picture, each
+    with batch norm and ReLU.
 
     Attributes:
       rates: dilations of the 3x3 convolutions.
-      features: of each branch, and of the result.
       conv: constructor of convolutions, with the options that a model's layers share.
       norm: likewise, of batch norms.
       train: whether dropout drops.
+      features: of each branch, and of the result.
+      separable: whether the 3x3 convolutions are `SeparableConv`s.
     """
 
     rates: tuple[int, ...]
@@ -30,16 +63,22 @@ class ASPP(nn.Module):
     norm: Callable
     train: bool
     features: int = 256
+    separable: bool = False
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b h w f"]:
-        def branch(x, name, kernel_size=1, dilation=1):
-            conv = functools.partial(self.conv, use_bias=False, name=f"{name}_conv")
-            x = conv(self.features, kernel_size, dilation=dilation)(x)
+        pointwise = functools.partial(self.conv, kernel_size=1, use_bias=False)
+        dilated = functools.partial(self.conv, kernel_size=3, use_bias=False)
+        if self.separable:
+            dilated = functools.partial(SeparableConv, conv=self.conv)
+
+        def branch(x, name, conv=pointwise, **options):
+            x = conv(self.features, name=f"{name}_conv", **options)(x)
             return nn.relu(self.norm(name=f"{name}_norm")(x))
 
         views = [branch(x, "branch0")]
-        views += [branch(x, f"branch{i}", 3, rate) for i, rate in enumerate(self.rates, 1)]
+        for i, rate in enumerate(self.rates, 1):
+            views.append(branch(x, f"branch{i}", dilated, dilation=rate))
         pooled = branch(jnp.mean(x, (-3, -2), keepdims=True), "pooling")
         views.append(jnp.broadcast_to(pooled, views[0].shape))
         x = branch(jnp.concatenate(views, axis=-1), "project")
@@ -71,6 +110,67 @@ class DeepLabHead(nn.Module):
         return self.conv(self.num_classes, 1, name="logits")(x)
 
 
+class DeepLabV3Plus(nn.Module):
+    """DeepLabV3+: separable ASPP, and a decoder that joins its result with features of stride 4.
+
+    `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns a `SemanticOutput`
+    with logits of the images' size. Both upsamplings are bilinear and leave the corners' centres in
+    place, as in segmentation-models-pytorch, which takes multiples of the output stride alone; here
+    other sizes are upsampled to where they come from. Training takes a `dropout` key.
+
+    Attributes:
+      num_classes: of the logits.
+      backbone: constructor of a module that gives `stage1` and `stage4` features.
+      features: channels of the decoder.
+      shallow_features: channels of the features of stride 4, once projected.
+      rates: dilations of ASPP, in the features' pixels.
+      output_stride: of the backbone, 8, 16 or 32.
+      remat: recompute the backbone's blocks in the backward pass.
+      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
+      dtype: of the computation; logits are at least float32.
+      param_dtype: of the parameters.
+    """
+
+    num_classes: int
+    backbone: Callable[..., nn.Module]
+    features: int = 256
+    shallow_features: int = 48
+    rates: tuple[int, ...] = (12, 24, 36)
+    output_stride: int = 16
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv = functools.partial(layers.Conv, **dtypes)
+        norm = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
+        features = self.backbone(
+            output_stride=self.output_stride,
+            remat=self.remat,
+            axis_name=self.axis_name,
+            name="backbone",
+            **dtypes,
+        )(images, train)
+        shallow, deep = features["stage1"], features["stage4"]
+
+        def separable(x, name):
+            x = SeparableConv(self.features, conv, name=f"{name}_conv")(x)
+            return nn.relu(norm(name=f"{name}_norm")(x))
+
+        x = ASPP(self.rates, conv, norm, train, self.features, separable=True, name="aspp")(deep)
+        x = separable(x, "deep")
+        x = ops.resize(x, shallow.shape[-3:-1], align_corners=True)
+        shallow = conv(self.shallow_features, 1, use_bias=False, name="shallow_conv")(shallow)
+        shallow = nn.relu(norm(name="shallow_norm")(shallow))
+        x = separable(jnp.concatenate([x, shallow], axis=-1), "fusion")
+        logits = conv(self.num_classes, 1, name="logits")(x)
+        logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+        return SemanticOutput(ops.resize(logits, images.shape[-3:-1], align_corners=True))
+
+
 def deeplabv3_resnet50(num_classes: int, **options) -> DenseClassifier:
     """DeepLabV3 on a ResNet-50 of output stride 8: 42.0 million parameters with 21 classes.
 
@@ -99,3 +199,51 @@ def deeplabv3_resnet101(num_classes: int, **options) -> DenseClassifier:
     Args and Returns as of `deeplabv3_resnet50`.
     """
     return DenseClassifier(num_classes, resnet101, DeepLabHead, **options)
+
+
+def deeplabv3_mobilenet_v3_large(num_classes: int, **options) -> DenseClassifier:
+    """DeepLabV3 on MobileNetV3-Large of output stride 16: 11.0 million parameters with 21 classes.
+
+    Args and Returns as of `deeplabv3_resnet50`.
+    """
+    defaults = {"output_stride": 16, "auxiliary_stage": "stage2"}
+    return DenseClassifier(num_classes, mobilenet_v3_large, DeepLabHead, **defaults | options)
+
+
+def deeplabv3plus_resnet34(num_classes: int, **options) -> DeepLabV3Plus:
+    """DeepLabV3+ on a ResNet-34 of output stride 16: 22.4 million parameters.
+
+    Args:
+      num_classes: of the logits.
+      **options: attributes of `DeepLabV3Plus`.
+
+    Returns:
+      The module.
+
+    Example:
+      >>> model = deeplabv3plus_resnet34(21)
+      >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
+      >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+      >>> output.logits.shape
+      (1, 65, 64, 21)
+
+    Source: Chen et al., "Encoder-decoder with atrous separable convolution for semantic image
+      segmentation", 2018; as segmentation-models-pytorch builds it.
+    """
+    return DeepLabV3Plus(num_classes, _resnet34, **options)
+
+
+def deeplabv3plus_resnet50(num_classes: int, **options) -> DeepLabV3Plus:
+    """DeepLabV3+ on a ResNet-50 of output stride 16: 26.7 million parameters.
+
+    Args and Returns as of `deeplabv3plus_resnet34`.
+    """
+    return DeepLabV3Plus(num_classes, _resnet50, **options)
+
+
+def deeplabv3plus_resnet101(num_classes: int, **options) -> DeepLabV3Plus:
+    """DeepLabV3+ on a ResNet-101 of output stride 16: 45.7 million parameters.
+
+    Args and Returns as of `deeplabv3plus_resnet34`.
+    """
+    return DeepLabV3Plus(num_classes, _resnet101, **options)

@@ -42,16 +42,17 @@ class FCNHead(nn.Module):
 
 
 class DenseClassifier(nn.Module):
-    """A backbone, a head on its last features, and an auxiliary `FCNHead` on the third stage.
+    """A backbone, a head on its last features, and an auxiliary `FCNHead` on earlier ones.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns a `SemanticOutput`
     with logits of the images' size, interpolated bilinearly. Training takes a `dropout` key.
 
     Attributes:
       num_classes: of the logits.
-      backbone: constructor of a module that gives `stage3` and `stage4` features.
+      backbone: constructor of a module that gives features `stage1` … `stage4`.
       head: constructor of the head, which takes the fields of `FCNHead`.
       auxiliary: whether there is an auxiliary head.
+      auxiliary_stage: the features that it takes.
       output_stride: of the backbone, 8, 16 or 32.
       remat: recompute the backbone's blocks in the backward pass.
       axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
@@ -63,6 +64,7 @@ class DenseClassifier(nn.Module):
     backbone: Callable[..., nn.Module]
     head: Callable[..., nn.Module] = FCNHead
     auxiliary: bool = True
+    auxiliary_stage: str = "stage3"
     output_stride: int = 8
     remat: bool = False
     axis_name: str | None = None
@@ -92,7 +94,7 @@ class DenseClassifier(nn.Module):
         logits = classify(self.head, "stage4", "head")
         if not self.auxiliary:
             return SemanticOutput(logits)
-        return SemanticOutput(logits, (classify(FCNHead, "stage3", "auxiliary_head"),))
+        return SemanticOutput(logits, (classify(FCNHead, self.auxiliary_stage, "auxiliary_head"),))
 
     @nn.nowrap
     def layer_specs(self) -> list[ConvSpec]:

@@ -6,8 +6,16 @@ from typing import Any
 
 from flax import linen as nn
 
-from segjax.models.deeplab import deeplabv3_resnet50, deeplabv3_resnet101
+from segjax.models.deeplab import (
+    deeplabv3_mobilenet_v3_large,
+    deeplabv3_resnet50,
+    deeplabv3_resnet101,
+    deeplabv3plus_resnet34,
+    deeplabv3plus_resnet50,
+    deeplabv3plus_resnet101,
+)
 from segjax.models.fcn import fcn_resnet50, fcn_resnet101
+from segjax.models.lraspp import lraspp_mobilenet_v3_large
 from segjax.models.segmenter import (
     segmenter_base_patch16,
     segmenter_base_patch16_linear,
@@ -33,6 +41,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         fcn_resnet101,
         deeplabv3_resnet50,
         deeplabv3_resnet101,
+        deeplabv3_mobilenet_v3_large,
+        deeplabv3plus_resnet34,
+        deeplabv3plus_resnet50,
+        deeplabv3plus_resnet101,
+        lraspp_mobilenet_v3_large,
         segmenter_tiny_patch16,
         segmenter_small_patch16,
         segmenter_base_patch16,

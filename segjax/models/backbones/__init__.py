@@ -1,5 +1,10 @@
 """Backbones: images to features at several scales, by name."""
 
+from segjax.models.backbones.mobilenet_v3 import (
+    MobileNetV3,
+    mobilenet_v3_large,
+    mobilenet_v3_small,
+)
 from segjax.models.backbones.resnet import (
     BasicBlock,
     Bottleneck,

@@ -33,7 +33,8 @@ class BasicBlock(nn.Module):
     def __call__(self, x):
         y = self.conv(self.features, 3, self.stride, self.dilation, name="conv1")(x)
         y = nn.relu(self.norm(name="norm1")(y))
-        y = self.norm(name="norm2")(self.conv(self.features, 3, name="conv2")(y))
+        y = self.conv(self.features, 3, dilation=self.dilation, name="conv2")(y)
+        y = self.norm(name="norm2")(y)
         return nn.relu(y + shortcut(self, x, y.shape[-1]))
 
 
@@ -75,6 +76,8 @@ class ResNet(nn.Module):
       stage_sizes: number of blocks of each stage.
       block: `BasicBlock` or `Bottleneck`.
       output_stride: 8, 16 or 32.
+      dilate_first: whether the first block of a dilated stage is dilated as the others, as in
+        segmentation-models-pytorch; else as the stage before, as in torchvision.
       remat: recompute each block's activations in the backward pass instead of keeping them.
       axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
       dtype: of the computation.
@@ -84,6 +87,7 @@ class ResNet(nn.Module):
     stage_sizes: tuple[int, ...]
     block: type[nn.Module]
     output_stride: int = 32
+    dilate_first: bool = False
     remat: bool = False
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
@@ -124,12 +128,12 @@ class ResNet(nn.Module):
         reached, dilation = 4, 1
         for stage, size in enumerate(self.stage_sizes):
             stride = 1 if stage == 0 else 2
-            # torchvision's first block of a dilated stage still has the dilation before it.
-            first_dilation = dilation
+            previous = dilation
             if reached * stride > self.output_stride:
                 stride, dilation = 1, dilation * stride
             reached *= stride
-            stages.append([(stride, first_dilation), *[(1, dilation)] * (size - 1)])
+            first = (stride, dilation if self.dilate_first else previous)
+            stages.append([first, *[(1, dilation)] * (size - 1)])
         return stages
 
     @nn.nowrap
@@ -139,7 +143,7 @@ class ResNet(nn.Module):
         for stride, dilation in itertools.chain(*self.block_geometry()):
             specs.append(ConvSpec(3, stride, dilation, dilation))
             if self.block is BasicBlock:
-                specs.append(ConvSpec(3, padding=1))
+                specs.append(ConvSpec(3, 1, dilation, dilation))
         return specs
 
 

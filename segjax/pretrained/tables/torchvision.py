@@ -61,16 +61,20 @@ FCN_RESNET = on_resnet(
     *_fcn_head("auxiliary_head", "aux_classifier"),
 )
 
-DEEPLABV3_RESNET = on_resnet(
-    ("head/aspp/branch{i}_conv", "classifier.0.convs.{i}.0"),
-    ("head/aspp/branch{i}_norm", "classifier.0.convs.{i}.1"),
+ASPP = (
+    ("branch{i}_conv", "convs.{i}.0"),
+    ("branch{i}_norm", "convs.{i}.1"),
     # An average over the picture comes first.
-    ("head/aspp/pooling_conv", "classifier.0.convs.4.1"),
-    ("head/aspp/pooling_norm", "classifier.0.convs.4.2"),
-    ("head/aspp/project_conv", "classifier.0.project.0"),
-    ("head/aspp/project_norm", "classifier.0.project.1"),
+    ("pooling_conv", "convs.4.1"),
+    ("pooling_norm", "convs.4.2"),
+    ("project_conv", "project.0"),
+    ("project_norm", "project.1"),
+)
+DEEPLABV3_HEADS = (
+    *inside("head/aspp", "classifier.0", ASPP),
     ("head/conv", "classifier.1"),
     ("head/norm", "classifier.2"),
     ("head/logits", "classifier.4"),
     *_fcn_head("auxiliary_head", "aux_classifier"),
 )
+DEEPLABV3_RESNET = on_resnet(*DEEPLABV3_HEADS)
