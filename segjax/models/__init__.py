@@ -14,6 +14,15 @@ from segjax.models.fcn import DenseClassifier, fcn_resnet50, fcn_resnet101
 from segjax.models.lraspp import LRASPP, lraspp_mobilenet_v3_large
 from segjax.models.outputs import SemanticOutput
 from segjax.models.registry import MODELS, create
+from segjax.models.segformer import (
+    SegFormer,
+    segformer_b0,
+    segformer_b1,
+    segformer_b2,
+    segformer_b3,
+    segformer_b4,
+    segformer_b5,
+)
 from segjax.models.segmenter import (
     LinearDecoder,
     MaskTransformer,

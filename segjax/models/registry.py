@@ -16,6 +16,14 @@ from segjax.models.deeplab import (
 )
 from segjax.models.fcn import fcn_resnet50, fcn_resnet101
 from segjax.models.lraspp import lraspp_mobilenet_v3_large
+from segjax.models.segformer import (
+    segformer_b0,
+    segformer_b1,
+    segformer_b2,
+    segformer_b3,
+    segformer_b4,
+    segformer_b5,
+)
 from segjax.models.segmenter import (
     segmenter_base_patch16,
     segmenter_base_patch16_linear,
@@ -41,6 +49,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         fcn_resnet101,
         deeplabv3_resnet50,
         deeplabv3_resnet101,
+        segformer_b0,
+        segformer_b1,
+        segformer_b2,
+        segformer_b3,
+        segformer_b4,
+        segformer_b5,
         deeplabv3_mobilenet_v3_large,
         deeplabv3plus_resnet34,
         deeplabv3plus_resnet50,

@@ -9,7 +9,7 @@ from segjax import models
 from segjax.models import backbones
 from segjax.naming import unknown_name
 from segjax.pretrained.keys import KeyTable
-from segjax.pretrained.tables import torchvision
+from segjax.pretrained.tables import segformer, torchvision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,8 @@ _RESNET = Published(
 )
 _FCN = Published(torchvision.FCN_RESNET, "Long et al. 2015, Fully convolutional", (520, 520))
 _DEEPLABV3 = Published(torchvision.DEEPLABV3_RESNET, "Chen et al. 2017, DeepLabV3", (520, 520))
+_MIT = Published(segformer.MIT, "Xie et al. 2021, SegFormer", (224, 224))
+_SEGFORMER = Published(segformer.SEGFORMER, "Xie et al. 2021, SegFormer", (512, 512))
 
 PUBLISHED: dict[str, Published] = {
     "resnet18": _RESNET,
@@ -46,6 +48,8 @@ PUBLISHED: dict[str, Published] = {
     "fcn_resnet101": _FCN,
     "deeplabv3_resnet50": _DEEPLABV3,
     "deeplabv3_resnet101": _DEEPLABV3,
+    **{f"mit_b{i}": _MIT for i in range(6)},
+    **{f"segformer_b{i}": _SEGFORMER for i in range(6)},
 }
 
 

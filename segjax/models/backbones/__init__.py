@@ -5,6 +5,15 @@ from segjax.models.backbones.mobilenet_v3 import (
     mobilenet_v3_large,
     mobilenet_v3_small,
 )
+from segjax.models.backbones.mit import (
+    MixTransformer,
+    mit_b0,
+    mit_b1,
+    mit_b2,
+    mit_b3,
+    mit_b4,
+    mit_b5,
+)
 from segjax.models.backbones.resnet import (
     BasicBlock,
     Bottleneck,

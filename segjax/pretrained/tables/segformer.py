@@ -1,6 +1,6 @@
 """Hugging Face's SegFormer, by the names of transformers 5; files on the hub have those of 4."""
 
-from segjax.pretrained.keys import KeyTable
+from segjax.pretrained.keys import POINTWISE, KeyTable
 from segjax.pretrained.tables.torchvision import inside
 
 _STAGE = (
@@ -27,27 +27,41 @@ _STAGE = (
 )
 _STAGES = tuple(row for s in range(4) for row in inside(f"stage{s + 1}", f"stages.{s}", _STAGE))
 
+_OLD_NAMES = (
+    (r"encoder\.patch_embeddings\.(\d+)\.", r"stages.\1.patch_embeddings."),
+    (r"encoder\.block\.(\d+)\.", r"stages.\1.blocks."),
+    (r"encoder\.layer_norm\.(\d+)\.", r"stages.\1.layer_norm."),
+    (r"attention\.self\.query", "attention.q_proj"),
+    (r"attention\.self\.key", "attention.k_proj"),
+    (r"attention\.self\.value", "attention.v_proj"),
+    (r"attention\.self\.sr", "attention.sequence_reduction.sequence_reduction"),
+    (r"attention\.self\.layer_norm", "attention.sequence_reduction.layer_norm"),
+    (r"attention\.output\.dense", "attention.o_proj"),
+    (r"\.layer_norm_1\.", ".layernorm_before."),
+    (r"\.layer_norm_2\.", ".layernorm_after."),
+    (r"mlp\.dense(\d)", r"mlp.fc\1"),
+    (r"decode_head\.linear_c\.", "decode_head.linear_projections."),
+)
+_CLASSIFIER = (r"classifier\.(weight|bias)",)
+
+MIT = KeyTable(
+    _STAGES,
+    renames=((r"^segformer\.", ""), *_OLD_NAMES),
+    unused=_CLASSIFIER,
+    stem="stages.0.patch_embeddings.proj.weight",
+)
+
 SEGFORMER = KeyTable(
     (
         *inside("backbone", "segformer", _STAGES),
         ("fusion/projection{s}", "decode_head.linear_projections.{s}.proj"),
-        ("fusion", "decode_head.linear_fuse"),
+        ("fusion", "decode_head.linear_fuse", POINTWISE),
         ("norm", "decode_head.batch_norm"),
         ("logits", "decode_head.classifier"),
     ),
-    renames=(
-        (r"encoder\.patch_embeddings\.(\d+)\.", r"stages.\1.patch_embeddings."),
-        (r"encoder\.block\.(\d+)\.", r"stages.\1.blocks."),
-        (r"encoder\.layer_norm\.(\d+)\.", r"stages.\1.layer_norm."),
-        (r"attention\.self\.query", "attention.q_proj"),
-        (r"attention\.self\.key", "attention.k_proj"),
-        (r"attention\.self\.value", "attention.v_proj"),
-        (r"attention\.self\.sr", "attention.sequence_reduction.sequence_reduction"),
-        (r"attention\.self\.layer_norm", "attention.sequence_reduction.layer_norm"),
-        (r"attention\.output\.dense", "attention.o_proj"),
-        (r"\.layer_norm_1\.", ".layernorm_before."),
-        (r"\.layer_norm_2\.", ".layernorm_after."),
-        (r"mlp\.dense(\d)", r"mlp.fc\1"),
-        (r"decode_head\.linear_c\.", "decode_head.linear_projections."),
-    ),
+    renames=_OLD_NAMES,
+    unused=_CLASSIFIER,
+    stem="segformer.stages.0.patch_embeddings.proj.weight",
+    heads=(r"decode_head\.classifier\..*",),
+    backbone="segformer.",
 )
