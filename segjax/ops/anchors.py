@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -17,7 +15,7 @@ def pyramid_anchors(
     offset: float = 0.0,
     rounded: bool = False,
     order: str = "size",
-) -> list[Float[jax.Array, "n 4"]]:
+) -> list[Float[np.ndarray, "n 4"]]:
     """The anchors of each level: every size and aspect ratio around every cell of its grid.
 
     An anchor of size `s` and ratio `r` has the width `s/√r`, the height `s·√r` and the centre
@@ -40,15 +38,15 @@ def pyramid_anchors(
         "ratio", all those of the first ratio.
 
     Returns:
-      For each level float32 `[n, 4]`, xyxy in pixels, `n = h · w · len(sizes) ·
-      len(aspect_ratios)`. They may lie outside the image.
+      For each level a constant, float32 `[n, 4]` of NumPy, xyxy in pixels, with
+      `n = h · w · len(sizes) · len(aspect_ratios)`. They may lie outside the image.
 
     Raises:
       ValueError: if there are not as many strides or sizes as shapes, or `order` is unknown.
 
     Example:
       >>> pyramid_anchors([(1, 2)], strides=[8], sizes=[[4.0]], aspect_ratios=[1.0])[0]
-      Array([[-2., -2.,  2.,  2.],
+      array([[-2., -2.,  2.,  2.],
              [ 6., -2., 10.,  2.]], dtype=float32)
 
     Source: Ren et al., "Faster R-CNN", 2015, section 3.1.1.
@@ -58,7 +56,6 @@ def pyramid_anchors(
             raise ValueError(f"{name} has {len(values)} levels; due are {len(shapes)}, as shapes")
     if order not in ("size", "ratio"):
         raise ValueError(f'order is {order!r}; due is "size" or "ratio"')
-    # All of it is known beforehand: NumPy makes constants of it.
     levels = []
     for (height, width), stride, of_level in zip(shapes, strides, sizes, strict=True):
         size, ratio = np.meshgrid(
@@ -76,5 +73,5 @@ def pyramid_anchors(
         )
         y, x = np.meshgrid(rows, columns, indexing="ij")
         centres = np.stack([x, y, x, y], axis=-1)
-        levels.append(jnp.asarray((centres[:, :, None] + around_zero).reshape(-1, 4), jnp.float32))
+        levels.append((centres[:, :, None] + around_zero).reshape(-1, 4).astype(np.float32))
     return levels
