@@ -117,7 +117,11 @@ def save(variables: dict, path: str | os.PathLike, name: str) -> None:
       >>> len(load(path, "resnet18")["params"]["stem_norm"]["scale"])
       64
     """
-    state_dict = to_state_dict(find_published(name).table, jax.device_get(variables))
+    table = find_published(name).table
+    try:
+        state_dict = to_state_dict(table, jax.device_get(variables))
+    except ValueError as error:
+        raise ValueError(f"variables: not of {name}: {error}") from None
     write_safetensors(state_dict, path, metadata={"model": name})
 
 
