@@ -15,8 +15,12 @@ import pytest
 from flax import linen as nn
 
 from segjax import cli, viz
-from segjax.commands import evaluate, models, predict, train
+from segjax.commands import convert, evaluate, models, predict, train
 from segjax.data import Classes, read_image
+from segjax.models import layers
+from segjax.models.backbones import resnet18
+from segjax.pretrained import save
+from segjax.pretrained.files import read_state_dict
 from segjax.tasks import SemanticTask
 from segjax.training import TrainConfig, create_state
 from segjax.training.build import make_model
@@ -188,10 +192,49 @@ def test_no_result_overwrites_another():
 def test_models_are_counted_by_hand(capsys):
     layer = nn.Dense(5, use_bias=False)
     assert models.costs(layer, (2, 4, 6, 3)) == (3 * 5, 2 * 4 * 6 * 3 * 5)
-    assert cli.main(["models", "--size", "32", "32"]) == 0
-    table = capsys.readouterr().out
-    assert all(name in table for name in models.MODELS)
-    assert "31.0 M" in table
+    conv = layers.Conv(5, 3, 2, use_bias=False)  # products with the border's zeros count
+    assert models.costs(conv, (2, 4, 6, 3)) == (9 * 3 * 5, 2 * 2 * 3 * 9 * 3 * 5)
+    attention = layers.SelfAttention(2, layers.Dense, train=False)
+    projections = 4 * 7 * 6 * 6
+    assert models.costs(attention, (1, 7, 6))[1] == projections + 2 * 7 * 7 * 6
+    names = ("unet", "fcn_resnet50", "deeplabv3_resnet50")
+    assert cli.main(["models", "--names", *names, "--size", "65", "64"]) == 0
+    rows = {
+        row.split()[1]: row.replace("│", " ").split()[1:]
+        for row in capsys.readouterr().out.splitlines()
+        if row.startswith("│")
+    }
+    assert rows.keys() == set(names)
+    assert rows["unet"][:2] == ["31.0", "M"]
+    assert rows["fcn_resnet50"][4:8] == ["65", "x", "64", "451"]
+    assert rows["deeplabv3_resnet50"][7] == "all"
+
+
+@pytest.mark.parametrize(
+    ("name", "giga"),
+    [
+        ("fcn_resnet50", 152.717),
+        ("deeplabv3_resnet50", 178.722),
+        ("fcn_resnet101", 232.738),
+        ("deeplabv3_resnet101", 258.743),
+    ],
+)
+def test_multiply_adds_are_torchvision_s(name, giga):
+    _, multiply_adds = models.costs(models.create(name, 21), (1, 520, 520, 3))
+    assert round(multiply_adds / 1e9, 3) == giga
+
+
+def test_conversion_of_published_weights(tmp_path, capsys):
+    source, output = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+    shapes = jax.eval_shape(resnet18().init, jax.random.key(0), images)
+    save(jax.tree.map(lambda s: np.ones(s.shape, s.dtype), shapes), source, "resnet18")
+    assert cli.main(["convert", str(source), str(output), "--model", "resnet18"]) == 0
+    assert capsys.readouterr().out == f"resnet18 of {source}: {output}\n"
+    first, second = (read_state_dict(path) for path in (source, output))
+    assert first.keys() == second.keys()
+    assert cli.main(["convert", str(source), f"{output}.pth", "--model", "resnet18"]) == 1
+    assert "ends in .safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -211,6 +254,11 @@ def test_models_are_counted_by_hand(capsys):
         ("evaluate --run RUN --data synthetic", 1, "synthetic has the classes"),
         ("evaluate --run RUN --overlap 1 --window 8 8", 1, "overlap is 1.0"),
         ("evaluate --run RUN --output RUN", 1, "RUN: Is a directory"),
+        ("convert no.pth OUT.safetensors --model resnet18", 1, "no.pth: there is no such file"),
+        ("convert A/a.png OUT.safetensors --model resnet18", 1, "A/a.png: due is .safetensors"),
+        ("convert A/a.png OUT.safetensors", 1, "A/a.png: no run there; --model is due"),
+        ("convert A/a.png OUT.safetensors --model resnet", 1, "did you mean 'resnet"),
+        ("train --run RUN2 --weights no.pth --model fcn_resnet50", 1, "no.pth: there is no such"),
         ("predict --run RUN --output OUT", 1, "there is nothing to predict"),
         ("predict no.png --run RUN --output OUT", 1, "no.png: there is no image"),
         ("predict EMPTY --run RUN --output OUT", 1, "EMPTY: there is no image"),
@@ -307,7 +355,7 @@ def test_wrong_usage_names_the_flag_that_was_meant(capsys, argv, meant):
     assert meant in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [train, evaluate, predict, models])
+@pytest.mark.parametrize("command", [train, evaluate, predict, convert, models])
 def test_every_option_says_what_it_is(command):
     def check(kind):
         for field in dataclasses.fields(kind):
