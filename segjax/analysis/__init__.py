@@ -1,5 +1,12 @@
 """Analysis: what losses and models do, made visible."""
 
+from segjax.analysis.attention import (
+    Correlation,
+    attention_error_correlation,
+    attention_rollout,
+    class_query_maps,
+    class_token_maps,
+)
 from segjax.analysis.gradients import (
     bilinear_gradient_ratio,
     dice_loss_gradient,

@@ -6,6 +6,7 @@ to draw it, and the values at which functions tend to break.
 
 from cases import (
     analysis,
+    attention,
     boundary,
     boxes,
     data,
@@ -33,6 +34,7 @@ CASES = [
     *metrics.CASES,
     *inference.CASES,
     *analysis.CASES,
+    *attention.CASES,
     *shape.CASES,
     *boxes.CASES,
     *matching.CASES,
