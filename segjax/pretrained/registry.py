@@ -9,7 +9,7 @@ from segjax import models
 from segjax.models import backbones
 from segjax.naming import unknown_name
 from segjax.pretrained.keys import KeyTable
-from segjax.pretrained.tables import segformer, torchvision
+from segjax.pretrained.tables import segformer, torchvision, vit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,13 @@ _FCN = Published(torchvision.FCN_RESNET, "Long et al. 2015, Fully convolutional"
 _DEEPLABV3 = Published(torchvision.DEEPLABV3_RESNET, "Chen et al. 2017, DeepLabV3", (520, 520))
 _MIT = Published(segformer.MIT, "Xie et al. 2021, SegFormer", (224, 224))
 _SEGFORMER = Published(segformer.SEGFORMER, "Xie et al. 2021, SegFormer", (512, 512))
+# Vision transformers by the recipe of ImageNet-21k take images in -1..1.
+_VIT = Published(vit.VIT, "Dosovitskiy et al. 2020, ViT", (224, 224), mean=(0.5,), std=(0.5,))
+_SEGMENTER = dataclasses.replace(
+    _VIT, table=vit.SEGMENTER_MASK, paper="Strudel et al. 2021, Segmenter", size=(512, 512)
+)
+_SEGMENTER_LINEAR = dataclasses.replace(_SEGMENTER, table=vit.SEGMENTER_LINEAR)
+_DINOV2 = Published(vit.DINOV2, "Oquab et al. 2023, DINOv2", (518, 518))
 
 PUBLISHED: dict[str, Published] = {
     "resnet18": _RESNET,
@@ -50,6 +57,13 @@ PUBLISHED: dict[str, Published] = {
     "deeplabv3_resnet101": _DEEPLABV3,
     **{f"mit_b{i}": _MIT for i in range(6)},
     **{f"segformer_b{i}": _SEGFORMER for i in range(6)},
+    **{f"vit_{size}_patch16": _VIT for size in ("tiny", "small", "base", "large")},
+    **{f"dinov2_{size}": _DINOV2 for size in ("small", "base", "large")},
+    **{f"segmenter_{size}_patch16": _SEGMENTER for size in ("tiny", "small", "base")},
+    **{f"segmenter_{size}_patch16_linear": _SEGMENTER_LINEAR for size in ("tiny", "small", "base")},
+    "segmenter_large_patch16": dataclasses.replace(_SEGMENTER, size=(640, 640)),
+    "segmenter_large_patch16_linear": dataclasses.replace(_SEGMENTER_LINEAR, size=(640, 640)),
+    "vit_linear": dataclasses.replace(_DINOV2, table=vit.VIT_LINEAR),
 }
 
 
