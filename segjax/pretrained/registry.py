@@ -9,7 +9,7 @@ from segjax import models
 from segjax.models import backbones
 from segjax.naming import unknown_name
 from segjax.pretrained.keys import KeyTable
-from segjax.pretrained.tables import segformer, torchvision, vit
+from segjax.pretrained.tables import mobilenet, segformer, smp, torchvision, vit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,8 @@ _RESNET = Published(
 )
 _FCN = Published(torchvision.FCN_RESNET, "Long et al. 2015, Fully convolutional", (520, 520))
 _DEEPLABV3 = Published(torchvision.DEEPLABV3_RESNET, "Chen et al. 2017, DeepLabV3", (520, 520))
+_DEEPLABV3PLUS = Published(smp.DEEPLABV3PLUS_RESNET, "Chen et al. 2018, DeepLabV3+", (512, 512))
+_MOBILENET = Published(mobilenet.MOBILENET_V3_LARGE, "Howard et al. 2019, MobileNetV3", (224, 224))
 _MIT = Published(segformer.MIT, "Xie et al. 2021, SegFormer", (224, 224))
 _SEGFORMER = Published(segformer.SEGFORMER, "Xie et al. 2021, SegFormer", (512, 512))
 # Vision transformers by the recipe of ImageNet-21k take images in -1..1.
@@ -55,6 +57,15 @@ PUBLISHED: dict[str, Published] = {
     "fcn_resnet101": _FCN,
     "deeplabv3_resnet50": _DEEPLABV3,
     "deeplabv3_resnet101": _DEEPLABV3,
+    **{f"deeplabv3plus_resnet{depth}": _DEEPLABV3PLUS for depth in (34, 50, 101)},
+    "mobilenet_v3_large": _MOBILENET,
+    "mobilenet_v3_small": dataclasses.replace(_MOBILENET, table=mobilenet.MOBILENET_V3_SMALL),
+    "deeplabv3_mobilenet_v3_large": dataclasses.replace(
+        _DEEPLABV3, table=mobilenet.DEEPLABV3_MOBILENET
+    ),
+    "lraspp_mobilenet_v3_large": dataclasses.replace(
+        _MOBILENET, table=mobilenet.LRASPP_MOBILENET, size=(520, 520)
+    ),
     **{f"mit_b{i}": _MIT for i in range(6)},
     **{f"segformer_b{i}": _SEGFORMER for i in range(6)},
     **{f"vit_{size}_patch16": _VIT for size in ("tiny", "small", "base", "large")},
