@@ -36,10 +36,10 @@ MOBILENET_V3_LARGE = _alone(LARGE)
 MOBILENET_V3_SMALL = _alone(SMALL)
 
 
-def _on_large(*rows: Row, heads: tuple[str, ...]) -> KeyTable:
-    """The table of a model on the large one; that alone is known by how its keys begin."""
+def _on_backbone(blocks: tuple[BlockSpec, ...], *rows: Row, heads: tuple[str, ...]) -> KeyTable:
+    """The table of a model on a MobileNetV3, which alone is known by how its keys begin."""
     return KeyTable(
-        (*inside("backbone", "backbone", _backbone(LARGE)), *rows),
+        (*inside("backbone", "backbone", _backbone(blocks)), *rows),
         renames=((r"^features\.", "backbone."),),
         unused=(r"classifier\.[03]\.(weight|bias)",),  # ImageNet's
         optional=(r"aux_classifier\..*",),
@@ -49,14 +49,20 @@ def _on_large(*rows: Row, heads: tuple[str, ...]) -> KeyTable:
     )
 
 
-DEEPLABV3_MOBILENET = _on_large(
-    *DEEPLABV3_HEADS, heads=(r"classifier\.4\..*", r"aux_classifier\.4\..*")
-)
-LRASPP_MOBILENET = _on_large(
-    ("conv", "classifier.cbr.0"),
-    ("norm", "classifier.cbr.1"),
-    ("gate", "classifier.scale.1"),
-    ("shallow_logits", "classifier.low_classifier"),
-    ("deep_logits", "classifier.high_classifier"),
-    heads=(r"classifier\.(low|high)_classifier\..*",),
+def lraspp(blocks: tuple[BlockSpec, ...]) -> KeyTable:
+    """The table of LR-ASPP on a MobileNetV3 of these blocks."""
+    return _on_backbone(
+        blocks,
+        ("conv", "classifier.cbr.0"),
+        ("norm", "classifier.cbr.1"),
+        ("gate", "classifier.scale.1"),
+        ("shallow_logits", "classifier.low_classifier"),
+        ("deep_logits", "classifier.high_classifier"),
+        heads=(r"classifier\.(low|high)_classifier\..*",),
+    )
+
+
+LRASPP_MOBILENET = lraspp(LARGE)
+DEEPLABV3_MOBILENET = _on_backbone(
+    LARGE, *DEEPLABV3_HEADS, heads=(r"classifier\.4\..*", r"aux_classifier\.4\..*")
 )
