@@ -7,7 +7,8 @@ from segjax.models.layers.attention import (
     TransformerBlock,
     attention_weights,
 )
-from segjax.models.layers.linear import Conv, Dense, Dtype, UpConv2x, convolve, project
+from segjax.models.layers.convolution import convolve, project
+from segjax.models.layers.linear import Conv, Dense, Dtype, UpConv2x
 from segjax.models.layers.norm import BatchNorm, GroupNorm, NormKind, norm
 from segjax.models.layers.resampling import (
     depth_to_space,

@@ -1,4 +1,4 @@
-"""Convolutions and matrix products, each in the form that is fast forward and backward."""
+"""Modules of convolutions and matrix products."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
+from segjax.models.layers.convolution import convolve, project
 from segjax.models.layers.resampling import depth_to_space
 
 Dtype = Any
@@ -125,53 +126,3 @@ class UpConv2x(nn.Module):
         )(x)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         return depth_to_space(blocks, 2, self.dimensions) + bias.astype(blocks.dtype)
-
-
-def convolve(
-    x: Float[jax.Array, "..."],
-    kernel: Float[jax.Array, "..."],
-    *,
-    stride: int = 1,
-    dilation: int = 1,
-    padding: int = 0,
-    groups: int = 1,
-) -> Float[jax.Array, "..."]:
-    """The convolution `y_i = Σ_k x_{s i + d k − p} w_k` of torch, channels last.
-
-    Args:
-      x: `[*b, *spatial, in]`.
-      kernel: `[*kernel, in / groups, out]`; its rank tells the number of spatial axes.
-      stride: `s`, along every spatial axis.
-      dilation: `d`.
-      padding: `p` zeros on each side.
-      groups: of channels that do not see one another.
-
-    Returns:
-      `[*b, *new_spatial, out]`.
-    """
-    dimensions = kernel.ndim - 2
-    if kernel.shape[:-2] == (1,) * dimensions and stride == 1 and padding == 0 and groups == 1:
-        return project(x, kernel.reshape(kernel.shape[-2:]))
-    lead = x.shape[: x.ndim - dimensions - 1]
-    axes = "DHW"[-dimensions:]
-    y = jax.lax.conv_general_dilated(
-        x.reshape(-1, *x.shape[len(lead) :]),
-        kernel,
-        (stride,) * dimensions,
-        [(padding, padding)] * dimensions,
-        rhs_dilation=(dilation,) * dimensions,
-        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
-        feature_group_count=groups,
-    )
-    return y.reshape(*lead, *y.shape[1:])
-
-
-def project(
-    x: Float[jax.Array, "*b c"], kernel: Float[jax.Array, "c o"]
-) -> Float[jax.Array, "*b o"]:
-    """The matrix product over the last axis, `x @ kernel`, as one product of two matrices.
-
-    In two dimensions the gradient of the kernel is a product of matrices too; over more axes a CPU
-    would copy and transpose for it.
-    """
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])

@@ -1,0 +1,337 @@
+"""The convolution and the matrix product, each in the form that is fast forward and backward.
+
+XLA's convolutions are what they should be on GPU and TPU. On a CPU some are many times slower than
+need be, most of all the gradients; so the convolution is a primitive of its own, which a CPU lowers
+to other forms of the same sums.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Float
+
+from segjax.numerics import accumulation_dtype
+
+Role = Literal["image", "kernel", "output"]
+_ROLES: tuple[Role, ...] = ("image", "kernel", "output")
+# On a CPU: numbers in the matrix of patches that is multiplied at a time, for the cache's sake.
+_BLOCK = 2**18
+# On a CPU: channels up to which the gradient of a kernel is faster by such blocks.
+_NARROW = 64
+
+
+def convolve(
+    x: Float[jax.Array, "..."],
+    kernel: Float[jax.Array, "..."],
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+) -> Float[jax.Array, "..."]:
+    """The convolution `y_i = Σ_k x_{s i + d k − p} w_k` of torch, channels last.
+
+    Args:
+      x: `[*b, *spatial, in]`.
+      kernel: `[*kernel, in / groups, out]`; its rank tells the number of spatial axes.
+      stride: `s`, along every spatial axis.
+      dilation: `d`.
+      padding: `p` zeros on each side.
+      groups: of channels that do not see one another.
+
+    Returns:
+      `[*b, *new_spatial, out]`.
+
+    Raises:
+      ValueError: if the channels do not fit together, or the kernel is larger than the image.
+    """
+    dimensions = kernel.ndim - 2
+    channels, features = x.shape[-1], kernel.shape[-1]
+    if channels != groups * kernel.shape[-2] or features % groups:
+        raise ValueError(
+            f"kernel has shape {kernel.shape}; due are [*kernel, in / groups, out] with in = "
+            f"{channels}, groups = {groups}, and out a multiple of groups"
+        )
+    if kernel.shape[:-2] == (1,) * dimensions and stride == 1 and padding == 0 and groups == 1:
+        return project(x, kernel.reshape(kernel.shape[-2:]))
+    lead, size = x.shape[: -1 - dimensions], x.shape[-1 - dimensions : -1]
+    geometry = _Geometry(size, kernel.shape[:-2], stride, dilation, padding, groups)
+    if min(geometry.output_size) < 1:
+        raise ValueError(
+            f"x has the spatial size {size}; with kernel {kernel.shape[:-2]}, dilation {dilation} "
+            f"and padding {padding} no output is left"
+        )
+    # Inside shard_map both must vary over the same devices.
+    zero = jnp.zeros_like(x, shape=()) + jnp.zeros_like(kernel, shape=())
+    image = x.reshape(-1, *size, channels) + zero
+    y = _convolution_p.bind(image, kernel + zero, role="output", geometry=geometry)
+    return y.reshape(*lead, *y.shape[1:])
+
+
+def project(
+    x: Float[jax.Array, "*b c"], kernel: Float[jax.Array, "c o"]
+) -> Float[jax.Array, "*b o"]:
+    """The matrix product over the last axis, `x @ kernel`, as one product of two matrices.
+
+    In two dimensions the gradient of the kernel is a product of matrices too; over more axes a CPU
+    would copy and transpose for it.
+    """
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+class _Geometry(NamedTuple):
+    """Which pixels an output sees: along each axis output i has pixel `s i + d k − p` at tap k."""
+
+    image_size: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    stride: int
+    dilation: int
+    padding: int
+    groups: int
+
+    @property
+    def output_size(self) -> tuple[int, ...]:
+        return tuple(
+            (n + 2 * self.padding - self.dilation * (k - 1) - 1) // self.stride + 1
+            for n, k in zip(self.image_size, self.kernel_size, strict=True)
+        )
+
+    def taps(self) -> Iterator[tuple[int, ...]]:
+        """The kernel's positions."""
+        return itertools.product(*map(range, self.kernel_size))
+
+
+def _shape(role: Role, a: Any, b: Any, geometry: _Geometry) -> tuple[int, ...]:
+    """The shape of what plays `role`, the other two being given."""
+    if role == "output":
+        return (a.shape[0], *geometry.output_size, b.shape[-1])
+    if role == "kernel":
+        return (*geometry.kernel_size, a.shape[-1] // geometry.groups, b.shape[-1])
+    return (b.shape[0], *geometry.image_size, a.shape[-2] * geometry.groups)
+
+
+def _library_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
+    """XLA's own convolution, or its transpose."""
+    axes = "DHW"[-len(geometry.kernel_size) :]
+
+    def convolution(image, kernel):
+        return lax.conv_general_dilated(
+            image,
+            kernel,
+            (geometry.stride,) * len(axes),
+            [(geometry.padding, geometry.padding)] * len(axes),
+            rhs_dilation=(geometry.dilation,) * len(axes),
+            dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+            feature_group_count=geometry.groups,
+        )
+
+    if role == "output":
+        return convolution(a, b)
+    result = jax.ShapeDtypeStruct(_shape(role, a, b, geometry), a.dtype)
+    if role == "image":
+        return jax.linear_transpose(lambda image: convolution(image, a), result)(b)[0]
+    return jax.linear_transpose(lambda kernel: convolution(a, kernel), result)(b)[0]
+
+
+def _cpu_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
+    """The form that is fastest on a CPU."""
+    shapes = {
+        **dict(zip((r for r in _ROLES if r != role), (a.shape, b.shape), strict=True)),
+        role: _shape(role, a, b, geometry),
+    }
+    channels, features = shapes["image"][-1], shapes["output"][-1]
+    form: Any = _library_form
+    if geometry.groups == channels == features:
+        form = _depthwise_form
+    elif geometry.groups == 1 and (
+        max(geometry.kernel_size) == 1
+        or geometry.dilation * 6 > min(geometry.image_size)  # many taps see the border alone
+    ):
+        form = _cropped_form
+    elif (
+        role == "kernel"
+        and geometry.groups == 1
+        and len(geometry.kernel_size) == 2
+        and min(channels, features) <= _NARROW
+    ):
+        form = _blocked_form
+    if form is _library_form:
+        return form(a, b, role=role, geometry=geometry)
+    dtype = accumulation_dtype(a)
+    result = form(a.astype(dtype), b.astype(dtype), role=role, geometry=geometry)
+    return result.astype(a.dtype)
+
+
+def _depthwise_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
+    """Sums of shifted products: each channel by itself."""
+    if role == "image":
+        # The gradient spread out by the stride, under the kernel turned round.
+        _, size, stride, dilation, padding, _ = geometry
+        margins = [(0, 0, 0)]
+        for n, k, o in zip(geometry.image_size, size, geometry.output_size, strict=True):
+            before = dilation * (k - 1) - padding
+            after = n + dilation * (k - 1) - before - (stride * (o - 1) + 1)
+            margins.append((before, after, stride - 1))
+        spread = lax.pad(b, jnp.zeros((), b.dtype), [*margins, (0, 0, 0)])
+        turned = _Geometry(spread.shape[1:-1], size, 1, dilation, 0, geometry.groups)
+        kernel = jnp.flip(a, range(len(size)))
+        return _depthwise_form(spread, kernel, role="output", geometry=turned)
+
+    dimensions = len(geometry.kernel_size)
+    border = [(0, 0), *[(geometry.padding, geometry.padding)] * dimensions, (0, 0)]
+    # Behind the barrier for it to be made once, not for each tap.
+    padded = lax.optimization_barrier(jnp.pad(a, border))
+
+    def shifted(tap):
+        start = [geometry.dilation * k for k in tap]
+        stop = [
+            s + geometry.stride * (o - 1) + 1
+            for s, o in zip(start, geometry.output_size, strict=True)
+        ]
+        strides = (1, *[geometry.stride] * dimensions, 1)
+        limits = (padded.shape[0], *stop, padded.shape[-1])
+        return lax.slice(padded, (0, *start, 0), limits, strides)
+
+    if role == "output":
+        return functools.reduce(jnp.add, (shifted(tap) * b[tap][0] for tap in geometry.taps()))
+    axes = range(dimensions + 1)
+    gradients = [jnp.sum(shifted(tap) * b, axes) for tap in geometry.taps()]
+    return jnp.stack(gradients).reshape(_shape(role, a, b, geometry))
+
+
+def _cropped_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
+    """A matrix product for each tap, of those pixels alone that it sees inside the border."""
+    shape = _shape(role, a, b, geometry)
+    total = jnp.zeros(shape, a.dtype)
+    zero = jnp.zeros((), a.dtype)
+    for tap in geometry.taps():
+        spans = [_span(axis, k, geometry) for axis, k in enumerate(tap)]
+        if any(count <= 0 for _, _, count in spans):
+            continue
+        image_crop, output_crop = [slice(None)], [slice(None)]
+        back_to_image, back_to_output = [(0, 0, 0)], [(0, 0, 0)]
+        for n, o, (pixel, first, count) in zip(
+            geometry.image_size, geometry.output_size, spans, strict=True
+        ):
+            stop = pixel + geometry.stride * (count - 1) + 1
+            image_crop.append(slice(pixel, stop, geometry.stride))
+            output_crop.append(slice(first, first + count))
+            back_to_image.append((pixel, n - stop, geometry.stride - 1))
+            back_to_output.append((first, o - first - count, 0))
+        if role == "output":
+            product = project(a[tuple(image_crop)], b[tap])
+            total += lax.pad(product, zero, [*back_to_output, (0, 0, 0)])
+        elif role == "image":
+            product = project(b[tuple(output_crop)], a[tap].T)
+            total += lax.pad(product, zero, [*back_to_image, (0, 0, 0)])
+        else:
+            product = _matrix(a[tuple(image_crop)]).T @ _matrix(b[tuple(output_crop)])
+            total = total.at[tap].set(product)
+    return total
+
+
+def _span(axis: int, tap: int, geometry: _Geometry) -> tuple[int, int, int]:
+    """Along an axis: the first pixel a tap sees, which output sees it there, and how many do."""
+    offset = geometry.dilation * tap - geometry.padding
+    first = max(0, -(offset // geometry.stride))
+    last = (geometry.image_size[axis] - 1 - offset) // geometry.stride
+    count = min(last, geometry.output_size[axis] - 1) - first + 1
+    return geometry.stride * first + offset, first, count
+
+
+def _matrix(x: jax.Array) -> jax.Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _blocked_form(image: jax.Array, output: jax.Array, *, role: Role, geometry: _Geometry):
+    """A kernel's gradient, `Σ patchesᵀ outputs`, by blocks of rows that stay in the cache."""
+    stride, dilation, padding = geometry.stride, geometry.dilation, geometry.padding
+    (k_rows, k_columns), (rows, columns) = geometry.kernel_size, geometry.output_size
+    batch, channels = image.shape[0], image.shape[-1]
+    patch = k_rows * k_columns * channels
+    block = max(1, min(rows, _BLOCK // (patch * columns)))
+    blocks = -(-rows // block)
+    seen = stride * (block - 1) + dilation * (k_rows - 1) + 1
+    bottom = stride * (block * blocks - 1) + dilation * (k_rows - 1) + 1
+    margins = [(0, 0, 0), (padding, bottom - padding - image.shape[1], 0), (padding, padding, 0)]
+    zero = jnp.zeros((), image.dtype)
+    image = lax.pad(image, zero, [*margins, (0, 0, 0)])
+    output = jnp.pad(output, [(0, 0), (0, block * blocks - rows), (0, 0), (0, 0)])
+    width = stride * (columns - 1) + 1
+
+    def add_block(total, place):
+        example, i = place // blocks, place % blocks
+        start = (example, i * block * stride, 0, 0)
+        strip = lax.dynamic_slice(image, start, (1, seen, *image.shape[2:]))[0]
+        out = lax.dynamic_slice(output, (example, i * block, 0, 0), (1, block, *output.shape[2:]))
+        views = [
+            strip[
+                dilation * r : dilation * r + stride * (block - 1) + 1 : stride,
+                dilation * c : dilation * c + width : stride,
+            ]
+            for r, c in geometry.taps()
+        ]
+        patches = jnp.concatenate(views, axis=-1)
+        return total + _matrix(patches).T @ _matrix(out), None
+
+    start = jnp.zeros((patch, output.shape[-1]), image.dtype) + 0 * image[0, 0, 0, 0]
+    total, _ = lax.scan(add_block, start, jnp.arange(batch * blocks))
+    return total.reshape(_shape(role, image, output, geometry))
+
+
+def _result_aval(a: Any, b: Any, *, role: Role, geometry: _Geometry) -> Any:
+    return a.update(shape=_shape(role, a, b, geometry))
+
+
+def _transpose(place: int, cotangent, a, b, *, role: Role, geometry: _Geometry):
+    """The cotangent takes the place of `role`, and the operand at `place` becomes the result."""
+    first, second = (r for r in _ROLES if r != role)
+    known = {role: cotangent, **({second: b} if place == 0 else {first: a})}
+    target = (first, second)[place]
+    operands = [known[r] for r in _ROLES if r != target]
+    return _convolution_p.bind(*operands, role=target, geometry=geometry)
+
+
+def _batch(operands, axes, *, role: Role, geometry: _Geometry):
+    """A new axis joins the examples'; but a kernel for each of its entries is one by one."""
+    size = next(x.shape[a] for x, a in zip(operands, axes, strict=True) if a is not None)
+    operands = [
+        jnp.broadcast_to(x, (size, *x.shape)) if a is None else jnp.moveaxis(x, a, 0)
+        for x, a in zip(operands, axes, strict=True)
+    ]
+    names = [r for r in _ROLES if r != role]
+    bind = functools.partial(_convolution_p.bind, role=role, geometry=geometry)
+    if role == "kernel" or axes[names.index("kernel")] is not None:
+        library = functools.partial(_library_form, role=role, geometry=geometry)
+        one_by_one = lambda *operands: lax.map(lambda pair: bind(*pair), operands)
+        return lax.platform_dependent(*operands, cpu=one_by_one, default=jax.vmap(library)), 0
+    operands = [
+        x[0] if name == "kernel" else x.reshape(-1, *x.shape[2:])
+        for name, x in zip(names, operands, strict=True)
+    ]
+    result = bind(*operands)
+    return result.reshape(size, -1, *result.shape[1:]), 0
+
+
+# `Σ output · (image * kernel)` is linear in each of the three. The primitive is its derivative by
+# one of them, `role`, at the other two, in their order; its own transposes are the same again.
+_convolution_p = Primitive("convolution")
+_convolution_p.def_impl(jax.jit(_convolution_p.bind, static_argnames=("role", "geometry")))
+_convolution_p.def_abstract_eval(_result_aval)
+mlir.register_lowering(_convolution_p, mlir.lower_fun(_library_form, multiple_results=False))
+mlir.register_lowering(
+    _convolution_p, mlir.lower_fun(_cpu_form, multiple_results=False), platform="cpu"
+)
+ad.defbilinear(
+    _convolution_p,
+    lambda cotangent, a, b, **params: _transpose(0, cotangent, a, b, **params),
+    lambda cotangent, a, b, **params: _transpose(1, cotangent, a, b, **params),
+)
+batching.primitive_batchers[_convolution_p] = _batch
