@@ -1,0 +1,93 @@
+"""What segjax saves, torch loads strictly; what torch saves, segjax loads; nothing is lost."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from segjax.pretrained import load, save
+from segjax.pretrained.registry import make_published
+
+torch = pytest.importorskip("torch")
+
+CLASSES = 3
+
+
+def torchvision(name, **options):
+    segmentation = pytest.importorskip("torchvision.models.segmentation")
+    build = getattr(segmentation, name)
+    return build(weights=None, weights_backbone=None, num_classes=CLASSES, **options)
+
+
+def smp(name, encoder):
+    package = pytest.importorskip("segmentation_models_pytorch")
+    return getattr(package, name)(encoder, encoder_weights=None, classes=CLASSES)
+
+
+def segformer():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SegformerConfig(num_labels=CLASSES)
+    return transformers.SegformerForSemanticSegmentation(config)
+
+
+ORIGINALS = {
+    "fcn_resnet50": lambda: torchvision("fcn_resnet50", aux_loss=True),
+    "deeplabv3_resnet50": lambda: torchvision("deeplabv3_resnet50", aux_loss=True),
+    "deeplabv3_mobilenet_v3_large": lambda: torchvision(
+        "deeplabv3_mobilenet_v3_large", aux_loss=True
+    ),
+    "lraspp_mobilenet_v3_large": lambda: torchvision("lraspp_mobilenet_v3_large"),
+    "deeplabv3plus_resnet34": lambda: smp("DeepLabV3Plus", "resnet34"),
+    "segformer_b0": segformer,
+}
+
+
+def draw(name):
+    module = make_published(name, CLASSES)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), images)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda s: rng.random(s.shape, np.float32), shapes)
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_from_segjax_to_torch_and_back(tmp_path, name):
+    safetensors = pytest.importorskip("safetensors.torch")
+    variables = draw(name)
+    save(variables, tmp_path / "ours.safetensors", name)
+    model = ORIGINALS[name]()
+    model.load_state_dict(safetensors.load_file(tmp_path / "ours.safetensors"), strict=True)
+    torch.save(model.state_dict(), tmp_path / "theirs.pth")
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "theirs.pth", name), variables)
+
+
+@pytest.mark.parametrize("package", ["torchvision.models", "timm"])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_classifiers_give_their_backbone_to_backbones_and_models(tmp_path, package, depth):
+    build = getattr(pytest.importorskip(package), "create_model", None)
+    name = f"resnet{depth}"
+    model = build(name) if build else getattr(pytest.importorskip(package), name)(weights=None)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "classifier.pth")
+    expected = model.layer3[0].downsample[0].weight.detach().numpy()
+
+    def check(params):
+        kernel = params["stage3_block0"]["shortcut_conv"]["kernel"]
+        np.testing.assert_array_equal(np.moveaxis(kernel, (-1, -2), (0, 1)), expected)
+
+    check(load(tmp_path / "classifier.pth", name)["params"])
+    if depth == 50:
+        options = {"num_classes": CLASSES, "key": jax.random.key(0)}
+        loaded = load(tmp_path / "classifier.pth", "deeplabv3_resnet50", **options)
+        check(loaded["params"]["backbone"])
+
+
+def test_a_classifier_of_timm_gives_its_transformer_to_segmenter(tmp_path):
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("vit_tiny_patch16_224")
+    torch.save(model.state_dict(), tmp_path / "vit.pth")
+    options = {"num_classes": CLASSES, "key": jax.random.key(0)}
+    loaded = load(tmp_path / "vit.pth", "segmenter_tiny_patch16", **options)
+    encoder = loaded["params"]["encoder"]
+    assert encoder["position_embedding"].shape == (1, 1 + 32**2, 192)
+    expected = model.blocks[0].attn.qkv.weight.detach().numpy().T
+    np.testing.assert_array_equal(encoder["block0"]["attention"]["qkv"]["kernel"], expected)
