@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from segjax import ops
 from segjax.models import layers
 from segjax.models.backbones import mobilenet_v3_large, resnet34, resnet50, resnet101
 from segjax.models.fcn import DenseClassifier
-from segjax.models.layers import Dtype
+from segjax.models.layers import Dtype, Layer
 from segjax.models.outputs import SemanticOutput
 from segjax.typing import Array
 
@@ -144,9 +145,9 @@ class DeepLabV3Plus(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv = functools.partial(layers.Conv, **dtypes)
-        norm = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv: Layer = functools.partial(layers.Conv, **dtypes)
+        norm: Layer = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
         features = self.backbone(
             output_stride=self.output_stride,
             remat=self.remat,
@@ -168,7 +169,8 @@ class DeepLabV3Plus(nn.Module):
         x = separable(jnp.concatenate([x, shallow], axis=-1), "fusion")
         logits = conv(self.num_classes, 1, name="logits")(x)
         logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
-        return SemanticOutput(ops.resize(logits, images.shape[-3:-1], align_corners=True))
+        height, width = images.shape[-3:-1]
+        return SemanticOutput(ops.resize(logits, (height, width), align_corners=True))
 
 
 def deeplabv3_resnet50(num_classes: int, **options) -> DenseClassifier:
@@ -206,7 +208,7 @@ def deeplabv3_mobilenet_v3_large(num_classes: int, **options) -> DenseClassifier
 
     Args and Returns as of `deeplabv3_resnet50`.
     """
-    defaults = {"output_stride": 16, "auxiliary_stage": "stage2"}
+    defaults: dict[str, Any] = {"output_stride": 16, "auxiliary_stage": "stage2"}
     return DenseClassifier(num_classes, mobilenet_v3_large, DeepLabHead, **defaults | options)
 
 

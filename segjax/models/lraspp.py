@@ -11,7 +11,7 @@ from jaxtyping import Float
 from segjax import ops
 from segjax.models import layers
 from segjax.models.backbones import mobilenet_v3_large
-from segjax.models.layers import Dtype
+from segjax.models.layers import Dtype, Layer
 from segjax.models.outputs import SemanticOutput
 from segjax.typing import Array
 
@@ -48,7 +48,7 @@ class LRASPP(nn.Module):
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         shared: dict[str, Any] = {"axis_name": self.axis_name, **dtypes}
-        conv = functools.partial(layers.Conv, kernel_size=1, **dtypes)
+        conv: Layer = functools.partial(layers.Conv, kernel_size=1, **dtypes)
         features = self.backbone(
             output_stride=self.output_stride, remat=self.remat, name="backbone", **shared
         )(images, train)
@@ -62,7 +62,8 @@ class LRASPP(nn.Module):
         logits = conv(self.num_classes, name="shallow_logits")(shallow)
         logits += conv(self.num_classes, name="deep_logits")(x)
         logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
-        return SemanticOutput(ops.resize(logits, images.shape[-3:-1]))
+        height, width = images.shape[-3:-1]
+        return SemanticOutput(ops.resize(logits, (height, width)))
 
 
 def lraspp_mobilenet_v3_large(num_classes: int, **options) -> LRASPP:
@@ -76,6 +77,7 @@ def lraspp_mobilenet_v3_large(num_classes: int, **options) -> LRASPP:
       The module.
 
     Example:
+      >>> import jax
       >>> model = lraspp_mobilenet_v3_large(21)
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)

@@ -5,12 +5,12 @@ from segjax.pretrained.keys import KeyTable, Row
 from segjax.pretrained.tables.torchvision import DEEPLABV3_HEADS, inside
 
 
-def _wrapped(ours: str, theirs: str) -> tuple[Row, ...]:
+def _wrapped(ours: str, theirs: str) -> tuple[tuple[str, str], ...]:
     """A convolution and its norm."""
     return (f"{ours}_conv", f"{theirs}.0"), (f"{ours}_norm", f"{theirs}.1")
 
 
-def _backbone(blocks: tuple[BlockSpec, ...]) -> tuple[Row, ...]:
+def _backbone(blocks: tuple[BlockSpec, ...]) -> tuple[tuple[str, str], ...]:
     """The original numbers the parts of a block, of which not every block has all."""
     rows = _wrapped("stem", "0")
     channels = STEM_FEATURES
