@@ -21,10 +21,6 @@ from segjax.numerics import accumulation_dtype
 
 Role = Literal["image", "kernel", "output"]
 _ROLES: tuple[Role, ...] = ("image", "kernel", "output")
-# On a CPU: numbers in the matrix of patches that is multiplied at a time, for the cache's sake.
-_BLOCK = 2**18
-# On a CPU: channels up to which the gradient of a kernel is faster by such blocks.
-_NARROW = 64
 
 
 def convolve(
@@ -62,7 +58,9 @@ def convolve(
     if kernel.shape[:-2] == (1,) * dimensions and stride == 1 and padding == 0 and groups == 1:
         return project(x, kernel.reshape(kernel.shape[-2:]))
     lead, size = x.shape[: -1 - dimensions], x.shape[-1 - dimensions : -1]
-    geometry = _Geometry(size, kernel.shape[:-2], stride, dilation, padding, groups)
+    geometry = _Geometry(
+        size, kernel.shape[:-2], channels, features, stride, dilation, padding, groups
+    )
     if min(geometry.output_size) < 1:
         raise ValueError(
             f"x has the spatial size {size}; with kernel {kernel.shape[:-2]}, dilation {dilation} "
@@ -91,6 +89,8 @@ class _Geometry(NamedTuple):
 
     image_size: tuple[int, ...]
     kernel_size: tuple[int, ...]
+    channels: int
+    features: int
     stride: int
     dilation: int
     padding: int
@@ -111,10 +111,11 @@ class _Geometry(NamedTuple):
 def _shape(role: Role, a: Any, b: Any, geometry: _Geometry) -> tuple[int, ...]:
     """The shape of what plays `role`, the other two being given."""
     if role == "output":
-        return (a.shape[0], *geometry.output_size, b.shape[-1])
+        return (a.shape[0], *geometry.output_size, geometry.features)
     if role == "kernel":
-        return (*geometry.kernel_size, a.shape[-1] // geometry.groups, b.shape[-1])
-    return (b.shape[0], *geometry.image_size, a.shape[-2] * geometry.groups)
+        channels = geometry.channels // geometry.groups
+        return (*geometry.kernel_size, channels, geometry.features)
+    return (b.shape[0], *geometry.image_size, geometry.channels)
 
 
 def _library_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
@@ -142,28 +143,12 @@ def _library_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry
 
 def _cpu_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
     """The form that is fastest on a CPU."""
-    shapes = {
-        **dict(zip((r for r in _ROLES if r != role), (a.shape, b.shape), strict=True)),
-        role: _shape(role, a, b, geometry),
-    }
-    channels, features = shapes["image"][-1], shapes["output"][-1]
-    form: Any = _library_form
-    if geometry.groups == channels == features:
+    if geometry.groups == geometry.channels == geometry.features:
         form = _depthwise_form
-    elif geometry.groups == 1 and (
-        max(geometry.kernel_size) == 1
-        or geometry.dilation * 6 > min(geometry.image_size)  # many taps see the border alone
-    ):
+    elif geometry.groups == 1 and (geometry.dilation > 1 or max(geometry.kernel_size) == 1):
         form = _cropped_form
-    elif (
-        role == "kernel"
-        and geometry.groups == 1
-        and len(geometry.kernel_size) == 2
-        and min(channels, features) <= _NARROW
-    ):
-        form = _blocked_form
-    if form is _library_form:
-        return form(a, b, role=role, geometry=geometry)
+    else:
+        return _library_form(a, b, role=role, geometry=geometry)
     dtype = accumulation_dtype(a)
     result = form(a.astype(dtype), b.astype(dtype), role=role, geometry=geometry)
     return result.astype(a.dtype)
@@ -172,17 +157,7 @@ def _cpu_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) ->
 def _depthwise_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
     """Sums of shifted products: each channel by itself."""
     if role == "image":
-        # The gradient spread out by the stride, under the kernel turned round.
-        _, size, stride, dilation, padding, _ = geometry
-        margins = [(0, 0, 0)]
-        for n, k, o in zip(geometry.image_size, size, geometry.output_size, strict=True):
-            before = dilation * (k - 1) - padding
-            after = n + dilation * (k - 1) - before - (stride * (o - 1) + 1)
-            margins.append((before, after, stride - 1))
-        spread = lax.pad(b, jnp.zeros((), b.dtype), [*margins, (0, 0, 0)])
-        turned = _Geometry(spread.shape[1:-1], size, 1, dilation, 0, geometry.groups)
-        kernel = jnp.flip(a, range(len(size)))
-        return _depthwise_form(spread, kernel, role="output", geometry=turned)
+        return _depthwise_form(**_turned(a, b, geometry), role="output")
 
     dimensions = len(geometry.kernel_size)
     border = [(0, 0), *[(geometry.padding, geometry.padding)] * dimensions, (0, 0)]
@@ -204,6 +179,21 @@ def _depthwise_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geomet
     axes = range(dimensions + 1)
     gradients = [jnp.sum(shifted(tap) * b, axes) for tap in geometry.taps()]
     return jnp.stack(gradients).reshape(_shape(role, a, b, geometry))
+
+
+def _turned(kernel: jax.Array, output: jax.Array, geometry: _Geometry) -> dict:
+    """The depthwise convolution that is the gradient by the image: of the gradient by the output,
+    spread out by the stride, with the kernel turned round.
+    """
+    size, stride, dilation = geometry.kernel_size, geometry.stride, geometry.dilation
+    margins = [(0, 0, 0)]
+    for n, k, o in zip(geometry.image_size, size, geometry.output_size, strict=True):
+        before = dilation * (k - 1) - geometry.padding
+        after = n + geometry.padding - (stride * (o - 1) + 1)
+        margins.append((before, after, stride - 1))
+    spread = lax.pad(output, jnp.zeros((), output.dtype), [*margins, (0, 0, 0)])
+    geometry = geometry._replace(image_size=spread.shape[1:-1], stride=1, padding=0)
+    return {"a": spread, "b": jnp.flip(kernel, range(len(size))), "geometry": geometry}
 
 
 def _cropped_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
@@ -248,42 +238,6 @@ def _span(axis: int, tap: int, geometry: _Geometry) -> tuple[int, int, int]:
 
 def _matrix(x: jax.Array) -> jax.Array:
     return x.reshape(-1, x.shape[-1])
-
-
-def _blocked_form(image: jax.Array, output: jax.Array, *, role: Role, geometry: _Geometry):
-    """A kernel's gradient, `Σ patchesᵀ outputs`, by blocks of rows that stay in the cache."""
-    stride, dilation, padding = geometry.stride, geometry.dilation, geometry.padding
-    (k_rows, k_columns), (rows, columns) = geometry.kernel_size, geometry.output_size
-    batch, channels = image.shape[0], image.shape[-1]
-    patch = k_rows * k_columns * channels
-    block = max(1, min(rows, _BLOCK // (patch * columns)))
-    blocks = -(-rows // block)
-    seen = stride * (block - 1) + dilation * (k_rows - 1) + 1
-    bottom = stride * (block * blocks - 1) + dilation * (k_rows - 1) + 1
-    margins = [(0, 0, 0), (padding, bottom - padding - image.shape[1], 0), (padding, padding, 0)]
-    zero = jnp.zeros((), image.dtype)
-    image = lax.pad(image, zero, [*margins, (0, 0, 0)])
-    output = jnp.pad(output, [(0, 0), (0, block * blocks - rows), (0, 0), (0, 0)])
-    width = stride * (columns - 1) + 1
-
-    def add_block(total, place):
-        example, i = place // blocks, place % blocks
-        start = (example, i * block * stride, 0, 0)
-        strip = lax.dynamic_slice(image, start, (1, seen, *image.shape[2:]))[0]
-        out = lax.dynamic_slice(output, (example, i * block, 0, 0), (1, block, *output.shape[2:]))
-        views = [
-            strip[
-                dilation * r : dilation * r + stride * (block - 1) + 1 : stride,
-                dilation * c : dilation * c + width : stride,
-            ]
-            for r, c in geometry.taps()
-        ]
-        patches = jnp.concatenate(views, axis=-1)
-        return total + _matrix(patches).T @ _matrix(out), None
-
-    start = jnp.zeros((patch, output.shape[-1]), image.dtype) + 0 * image[0, 0, 0, 0]
-    total, _ = lax.scan(add_block, start, jnp.arange(batch * blocks))
-    return total.reshape(_shape(role, image, output, geometry))
 
 
 def _result_aval(a: Any, b: Any, *, role: Role, geometry: _Geometry) -> Any:
