@@ -7,7 +7,7 @@ import pytest
 
 from segjax.models import create
 from segjax.pretrained.keys import to_state_dict
-from segjax.pretrained.tables import segformer, torchvision
+from segjax.pretrained.tables import segformer, smp, torchvision
 
 # The published state dict: our model, its options, its table.
 ORIGINALS = {
@@ -15,6 +15,11 @@ ORIGINALS = {
     "tv_fcn_resnet101_aux": ("fcn_resnet101", {}, torchvision.FCN_RESNET),
     "tv_deeplabv3_resnet50_aux": ("deeplabv3_resnet50", {}, torchvision.DEEPLABV3_RESNET),
     "tv_deeplabv3_resnet101_aux": ("deeplabv3_resnet101", {}, torchvision.DEEPLABV3_RESNET),
+    "smp_deeplabv3plus_resnet34_c1": (
+        "deeplabv3plus_resnet34",
+        {"num_classes": 1},
+        smp.DEEPLABV3PLUS_RESNET,
+    ),
     **{
         f"hf5_segformer_b{i}_ade": (f"segformer_b{i}", {"num_classes": 150}, segformer.SEGFORMER)
         for i in range(6)

@@ -1,10 +1,5 @@
 """Backbones: images to features at several scales, by name."""
 
-from segjax.models.backbones.mobilenet_v3 import (
-    MobileNetV3,
-    mobilenet_v3_large,
-    mobilenet_v3_small,
-)
 from segjax.models.backbones.mit import (
     MixTransformer,
     mit_b0,
@@ -13,6 +8,11 @@ from segjax.models.backbones.mit import (
     mit_b3,
     mit_b4,
     mit_b5,
+)
+from segjax.models.backbones.mobilenet_v3 import (
+    MobileNetV3,
+    mobilenet_v3_large,
+    mobilenet_v3_small,
 )
 from segjax.models.backbones.resnet import (
     BasicBlock,
