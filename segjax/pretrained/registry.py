@@ -99,10 +99,8 @@ def find_published(name: str) -> Published:
     return PUBLISHED[name]
 
 
-def make_published(name: str, num_classes: int | None, **options: Any) -> nn.Module:
-    """The model or the backbone of that name; a backbone has no classes."""
+def make_published(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """The model or the backbone of that name; a backbone takes no notice of the classes."""
     if name in models.MODELS:
-        if num_classes is None:
-            raise ValueError(f"num_classes is None; due is a number for the head of {name}")
         return models.create(name, num_classes, **options)
     return getattr(backbones, name)(**options)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from segjax.models import MODELS
 from segjax.pretrained.errors import WeightsError
 from segjax.pretrained.files import read_state_dict, write_safetensors
 from segjax.pretrained.fitting import Fitted, canonical, count_channels, count_classes, fit
@@ -63,10 +64,12 @@ def load(
     state_dict = canonical(table, read_state_dict(path))
     found = count_classes(table, state_dict)
     classes = found if num_classes is None else num_classes
+    if classes is None and name in MODELS:
+        raise ValueError(f"num_classes is None; due is a number, for {path} has no head of {name}")
     if channels is None:
         channels = count_channels(table, state_dict) or 3
 
-    model = make_published(name, classes, **options)
+    model = make_published(name, classes or 0, **options)
     dimensions = getattr(model, "dimensions", 2)
     images = jax.ShapeDtypeStruct((1, *[_SIDE] * dimensions, channels), jnp.float32)
     template = jax.eval_shape(model.init, jax.random.key(0), images)
