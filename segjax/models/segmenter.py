@@ -87,7 +87,7 @@ class MaskTransformer(nn.Module):
         x = self.dense(features, name="input")(patches.reshape(*lead, number, features))
         shape, init = (1, self.num_classes, features), nn.initializers.normal(0.02)
         classes = self.param("class_embedding", init, shape, self.param_dtype)
-        classes = jnp.broadcast_to(classes.astype(x.dtype), (*lead, *shape[1:]))
+        classes = jnp.broadcast_to(classes[0].astype(x.dtype), (*lead, *shape[1:]))
         x = jnp.concatenate([x, classes], axis=-2)
         attention = []
         for i in range(self.depth):

@@ -160,7 +160,7 @@ class VisionTransformer(nn.Module):
             return self.param(name, nn.initializers.normal(0.02), shape, self.param_dtype)
 
         def everywhere(x):
-            return jnp.broadcast_to(x.astype(self.dtype), (*lead, *x.shape[-2:]))
+            return jnp.broadcast_to(x[0].astype(self.dtype), (*lead, *x.shape[1:]))
 
         own = [tokens("class_token", 1)]
         if self.distilled:
