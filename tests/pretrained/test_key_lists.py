@@ -7,7 +7,7 @@ import pytest
 
 from segjax.models import create
 from segjax.pretrained.keys import to_state_dict
-from segjax.pretrained.tables import segformer, smp, torchvision
+from segjax.pretrained.tables import segformer, smp, torchvision, vit
 
 # The published state dict: our model, its options, its table.
 ORIGINALS = {
@@ -23,6 +23,18 @@ ORIGINALS = {
     **{
         f"hf5_segformer_b{i}_ade": (f"segformer_b{i}", {"num_classes": 150}, segformer.SEGFORMER)
         for i in range(6)
+    },
+    **{
+        f"segmenter_{short}16_{decoder}": (
+            f"segmenter_{size}_patch16{ending}",
+            {"num_classes": 150},
+            table,
+        )
+        for short, size in (("ti", "tiny"), ("s", "small"), ("b", "base"), ("l", "large"))
+        for decoder, ending, table in (
+            ("mask", "", vit.SEGMENTER_MASK),
+            ("linear", "_linear", vit.SEGMENTER_LINEAR),
+        )
     },
 }
 
