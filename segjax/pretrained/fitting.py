@@ -46,15 +46,18 @@ def canonical(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> dict[str
 
 
 def count_classes(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int | None:
-    """The number of classes of a canonical state dict; None where it has no head."""
+    """The number of classes of a canonical state dict; None where it has no head.
+
+    Of an array without numbers a file may claim any length.
+    """
     heads = (array for key, array in state_dict.items() if matches(table.heads[:1], key))
-    return next((array.shape[0] for array in heads if array.ndim), None)
+    return next((array.shape[0] for array in heads if array.ndim and array.size), None)
 
 
 def count_channels(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int | None:
     """How many channels the images have of a canonical state dict; None where it has no stem."""
     stem = state_dict.get(table.stem)
-    return None if stem is None or stem.ndim < 2 else stem.shape[1]
+    return None if stem is None or stem.ndim < 2 or not stem.size else stem.shape[1]
 
 
 def fit(
@@ -83,7 +86,7 @@ def fit(
 
     Example:
       >>> table = KeyTable((("conv", "conv1"),))
-      >>> template = {"params": {"conv": {"bias": jax.ShapeDtypeStruct((2,), np.float32)}}}
+      >>> template = {"params": {"conv": {"bias": np.zeros(2, np.float32)}}}
       >>> fit(table, {"conv1.bias": np.array([1, 2], np.float16)}, template).arrays
       {'conv/bias': array([1., 2.], dtype=float32)}
     """

@@ -110,6 +110,12 @@ def test_what_a_file_says_of_classes_and_channels():
     assert count_classes(TABLE, {}) is count_channels(TABLE, {}) is None
 
 
+@pytest.mark.parametrize("shape", [(), (2**40, 0), (0, 2**40)])
+def test_of_an_array_without_numbers_no_length_is_believed(shape):
+    assert count_classes(TABLE, {"head.weight": np.zeros(shape)}) is None
+    assert count_channels(TABLE, {"encoder.conv1.weight": np.zeros(shape)}) is None
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_arrays_take_the_model_s_dtype(dtype):
     fitted = fit(TABLE, state_dict(dtype=dtype), shapes_of(variables()))
