@@ -135,7 +135,8 @@ def _library_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry
 
     if role == "output":
         return convolution(a, b)
-    result = jax.ShapeDtypeStruct(_shape(role, a, b, geometry), a.dtype)
+    # Of the same type as `a`, which in shard_map tells the devices over which it varies.
+    result = _result_aval(jax.typeof(a), b, role=role, geometry=geometry)
     if role == "image":
         return jax.linear_transpose(lambda image: convolution(image, a), result)(b)[0]
     return jax.linear_transpose(lambda kernel: convolution(a, kernel), result)(b)[0]

@@ -60,14 +60,26 @@ class BatchNorm(nn.Module):
     def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Mean and variance of each channel, and how many numbers they are of."""
         x = x.astype(accumulation_dtype(x))
-        axes = tuple(range(x.ndim - 1))
         count = jnp.asarray(x.size // x.shape[-1], x.dtype)
-        mean = jnp.mean(x, axes)
+        mean, var = _moments(x)
         if self.axis_name is None or self.is_initializing():
-            return mean, jnp.mean(jnp.square(x - mean), axes), count
-        mean = jax.lax.pmean(mean, self.axis_name)
-        var = jax.lax.pmean(jnp.mean(jnp.square(x - mean), axes), self.axis_name)
+            return mean, var, count
+        own_mean, mean = mean, jax.lax.pmean(mean, self.axis_name)
+        var = jax.lax.pmean(var + jnp.square(own_mean - mean), self.axis_name)
         return mean, var, jax.lax.psum(count, self.axis_name)
+
+
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance over all axes but the last, in one pass: `σ² = E(x − a)² − (E x − a)²`.
+
+    That holds for any constant `a`. The first pixel is one: like all of them it is a few σ from the
+    mean, so that little cancels.
+    """
+    axes = tuple(range(x.ndim - 1))
+    shift = jax.lax.stop_gradient(x[(0,) * len(axes)])
+    mean = jnp.mean(x - shift, axes)
+    var = jnp.mean(jnp.square(x - shift), axes) - jnp.square(mean)
+    return mean + shift, jnp.where(var < 0, 0, var)
 
 
 class GroupNorm(nn.Module):
