@@ -291,3 +291,11 @@ def test_summary_of_a_perfect_prediction_is_1():
     labels = np.array([[0, 1, 1]], np.int32)
     figures = summary(confusion_matrix(labels, labels, 2), ("a", "b"))
     assert set(figures.values()) == {1.0}
+
+
+@pytest.mark.parametrize(("channels", "mean"), [(1, [0.25]), (4, [0.25, 0.5, 0.75, 0.25])])
+def test_means_begin_anew_where_there_are_more_channels(channels, mean):
+    task = SemanticTask(2, mean=(0.25, 0.5, 0.75), std=(0.5,))
+    images = np.ones((1, 2, 2, channels), np.float32)
+    expected = np.broadcast_to((1 - np.array(mean)) / 0.5, images.shape)
+    assert_allclose(task.inputs(images), expected, rtol=1e-6)

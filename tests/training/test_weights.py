@@ -11,6 +11,7 @@ from segjax.pretrained import PUBLISHED, Published
 from segjax.pretrained.files import read_state_dict, write_safetensors
 from segjax.pretrained.keys import SAME, KeyTable
 from segjax.training import loop, train
+from segjax.training.build import make_task
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -78,6 +79,12 @@ def test_a_head_for_other_classes_is_drawn_by_the_seed(data, tmp_path, start_sta
     assert_array_equal(
         loaded.params["encoder_0"]["Conv_0"]["kernel"], arrays["encoder_0.Conv_0.kernel"]
     )
+
+
+def test_images_are_normalised_as_the_published_model_takes_them(data, tmp_path):
+    task = make_task(tiny(tmp_path, data, model="fcn_resnet50"), 3)
+    published = PUBLISHED["fcn_resnet50"]
+    assert (task.mean, task.std) == (published.mean, published.std)
 
 
 def test_weights_that_cannot_be_leave_no_run(data, tmp_path):
