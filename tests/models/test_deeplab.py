@@ -27,7 +27,7 @@ def _shapes(model, shape):
 
 
 @EVERY_MODEL
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(
     size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     lead=st.sampled_from([(), (2, 3)]),
@@ -39,12 +39,10 @@ def test_logits_have_the_image_s_size_whatever_it_is(model, size, lead, channels
     assert output.auxiliary == ()
 
 
-@EVERY_MODEL
-def test_a_picture_of_one_pixel_has_finite_logits(model):
-    images = jnp.ones((1, 1, 1, 3))
-    variables = jax.tree.map(
-        lambda s: jnp.full(s.shape, 0.1), jax.eval_shape(model.init, KEY, images)
-    )
+def test_a_picture_of_one_pixel_whose_corners_are_all_one_has_finite_logits():
+    model, images = MODELS["deeplabv3plus"], jnp.ones((1, 1, 1, 3))
+    shapes = jax.eval_shape(model.init, KEY, images)
+    variables = jax.tree.map(lambda s: jnp.full(s.shape, 0.1), shapes)
     assert jnp.isfinite(jax.jit(model.apply)(variables, images).logits).all()
 
 

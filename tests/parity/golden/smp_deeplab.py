@@ -13,7 +13,7 @@ from dense import record_peer
 
 CLASSES = 3
 SIZE = 48, 32
-STAGE_SIZES = 1, 1, 1, 2
+STAGE_SIZES = 1, 1, 1, 1
 # Keys in whose arrays' direction the loss's gradient is kept: one number each.
 KEYS = [
     "encoder.conv1.weight",
