@@ -38,3 +38,4 @@ from segjax.models.segmenter import (
     vit_linear,
 )
 from segjax.models.u_net import UNet, unet, unet_patch2, unet_small, unet_tiny
+from segjax.models.u_net_resnet import UNetResNet, unet_resnet18, unet_resnet34, unet_resnet50

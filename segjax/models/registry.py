@@ -36,6 +36,7 @@ from segjax.models.segmenter import (
     vit_linear,
 )
 from segjax.models.u_net import unet, unet_patch2, unet_small, unet_tiny
+from segjax.models.u_net_resnet import unet_resnet18, unet_resnet34, unet_resnet50
 from segjax.naming import unknown_name
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -45,6 +46,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         unet_small,
         unet_tiny,
         unet_patch2,
+        unet_resnet18,
+        unet_resnet34,
+        unet_resnet50,
         fcn_resnet50,
         fcn_resnet101,
         deeplabv3_resnet50,

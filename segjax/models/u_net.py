@@ -18,7 +18,7 @@ from segjax.typing import Array
 class DoubleConv(nn.Module):
     """Twice: 3x3 convolution, norm, ReLU."""
 
-    features: int
+    features: tuple[int, int]
     dimensions: int
     norm: NormKind
     train: bool
@@ -28,9 +28,9 @@ class DoubleConv(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        for _ in range(2):
+        for features in self.features:
             x = layers.Conv(
-                self.features,
+                features,
                 dimensions=self.dimensions,
                 use_bias=self.norm == "none",
                 dtype=self.dtype,
@@ -52,13 +52,15 @@ class UNet(nn.Module):
     """The U-Net of Ronneberger et al. with padded convolutions, for images and for volumes.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` (`[*b, d, h, w, c]` with
-    `dimensions=3`) of any size and returns a `SemanticOutput` with logits of that size.
+    `dimensions=3`) of any size and returns a `SemanticOutput` with logits of that size. Pooling
+    leaves out the last of an odd number of pixels, and zeros stand in for it on the way up.
 
     Attributes:
       num_classes: of the logits.
       widths: channels of each level; each level after the first halves the resolution.
       norm: "batch", "group" or "none".
-      upsampling: "transposed" (learned, kernel 2, stride 2) or "bilinear" (and a 1x1 convolution).
+      upsampling: "transposed" (learned, kernel 2, stride 2) or "bilinear" (corners aligned), where
+        each level hands up as many channels as the next one has.
       dimensions: spatial axes, 2 or 3.
       patch_size: side of the blocks of pixels that the first level takes as one position, and that
         the logits are dealt out to; 2 costs a quarter, and keeps the pixels apart all the same.
@@ -87,26 +89,29 @@ class UNet(nn.Module):
         if images.ndim < d + 1:
             raise ValueError(f"images: at least {d + 1} axes were due, got shape {images.shape}")
         size = images.shape[-1 - d : -1]
-        multiple = patch * 2 ** (len(self.widths) - 1)
-        x = layers.pad_to_multiple(jnp.asarray(images, self.dtype), multiple, d)
+        x = layers.pad_to_multiple(jnp.asarray(images, self.dtype), patch, d)
         x = layers.space_to_depth(x, patch, d)
 
+        # What each level hands up.
+        handed = self.widths
+        if self.upsampling == "bilinear":
+            handed = (self.widths[0], *self.widths[:-1])
+        upper = self.widths[:-1]
         skips = []
-        for level, width in enumerate(self.widths):
-            if level > 0:
-                x = layers.max_pool_2x(x, d)
-            x = self._convs(width, f"encoder_{level}", train)(x)
-            skips.append(x)
+        for level, width in enumerate(upper):
+            skips.append(self._convs((width, width), f"encoder_{level}", train)(x))
+            x = _halve(skips[-1], d)
+        x = self._convs((handed[-1], handed[-1]), f"encoder_{len(upper)}", train)(x)
 
         auxiliary = []
-        for level in reversed(range(len(self.widths) - 1)):
-            x = self._upsample(x, self.widths[level], f"up_{level}")
+        for level, width in reversed(list(enumerate(upper))):
+            x = _fit(self._upsample(x, width, f"up_{level}"), skips[level].shape)
             x = jnp.concatenate([skips[level], x], axis=-1)
-            x = self._convs(self.widths[level], f"decoder_{level}", train)(x)
+            x = self._convs((width, handed[level]), f"decoder_{level}", train)(x)
             if self.deep_supervision and train and level > 0:
-                coarse = [-(-s // (patch * 2**level)) for s in size]
-                auxiliary.append(self._logits(x, coarse, f"auxiliary_{level}"))
-        logits = self._logits(x, size, "logits", patch=patch)
+                auxiliary.append(self._logits(x, f"auxiliary_{level}"))
+        logits = layers.depth_to_space(self._logits(x, "logits", patch=patch), patch, d)
+        logits = logits[(..., *[slice(s) for s in size], slice(None))]
         return SemanticOutput(logits, tuple(reversed(auxiliary)))
 
     @nn.nowrap
@@ -128,10 +133,10 @@ class UNet(nn.Module):
         patch = ConvSpec(self.patch_size, stride=self.patch_size)
         return [patch, *specs, ConvSpec(1, stride=Fraction(1, self.patch_size))]
 
-    def _convs(self, width, name, train):
+    def _convs(self, features, name, train):
         block = nn.remat(DoubleConv) if self.remat else DoubleConv
         return block(
-            width,
+            features,
             dimensions=self.dimensions,
             norm=self.norm,
             train=train,
@@ -142,23 +147,36 @@ class UNet(nn.Module):
         )
 
     def _upsample(self, x, width, name):
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype, "name": name}
-        if self.upsampling == "transposed":
-            return layers.UpConv2x(width, self.dimensions, **dtypes)(x)
-        if self.upsampling != "bilinear":
+        if self.upsampling == "bilinear":
+            return layers.upsample_linear_2x(x, self.dimensions)
+        if self.upsampling != "transposed":
             raise ValueError(
                 f"upsampling: 'transposed' or 'bilinear' was due, got {self.upsampling!r}"
             )
-        # The 1x1 convolution commutes with the interpolation, and is 2^d times cheaper before it.
-        return layers.upsample_linear_2x(layers.Dense(width, **dtypes)(x), self.dimensions)
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return layers.UpConv2x(width, self.dimensions, name=name, **dtypes)(x)
 
-    def _logits(self, x: jax.Array, size, name, patch=1):
-        """1x1 convolution in float32 at least, dealt out to blocks, without the padding."""
+    def _logits(self, x: jax.Array, name, patch=1):
+        """1x1 convolution in float32 at least."""
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         features = self.num_classes * patch**self.dimensions
-        logits = layers.Dense(features, dtype=dtype, param_dtype=self.param_dtype, name=name)(x)
-        logits = layers.depth_to_space(logits, patch, self.dimensions)
-        return logits[(..., *[slice(s) for s in size], slice(None))]
+        return layers.Dense(features, dtype=dtype, param_dtype=self.param_dtype, name=name)(x)
+
+
+def _halve(x: jax.Array, dimensions: int) -> jax.Array:
+    """Max pooling, without the last of an odd number of pixels; a single pixel stays."""
+    lead = x.ndim - 1 - dimensions
+    spatial = x.shape[lead:-1]
+    x = jnp.pad(x, [(0, 0)] * lead + [(0, int(s == 1)) for s in spatial] + [(0, 0)], mode="edge")
+    even = [slice(max(s, 2) // 2 * 2) for s in spatial]
+    return layers.max_pool_2x(x[(..., *even, slice(None))], dimensions)
+
+
+def _fit(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Zeros at the far end of each axis that is shorter than due; what is too long, cut off."""
+    zero = jnp.zeros((), x.dtype)
+    sizes = [*shape[:-1], x.shape[-1]]
+    return jax.lax.pad(x, zero, [(0, due - s, 0) for s, due in zip(x.shape, sizes, strict=True)])
 
 
 def unet(num_classes: int, **options) -> UNet:
@@ -177,8 +195,8 @@ def unet(num_classes: int, **options) -> UNet:
       >>> model.apply(variables, jnp.zeros((1, 9, 7, 3))).logits.shape
       (1, 9, 7, 5)
 
-    Source: Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015, figure 1; batch norm as has become
-    usual. Volumes: Çiçek et al., "3D U-Net", MICCAI 2016.
+    Source: Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015, figure 1; batch norm and borders as
+    in milesial's Pytorch-UNet. Volumes: Çiçek et al., "3D U-Net", MICCAI 2016.
     """
     return UNet(num_classes, **options)
 

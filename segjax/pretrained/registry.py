@@ -9,7 +9,7 @@ from segjax import models
 from segjax.models import backbones
 from segjax.naming import unknown_name
 from segjax.pretrained.keys import KeyTable
-from segjax.pretrained.tables import mobilenet, segformer, smp, torchvision, vit
+from segjax.pretrained.tables import mobilenet, segformer, smp, torchvision, u_net, vit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,8 @@ _SEGMENTER = dataclasses.replace(
 )
 _SEGMENTER_LINEAR = dataclasses.replace(_SEGMENTER, table=vit.SEGMENTER_LINEAR)
 _DINOV2 = Published(vit.DINOV2, "Oquab et al. 2023, DINOv2", (518, 518))
+_UNET = Published(u_net.UNET, "Ronneberger et al. 2015, U-Net", (572, 572), mean=(0.0,), std=(1.0,))
+_UNET_RESNET = Published(u_net.UNET_RESNET, "Ronneberger et al. 2015, U-Net", (224, 224))
 
 PUBLISHED: dict[str, Published] = {
     "resnet18": _RESNET,
@@ -66,6 +68,10 @@ PUBLISHED: dict[str, Published] = {
     "lraspp_mobilenet_v3_large": dataclasses.replace(
         _MOBILENET, table=mobilenet.LRASPP_MOBILENET, size=(520, 520)
     ),
+    "unet": _UNET,
+    "unet_resnet18": _UNET_RESNET,
+    "unet_resnet34": _UNET_RESNET,
+    "unet_resnet50": _UNET_RESNET,
     **{f"mit_b{i}": _MIT for i in range(6)},
     **{f"segformer_b{i}": _SEGFORMER for i in range(6)},
     **{f"vit_{size}_patch16": _VIT for size in ("tiny", "small", "base", "large")},

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from segjax.analysis import effective_receptive_field, field_extent
-from segjax.models import MODELS, DenseClassifier, create
-from segjax.models.backbones import Bottleneck, ResNet
+from segjax.models import MODELS, DenseClassifier, UNetResNet, create
+from segjax.models.backbones import BasicBlock, Bottleneck, ResNet
 from segjax.ops import ConvSpec, receptive_field, seen_pixels
 
 
@@ -57,6 +57,7 @@ MODELS_TRIED = {
     "unet": _thin("unet"),
     "unet, bilinear": _thin("unet", upsampling="bilinear"),
     "unet_patch2": _thin("unet_patch2"),
+    "unet_resnet": UNetResNet(2, functools.partial(ResNet, (1, 1, 1, 1), BasicBlock)),
     "fcn": DenseClassifier(2, functools.partial(ResNet, (1, 2, 1, 2), Bottleneck)),
 }
 

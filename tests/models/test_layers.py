@@ -93,17 +93,21 @@ def test_max_pool_shares_the_gradient_of_equals_out_without_losing_any():
 
 
 @DIMENSIONS
-def test_linear_upsampling_is_jax_image_resize(dimensions):
+def test_linear_upsampling_aligns_the_corners(dimensions):
     x = _volume(dimensions, 3)
-    shape = (2, *(2 * s for s in x.shape[1:-1]), 3)
-    ours = lambda x: layers.upsample_linear_2x(x, dimensions)
-    _assert_same_map(ours, lambda x: jax.image.resize(x, shape, "linear"), x)
+    expected = np.asarray(x)
+    for axis in range(1, 1 + dimensions):
+        size = x.shape[axis]
+        places = np.linspace(0, size - 1, 2 * size)
+        interpolate = lambda line, places=places: np.interp(places, np.arange(len(line)), line)
+        expected = np.apply_along_axis(interpolate, axis, expected)
+    assert_allclose(layers.upsample_linear_2x(x, dimensions), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_linear_upsampling_is_ops_resize():
     x = _volume(2, 3)
     ours = lambda x: layers.upsample_linear_2x(x, 2)
-    _assert_same_map(ours, lambda x: resize(x, (8, 12)), x)
+    _assert_same_map(ours, lambda x: resize(x, (8, 12), align_corners=True), x)
 
 
 @DIMENSIONS

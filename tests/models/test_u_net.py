@@ -108,7 +108,7 @@ def test_deep_supervision_gives_the_coarser_levels_in_training_alone():
     output, _ = jax.eval_shape(
         lambda: model.apply(variables, images, train=True, mutable=["batch_stats"])
     )
-    assert [a.shape for a in output.auxiliary] == [(1, 7, 5, 3), (1, 4, 3, 3)]
+    assert [a.shape for a in output.auxiliary] == [(1, 6, 5, 3), (1, 3, 2, 3)]
     judged = jax.eval_shape(model.apply, variables, images)
     assert judged.auxiliary == ()
     assert judged.logits.shape == (1, 13, 10, 3)

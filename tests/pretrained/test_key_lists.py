@@ -7,7 +7,7 @@ import pytest
 
 from segjax.models import create
 from segjax.pretrained.keys import to_state_dict
-from segjax.pretrained.tables import segformer, smp, torchvision, vit
+from segjax.pretrained.tables import segformer, smp, torchvision, u_net, vit
 
 # The published state dict: our model, its options, its table.
 ORIGINALS = {
@@ -23,6 +23,18 @@ ORIGINALS = {
     **{
         f"hf5_segformer_b{i}_ade": (f"segformer_b{i}", {"num_classes": 150}, segformer.SEGFORMER)
         for i in range(6)
+    },
+    "unet_paper_1in_2out_nobn": ("unet", {"num_classes": 2, "norm": "none"}, u_net.UNET),
+    "unet_milesial_3in_1out_bn": ("unet", {"num_classes": 1}, u_net.UNET),
+    "unet_milesial_3in_2out_bn": ("unet", {"num_classes": 2}, u_net.UNET),
+    "unet_milesial_bilinear_3in_2out": (
+        "unet",
+        {"num_classes": 2, "upsampling": "bilinear"},
+        u_net.UNET,
+    ),
+    **{
+        f"smp_unet_resnet{n}_c1": (f"unet_resnet{n}", {"num_classes": 1}, u_net.UNET_RESNET)
+        for n in (18, 34, 50)
     },
     **{
         f"segmenter_{short}16_{decoder}": (
@@ -43,8 +55,9 @@ ORIGINALS = {
 def test_keys_and_shapes(original_shapes, original):
     name, options, table = ORIGINALS[original]
     model = create(name, options.pop("num_classes", 21), **options)
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    theirs = {table.canonical(key): shape for key, shape in original_shapes(original).items()}
+    images = jax.ShapeDtypeStruct((1, 64, 64, theirs[table.stem][1]), jnp.float32)
     template = jax.eval_shape(model.init, jax.random.key(0), images)
     zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), template)
     ours = {key: array.shape for key, array in to_state_dict(table, zeros).items()}
-    assert ours == original_shapes(original)
+    assert ours == theirs

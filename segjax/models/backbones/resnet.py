@@ -137,14 +137,22 @@ class ResNet(nn.Module):
         return stages
 
     @nn.nowrap
+    def stage_specs(self) -> list[list[ConvSpec]]:
+        """The layers along one axis up to `stem`, and from each feature map to the next."""
+        stages = [[ConvSpec(7, stride=2, padding=3)]]
+        for blocks in self.block_geometry():
+            specs = [] if len(stages) > 1 else [ConvSpec(3, stride=2, padding=1)]
+            for stride, dilation in blocks:
+                specs.append(ConvSpec(3, stride, dilation, dilation))
+                if self.block is BasicBlock:
+                    specs.append(ConvSpec(3, 1, dilation, dilation))
+            stages.append(specs)
+        return stages
+
+    @nn.nowrap
     def layer_specs(self) -> list[ConvSpec]:
         """The layers along one axis up to `stage4`, for `segjax.ops.receptive_field`."""
-        specs = [ConvSpec(7, stride=2, padding=3), ConvSpec(3, stride=2, padding=1)]
-        for stride, dilation in itertools.chain(*self.block_geometry()):
-            specs.append(ConvSpec(3, stride, dilation, dilation))
-            if self.block is BasicBlock:
-                specs.append(ConvSpec(3, 1, dilation, dilation))
-        return specs
+        return list(itertools.chain(*self.stage_specs()))
 
 
 def resnet18(**options) -> ResNet:

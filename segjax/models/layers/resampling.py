@@ -46,18 +46,21 @@ def max_pool_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax.Array,
 
 
 def upsample_linear_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
-    """(Bi-, tri-)linear upsampling by 2 of the last `dimensions` spatial axes, corners not aligned.
+    """(Bi-, tri-)linear upsampling by 2 of the last `dimensions` spatial axes, corners aligned.
 
-    The outputs lie a quarter of a sample before and after each input: two phases of shifted sums,
-    whose transpose is again shifted sums. Outside the border its nearest sample goes on.
+    Output `j` of `n` inputs lies at `j (n − 1) / (2n − 1)`: each input has one output at most half
+    a pixel before it and one as near behind it. So there are two phases of shifted sums, whose
+    transpose is again shifted sums.
     """
     for axis in range(x.ndim - 1 - dimensions, x.ndim - 1):
         size = x.shape[axis]
         first, last = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, size - 1))
         before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, size - 1, axis=axis)], axis)
         after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, size, axis=axis), last], axis)
-        phases = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
-        x = phases.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
+        distance = (jnp.arange(size) / (2 * size - 1)).astype(x.dtype)
+        distance = distance.reshape(-1, *[1] * (x.ndim - 1 - axis))
+        phases = [x + distance * (before - x), x + jnp.flip(distance, 0) * (after - x)]
+        x = jnp.stack(phases, axis + 1).reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
     return x
 
 
