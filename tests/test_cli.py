@@ -217,6 +217,8 @@ def test_models_are_counted_by_hand(capsys):
         ("deeplabv3_resnet50", 178.722),
         ("fcn_resnet101", 232.738),
         ("deeplabv3_resnet101", 258.743),
+        ("deeplabv3_mobilenet_v3_large", 10.452),
+        ("lraspp_mobilenet_v3_large", 2.086),
     ],
 )
 def test_multiply_adds_are_torchvision_s(name, giga):

@@ -59,6 +59,7 @@ MODELS_TRIED = {
     "unet_patch2": _thin("unet_patch2"),
     "unet_resnet": UNetResNet(2, functools.partial(ResNet, (1, 1, 1, 1), BasicBlock)),
     "fcn": DenseClassifier(2, functools.partial(ResNet, (1, 2, 1, 2), Bottleneck)),
+    "unet_resnet": UNetResNet(2, functools.partial(ResNet, (1, 1, 1, 1), BasicBlock), (4,) * 5),
 }
 
 
@@ -78,10 +79,10 @@ def test_every_kind_of_model_that_names_its_layers_is_tried():
 @pytest.mark.parametrize("name", MODELS_TRIED)
 def test_a_model_sees_no_farther_than_its_layers(name):
     """At a pixel whose field is fixed: the first one of a block of the coarsest level."""
-    model, column = MODELS_TRIED[name], 144
+    model, column = MODELS_TRIED[name], 320
     field = receptive_field(model.layer_specs())
     rng = np.random.default_rng(0)
-    images = rng.random((2, 2, 288, 1), np.float32)
+    images = rng.random((2, 2, 640, 1), np.float32)
 
     # Weights above 0, so that nothing cancels and no unit is off.
     def weights(leaf):
