@@ -57,7 +57,6 @@ MODELS_TRIED = {
     "unet": _thin("unet"),
     "unet, bilinear": _thin("unet", upsampling="bilinear"),
     "unet_patch2": _thin("unet_patch2"),
-    "unet_resnet": UNetResNet(2, functools.partial(ResNet, (1, 1, 1, 1), BasicBlock)),
     "fcn": DenseClassifier(2, functools.partial(ResNet, (1, 2, 1, 2), Bottleneck)),
     "unet_resnet": UNetResNet(2, functools.partial(ResNet, (1, 1, 1, 1), BasicBlock), (4,) * 5),
 }
