@@ -1,8 +1,14 @@
 """The peers' numbers: a script beside each test module's golden file made them, in float64."""
 
+import sys
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
+
+# For what the tests share: `dense.py`, `weights.py`.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="module", params=["stored", "live"])

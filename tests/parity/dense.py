@@ -67,7 +67,7 @@ def record_ours(model, table, images, keys):
 
     def objective(params, batch_stats):
         variables = {"params": params, "batch_stats": batch_stats}
-        with nn.intercept_methods(_without_dropout):
+        with nn.intercept_methods(without_dropout):
             output, changed = model.apply(variables, images, train=True, mutable=["batch_stats"])
         cosines = jnp.cos(jnp.arange(output.logits.size)).reshape(output.logits.shape)
         return jnp.sum(output.logits * cosines) + sum(map(jnp.sum, output.auxiliary)), changed
@@ -105,5 +105,6 @@ def _sum_statistics(state_dict):
     return {statistic: total(statistic) for statistic in ("mean", "var")}
 
 
-def _without_dropout(next_function, args, kwargs, context):
+def without_dropout(next_function, args, kwargs, context):
+    """For `nn.intercept_methods`."""
     return args[0] if isinstance(context.module, nn.Dropout) else next_function(*args, **kwargs)

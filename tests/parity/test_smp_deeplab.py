@@ -2,15 +2,12 @@
 
 import functools
 import runpy
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from dense import assert_same_record, drawn_variables, record_ours
 
 from segjax.models import DeepLabV3Plus

@@ -1,14 +1,11 @@
 """U-Nets are milesial's and segmentation-models-pytorch's: outputs, statistics and gradients."""
 
 import runpy
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from dense import record_ours
 
 from segjax.models import unet, unet_resnet18

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segjax.data.augment import affine, random_geometry
-from segjax.ops.boxes import masks_to_boxes
+from segjax.ops import masks_to_boxes
 from segjax.typing import Instances, Panoptic, Points, Record
 
 CANVAS = 24, 30

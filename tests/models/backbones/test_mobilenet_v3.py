@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from segjax.models.backbones import MobileNetV3, mobilenet_v3_large, mobilenet_v3_small
 from segjax.models.backbones.mobilenet_v3 import LARGE
 
-KEY = jax.random.key(0)
+KEY = jax.random.key(0, impl="rbg")  # which compiles in a fifth of the time
 FEATURES = {
     mobilenet_v3_large: {"stem": 16, "stage1": 24, "stage2": 40, "stage3": 80, "stage4": 960},
     mobilenet_v3_small: {"stem": 16, "stage1": 16, "stage2": 24, "stage3": 40, "stage4": 576},
