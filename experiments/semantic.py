@@ -26,7 +26,7 @@ from segjax.tasks import SemanticLoss
 from segjax.training import TrainConfig, train
 
 CONFIG = TrainConfig(
-    steps=2000,
+    steps=1000,
     batch_size=4,
     # Four classes of stuff cover most of a scene, seven classes of things the rest.
     loss=SemanticLoss(class_weights=(1.0,) * 4 + (4.0,) * 7),
