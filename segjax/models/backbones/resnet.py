@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,12 +10,9 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from segjax.models import layers
-from segjax.models.layers import Dtype
+from segjax.models.layers import Dtype, Layer
 from segjax.ops.receptive import ConvSpec
 from segjax.typing import Array
-
-# A layer's constructor with the options that all layers of a model share.
-Layer = Callable[..., Any]
 
 
 class BasicBlock(nn.Module):
