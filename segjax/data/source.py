@@ -16,10 +16,13 @@ class Classes:
     Attributes:
       names: one a class.
       colors: RGB in 0..255, one a class.
+      things: whether a class's objects are counted one by one, one a class; empty where nobody
+        said.
     """
 
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
+    things: tuple[bool, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)

@@ -12,7 +12,7 @@ from segjax.models.deeplab import (
 )
 from segjax.models.fcn import DenseClassifier, fcn_resnet50, fcn_resnet101
 from segjax.models.lraspp import LRASPP, lraspp_mobilenet_v3_large
-from segjax.models.outputs import SemanticOutput
+from segjax.models.outputs import QueryOutput, SemanticOutput
 from segjax.models.registry import MODELS, create
 from segjax.models.segformer import (
     SegFormer,

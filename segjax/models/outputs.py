@@ -23,3 +23,24 @@ class SemanticOutput:
     logits: Float[jax.Array, "*b h w classes"]
     auxiliary: tuple[Float[jax.Array, "*b ah aw classes"], ...] = ()
     attention: tuple[Float[jax.Array, "*b heads queries keys"], ...] = ()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class QueryOutput:
+    """The output of a model that predicts a set: for each query a class, and a mask or a box.
+
+    Attributes:
+      class_logits: `[*b, q, classes + 1]`; the last is "no object".
+      boxes: `[*b, q, 4]`, cxcywh as fractions of the image's width and height.
+      mask_logits: `[*b, q, h, w]`, at a fraction of the image's size.
+      auxiliary: the same after each earlier layer of the decoder, from the first to the last.
+      attention: on request, the attention of each block, `[*b, heads, queries, keys]`, from the
+        first to the last.
+    """
+
+    class_logits: Float[jax.Array, "*b q classes"]
+    boxes: Float[jax.Array, "*b q 4"] | None = None
+    mask_logits: Float[jax.Array, "*b q h w"] | None = None
+    auxiliary: tuple["QueryOutput", ...] = ()
+    attention: tuple[Float[jax.Array, "*b heads queries keys"], ...] = ()
