@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from segjax.models.layers.linear import Dtype
 from segjax.numerics import accumulation_dtype
@@ -50,6 +50,53 @@ class SelfAttention(nn.Module):
         attention = attention_weights(query, key)
         y = jnp.swapaxes(drop(attention) @ value, -3, -2).reshape(x.shape)
         y = drop(self.dense(features, name="output")(y))
+        return y, attention if self.return_attention else None
+
+
+class MultiHeadAttention(nn.Module):
+    """Queries look at keys: `softmax(q kᵀ / √d) v`, head by head, and a matrix product.
+
+    `q`, `k` and `v` are matrix products of what it is called with: `queries`, `keys`, and `values`,
+    one for each key. A query for which `where` is False everywhere looks at nothing: its result is
+    the last product's bias.
+
+    Returns the result and the attention `[*b, heads, q, k]`, or None in its place.
+
+    Attributes:
+      num_heads: of `features / num_heads` channels each, of as many features as the queries have.
+      dense: constructor of matrix products, with the options that a model's layers share.
+      train: whether dropout drops.
+      dropout: the probability of losing an entry of the attention.
+      return_attention: whether to return the maps.
+    """
+
+    num_heads: int
+    dense: Layer
+    train: bool
+    dropout: float = 0.0
+    return_attention: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        queries: Float[jax.Array, "*b q c"],
+        keys: Float[jax.Array, "*b k kc"],
+        values: Float[jax.Array, "*b k vc"],
+        where: Bool[jax.Array, "..."] | None = None,
+    ) -> tuple[Float[jax.Array, "*b q c"], Float[jax.Array, "*b heads q k"] | None]:
+        features = queries.shape[-1]
+        if features % self.num_heads:
+            raise ValueError(f"num_heads is {self.num_heads}; due is a divisor of {features}")
+
+        def heads(x, name):
+            x = self.dense(features, name=name)(x)
+            x = x.reshape(*x.shape[:-1], self.num_heads, features // self.num_heads)
+            return jnp.swapaxes(x, -3, -2)
+
+        attention = attention_weights(heads(queries, "query"), heads(keys, "key"), where=where)
+        dropped = nn.Dropout(self.dropout, deterministic=not self.train)(attention)
+        y = jnp.swapaxes(dropped @ heads(values, "value"), -3, -2).reshape(queries.shape)
+        y = self.dense(features, name="output")(y)
         return y, attention if self.return_attention else None
 
 
@@ -125,19 +172,29 @@ class TransformerBlock(nn.Module):
 
 
 def attention_weights(
-    query: Float[jax.Array, "*b q d"], key: Float[jax.Array, "*b k d"]
+    query: Float[jax.Array, "*b q d"],
+    key: Float[jax.Array, "*b k d"],
+    *,
+    where: Bool[jax.Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b q k"]:
     """How much each query attends to each key: `softmax(q kᵀ / √d)`, over the keys.
 
     Args:
       query: `[*b, q, d]`, the heads among the leading axes.
       key: `[*b, k, d]`.
+      where: broadcasts to `[*b, q, k]`; False where a query may not look.
 
     Returns:
-      `[*b, q, k]` in the dtype of `query`; the softmax is in at least float32.
+      `[*b, q, k]` in the dtype of `query`, 0 where it may not look; the softmax is in at least
+      float32.
 
     Source: Vaswani et al., "Attention is all you need", 2017, eq. 1.
     """
     # Scaling the queries first keeps the scores of half precision in range.
     scores = (query * query.shape[-1] ** -0.5) @ jnp.swapaxes(key, -2, -1)
-    return jax.nn.softmax(scores.astype(accumulation_dtype(scores))).astype(query.dtype)
+    scores = scores.astype(accumulation_dtype(scores))
+    if where is None:
+        return jax.nn.softmax(scores).astype(query.dtype)
+    # A finite least score: the softmax of a row without keys is then defined, and its gradient.
+    weights = jax.nn.softmax(jnp.where(where, scores, jnp.finfo(scores.dtype).min))
+    return jnp.where(where, weights, 0).astype(query.dtype)
