@@ -23,6 +23,13 @@ from segjax.models.backbones.resnet import (
     resnet50,
     resnet101,
 )
+from segjax.models.backbones.swin import (
+    SwinTransformer,
+    swin_base,
+    swin_large,
+    swin_small,
+    swin_tiny,
+)
 from segjax.models.backbones.vit import (
     VisionTransformer,
     dinov2_base,

@@ -1,0 +1,260 @@
+"""Swin transformers: attention within windows, which shift from block to block."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Bool, Float
+
+from segjax.models import layers
+from segjax.models.backbones.vit import token_layers
+from segjax.models.layers import Dtype, Layer
+from segjax.numerics import accumulation_dtype
+from segjax.typing import Array
+
+
+class WindowAttention(nn.Module):
+    """Self-attention of a window's pixels: `softmax(q kᵀ / √d + B) v`, head by head.
+
+    The bias `B` is learned for each offset between two pixels.
+
+    Attributes:
+      num_heads: of `c / num_heads` channels each.
+      window_size: side of the windows; a window has `n = window_size²` pixels.
+      dense: constructor of matrix products, with the options that a model's layers share.
+      param_dtype: of the biases.
+    """
+
+    num_heads: int
+    window_size: int
+    dense: Layer
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[jax.Array, "*b windows n c"], where: Bool[Array, "windows n n"] | None
+    ) -> Float[jax.Array, "*b windows n c"]:
+        features = x.shape[-1]
+        if features % self.num_heads:
+            raise ValueError(f"num_heads is {self.num_heads}; due is a divisor of {features}")
+
+        def heads(name):
+            y = self.dense(features, name=name)(x)
+            return jnp.swapaxes(y.reshape(*y.shape[:-1], self.num_heads, -1), -3, -2)
+
+        query = heads("query") * (features // self.num_heads) ** -0.5
+        scores = query @ jnp.swapaxes(heads("key"), -2, -1)
+        small = nn.initializers.truncated_normal(0.02)
+        offsets = ((2 * self.window_size - 1) ** 2, self.num_heads)
+        table = self.param("position_bias", small, offsets, self.param_dtype)
+        bias = jnp.moveaxis(table[offset_index(self.window_size)], -1, 0)
+        dtype = accumulation_dtype(scores)
+        scores = scores.astype(dtype) + bias.astype(dtype)
+        if where is not None:
+            scores = jnp.where(where[:, None], scores, -jnp.inf)
+        y = jax.nn.softmax(scores).astype(x.dtype) @ heads("value")
+        return self.dense(features, name="output")(jnp.swapaxes(y, -3, -2).reshape(x.shape))
+
+
+def offset_index(window_size: int) -> np.ndarray:
+    """For every two pixels of a window, the row of the table of biases: `[n, n]`."""
+    rows, columns = np.divmod(np.arange(window_size**2), window_size)
+    offset = lambda x: x[:, None] - x + window_size - 1
+    return offset(rows) * (2 * window_size - 1) + offset(columns)
+
+
+def unshifted_neighbours(size: tuple[int, int], window_size: int, shift: int) -> jax.Array:
+    """Which pixels of each window lay in one window's reach before the picture was rolled.
+
+    Args:
+      size: height and width, whole windows.
+      window_size: side of the windows.
+      shift: by how many pixels the picture was rolled up and to the left.
+
+    Returns:
+      Bool `[windows, n, n]`.
+    """
+    below, right = (np.arange(length) >= length - shift for length in size)
+    regions = (2 * below[:, None] + right).astype(np.int8)
+    regions = layers.space_to_depth(jnp.asarray(regions)[..., None], window_size, 2)
+    regions = regions.reshape(-1, window_size**2)
+    return regions[:, :, None] == regions[:, None, :]
+
+
+class SwinBlock(nn.Module):
+    """Attention within windows and a perceptron, each normed before and beside a shortcut.
+
+    Attributes:
+      num_heads: of the attention.
+      window_size: side of the windows; the picture is filled up with zeros to whole ones.
+      shift: by how many pixels the windows are moved down and to the right. Those at the border
+        take in what lies across it, hidden from the rest.
+      drop_path: the probability of losing a whole branch of an example.
+      dense: constructor of matrix products, with the options that a model's layers share.
+      norm: likewise, of layer norms.
+      train: whether branches are lost.
+      param_dtype: of the position biases.
+    """
+
+    num_heads: int
+    window_size: int
+    shift: int
+    drop_path: float
+    dense: Layer
+    norm: Layer
+    train: bool
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b h w c"]:
+        # Hugging Face drops the first branch alone; the paper's code, which came first, both.
+        drop_path = nn.Dropout(self.drop_path, (-3, -2, -1), deterministic=not self.train)
+        x = x + drop_path(self._attend(self.norm(name="norm1")(x)))
+        y = self.dense(4 * x.shape[-1], name="fc1")(self.norm(name="norm2")(x))
+        y = self.dense(x.shape[-1], name="fc2")(nn.gelu(y, approximate=False))
+        return x + drop_path(y)
+
+    def _attend(self, x: jax.Array) -> jax.Array:
+        height, width, features = x.shape[-3:]
+        x = layers.pad_to_multiple(x, self.window_size, 2, mode="constant")
+        where = None
+        if self.shift:
+            x = jnp.roll(x, (-self.shift, -self.shift), (-3, -2))
+            where = unshifted_neighbours(x.shape[-3:-1], self.window_size, self.shift)
+        blocks = layers.space_to_depth(x, self.window_size, 2)
+        windows = blocks.reshape(*blocks.shape[:-3], -1, self.window_size**2, features)
+        attention = WindowAttention(
+            self.num_heads, self.window_size, self.dense, self.param_dtype, name="attention"
+        )
+        y = attention(windows, where).reshape(blocks.shape)
+        y = layers.depth_to_space(y, self.window_size, 2)
+        if self.shift:
+            y = jnp.roll(y, (self.shift, self.shift), (-3, -2))
+        return y[..., :height, :width, :]
+
+
+class PatchMerging(nn.Module):
+    """Joins 2x2 pixels, norms them, and halves their channels: half the size, twice as wide."""
+
+    dense: Layer
+    norm: Layer
+
+    @nn.compact
+    def __call__(self, x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b new_h new_w d"]:
+        features = x.shape[-1]
+        x = layers.pad_to_multiple(x, 2, 2, mode="constant")
+        # The original's order: each column of the block from top to bottom.
+        columns_first = layers.space_to_depth(jnp.swapaxes(x, -3, -2), 2, 2)
+        x = self.norm(name="norm")(jnp.swapaxes(columns_first, -3, -2))
+        return self.dense(2 * features, use_bias=False, name="reduction")(x)
+
+
+class SwinTransformer(nn.Module):
+    """A Swin transformer without its classifier.
+
+    `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns the
+    features by name: `stage1` (stride 4), `stage2` (8), `stage3` (16) and `stage4` (32), each under
+    a norm of its own, and `last`, the last under the norm that a classifier takes. Training with
+    `drop_path` takes a `dropout` key.
+
+    Attributes:
+      features: channels of the first stage; each stage has twice those of the one before.
+      stage_sizes: number of blocks of each stage.
+      head_features: channels of an attention head.
+      window_size: side of the windows, in patches of 4 pixels at the first stage.
+      drop_path: probability with which training drops the last block's branches; from 0 at the
+        first block it grows linearly.
+      remat: recompute each block's activations in the backward pass instead of keeping them.
+      axis_name: of no use to layer norms; every backbone takes it.
+      dtype: of the computation.
+      param_dtype: of the parameters.
+    """
+
+    features: int
+    stage_sizes: tuple[int, ...]
+    head_features: int = 32
+    window_size: int = 7
+    drop_path: float = 0.1
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "*b h w c"], train: bool = False
+    ) -> dict[str, Float[jax.Array, "*b sh sw sc"]]:
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dense, norm = token_layers(1e-5, **dtypes)
+        block = nn.remat(SwinBlock) if self.remat else SwinBlock
+        drop_paths = iter(np.linspace(0, self.drop_path, sum(self.stage_sizes)))
+
+        x = layers.pad_to_multiple(jnp.asarray(images, self.dtype), 4, 2, mode="constant")
+        x = layers.Conv(self.features, 4, 4, padding=0, name="embedding_conv", **dtypes)(x)
+        x = norm(name="embedding_norm")(x)
+        outputs = {}
+        for stage, size in enumerate(self.stage_sizes, start=1):
+            if stage > 1:
+                x = PatchMerging(dense, norm, name=f"merging{stage - 1}")(x)
+            for i in range(size):
+                x = block(
+                    num_heads=x.shape[-1] // self.head_features,
+                    window_size=self.window_size,
+                    shift=i % 2 * (self.window_size // 2),
+                    drop_path=float(next(drop_paths)),
+                    dense=dense,
+                    norm=norm,
+                    train=train,
+                    param_dtype=self.param_dtype,
+                    name=f"stage{stage}_block{i}",
+                )(x)
+            outputs[f"stage{stage}"] = norm(name=f"stage{stage}_norm")(x)
+        outputs["last"] = norm(name="norm")(x)
+        return outputs
+
+
+def swin_tiny(**options) -> SwinTransformer:
+    """Swin-T without its classifier: 27.5 million parameters.
+
+    Args:
+      **options: attributes of `SwinTransformer`.
+
+    Returns:
+      The module.
+
+    Example:
+      >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
+      >>> features, _ = jax.eval_shape(swin_tiny().init_with_output, jax.random.key(0), image)
+      >>> features["stage4"].shape
+      (1, 3, 2, 768)
+
+    Source: Liu et al., "Swin transformer: hierarchical vision transformer using shifted windows",
+      2021, section 3; the norm of each stage's output as in what detects and segments with it.
+    """
+    return SwinTransformer(96, (2, 2, 6, 2), **options)
+
+
+def swin_small(**options) -> SwinTransformer:
+    """Swin-S without its classifier: 48.8 million parameters.
+
+    Args and Returns as of `swin_tiny`.
+    """
+    return SwinTransformer(96, (2, 2, 18, 2), **options)
+
+
+def swin_base(**options) -> SwinTransformer:
+    """Swin-B with windows of 12, without its classifier: 86.9 million parameters.
+
+    Args and Returns as of `swin_tiny`.
+    """
+    return SwinTransformer(128, (2, 2, 18, 2), **{"window_size": 12} | options)
+
+
+def swin_large(**options) -> SwinTransformer:
+    """Swin-L with windows of 12, without its classifier: 195.2 million parameters.
+
+    Args and Returns as of `swin_tiny`.
+    """
+    return SwinTransformer(192, (2, 2, 18, 2), **{"window_size": 12} | options)
