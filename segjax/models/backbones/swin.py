@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 from segjax.models import layers
 from segjax.models.backbones.vit import token_layers
 from segjax.models.layers import Dtype, Layer
-from segjax.numerics import accumulation_dtype
 from segjax.typing import Array
 
 
@@ -44,17 +43,14 @@ class WindowAttention(nn.Module):
             y = self.dense(features, name=name)(x)
             return jnp.swapaxes(y.reshape(*y.shape[:-1], self.num_heads, -1), -3, -2)
 
-        query = heads("query") * (features // self.num_heads) ** -0.5
-        scores = query @ jnp.swapaxes(heads("key"), -2, -1)
         small = nn.initializers.truncated_normal(0.02)
         offsets = ((2 * self.window_size - 1) ** 2, self.num_heads)
         table = self.param("position_bias", small, offsets, self.param_dtype)
         bias = jnp.moveaxis(table[offset_index(self.window_size)], -1, 0)
-        dtype = accumulation_dtype(scores)
-        scores = scores.astype(dtype) + bias.astype(dtype)
         if where is not None:
-            scores = jnp.where(where[:, None], scores, -jnp.inf)
-        y = jax.nn.softmax(scores).astype(x.dtype) @ heads("value")
+            where = where[:, None]
+        weights = layers.attention_weights(heads("query"), heads("key"), bias=bias, where=where)
+        y = weights @ heads("value")
         return self.dense(features, name="output")(jnp.swapaxes(y, -3, -2).reshape(x.shape))
 
 

@@ -175,13 +175,15 @@ def attention_weights(
     query: Float[jax.Array, "*b q d"],
     key: Float[jax.Array, "*b k d"],
     *,
+    bias: Float[jax.Array, "..."] | None = None,
     where: Bool[jax.Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b q k"]:
-    """How much each query attends to each key: `softmax(q kᵀ / √d)`, over the keys.
+    """How much each query attends to each key: `softmax(q kᵀ / √d + B)`, over the keys.
 
     Args:
       query: `[*b, q, d]`, the heads among the leading axes.
       key: `[*b, k, d]`.
+      bias: `B`, broadcasts to `[*b, q, k]`; None for 0.
       where: broadcasts to `[*b, q, k]`; False where a query may not look.
 
     Returns:
@@ -193,6 +195,8 @@ def attention_weights(
     # Scaling the queries first keeps the scores of half precision in range.
     scores = (query * query.shape[-1] ** -0.5) @ jnp.swapaxes(key, -2, -1)
     scores = scores.astype(accumulation_dtype(scores))
+    if bias is not None:
+        scores += bias.astype(scores.dtype)
     if where is None:
         return jax.nn.softmax(scores).astype(query.dtype)
     # A finite least score: the softmax of a row without keys is then defined, and its gradient.
