@@ -14,7 +14,9 @@ from segjax.data.errors import DataError
 from segjax.data.folder import Folder
 from segjax.data.images import read_image
 from segjax.data.loader import eval_batches, train_batches
+from segjax.data.polygons import rasterize_polygons
 from segjax.data.registry import open_source
+from segjax.data.rle import decode_rle, encode_rle
 from segjax.data.source import Classes, Source
 from segjax.data.synthetic import VOCABULARY, Synthetic, caption_text, scene
 from segjax.data.tfds import Tfds

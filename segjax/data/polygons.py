@@ -1,0 +1,76 @@
+"""Polygons to masks, pixel for pixel as COCO's own code fills them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool
+
+_SCALE = 5  # points per pixel along the outline
+
+
+def rasterize_polygons(
+    polygons: Sequence[Sequence[float | int] | np.ndarray], shape: tuple[int, int]
+) -> Bool[np.ndarray, "h w"]:
+    """The union of polygons, filled by the even-odd rule on a grid 5 times as fine.
+
+    In each column the outline is followed at one of its 5 lines, where every crossing turns the
+    pixels from the next one below on: inside becomes outside and the other way round.
+
+    Args:
+      polygons: of each x0, y0, x1, y1, ... in pixels, at least 3 points; they may leave the
+        picture.
+      shape: (h, w) of the mask.
+
+    Returns:
+      `[h, w]`, boolean.
+
+    Example:
+      >>> rasterize_polygons([[1, 0, 4, 0, 4, 2, 1, 2]], (3, 5)).astype(int)
+      array([[0, 1, 1, 1, 0],
+             [0, 1, 1, 1, 0],
+             [0, 0, 0, 0, 0]])
+
+    Source: the definition of cocodataset/cocoapi, common/maskApi.c, rleFrPoly.
+    """
+    mask = np.zeros(shape, bool)
+    for polygon in polygons:
+        _fill(mask, np.asarray(polygon, np.float64).reshape(-1, 2))
+    return mask
+
+
+def _fill(mask: np.ndarray, points: np.ndarray) -> None:
+    """Adds a polygon to the mask."""
+    height, width = mask.shape
+    x, y = _outline((_SCALE * points + 0.5).astype(np.int64))
+    steps = np.flatnonzero(np.diff(x))  # where the outline goes on to the next fine column
+    column = (np.minimum(x[steps], x[steps + 1]) + 0.5) / _SCALE - 0.5
+    row = np.ceil(np.clip((np.minimum(y[steps], y[steps + 1]) + 0.5) / _SCALE - 0.5, 0, height))
+    crossing = (column == np.floor(column)) & (column >= 0) & (column <= width - 1)
+    if not crossing.any():
+        return
+    turns = np.stack([row[crossing], column[crossing]]).astype(np.int64)
+    (top, left), (bottom, right) = turns.min(axis=1), turns.max(axis=1)
+    box = np.s_[top : bottom + 1, left : right + 1]
+    turned = np.zeros((bottom + 1 - top, right + 1 - left), np.uint8)
+    np.add.at(turned, tuple(turns - [[top], [left]]), 1)
+    inside = np.bitwise_and(np.cumsum(turned, axis=0, dtype=np.uint8), 1).astype(bool)
+    mask[box] |= inside[: height - top]
+
+
+def _outline(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The grid points along the closed polygon: of each edge one a step of its longer axis."""
+    start, end = points, np.roll(points, -1, axis=0)
+    steps = np.abs(end - start).max(axis=1)
+    edge = np.repeat(np.arange(len(points)), steps + 1)
+    step = np.arange(len(edge)) - np.repeat(np.cumsum(steps + 1) - (steps + 1), steps + 1)
+    # Both ways along an edge give the same points: it is walked from its lesser end.
+    longer = np.argmax(np.abs(end - start), axis=1)
+    row = np.arange(len(points))
+    flip = start[row, longer] > end[row, longer]
+    low, high = np.where(flip[:, None], end, start), np.where(flip[:, None], start, end)
+    step = np.where(flip[edge], steps[edge] - step, step)
+    slope = (high - low) / np.maximum(steps, 1)[:, None]
+    walked = (low[edge] + slope[edge] * step[:, None] + 0.5).astype(np.int64)
+    # Along the longer axis there is nothing to round (and a cast rounds towards 0, also below it).
+    walked[np.arange(len(edge)), longer[edge]] = low[edge, longer[edge]] + step
+    return walked[:, 0], walked[:, 1]

@@ -1,0 +1,113 @@
+"""COCO's run-length code of masks, and the text that it is written in."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from segjax.data.errors import DataError
+
+_FIRST = 48  # the character of 0; each stands for 6 bits
+_DIGIT, _SIGN, _MORE = 0b11111, 0b10000, 0b100000
+
+
+def encode_rle(mask: Bool[np.ndarray, "h w"]) -> str:
+    """The compressed text of a mask, `counts` in COCO's JSON.
+
+    The mask is read column by column; its runs of False and True, in turn from False on, are
+    counted. From the fourth on a count is written as its difference to the last but one, and each
+    number in digits of 5 bits, the lowest first, of which all but the last are marked.
+
+    Args:
+      mask: `[h, w]`, boolean.
+
+    Returns:
+      The text.
+
+    Example:
+      >>> encode_rle(np.array([[False, True], [True, True]]))
+      '13'
+
+    Source: the format of cocodataset/cocoapi, common/maskApi.c, rleEncode and rleToString.
+    """
+    return _to_text(_run_lengths(mask))
+
+
+def decode_rle(
+    counts: str | Sequence[int] | Int64[np.ndarray, "runs"], shape: tuple[int, int]
+) -> Bool[np.ndarray, "h w"]:
+    """The mask of `counts` in COCO's JSON, compressed or not.
+
+    Args:
+      counts: the text, or the lengths of the runs.
+      shape: (h, w) of the mask.
+
+    Returns:
+      `[h, w]`, boolean.
+
+    Raises:
+      DataError: the text is malformed, a run is negative, or they do not fill the mask.
+
+    Example:
+      >>> decode_rle("13", (2, 2))
+      array([[False,  True],
+             [ True,  True]])
+    """
+    runs = _of_text(counts) if isinstance(counts, str) else _as_integers(counts)
+    if runs.min(initial=0) < 0 or runs.sum() != shape[0] * shape[1]:
+        raise DataError(
+            f"has runs of {runs.sum()} pixels in all, the least {runs.min(initial=0)}; due are "
+            f"{shape[0]} x {shape[1]} pixels (height x width)"
+        )
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(shape, order="F")
+
+
+def _run_lengths(mask: np.ndarray) -> np.ndarray:
+    """Column by column, the first of False; only that may be 0."""
+    pixels = mask.ravel(order="F")
+    changes = np.flatnonzero(np.diff(pixels, prepend=False))
+    return np.diff(np.concatenate([[0], changes, [pixels.size]])).astype(np.int64)
+
+
+def _to_text(runs: np.ndarray) -> str:
+    numbers = runs.copy()
+    numbers[3:] -= runs[1:-2]
+    digits = []  # of every number the lowest, of every number the next ...
+    written = np.ones(len(numbers), bool)
+    while written.any():
+        digit, numbers = numbers & _DIGIT, numbers >> 5
+        rest = np.where(digit & _SIGN, -1, 0)  # nothing but the sign is left
+        more = written & (numbers != rest)
+        digits.append(np.where(written, digit + _MORE * more + _FIRST, 0))
+        written = more
+    characters = np.stack(digits, axis=1).astype(np.uint8)
+    return characters[characters > 0].tobytes().decode("ascii")
+
+
+def _of_text(text: str) -> np.ndarray:
+    characters = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - _FIRST
+    if characters.min(initial=0) < 0 or characters.max(initial=0) >= 2 * _MORE:
+        raise DataError("has a character that run-length text does not")
+    ends = np.flatnonzero(characters < _MORE)
+    if len(characters) and (not len(ends) or ends[-1] + 1 < len(characters)):
+        raise DataError("ends within a number of its run-length text")
+    lengths = np.diff(ends, prepend=-1)
+    if lengths.max(initial=0) > 8:
+        raise DataError("has a number of more than 40 bits in its run-length text")
+    starts = ends + 1 - lengths
+    place = np.arange(len(characters)) - np.repeat(starts, lengths)
+    digits = (characters & _DIGIT) << (5 * place)
+    numbers = np.add.reduceat(digits, starts) if len(starts) else digits
+    negative = characters[ends] & _SIGN > 0
+    numbers = numbers - np.where(negative, np.int64(1) << (5 * lengths), 0)
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
+
+
+def _as_integers(counts) -> np.ndarray:
+    runs = np.asarray(counts)
+    if runs.ndim != 1 or not (runs.dtype.kind in "iu" or runs.size == 0):
+        raise DataError(f"has counts that are no list of integers: {str(counts)[:60]}")
+    return runs.astype(np.int64)
