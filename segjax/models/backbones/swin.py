@@ -33,7 +33,7 @@ class WindowAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[jax.Array, "*b windows n c"], where: Bool[Array, "windows n n"] | None
+        self, x: Float[jax.Array, "*b windows n c"], where: Bool[jax.Array, "windows n n"] | None
     ) -> Float[jax.Array, "*b windows n c"]:
         features = x.shape[-1]
         if features % self.num_heads:
@@ -61,7 +61,7 @@ def offset_index(window_size: int) -> np.ndarray:
     return offset(rows) * (2 * window_size - 1) + offset(columns)
 
 
-def unshifted_neighbours(size: tuple[int, int], window_size: int, shift: int) -> jax.Array:
+def unshifted_neighbours(size: tuple[int, ...], window_size: int, shift: int) -> jax.Array:
     """Which pixels of each window lay in one window's reach before the picture was rolled.
 
     Args:
@@ -72,10 +72,9 @@ def unshifted_neighbours(size: tuple[int, int], window_size: int, shift: int) ->
     Returns:
       Bool `[windows, n, n]`.
     """
-    below, right = (np.arange(length) >= length - shift for length in size)
-    regions = (2 * below[:, None] + right).astype(np.int8)
-    regions = layers.space_to_depth(jnp.asarray(regions)[..., None], window_size, 2)
-    regions = regions.reshape(-1, window_size**2)
+    below, right = (jnp.arange(length) >= length - shift for length in size)
+    regions = (2 * below[:, None] + right)[..., None]
+    regions = layers.space_to_depth(regions, window_size, 2).reshape(-1, window_size**2)
     return regions[:, :, None] == regions[:, None, :]
 
 
