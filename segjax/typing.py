@@ -49,12 +49,14 @@ class Panoptic:
       classes: int32 `[*b, n]`.
       valid: `[*b, n]`, False for padding.
       crowd: `[*b, n]`, True for a group of objects in one segment.
+      scores: `[*b, n]` in 0..1, for predictions.
     """
 
     segments: Int[Array, "*b h w"]
     classes: Int[Array, "*b n"]
     valid: Bool[Array, "*b n"]
     crowd: Bool[Array, "*b n"] | None = None
+    scores: Float[Array, "*b n"] | None = None
 
 
 @jax.tree_util.register_dataclass

@@ -1,5 +1,11 @@
 """From a model's outputs to predictions for whole pictures."""
 
+from segjax.inference.panoptic import panoptic_segmentation
+from segjax.inference.queries import (
+    instance_segmentation,
+    object_detection,
+    semantic_segmentation,
+)
 from segjax.inference.semantic import semantic_labels, semantic_probs
 from segjax.inference.views import average_over_views
 from segjax.inference.windows import sliding_window

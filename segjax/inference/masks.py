@@ -1,0 +1,66 @@
+"""What inference from queries shares: masks at the picture's size, and checks of what came in."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from segjax.numerics import accumulation_dtype
+from segjax.ops.interpolation import resize
+from segjax.typing import Array
+
+Shape = tuple[int, int]
+
+
+def check_queries(class_logits: Array, mask_logits: Array) -> None:
+    """ValueError unless they are `[*b, q, classes + 1]` and `[*b, q, h, w]`."""
+    if class_logits.ndim < 2 or class_logits.shape[-1] < 2 or 0 in class_logits.shape[-2:]:
+        raise ValueError(
+            f"class_logits has shape {class_logits.shape}; due is [*b, q, classes + 1], none 0"
+        )
+    if mask_logits.ndim < 3 or mask_logits.shape[:-2] != class_logits.shape[:-1]:
+        raise ValueError(
+            f"mask_logits has shape {mask_logits.shape}; due is [*b, q, h, w] for class_logits "
+            f"of {class_logits.shape}"
+        )
+
+
+def check_things(things: Array, class_logits: Array) -> None:
+    """Errors unless they are booleans, one a class."""
+    if things.dtype != bool:
+        raise TypeError(f"things is {things.dtype}; due is bool")
+    if things.shape != (class_logits.shape[-1] - 1,):
+        raise ValueError(
+            f"things has shape {things.shape}; due is ({class_logits.shape[-1] - 1},), one a class"
+        )
+
+
+def on_picture(
+    masks: Float[Array, "*b h w"], *, canvas: Shape | None, size: Shape | None
+) -> Float[jax.Array, "*b new_h new_w"]:
+    """What of the masks lies on the picture: `resize(masks, canvas)`, cropped to `size`.
+
+    A model sees pictures at the top left of a canvas; its masks are at a fraction of that.
+
+    Args:
+      masks: `[*b, h, w]`, floating.
+      canvas: (height, width) of the images that the model saw; None leaves the masks as they are.
+      size: (height, width) of the picture on the canvas; None for all of it.
+
+    Returns:
+      `[*b, *size]`, in at least float32.
+    """
+    masks = jnp.asarray(masks, accumulation_dtype(masks))
+    if canvas is not None:
+        masks = resize_masks(masks, canvas)
+    if size is not None:
+        if size[0] > masks.shape[-2] or size[1] > masks.shape[-1]:
+            raise ValueError(f"size is {size}; due is at most that of the canvas, {masks.shape}")
+        masks = masks[..., : size[0], : size[1]]
+    return masks
+
+
+def resize_masks(
+    masks: Float[Array, "*b h w"], shape: Shape, *, method: str = "bilinear"
+) -> Float[jax.Array, "*b new_h new_w"]:
+    """`ops.resize` of masks without a channel axis."""
+    return resize(masks[..., None], shape, method=method)[..., 0]

@@ -1,0 +1,156 @@
+"""From a set of masks, each with a class, to a partition of the picture."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Bool, Float
+
+from segjax.inference.masks import Shape, check_queries, check_things, on_picture, resize_masks
+from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
+from segjax.typing import Array, Panoptic
+
+_RULES = ("mask2former", "maskformer", "transformers")
+
+
+def panoptic_segmentation(
+    class_logits: Float[Array, "*b q classes"],
+    mask_logits: Float[Array, "*b q h w"],
+    things: Bool[Array, "things"],
+    shape: Shape,
+    *,
+    rule: str = "mask2former",
+    score_threshold: float = 0.8,
+    mask_threshold: float = 0.5,
+    overlap_threshold: float = 0.8,
+    canvas: Shape | None = None,
+    size: Shape | None = None,
+    where: Bool[Array, "*b height width"] | None = None,
+) -> Panoptic:
+    """Every pixel goes to the query `argmax_k s_k m_k`, if that is left enough of its mask.
+
+    With `s_k, c_k` the probability and the class of query k that `softmax(class_logits)` makes most
+    probable, and `m_k = sigmoid(mask_logits)` at the picture's size:
+
+    1. queries with `c_k` "no object" or `s_k ≤ score_threshold` are dropped;
+    2. each pixel is won by the query left with the largest `s_k m_k`;
+    3. a query that wins fewer pixels than `overlap_threshold` of its mask, `m_k ≥ mask_threshold`,
+       is dropped, and its pixels become void;
+    4. a segment is what a query won, less the pixels outside its mask, which become void; queries
+       of the same class that is not a thing share the first one's segment.
+
+    This is "mask2former", EoMT's rule too. "maskformer" leaves to a segment the pixels outside its
+    mask. "transformers" does that too, but its mask is `s_k m_k ≥ mask_threshold`, and it resizes
+    `m_k` in place of the logits; so Hugging Face fuses the masks of DETR, MaskFormer (there
+    `canvas` is None) and Mask2Former (where it is (384, 384)), with a `score_threshold` of 0.5.
+
+    The queries left come one after the other: memory does not grow with their number.
+
+    Args:
+      class_logits: `[*b, q, classes + 1]`; the last is "no object".
+      mask_logits: `[*b, q, h, w]`, at any stride.
+      things: `[classes]`, which classes are of objects, that are never merged.
+      shape: (height, width) of the picture, in pixels.
+      rule: "mask2former", "maskformer" or "transformers".
+      score_threshold: what a query's class probability must exceed.
+      mask_threshold: from which probability on a pixel belongs to a mask.
+      overlap_threshold: the share of a query's mask that it must win.
+      canvas: (height, width) of the images that the model saw, in pixels, where the picture fills
+        only a part of them: masks are resized to the canvas, cropped to `size` and resized to
+        `shape`. None resizes them at once.
+      size: (height, width) of the picture at the top left of the canvas; None for all of it.
+      where: `[*b, height, width]`, False for pixels that are void and count for no area.
+
+    Returns:
+      The segments `[*b, height, width]`; the table has a row for each query, valid where it has a
+      segment of its own, with its class and class probability (0 and 0 elsewhere).
+
+    Raises:
+      ValueError: if the shapes do not fit together, or `rule` is unknown.
+      TypeError: if `things` is not boolean.
+
+    Example:
+      >>> class_logits = jnp.array([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]])
+      >>> mask_logits = jnp.array([[[5.0, 5.0, -5.0, -5.0]], [[-5.0, -5.0, 5.0, -5.0]]])
+      >>> things = jnp.array([True, False])
+      >>> result = panoptic_segmentation(class_logits, mask_logits, things, (1, 4))
+      >>> result.segments, result.classes
+      (Array([[ 0,  0,  1, -1]], dtype=int32), Array([0, 1], dtype=int32))
+
+    Source: Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
+      2021, section 3.4, and "Masked-attention mask transformer", 2022, with the authors' code.
+    """
+    check_queries(class_logits, mask_logits)
+    check_things(things, class_logits)
+    if rule not in _RULES:
+        raise ValueError(f"rule is {rule!r}; due is one of {', '.join(_RULES)}")
+    thresholds = score_threshold, mask_threshold, overlap_threshold
+
+    def mask_probs(logits):
+        logits = on_picture(logits, canvas=canvas, size=size)
+        if rule == "transformers":
+            return resize_masks(jax.nn.sigmoid(logits), shape)
+        return jax.nn.sigmoid(resize_masks(logits, shape))
+
+    fuse = functools.partial(_fuse, things, mask_probs, rule, thresholds)
+    signature = "(q,c),(q,h,w),(y,x)->(y,x),(q),(q),(q)"
+    segments, classes, valid, scores = jnp.vectorize(fuse, signature=signature)(
+        jnp.asarray(class_logits, accumulation_dtype(class_logits)),
+        lax.stop_gradient(jnp.asarray(mask_logits)),
+        broadcast_where(where, (*class_logits.shape[:-2], *shape)),
+    )
+    return Panoptic(segments, classes, valid, scores=scores)
+
+
+def _fuse(things, mask_probs, rule, thresholds, class_logits, mask_logits, where):
+    """The segments, and their classes, validity and scores, of one picture."""
+    score_threshold, mask_threshold, overlap_threshold = thresholds
+    probs = jax.nn.softmax(class_logits)
+    scores, classes = probs.max(axis=-1), jnp.argmax(probs, axis=-1).astype(jnp.int32)
+    kept = (classes < things.size) & (scores > score_threshold)
+    rows = jnp.arange(classes.size, dtype=jnp.int32)
+    nobody = jnp.int32(classes.size)
+    kept_first = jnp.argsort(~kept, stable=True)
+
+    def add_query(i, state):
+        best, winner, inside, areas = state
+        k = kept_first[i]
+        mask = mask_probs(mask_logits[k])
+        weighted = scores[k] * mask
+        covered = (weighted if rule == "transformers" else mask) >= mask_threshold
+        wins = weighted > best  # of equals the first
+        return (
+            jnp.where(wins, weighted, best),
+            jnp.where(wins, rows[k], winner),
+            jnp.where(wins, covered, inside),
+            areas.at[k].set(jnp.sum(covered & where, dtype=jnp.int32)),
+        )
+
+    # Made from arguments, so that under `shard_map` they vary over the same devices.
+    best = jnp.full_like(mask_logits, -1, scores.dtype, shape=where.shape)
+    start = best, jnp.full_like(best, nobody, jnp.int32), best > 0, jnp.zeros_like(classes)
+    _, winner, inside, areas = lax.fori_loop(0, kept.sum(), add_query, start)
+
+    def count(pixels):
+        return jnp.zeros_like(classes).at[jnp.where(pixels, winner, nobody)].add(1, mode="drop")
+
+    own = where & inside if rule == "mask2former" else where
+    share = safe_divide(count(where), areas)
+    # Where the share is the threshold, transformers drops the query and the authors keep it.
+    enough = share > overlap_threshold if rule == "transformers" else share >= overlap_threshold
+    exists = kept & (areas > 0) & enough & (count(own) > 0)
+
+    merged = exists & ~things[classes]
+    same = merged[:, None] & merged & (classes[:, None] == classes)
+    # Each segment has a number of its own. In transformers the first thing after a merged piece
+    # gets one that is taken, so that two objects become one.
+    segment = jnp.where(merged, jnp.argmax(same, axis=-1).astype(jnp.int32), rows)
+    table = jnp.append(jnp.where(exists, segment, -1), -1)
+    valid = exists & (segment == rows)
+    return (
+        jnp.where(own, table[winner], -1),
+        jnp.where(valid, classes, 0),
+        valid,
+        jnp.where(valid, scores, 0),
+    )

@@ -1,0 +1,216 @@
+"""From a set of queries, each with a class and a mask or a box, to classes and objects."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Bool, Float, Integer
+
+from segjax.inference.masks import Shape, check_queries, check_things, on_picture, resize_masks
+from segjax.numerics import accumulation_dtype, broadcast_where, masked_sum, safe_divide
+from segjax.ops.boxes import check_boxes, convert_boxes
+from segjax.ops.masks import masks_to_boxes
+from segjax.typing import Array, Instances
+
+_RULES = ("mask2former", "transformers", "detr")
+
+
+def semantic_segmentation(
+    class_logits: Float[Array, "*b q classes"],
+    mask_logits: Float[Array, "*b q h w"],
+    shape: Shape,
+    *,
+    canvas: Shape | None = None,
+    size: Shape | None = None,
+) -> Float[jax.Array, "*b height width things_and_stuff"]:
+    """How much the queries say for each class at each pixel: `Σ_q p_q(class) m_q(pixel)`.
+
+    `p = softmax(class_logits)` without "no object", and `m = sigmoid(mask_logits)`, interpolated
+    before the sigmoid. The class of a pixel is `semantic_labels` of it. Hugging Face's models
+    interpolate the sums instead: `resize(semantic_segmentation(..., canvas), shape)`.
+
+    Args:
+      class_logits: `[*b, q, classes + 1]`; the last is "no object".
+      mask_logits: `[*b, q, h, w]`, at any stride.
+      shape: (height, width) of the picture, in pixels.
+      canvas: as of `panoptic_segmentation`.
+      size: likewise.
+
+    Returns:
+      `[*b, height, width, classes]`, in at least float32; they need not sum to 1.
+
+    Raises:
+      ValueError: if the shapes do not fit together.
+
+    Example:
+      >>> class_logits = jnp.array([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]])
+      >>> mask_logits = jnp.array([[[5.0, 5.0, -5.0]], [[-5.0, -5.0, 5.0]]])
+      >>> jnp.argmax(semantic_segmentation(class_logits, mask_logits, (1, 3)), axis=-1)
+      Array([[0, 0, 1]], dtype=int32)
+
+    Source: Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
+      2021, section 3.4.
+    """
+    check_queries(class_logits, mask_logits)
+    classes = _class_probs(class_logits)
+    masks = jax.nn.sigmoid(resize_masks(on_picture(mask_logits, canvas=canvas, size=size), shape))
+    # The default of accelerators rounds the factors to bfloat16.
+    return jnp.einsum("...qc,...qhw->...hwc", classes, masks, precision=lax.Precision.HIGHEST)
+
+
+def instance_segmentation(
+    class_logits: Float[Array, "*b q classes"],
+    mask_logits: Float[Array, "*b q h w"],
+    shape: Shape,
+    *,
+    rule: str = "mask2former",
+    things: Bool[Array, "things"] | None = None,
+    max_instances: int = 100,
+    score_threshold: float = 0.0,
+    canvas: Shape | None = None,
+    size: Shape | None = None,
+    where: Bool[Array, "*b height width"] | None = None,
+) -> Instances:
+    """The most probable pairs of a query and a class, each as an object with the query's mask.
+
+    The mask is where its logit is above 0, and the score `p_q(class) · mean of sigmoid(mask_logits)
+    over the mask`: how sure the query is of the class, and of its pixels.
+
+    This is "mask2former", and EoMT's rule too. "transformers" decides on the canvas which pixels
+    are the mask's, and repeats or drops them to get to `shape`; so Hugging Face does for
+    MaskFormer (there `canvas` is None) and Mask2Former (where it is (384, 384)), with a
+    `score_threshold` of 0.5. "detr" does likewise, but takes of each query its most probable class
+    alone, and the score is the probability of that. (Hugging Face has DETR's instances from
+    `panoptic_segmentation`, all classes things.)
+
+    Args:
+      class_logits: `[*b, q, classes + 1]`; the last is "no object".
+      mask_logits: `[*b, q, h, w]`, at any stride.
+      shape: (height, width) of the picture, in pixels.
+      rule: "mask2former", "transformers" or "detr".
+      things: `[classes]`, which classes are of objects; None for all. Pairs of other classes take
+        places too, as they do in the original.
+      max_instances: n; fewer if there are fewer pairs, or queries for "detr".
+      score_threshold: the least score.
+      canvas: as of `panoptic_segmentation`.
+      size: likewise.
+      where: `[*b, height, width]`, False for pixels that are no mask's.
+
+    Returns:
+      The objects, `[*b, n]`, by falling class probability; with masks `[*b, n, height, width]`, and
+      boxes around these. Not valid are empty masks, and what `things` and `score_threshold` rule
+      out.
+
+    Raises:
+      ValueError: if the shapes do not fit together, or an option is out of its range.
+      TypeError: if `things` is not boolean.
+
+    Example:
+      >>> class_logits = jnp.array([[9.0, 0.0, 0.0], [0.0, 0.0, 9.0]])
+      >>> mask_logits = jnp.array([[[5.0, 5.0, -5.0]], [[-5.0, -5.0, 5.0]]])
+      >>> objects = instance_segmentation(class_logits, mask_logits, (1, 3), max_instances=1)
+      >>> objects.masks, objects.boxes
+      (Array([[[ True,  True, False]]], dtype=bool), Array([[0., 0., 2., 1.]], dtype=float32))
+
+    Source: Cheng et al., "Masked-attention mask transformer", 2022, and Carion et al., "End-to-end
+      object detection with transformers", 2020, with the authors' code.
+    """
+    check_queries(class_logits, mask_logits)
+    if rule not in _RULES:
+        raise ValueError(f"rule is {rule!r}; due is one of {', '.join(_RULES)}")
+    if max_instances < 1:
+        raise ValueError(f"max_instances is {max_instances}; due is at least 1")
+    if things is None:
+        things = jnp.ones(class_logits.shape[-1] - 1, bool)
+    check_things(things, class_logits)
+
+    def mask_of(logits, where):
+        """The mask, and the mean probability of its pixels."""
+        logits = on_picture(logits, canvas=canvas, size=size)
+        if rule == "mask2former":
+            logits = resize_masks(logits, shape)
+        mask = logits > 0
+        quality = safe_divide(masked_sum(jax.nn.sigmoid(logits), where=mask), jnp.sum(mask))
+        if rule != "mask2former":
+            mask = resize_masks(mask, shape, method="nearest")
+        return mask & where, quality
+
+    select = functools.partial(_select, rule, max_instances)
+    objects = functools.partial(_objects, select, mask_of, rule)
+    signature = "(q,c),(q,h,w),(y,x)->(n),(n),(n,y,x)"
+    classes, scores, masks = jnp.vectorize(objects, signature=signature)(
+        _class_probs(class_logits),
+        jnp.asarray(mask_logits),
+        broadcast_where(where, (*class_logits.shape[:-2], *shape)),
+    )
+    valid = masks.any(axis=(-2, -1)) & things[classes] & (scores >= score_threshold)
+    return Instances(masks_to_boxes(masks), classes, valid, scores=scores, masks=masks)
+
+
+def object_detection(
+    class_logits: Float[Array, "*b q classes"],
+    boxes: Float[Array, "*b q 4"],
+    shape: Shape | Integer[Array, "*b 2"],
+    *,
+    score_threshold: float = 0.0,
+) -> Instances:
+    """Each query's most probable class and its box in pixels, without suppression.
+
+    `score = max softmax(class_logits)` over all but "no object".
+
+    Args:
+      class_logits: `[*b, q, classes + 1]`; the last is "no object".
+      boxes: `[*b, q, 4]`, cxcywh as fractions of the image.
+      shape: (height, width) of the image in pixels: one for all, or `[*b, 2]`.
+      score_threshold: what the score must exceed to be valid.
+
+    Returns:
+      The objects, `[*b, q]`, in the queries' order.
+
+    Raises:
+      ValueError: if the shapes do not fit together.
+
+    Example:
+      >>> boxes = jnp.array([[0.5, 0.5, 0.5, 1.0]])
+      >>> object_detection(jnp.array([[9.0, 0.0, 0.0]]), boxes, (10, 20)).boxes
+      Array([[ 5.,  0., 15., 10.]], dtype=float32)
+
+    Source: Carion et al., "End-to-end object detection with transformers", 2020, section 4.
+    """
+    check_boxes("boxes", boxes)
+    if boxes.shape[:-1] != class_logits.shape[:-1] or class_logits.shape[-1] < 2:
+        raise ValueError(
+            f"class_logits has shape {class_logits.shape}; due is [*b, q, classes + 1] for boxes "
+            f"of {boxes.shape}"
+        )
+    dtype = accumulation_dtype(boxes)
+    sides = jnp.asarray(shape, dtype)[..., None, ::-1]
+    probs = _class_probs(class_logits)
+    scores, classes = probs.max(axis=-1), jnp.argmax(probs, axis=-1).astype(jnp.int32)
+    corners = convert_boxes(jnp.asarray(boxes, dtype), "cxcywh", "xyxy")
+    corners = corners * jnp.concatenate([sides, sides], axis=-1)
+    return Instances(corners, classes, scores > score_threshold, scores=scores)
+
+
+def _class_probs(class_logits: Array) -> jax.Array:
+    """Without "no object"; they sum to what that leaves."""
+    return jax.nn.softmax(jnp.asarray(class_logits, accumulation_dtype(class_logits)))[..., :-1]
+
+
+def _select(rule: str, most: int, probs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Probability, query and class of the `most` probable pairs, or queries for "detr"."""
+    if rule == "detr":
+        scores, queries = lax.top_k(probs.max(axis=-1), min(most, len(probs)))
+        return scores, queries, jnp.argmax(probs[queries], axis=-1)
+    scores, pairs = lax.top_k(probs.ravel(), min(most, probs.size))
+    return scores, *jnp.divmod(pairs, probs.shape[-1])
+
+
+def _objects(select, mask_of, rule, probs, mask_logits, where):
+    """Classes, scores and masks of one picture, made one mask after the other."""
+    scores, queries, classes = select(probs)
+    masks, qualities = lax.map(lambda query: mask_of(mask_logits[query], where), queries)
+    if rule != "detr":
+        scores = scores * qualities
+    return classes.astype(jnp.int32), scores, masks
