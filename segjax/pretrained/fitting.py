@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import itertools
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +30,15 @@ class Fitted:
     fresh: dict[str, str]
 
 
+def nearest_table(tables: Sequence[KeyTable], state_dict: Mapping[str, np.ndarray]) -> KeyTable:
+    """Of a model's tables the one that knows most of a file's keys; the first of those as good."""
+
+    def known(table):
+        return sum(map(table.names, canonical(table, state_dict)))
+
+    return max(tables, key=known)
+
+
 def canonical(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays that count, under the names of the table.
 
@@ -51,7 +60,8 @@ def count_classes(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int 
     Of an array without numbers a file may claim any length.
     """
     heads = (array for key, array in state_dict.items() if matches(table.heads[:1], key))
-    return next((array.shape[0] for array in heads if array.ndim and array.size), None)
+    lengths = (array.shape[0] for array in heads if array.ndim and array.size)
+    return next((length - table.extra_classes for length in lengths), None)
 
 
 def count_channels(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int | None:
@@ -92,38 +102,45 @@ def fit(
     """
     due: set[str] = set()
     arrays: dict[str, np.ndarray] = {}
-    adapted: list[str] = []
+    adapted: dict[str, None] = {}  # a set in order
     fresh: dict[str, str] = {}
     missing: dict[str, Shape] = {}
     misfits: dict[str, str] = {}
     backbone_alone = bool(table.backbone) and all(k.startswith(table.backbone) for k in state_dict)
 
-    def take(path, leaf):
-        key, layout = table.original(path)
-        shape = layout.theirs(np.broadcast_to(np.float32(0), leaf.shape)).shape
-        due.add(key)
+    def fitting(key, shape):
+        """The original's array, made to fit; None where there is none, and what becomes of it."""
         if key not in state_dict:
             outside = backbone_alone and not key.startswith(table.backbone)
-            if outside or matches(table.optional, key):
-                fresh[path] = key
-            else:
+            if not (outside or matches(table.optional, key)):
                 missing[key] = shape
-            return
+            return None
         array = state_dict[key]
         if not jnp.issubdtype(array.dtype, jnp.floating):
             misfits[key] = f"{key} is {array.dtype}; due are floating numbers"
-            return
-        if array.shape != shape:
-            other_head = new_head and matches(table.heads, key)
-            if other_head or (backbone_alone and matches(table.optional, key)):
-                fresh[path] = key
-                return
-            array = _adapted(table, key, array, shape)
-            if array is None:
-                misfits[key] = f"{key} is {state_dict[key].shape}; due is {shape}"
-                return
-            adapted.append(key)
-        arrays[path] = np.asarray(layout.ours(array), leaf.dtype)
+            return None
+        if array.shape == shape:
+            return array
+        other_head = new_head and matches(table.heads, key)
+        if other_head or (backbone_alone and matches(table.optional, key)):
+            return None
+        array = _adapted(table, key, array, shape)
+        if array is None:
+            misfits[key] = f"{key} is {state_dict[key].shape}; due is {shape}"
+        else:
+            adapted[key] = None
+        return array
+
+    def take(path, leaf):
+        place = table.original(path)
+        shapes = place.shapes(leaf.shape)
+        due.update(shapes)
+        found = {key: fitting(key, shape) for key, shape in shapes.items()}
+        absent = [key for key, array in found.items() if array is None]
+        if absent:
+            fresh[path] = absent[0]
+        else:
+            arrays[path] = np.asarray(place.read(found), leaf.dtype)
 
     map_paths(take, template)
     unexpected = [key for key in state_dict if key not in due and not matches(table.optional, key)]

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -55,9 +55,50 @@ def _from_transposed(x: np.ndarray) -> np.ndarray:
 # The matrix in `UpConv2x` is a transposed convolution of theirs, (in, out, 2, 2).
 UP_CONV = Layout(_to_transposed, _from_transposed)
 
-Row = tuple[str, str] | tuple[str, str, Layout]
+Names = str | tuple[str, ...]
+Row = tuple[Names, Names] | tuple[Names, Names, Layout]
 # From an array in the original's layout, and another shape, to an array of that shape.
 Resize = Callable[[np.ndarray, Shape], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Original:
+    """Where the original has an array of ours.
+
+    Attributes:
+      keys: of the arrays of theirs that it is in, joined along their first axis: the outputs.
+      layout: of what they are together.
+      part: which of the equal `parts` of that is ours.
+      parts: their number.
+    """
+
+    keys: tuple[str, ...]
+    layout: Layout
+    part: int = 0
+    parts: int = 1
+
+    def shapes(self, shape: Shape) -> dict[str, Shape]:
+        """The shapes of their arrays, by key, for one of ours of that shape."""
+        whole = self.layout.theirs(np.broadcast_to(np.float32(0), shape)).shape
+        if len(self.keys) == self.parts == 1:
+            return {self.keys[0]: whole}
+        outputs = whole[0] * self.parts // len(self.keys)
+        return {key: (outputs, *whole[1:]) for key in self.keys}
+
+    def read(self, state_dict: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The array of ours out of theirs."""
+        arrays = [state_dict[key] for key in self.keys]
+        array = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        if self.parts > 1:
+            array = np.split(array, self.parts)[self.part]
+        return self.layout.ours(array)
+
+    def write(self, array: np.ndarray) -> dict[str, np.ndarray]:
+        """An array of ours as theirs, by key: of each, our part."""
+        array = np.asarray(self.layout.theirs(array), order="C")
+        if len(self.keys) == 1:
+            return {self.keys[0]: array}
+        return dict(zip(self.keys, np.split(array, len(self.keys)), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +110,10 @@ class KeyTable:
     `{s}` stands for a number, on both sides the same. Of a module's arrays the names follow by
     kind, and kernels turn round. Where neither holds, a third entry of the row gives the layout.
 
+    Several names on one side are of arrays that the other side has as one, joined along the
+    outputs: ("qkv", ("q_proj", "k_proj", "v_proj")) or (("query", "key", "value"), "in_proj_"). To
+    a name of theirs that ends with "_" the array's is joined without a dot.
+
     All other attributes speak of the original's keys.
 
     Attributes:
@@ -79,7 +124,8 @@ class KeyTable:
       counters: whether each batch norm has a `num_batches_tracked` beside it.
       stem: the key of the first kernel, `[out, channels of the image, …]`.
       heads: patterns of the keys whose arrays depend on the number of classes, which is the length
-        of the first axis of an array that the first of them matches.
+        of the first axis of an array that the first of them matches, less `extra_classes`.
+      extra_classes: what the head tells apart beside the classes: 1 where there is "no object".
       backbone: with what the keys begin that a published backbone holds alone.
       resized: pairs (pattern, function): how arrays follow the size of the image, such as position
         embeddings.
@@ -92,23 +138,27 @@ class KeyTable:
     counters: bool = True
     stem: str = ""
     heads: tuple[str, ...] = ()
+    extra_classes: int = 0
     backbone: str = ""
     resized: tuple[tuple[str, Resize], ...] = ()
 
-    def original(self, path: str) -> tuple[str, Layout]:
-        """The original's key, and its layout, for the array at a path such as "conv/kernel"."""
+    def original(self, path: str) -> Original:
+        """Where the original has the array at a path such as "conv/kernel"."""
         module, _, leaf = path.rpartition("/")
-        for pattern, theirs, layout in _compiled(self.rows):
-            if match := pattern.fullmatch(path):
-                return theirs.format(**match.groupdict()), layout or SAME
-            if (match := pattern.fullmatch(module)) and leaf in _LEAVES:
-                key = f"{theirs.format(**match.groupdict())}.{_LEAVES[leaf]}"
-                return key, (layout or KERNEL) if leaf == "kernel" else SAME
+        for row in _compiled(self.rows):
+            if match := row.path.fullmatch(path):
+                layout, ending = row.layout or SAME, ""
+            elif (match := row.path.fullmatch(module)) and leaf in _LEAVES:
+                layout, ending = (row.layout or KERNEL) if leaf == "kernel" else SAME, _LEAVES[leaf]
+            else:
+                continue
+            keys = tuple(_joined(key.format(**match.groupdict()), ending) for key in row.keys)
+            return Original(keys, layout, row.part, row.parts)
         raise ValueError(f"no row of the table names {path}")
 
-    def key(self, path: str) -> str:
-        """The original's key for the array at a path such as "head/conv/kernel"."""
-        return self.original(path)[0]
+    def names(self, key: str) -> bool:
+        """Whether a row speaks of the original's key."""
+        return any(pattern.fullmatch(key) for row in _compiled(self.rows) for pattern in row.known)
 
     def canonical(self, key: str) -> str:
         """A file's key under the name of the table."""
@@ -126,14 +176,43 @@ def matches(patterns: tuple[str, ...], key: str) -> bool:
     return any(re.fullmatch(pattern, key) for pattern in patterns)
 
 
+def _joined(key: str, ending: str) -> str:
+    """An array's key out of that of its module."""
+    return f"{key}.{ending}" if ending and not key.endswith("_") else key + ending
+
+
+class _Compiled(NamedTuple):
+    """A row, for one of the names on our side: as regular expressions."""
+
+    path: re.Pattern
+    keys: tuple[str, ...]
+    layout: Layout | None
+    part: int
+    parts: int
+    known: tuple[re.Pattern, ...]
+
+
 @functools.cache
-def _compiled(rows: tuple[Row, ...]) -> tuple[tuple[re.Pattern, str, Layout | None], ...]:
-    """The rows with our side as a regular expression."""
+def _compiled(rows: tuple[Row, ...]) -> tuple[_Compiled, ...]:
+    def names(side):
+        return (side,) if isinstance(side, str) else side
 
-    def compiled(ours, theirs, layout=None):
-        return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>\\d+)", ours)), theirs, layout
+    def pattern(name, number, ending=""):
+        return re.compile(re.sub(r"\\\{(\w+)\\\}", number, re.escape(name)) + ending)
 
-    return tuple(compiled(*row) for row in rows)
+    leaves = rf"(\.?({'|'.join(sorted(set(_LEAVES.values())))}))?"
+    return tuple(
+        _Compiled(
+            pattern(path, r"(?P<\1>\\d+)"),
+            names(theirs),
+            layout[0] if layout else None,
+            part,
+            len(names(ours)),
+            tuple(pattern(key, r"\\d+", leaves) for key in names(theirs)),
+        )
+        for ours, theirs, *layout in rows
+        for part, path in enumerate(names(ours))
+    )
 
 
 def to_variables(table: KeyTable, state_dict: Mapping[str, np.ndarray], template: dict) -> dict:
@@ -150,12 +229,7 @@ def to_variables(table: KeyTable, state_dict: Mapping[str, np.ndarray], template
     Raises:
       KeyError: for a key that is missing.
     """
-
-    def read(path, _):
-        key, layout = table.original(path)
-        return layout.ours(state_dict[key])
-
-    return map_paths(read, template)
+    return map_paths(lambda path, _: table.original(path).read(state_dict), template)
 
 
 def to_state_dict(table: KeyTable, variables: dict) -> dict[str, np.ndarray]:
@@ -168,17 +242,21 @@ def to_state_dict(table: KeyTable, variables: dict) -> dict[str, np.ndarray]:
     Returns:
       Arrays by the original's keys.
     """
-    arrays: dict[str, np.ndarray] = {}
+    pieces: dict[str, dict[int, np.ndarray]] = {}
 
     def collect(path, array):
-        key, layout = table.original(path)
-        arrays[key] = np.asarray(layout.theirs(np.asarray(array)), order="C")
-        if table.counters and path.endswith("/mean"):
-            counter = key.replace("running_mean", "num_batches_tracked")
-            arrays[counter] = np.zeros((), np.int64)
+        place = table.original(path)
+        for key, piece in place.write(np.asarray(array)).items():
+            pieces.setdefault(key, {})[place.part] = piece
+            if table.counters and path.endswith("/mean"):
+                counter = key.replace("running_mean", "num_batches_tracked")
+                pieces[counter] = {0: np.zeros((), np.int64)}
 
     map_paths(collect, variables)
-    return arrays
+    return {
+        key: np.concatenate([parts[i] for i in sorted(parts)]) if len(parts) > 1 else parts[0]
+        for key, parts in pieces.items()
+    }
 
 
 def map_paths(function: Callable[[str, Any], Any], variables: dict) -> dict:

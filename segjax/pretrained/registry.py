@@ -1,6 +1,7 @@
 """What is published of each model: its weights' names, its paper, and the images it takes."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from flax import linen as nn
@@ -22,6 +23,7 @@ class Published:
       size: height and width of the images that it is trained on.
       mean: of its images in 0..1, by channel; it is subtracted before the model.
       std: likewise; what is left is divided by it.
+      namings: tables of other names that its weights have, by who gives them.
     """
 
     table: KeyTable
@@ -29,6 +31,7 @@ class Published:
     size: tuple[int, int]
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # ImageNet's
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    namings: Mapping[str, KeyTable] = dataclasses.field(default_factory=dict)
 
 
 _RESNET = Published(

@@ -8,9 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from segjax.models import MODELS
+from segjax.naming import unknown_name
 from segjax.pretrained.errors import WeightsError
 from segjax.pretrained.files import read_state_dict, write_safetensors
-from segjax.pretrained.fitting import Fitted, canonical, count_channels, count_classes, fit
+from segjax.pretrained.fitting import (
+    Fitted,
+    canonical,
+    count_channels,
+    count_classes,
+    fit,
+    nearest_table,
+)
 from segjax.pretrained.hub import find_weights
 from segjax.pretrained.keys import map_paths, to_state_dict
 from segjax.pretrained.registry import find_published, make_published
@@ -59,9 +67,11 @@ def load(
       Traceback (most recent call last):
       FileNotFoundError: none.safetensors: there is no such file
     """
-    table = find_published(name).table
+    published = find_published(name)
     path = find_weights(source)
-    state_dict = canonical(table, read_state_dict(path))
+    state_dict = read_state_dict(path)
+    table = nearest_table([published.table, *published.namings.values()], state_dict)
+    state_dict = canonical(table, state_dict)
     found = count_classes(table, state_dict)
     classes = found if num_classes is None else num_classes
     if classes is None and name in MODELS:
@@ -97,16 +107,17 @@ def load(
     return map_paths(lambda path, _: arrays[path], template)
 
 
-def save(variables: dict, path: str | os.PathLike, name: str) -> None:
+def save(variables: dict, path: str | os.PathLike, name: str, *, naming: str | None = None) -> None:
     """Writes a model's variables under the names of the published one, for torch to load strictly.
 
     Args:
       variables: of the model.
       path: of a safetensors file; one that is there is replaced.
       name: of the model or backbone.
+      naming: whose names, where there are several: a key of `find_published(name).namings`.
 
     Raises:
-      ValueError: for an unknown name, or variables that are not of such a model.
+      ValueError: for an unknown name or naming, or variables that are not of such a model.
       OSError: where it cannot be written.
 
     Example:
@@ -120,7 +131,13 @@ def save(variables: dict, path: str | os.PathLike, name: str) -> None:
       >>> len(load(path, "resnet18")["params"]["stem_norm"]["scale"])
       64
     """
-    table = find_published(name).table
+    published = find_published(name)
+    if naming is None:
+        table = published.table
+    elif naming in published.namings:
+        table = published.namings[naming]
+    else:
+        raise ValueError(unknown_name(f"naming of {name}", naming, published.namings))
     try:
         state_dict = to_state_dict(table, jax.device_get(variables))
     except ValueError as error:

@@ -1,6 +1,6 @@
 """torchvision's ResNets and what it builds on them."""
 
-from segjax.pretrained.keys import KeyTable
+from segjax.pretrained.keys import KeyTable, Row
 
 RESNET = (
     ("stem_conv", "conv1"),
@@ -29,12 +29,19 @@ _CLASSIFIER = (r"fc\..*", r"classifier\.1\.(weight|bias)")
 RESNET_BACKBONE = KeyTable(RESNET, renames=_HUGGING_FACE, unused=_CLASSIFIER, stem="conv1.weight")
 
 
-def inside(ours: str, theirs: str, rows: tuple[tuple[str, str], ...]) -> tuple:
+def inside(ours: str, theirs: str, rows: tuple[Row, ...]) -> tuple[Row, ...]:
     """The rows of a part, which the whole holds under these names."""
-    return tuple((f"{ours}/{path}", f"{theirs}.{key}") for path, key in rows)
+
+    def within(whole, names):
+        return whole + names if isinstance(names, str) else tuple(whole + name for name in names)
+
+    return tuple(
+        (within(f"{ours}/", paths), within(f"{theirs}.", keys), *layout)
+        for paths, keys, *layout in rows
+    )
 
 
-def on_resnet(*rows: tuple[str, str]) -> KeyTable:
+def on_resnet(*rows: Row) -> KeyTable:
     """The table of a model on a ResNet; weights of that alone are known by their lack of a prefix.
 
     Args:
@@ -51,7 +58,7 @@ def on_resnet(*rows: tuple[str, str]) -> KeyTable:
     )
 
 
-def _fcn_head(ours: str, theirs: str) -> tuple:
+def _fcn_head(ours: str, theirs: str) -> tuple[Row, ...]:
     rows = (("conv", "0"), ("norm", "1"), ("logits", "4"))
     return inside(ours, theirs, rows)
 
