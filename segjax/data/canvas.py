@@ -7,24 +7,26 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from segjax.typing import Record
+from segjax.typing import Instances, Record
 
 _MAPS = ("labels", "where", "edges", "scribbles")
-_FITTED = {"image", *_MAPS, "size", "index", "valid"}
+_LABELS = (*_MAPS, "instances", "panoptic")
+_FITTED = {"image", *_LABELS, "size", "index", "valid"}
 
 
 def rescale(record: Record, scale: float) -> Record:
-    """Resizes the picture: areas averaged to shrink it, bilinear to enlarge it, maps nearest.
+    """Resizes the picture: areas averaged to shrink it, bilinear to enlarge it, labels nearest.
 
     Args:
-      record: an example of NumPy arrays; of its labels only maps `[h, w]`.
+      record: an example of NumPy arrays; of its labels only maps `[h, w]`, instances, segments.
       scale: output pixels per input pixel, above 0.
 
     Returns:
-      The example on `round(scale * (h, w))` pixels, at least 1 each way.
+      The example on `round(scale * (h, w))` pixels, at least 1 each way; its instances and
+      segments as `random_window` leaves them.
 
     Raises:
-      ValueError: it has labels that cannot be fitted, such as instances.
+      ValueError: it has labels that cannot be fitted, such as points.
 
     Example:
       >>> rescale(Record(image=np.zeros((6, 8, 3), np.uint8)), 0.5).image.shape
@@ -32,7 +34,8 @@ def rescale(record: Record, scale: float) -> Record:
     """
     if scale == 1.0:
         return record
-    height, width = (max(1, round(side * scale)) for side in _picture(record).shape[:2])
+    before = _picture(record).shape[:2]
+    height, width = (max(1, round(side * scale)) for side in before)
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
 
     def image(pixels):  # OpenCV drops the axis of a single channel
@@ -42,18 +45,26 @@ def rescale(record: Record, scale: float) -> Record:
     def nearest(pixels):
         rows, columns = (
             ((np.arange(new) + 0.5) * old / new).astype(int)
-            for new, old in zip((height, width), pixels.shape, strict=True)
+            for new, old in zip((height, width), before, strict=True)
         )
-        return pixels[rows[:, None], columns]
+        return pixels[..., rows[:, None], columns]
 
-    return _each(record, image, nearest)
+    stretch = np.array([width / before[1], height / before[0]], np.float32)
+    if (instances := record.instances) is not None:
+        areas = None if instances.areas is None else instances.areas * stretch.prod()
+        boxes = instances.boxes * np.tile(stretch, 2)
+        record = record.replace(instances=dataclasses.replace(instances, boxes=boxes, areas=areas))
+    return _visible(_each(record, image, nearest))
 
 
 def random_window(record: Record, shape: tuple[int, int], generator: np.random.Generator) -> Record:
     """Cuts a window out where the picture is larger than it, and pads where it is smaller.
 
+    Boxes and areas follow from the masks; without masks, boxes are clipped. What has no pixel in
+    the window is no longer valid.
+
     Args:
-      record: an example of NumPy arrays; of its labels only maps `[h, w]`.
+      record: an example of NumPy arrays; of its labels only maps `[h, w]`, instances, segments.
       shape: (height, width) of the window.
       generator: draws its place, uniform over all that lie within the picture.
 
@@ -67,8 +78,12 @@ def random_window(record: Record, shape: tuple[int, int], generator: np.random.G
     """
     free = np.maximum(np.subtract(_picture(record).shape[:2], shape), 0)
     top, left = generator.integers(free + 1)
-    window = np.s_[top : top + shape[0], left : left + shape[1]]
-    return pad(_each(record, lambda pixels: pixels[window], lambda pixels: pixels[window]), shape)
+    rows, columns = slice(top, top + shape[0]), slice(left, left + shape[1])
+    if (instances := record.instances) is not None:
+        boxes = instances.boxes - np.array([left, top, left, top], np.float32)
+        record = record.replace(instances=dataclasses.replace(instances, boxes=boxes))
+    cut = _each(record, lambda image: image[rows, columns], lambda map_: map_[..., rows, columns])
+    return pad(_visible(cut), shape)
 
 
 def pad(
@@ -77,12 +92,13 @@ def pad(
     """Pads an example at the bottom and the right.
 
     Args:
-      record: an example of NumPy arrays; of its labels only maps `[h, w]`.
+      record: an example of NumPy arrays; of its labels only maps `[h, w]`, instances, segments.
       shape: (height, width) of the canvas, no smaller than the picture.
       mode: NumPy's for the image: "constant" is black, "edge" repeats the border.
 
     Returns:
-      The example on its canvas, `where` False in the padding and `size` that of the picture.
+      The example on its canvas: in the padding `where` is False and segments are -1; `size` is that
+      of the picture.
 
     Example:
       >>> pad(Record(image=np.zeros((1, 2, 3), np.uint8)), (1, 3)).where
@@ -95,7 +111,7 @@ def pad(
     return _each(
         record,
         lambda image: np.pad(image, (*margins, (0, 0)), mode=mode),
-        lambda pixels: np.pad(pixels, margins),
+        lambda map_: np.pad(map_, ((0, 0),) * (map_.ndim - 2) + margins),
     ).replace(size=np.array([height, width], np.int32))
 
 
@@ -103,14 +119,57 @@ def _picture(record: Record) -> np.ndarray:
     """The image, if the record has one and besides it only what can be fitted with it."""
     present = {f.name for f in dataclasses.fields(record) if getattr(record, f.name) is not None}
     if unfit := sorted(present - _FITTED):
-        raise ValueError(f"record has {', '.join(unfit)}; only {', '.join(_MAPS)} can be fitted")
+        raise ValueError(f"record has {', '.join(unfit)}; only {', '.join(_LABELS)} can be fitted")
     return np.asarray(record.image)
 
 
 def _each(record: Record, image: Callable, pixels: Callable) -> Record:
-    """Applies `image` to the image and `pixels` to every map that the record has."""
+    """Applies `image` to the image and `pixels` to every map `[..., h, w]` that the record has."""
     maps = {name: getattr(record, name) for name in _MAPS}
+    instances, panoptic = record.instances, record.panoptic
+    if instances is not None and instances.masks is not None:
+        instances = dataclasses.replace(instances, masks=pixels(instances.masks))
+    if panoptic is not None:  # void is -1; what pads is 0
+        panoptic = dataclasses.replace(panoptic, segments=pixels(panoptic.segments + 1) - 1)
     return record.replace(
         image=image(record.image),
+        instances=instances,
+        panoptic=panoptic,
         **{name: pixels(values) for name, values in maps.items() if values is not None},
     )
+
+
+def _visible(record: Record) -> Record:
+    """What there is of the instances and segments in the picture, and none that is not there."""
+    instances, panoptic = record.instances, record.panoptic
+    if instances is not None:
+        instances = _visible_instances(instances, _picture(record).shape[:2])
+    if panoptic is not None:
+        seen = np.isin(np.arange(panoptic.valid.size), panoptic.segments)
+        panoptic = dataclasses.replace(panoptic, valid=panoptic.valid & seen)
+    return record.replace(instances=instances, panoptic=panoptic)
+
+
+def _visible_instances(instances: Instances, shape: tuple[int, ...]) -> Instances:
+    if instances.masks is None:
+        boxes = np.clip(instances.boxes, 0, np.array([*shape[::-1], *shape[::-1]], np.float32))
+        seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=-1)
+        return dataclasses.replace(instances, boxes=boxes, valid=instances.valid & seen)
+    pixels = np.count_nonzero(instances.masks, axis=(1, 2)).astype(np.float32)
+    return dataclasses.replace(
+        instances,
+        boxes=_boxes(instances.masks),
+        valid=instances.valid & (pixels > 0),
+        areas=None if instances.areas is None else pixels,
+    )
+
+
+def _boxes(masks: np.ndarray) -> np.ndarray:
+    """xyxy around each mask, zeros for an empty one: `ops.masks_to_boxes`, on the host."""
+    ends = []
+    for axis in (1, 2):  # columns, then rows
+        taken = masks.any(axis=axis)
+        ends.append((taken.argmax(axis=-1), taken.shape[-1] - taken[:, ::-1].argmax(axis=-1)))
+    (x0, x1), (y0, y1) = ends
+    boxes = np.stack([x0, y0, x1, y1], axis=-1).astype(np.float32)
+    return np.where(masks.any(axis=(1, 2))[:, None], boxes, 0)

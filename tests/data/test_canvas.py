@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segjax.data.canvas import pad, random_window, rescale
-from segjax.typing import Points, Record
+from segjax.typing import Instances, Panoptic, Points, Record
 
 sides = st.integers(1, 12)
 shapes = st.tuples(sides, sides)
@@ -13,12 +13,36 @@ shapes = st.tuples(sides, sides)
 def coordinates(shape):
     """A picture in which every pixel holds its row, its column and their sum, as labels do."""
     row, column = np.indices(shape)
+    segments = segments_of(row + column)
+    masks = masks_of(row + column)
     return Record(
         image=np.stack([row, column, row + column], axis=-1).astype(np.uint8),
         labels=(1000 * row + column).astype(np.int32),
         where=(row + column) % 3 > 0,
         edges=row == column,
+        panoptic=Panoptic(
+            segments, np.arange(6, dtype=np.int32), np.isin(np.arange(6), segments), CROWD
+        ),
+        instances=Instances(
+            boxes=np.zeros((3, 4), np.float32),  # which masks overrule
+            classes=np.arange(3, dtype=np.int32),
+            valid=np.array([True, True, False]),
+            masks=masks,
+            areas=np.full(3, 7, np.float32),
+        ),
     )
+
+
+CROWD = np.arange(6) == 2
+
+
+def segments_of(total):
+    return (total // 2 % 5 - 1).astype(np.int32)
+
+
+def masks_of(total):
+    """Two that share pixels, and one of padding."""
+    return np.stack([total % 4 < 2, total % 3 == 1, np.zeros_like(total, bool)])
 
 
 def assert_aligned(record, height, width):
@@ -28,11 +52,29 @@ def assert_aligned(record, height, width):
     np.testing.assert_array_equal(record.labels[:height, :width], 1000 * row + column)
     np.testing.assert_array_equal(record.where[:height, :width], total % 3 > 0)
     np.testing.assert_array_equal(record.edges[:height, :width], row == column)
+    np.testing.assert_array_equal(record.panoptic.segments[:height, :width], segments_of(total))
+    np.testing.assert_array_equal(record.instances.masks[:, :height, :width], masks_of(total))
     outside = np.ones(record.where.shape, bool)
     outside[:height, :width] = False
     assert not record.where[outside].any()
     assert not record.edges[outside].any()
+    assert (record.panoptic.segments[outside] == -1).all()
+    assert not record.instances.masks[:, outside].any()
     assert record.size.tolist() == [height, width]
+
+
+def assert_visible(record):
+    """Tables say what the maps hold."""
+    panoptic, instances = record.panoptic, record.instances
+    np.testing.assert_array_equal(panoptic.valid, np.isin(np.arange(6), panoptic.segments))
+    np.testing.assert_array_equal(instances.valid, instances.masks.any(axis=(1, 2)))
+    for mask, box in zip(instances.masks, instances.boxes, strict=True):
+        pixels = np.argwhere(mask)[:, ::-1] if mask.any() else np.full((1, 2), -1)
+        assert box.tolist() == [*pixels.min(axis=0).clip(0), *(pixels.max(axis=0) + 1)]
+    np.testing.assert_array_equal(instances.areas, instances.masks.sum(axis=(1, 2)))
+    np.testing.assert_array_equal(panoptic.crowd, CROWD)
+    assert panoptic.segments.dtype == np.int32
+    assert instances.boxes.dtype == instances.areas.dtype == np.float32
 
 
 @given(shapes, shapes, st.integers(0, 99))
@@ -41,6 +83,7 @@ def test_a_window_is_a_piece_of_the_picture_or_holds_all_of_it(picture, shape, s
     height, width = np.minimum(picture, shape)
     assert record.image.shape == (*shape, 3)
     assert_aligned(record, height, width)
+    assert_visible(record)
     row, column = record.image[:height, :width, 0], record.image[:height, :width, 1]
     np.testing.assert_array_equal(row, row[0, 0] + np.arange(height)[:, None].repeat(width, 1))
     np.testing.assert_array_equal(column, column[0, 0] + np.arange(width)[None].repeat(height, 0))
@@ -67,6 +110,39 @@ def test_padding_repeats_the_border_of_the_image_alone(picture, below, right):
     np.testing.assert_array_equal(record.image[..., 1], column)
 
 
+def test_padding_changes_no_box_and_no_area():
+    record = coordinates((2, 3))
+    padded = pad(record, (4, 4))
+    for name in ("boxes", "areas", "valid"):
+        before, after = getattr(record.instances, name), getattr(padded.instances, name)
+        np.testing.assert_array_equal(before, after)
+    np.testing.assert_array_equal(padded.panoptic.valid, record.panoptic.valid)
+
+
+def bare(boxes, areas=None):
+    """Instances without masks on a picture of 6 x 8."""
+    boxes = np.array(boxes, np.float32)
+    zeros, ones = np.zeros(len(boxes), np.int32), np.ones(len(boxes), bool)
+    return Record(
+        image=np.zeros((6, 8, 3), np.uint8), instances=Instances(boxes, zeros, ones, areas=areas)
+    )
+
+
+def test_boxes_without_masks_are_scaled_moved_and_clipped():
+    record = bare([[0, 0, 8, 6], [2, 2, 4, 6]], np.array([48.0, 8.0], np.float32))
+    half = rescale(record, 0.5).instances
+    assert half.boxes.tolist() == [[0, 0, 4, 3], [1, 1, 2, 3]]
+    assert half.areas.tolist() == [12, 2]
+    seen = set()
+    for seed in range(50):
+        window = random_window(record, (6, 4), np.random.default_rng(seed)).instances
+        left = 4 - int(window.boxes[1, 2]) if window.valid[1] else 4
+        assert window.boxes[0].tolist() == [0, 0, 4, 6]
+        assert window.boxes[1].tolist() == [max(2 - left, 0), 2, max(4 - left, 0), 6]
+        seen.add(left)
+    assert seen == {0, 1, 2, 3, 4}
+
+
 def test_padding_marks_what_is_picture_if_nothing_else_did():
     record = pad(Record(image=np.zeros((2, 3, 1), np.uint8)), (3, 3))
     assert record.where.tolist() == [[True] * 3, [True] * 3, [False] * 3]
@@ -78,12 +154,17 @@ def test_shrinking_averages_the_image_and_takes_the_middle_of_the_maps(shape, fa
     generator = np.random.default_rng(factor)
     image = generator.integers(256, size=(*np.multiply(shape, factor), 3), dtype=np.uint8)
     labels = generator.integers(9, size=image.shape[:2], dtype=np.int32)
-    small = rescale(Record(image=image, labels=labels, where=labels > 3), 1 / factor)
+    panoptic = Panoptic(labels - 1, np.arange(8, dtype=np.int32), np.ones(8, bool))
+    whole = Record(image=image, labels=labels, where=labels > 3, panoptic=panoptic)
+    small = rescale(whole, 1 / factor)
     blocks = image.reshape(shape[0], factor, shape[1], factor, 3).mean(axis=(1, 3))
     assert np.abs(small.image - blocks).max() <= 0.5
     middle = np.s_[factor // 2 :: factor, factor // 2 :: factor]
     np.testing.assert_array_equal(small.labels, labels[middle])
     np.testing.assert_array_equal(small.where, labels[middle] > 3)
+    np.testing.assert_array_equal(small.panoptic.segments, labels[middle] - 1)
+    seen = np.isin(np.arange(8), small.panoptic.segments)
+    np.testing.assert_array_equal(small.panoptic.valid, seen)
 
 
 def test_enlarging_interpolates_the_image_and_repeats_the_maps():
@@ -94,11 +175,16 @@ def test_enlarging_interpolates_the_image_and_repeats_the_maps():
 
 
 def test_nothing_shrinks_away():
-    assert rescale(coordinates((3, 2)), 0.01).image.shape == (1, 1, 3)
+    small = rescale(coordinates((3, 2)), 0.01)
+    assert small.image.shape == (1, 1, 3)
+    assert_visible(small)
 
 
 def test_labels_that_cannot_be_fitted_are_an_error():
     points = Points(np.zeros((1, 2), np.float32), np.zeros(1, np.int32), np.ones(1, bool))
     record = coordinates((3, 3)).replace(points=points, tags=np.ones(2, bool))
-    with pytest.raises(ValueError, match="record has points, tags; only labels, where"):
+    with pytest.raises(
+        ValueError,
+        match=r"record has points, tags; only labels, .* panoptic can",
+    ):
         pad(record, (4, 4))
