@@ -89,7 +89,7 @@ def instance_classes(file: Path, *, void: int | None = None) -> tuple[Classes, L
       void: the value of pixels without a class.
 
     Returns:
-      The two classes, and the code of the maps.
+      The two classes, of which the object is a thing, and the code of the maps.
 
     Raises:
       DataError: the file is malformed; names it.
@@ -114,7 +114,7 @@ def instance_classes(file: Path, *, void: int | None = None) -> tuple[Classes, L
     if void is not None:
         table[void] = VOID
     colors = ((0, 0, 0), tuple(palette(1)[0].tolist()))
-    return Classes(("background", name), colors), LabelCode(table)
+    return Classes(("background", name), colors, (False, True)), LabelCode(table)
 
 
 def _read_json(file: Path) -> Any:

@@ -13,7 +13,7 @@ from segjax.data.errors import DataError, naming
 from segjax.data.images import decode_image, decode_mask, image_header, read_bytes
 from segjax.data.source import Source
 from segjax.naming import unknown_name
-from segjax.typing import Record
+from segjax.typing import Panoptic, Record
 
 
 class Folder(Source):
@@ -27,8 +27,10 @@ class Folder(Source):
     ```
 
     Instead of `masks/` there may be `instances/`: PNGs in which 0 is background and every other
-    value an object. Their labels are background and object; no `classes.json` is needed, and the
-    object's name comes from `PATH/SPLIT/instances.json` where that has a single category.
+    value an object. Their labels are background and object, and their `panoptic` has the background
+    as segment 0 and then each object, in the order of the values; the table has as many rows as
+    the split's fullest image needs. No `classes.json` is needed, and the object's name comes from
+    `PATH/SPLIT/instances.json` where that has a single category.
 
     Classes are numbered from 0 on in the order of their ids. Void are `ignore_index`, or what
     `void` says instead, and in masks also 255 unless a class has that id.
@@ -61,7 +63,8 @@ class Folder(Source):
         root = Path(path).expanduser()
         folder = _split_folder(root, split)
         masks = folder / "masks"
-        if masks.is_dir():
+        self._has_objects = not masks.is_dir()
+        if not self._has_objects:
             self.classes, self._code = read_classes(root / "classes.json", void=void)
         elif (masks := folder / "instances").is_dir():
             self.classes, self._code = instance_classes(folder / "instances.json", void=void)
@@ -81,24 +84,34 @@ class Folder(Source):
         if not pairs:
             raise DataError(f"{folder / 'images'}: there are no images in it")
         self.sizes = np.array([example.size for example in self._examples], np.int32)
+        self._most_objects = max(example.objects for example in self._examples)
 
     def read(self, index: int) -> Record:
-        """Example `index`: `image` in uint8 RGB, `labels`, `where` and `size`."""
+        """Example `index`: `image` in uint8 RGB, `labels`, `where`, `size`, and `panoptic` if any."""
         example = self._examples[index]
-        labels, where = self._labels(example.mask)
+        mask, labels, where = self._decode(example.mask)
+        panoptic = None
+        if self._has_objects:
+            with naming(example.mask):
+                panoptic = _segments(mask, where, self._most_objects)
         with naming(example.image):
             image = decode_image(read_bytes(example.image), upright=example.upright)
             if image.shape[:2] != labels.shape:
                 raise DataError(f"is {_pixels(image.shape)}, its mask {_pixels(labels.shape)}")
-        return Record(image=image, labels=labels, where=where, size=self.sizes[index])
+        return Record(
+            image=image, labels=labels, where=where, size=self.sizes[index], panoptic=panoptic
+        )
 
-    def _labels(self, mask: Path) -> tuple[np.ndarray, np.ndarray]:
+    def _decode(self, mask: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The values of a mask, the labels that they stand for, and where they are not void."""
         with naming(mask):
-            return self._code(decode_mask(read_bytes(mask)))
+            values = decode_mask(read_bytes(mask))
+            return values, *self._code(values)
 
     def _inspect(self, image: Path, mask: Path) -> "_Example":
         """Decodes the mask, and holds its size against the image's header."""
-        size = self._labels(mask)[0].shape
+        values, labels, where = self._decode(mask)
+        size = labels.shape
         with naming(image):
             header = image_header(read_bytes(image))
             if size not in (header.stored, header.upright):
@@ -108,7 +121,8 @@ class Folder(Source):
                     f"has the EXIF orientation {header.orientation}, and its mask fits it turned "
                     "or not: save the image upright, without the orientation"
                 )
-        return _Example(image, mask, size, upright=size == header.upright)
+        objects = len(_objects(values, where)) if self._has_objects else 0
+        return _Example(image, mask, size, objects, upright=size == header.upright)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +130,27 @@ class _Example:
     image: Path
     mask: Path
     size: tuple[int, ...]
+    objects: int
     upright: bool
+
+
+def _objects(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """The values of a map's objects, ascending."""
+    return np.flatnonzero(np.bincount(values[where & (values > 0)]))
+
+
+def _segments(values: np.ndarray, where: np.ndarray, most_objects: int) -> Panoptic:
+    """Background and objects of a map of instances, in a table for `most_objects`."""
+    objects = _objects(values, where)
+    if len(objects) > most_objects:
+        raise DataError(f"has {len(objects)} objects; when the folder was opened, {most_objects}")
+    rows = np.arange(1 + most_objects)
+    row_of = np.zeros(int(values.max(initial=0)) + 1, np.int32)
+    row_of[objects] = rows[1 : 1 + len(objects)]
+    segments = np.where(where, row_of[values], -1).astype(np.int32)
+    valid = rows <= len(objects)
+    valid[0] = (segments == 0).any()
+    return Panoptic(segments, classes=(rows > 0).astype(np.int32), valid=valid)
 
 
 def _split_folder(root: Path, split: str | None) -> Path:

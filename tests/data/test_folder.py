@@ -88,6 +88,24 @@ def test_instances_are_objects_on_a_background(write_folder):
     assert record.where.all()
 
 
+def test_every_object_is_a_segment_and_the_background_another(tmp_path):
+    for name, mask in [("a", [[0, 9, 9], [300, 7, 300]]), ("b", [[5, 7]])]:
+        mask = np.array(mask, np.uint16)
+        save(tmp_path / "instances" / f"{name}.png", mask)
+        save(tmp_path / "images" / f"{name}.png", mask.astype(np.uint8))
+    source = Folder(tmp_path, None, void=7)
+    assert source.classes.things == (False, True)
+    full, single = source.read(0).panoptic, source.read(1).panoptic
+    assert full.segments.tolist() == [[0, 1, 1], [2, -1, 2]]
+    assert single.segments.tolist() == [[1, -1]]
+    assert full.valid.tolist() == [True, True, True]
+    assert single.valid.tolist() == [False, True, False]
+    assert full.classes.tolist() == single.classes.tolist() == [0, 1, 1]
+    save(tmp_path / "instances" / "b.png", np.array([[1, 2], [3, 4]], np.uint16))
+    with pytest.raises(DataError, match=r"b\.png: has 4 objects; when the folder was opened, 2"):
+        source.read(1)
+
+
 def test_masks_go_before_instances(write_folder):
     write_folder(SIZES, masks="instances")
     assert Folder(write_folder(SIZES)).classes.names == ("sky", "road", "car")
@@ -213,6 +231,20 @@ def test_real_data_opens_and_reads(data_dir, name, classes, void):
         range(classes)
     )
     assert any(not record.where.all() for record in records) == void
+
+
+@pytest.mark.parametrize("name", ["tiny/dsb2018", "tiny/pennfudan"])
+def test_objects_are_those_of_the_annotations(data_dir, name):
+    annotated = json.loads((data_dir / name / "val/instances.json").read_text())
+    source = Folder(data_dir / name, "val")
+    areas = []
+    for index in range(len(source)):
+        record = source.read(index)
+        panoptic = record.panoptic
+        np.testing.assert_array_equal(panoptic.segments > 0, record.labels == 1)
+        areas += np.bincount(panoptic.segments[panoptic.segments > 0])[1:].tolist()
+        assert panoptic.valid[1:].sum() == panoptic.segments.max()
+    assert sorted(areas) == sorted(each["area"] for each in annotated["annotations"])
 
 
 def test_camvid_is_what_opencv_reads(data_dir):

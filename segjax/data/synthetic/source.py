@@ -36,7 +36,11 @@ class Synthetic(Source):
       (100, array(42, dtype=int32))
     """
 
-    classes = Classes(_NAMES, tuple((r, g, b) for r, g, b in palette(len(_NAMES)).tolist()))
+    classes = Classes(
+        _NAMES,
+        tuple((r, g, b) for r, g, b in palette(len(_NAMES)).tolist()),
+        tuple(name in SHAPES for name in _NAMES),
+    )
     channels = 3
 
     def __init__(
