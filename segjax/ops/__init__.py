@@ -5,6 +5,7 @@ from segjax.ops.boundaries import label_edges, mask_boundary
 from segjax.ops.boxes import box_area, clip_boxes, convert_boxes
 from segjax.ops.coding import decode_boxes, encode_boxes
 from segjax.ops.components import connected_components
+from segjax.ops.deformable import deformable_attention
 from segjax.ops.dense_crf import bilateral_sum, mean_field
 from segjax.ops.distance import distance_transform, signed_distance
 from segjax.ops.interpolation import resize, sample

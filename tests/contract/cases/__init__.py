@@ -10,6 +10,7 @@ from cases import (
     boundary,
     boxes,
     data,
+    deformable,
     fusion,
     inference,
     losses,
@@ -39,5 +40,6 @@ CASES = [
     *attention.CASES,
     *shape.CASES,
     *boxes.CASES,
+    *deformable.CASES,
     *matching.CASES,
 ]
