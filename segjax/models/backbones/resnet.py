@@ -74,6 +74,7 @@ class ResNet(nn.Module):
       output_stride: 8, 16 or 32.
       dilate_first: whether the first block of a dilated stage is dilated as the others, as in
         segmentation-models-pytorch; else as the stage before, as in torchvision.
+      frozen_norm: whether batch norms keep what they were loaded with.
       remat: recompute each block's activations in the backward pass instead of keeping them.
       axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
       dtype: of the computation.
@@ -84,6 +85,7 @@ class ResNet(nn.Module):
     block: type[nn.Module]
     output_stride: int = 32
     dilate_first: bool = False
+    frozen_norm: bool = False
     remat: bool = False
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
@@ -98,6 +100,8 @@ class ResNet(nn.Module):
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv: Layer = functools.partial(layers.Conv, use_bias=False, **dtypes)
         norm: Layer = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
+        if self.frozen_norm:
+            norm = functools.partial(layers.FrozenBatchNorm, **dtypes)
         block = nn.remat(self.block) if self.remat else self.block
 
         x = jnp.asarray(images, self.dtype)

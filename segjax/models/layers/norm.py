@@ -69,6 +69,34 @@ class BatchNorm(nn.Module):
         return mean, var, jax.lax.psum(count, self.axis_name)
 
 
+class FrozenBatchNorm(nn.Module):
+    """Batch norm that stays what it was loaded as: `γ (x − μ) / √(σ² + ε) + β`.
+
+    All four are among the running statistics: no optimiser sees them, and no batch moves them.
+
+    Attributes:
+      epsilon: ε.
+      dtype: of the result; the statistics are at least float32.
+      param_dtype: of them.
+    """
+
+    epsilon: float = 1e-5
+    dtype: Dtype = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[jax.Array, "*b c"]) -> Float[jax.Array, "*b c"]:
+        dtype = jnp.promote_types(self.param_dtype, jnp.float32)
+
+        def frozen(name, start):
+            return self.variable("batch_stats", name, start, x.shape[-1:], dtype).value
+
+        mean, var = frozen("mean", jnp.zeros), frozen("var", jnp.ones)
+        factor = frozen("scale", jnp.ones) * jax.lax.rsqrt(var + self.epsilon)
+        shift = frozen("bias", jnp.zeros) - mean * factor
+        return (x * factor + shift).astype(self.dtype or x.dtype)
+
+
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and variance over all axes but the last, in one pass: `σ² = E(x − a)² − (E x − a)²`.
 

@@ -1,0 +1,166 @@
+"""The transformer of DETR: an encoder of pixels, and a decoder that turns queries into objects."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Bool, Float
+
+from segjax.models import layers
+from segjax.models.layers import Layer
+
+
+class Perceptron(nn.Module):
+    """Matrix products with ReLUs between them.
+
+    Attributes:
+      features: of each product.
+      dense: constructor of matrix products, with the options that a model's layers share.
+    """
+
+    features: tuple[int, ...]
+    dense: Layer
+
+    @nn.compact
+    def __call__(self, x: Float[jax.Array, "*b c"]) -> Float[jax.Array, "*b f"]:
+        for i, features in enumerate(self.features):
+            x = self.dense(features, name=f"fc{i}")(nn.relu(x) if i else x)
+        return x
+
+
+class _Layer(nn.Module):
+    """What encoder and decoder layers are made of.
+
+    Attributes:
+      num_heads: of the attention.
+      hidden_features: of the perceptron inside.
+      dense: constructor of matrix products, with the options that a model's layers share.
+      norm: likewise, of layer norms.
+      train: whether dropout drops.
+      dropout: the probability of losing an entry of attention, perceptron, and their results.
+      return_attention: whether to return the maps.
+    """
+
+    num_heads: int
+    hidden_features: int
+    dense: Layer
+    norm: Layer
+    train: bool
+    dropout: float = 0.1
+    return_attention: bool = False
+
+    def _attend(self, name, queries, keys, values, where=None):
+        options = (self.num_heads, self.dense, self.train, self.dropout, self.return_attention)
+        for_all = None if where is None else where[..., None, None, :]  # heads and queries
+        return layers.MultiHeadAttention(*options, name=name)(queries, keys, values, for_all)
+
+    def _perceptron(self, x):
+        y = self._drop(nn.relu(self.dense(self.hidden_features, name="fc1")(x)))
+        return self.dense(x.shape[-1], name="fc2")(y)
+
+    def _drop(self, x):
+        return nn.Dropout(self.dropout, deterministic=not self.train)(x)
+
+
+class EncoderLayer(_Layer):
+    """`x = norm(x + attention(x))`, and then `norm(x + mlp(x))`: the norm comes after the sum.
+
+    Positions are added to queries and keys, but not to values. Returns the features and the
+    attention, as `MultiHeadAttention` does. Attributes as of `_Layer`.
+    """
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[jax.Array, "*b n c"],
+        positions: Float[jax.Array, "*p n c"],
+        where: Bool[jax.Array, "*w n"] | None = None,
+    ) -> tuple[Float[jax.Array, "*b n c"], Float[jax.Array, "*b heads n n"] | None]:
+        placed = x + positions
+        y, attention = self._attend("self_attention", placed, placed, x, where)
+        x = self.norm(name="norm1")(x + self._drop(y))
+        return self.norm(name="norm2")(x + self._drop(self._perceptron(x))), attention
+
+
+class DecoderLayer(_Layer):
+    """Queries look at one another, then at the memory, and pass a perceptron, with norms between.
+
+    Returns the queries, and their attention to the memory as `MultiHeadAttention` does. Attributes
+    as of `_Layer`.
+    """
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[jax.Array, "*b q c"],
+        query_positions: Float[jax.Array, "q c"],
+        memory: Float[jax.Array, "*b n c"],
+        positions: Float[jax.Array, "*p n c"],
+        where: Bool[jax.Array, "*w n"] | None = None,
+    ) -> tuple[Float[jax.Array, "*b q c"], Float[jax.Array, "*b heads q n"] | None]:
+        placed = x + query_positions
+        y, _ = self._attend("self_attention", placed, placed, x)
+        x = self.norm(name="norm1")(x + self._drop(y))
+        placed, keys = x + query_positions, memory + positions
+        y, attention = self._attend("cross_attention", placed, keys, memory, where)
+        x = self.norm(name="norm2")(x + self._drop(y))
+        return self.norm(name="norm3")(x + self._drop(self._perceptron(x))), attention
+
+
+class Encoder(nn.Module):
+    """Encoder layers one after another. Returns the features, and the attention of each layer.
+
+    Attributes:
+      num_layers: their number.
+      layer: constructor of `EncoderLayer`, but for its name.
+    """
+
+    num_layers: int
+    layer: Layer
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[jax.Array, "*b n c"],
+        positions: Float[jax.Array, "*p n c"],
+        where: Bool[jax.Array, "*w n"] | None = None,
+    ) -> tuple[Float[jax.Array, "*b n c"], tuple]:
+        attention = []
+        for i in range(self.num_layers):
+            x, weights = self.layer(name=f"layer{i}")(x, positions, where)
+            attention.append(weights)
+        return x, tuple(attention)
+
+
+class Decoder(nn.Module):
+    """Decoder layers one after another, from queries that are nothing but their positions.
+
+    Returns the queries after each layer, all through one norm, and the attention of each layer to
+    the memory.
+
+    Attributes:
+      num_layers: their number.
+      layer: constructor of `DecoderLayer`, but for its name.
+      norm: constructor of layer norms.
+    """
+
+    num_layers: int
+    layer: Layer
+    norm: Layer
+
+    @nn.compact
+    def __call__(
+        self,
+        query_positions: Float[jax.Array, "q c"],
+        memory: Float[jax.Array, "*b n c"],
+        positions: Float[jax.Array, "*p n c"],
+        where: Bool[jax.Array, "*w n"] | None = None,
+    ) -> tuple[Float[jax.Array, "layers *b q c"], tuple]:
+        x = jnp.zeros((*memory.shape[:-2], *query_positions.shape), memory.dtype)
+        states, attention = [], []
+        for i in range(self.num_layers):
+            x, weights = self.layer(name=f"layer{i}")(x, query_positions, memory, positions, where)
+            states.append(x)
+            attention.append(weights)
+        # The next layer takes the queries before this norm, as in the authors' code; transformers
+        # with auxiliary losses hands on the normed ones.
+        return self.norm(name="norm")(jnp.stack(states)), tuple(attention)
