@@ -5,7 +5,6 @@ import json
 import pathlib
 
 from segjax.commands.trained import ModelOptions, load
-from segjax.tasks.semantic import summary
 from segjax.training.evaluate import make_evaluate
 from segjax.training.loop import open_config_source
 from segjax.training.parallel import Parallel
@@ -53,7 +52,7 @@ def run(options: Options) -> int:
         batch_size=config.eval_batch_size if options.batch_size is None else options.batch_size,
         threads=config.threads,
     )
-    figures = summary(evaluate(parallel.place(trained.variables)), names)
+    figures = trained.task.summary(evaluate(parallel.place(trained.variables)), source.classes)
     images = f"{len(source)} images of {config.data}, {config.eval_split}"
     print_figures(figures, title=f"{options.run}, step {trained.step}: {images}")
     if options.output is not None:

@@ -24,7 +24,8 @@ class ModelOptions:
 
     Attributes:
       run: folder of the training run.
-      checkpoint: the best one by its mean IoU (where there is none, the last), or the last.
+      checkpoint: the best one by its task's score, such as the mean IoU (where there is none, the
+        last), or the last.
       window: HEIGHT WIDTH in pixels of the windows that slide over larger pictures; None sees the
         whole picture at once.
       overlap: share of a window's sides that it has in common with the next, 0 up to below 1.
@@ -75,7 +76,7 @@ def load(options: ModelOptions) -> TrainedModel:
     info = read_config(options.run)
     num_classes = len(info.classes)
     variables, step = load_variables(options.run / "checkpoints", options.checkpoint)
-    task = _ViewingTask(**vars(make_task(info.config, num_classes)), options=options)
+    task = _ViewingTask(**vars(make_task(info.config, info.classes)), options=options)
     return TrainedModel(info, task, make_model(info.config, num_classes), variables, step)
 
 

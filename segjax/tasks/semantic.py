@@ -5,11 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from matplotlib.figure import Figure
 
-from segjax import inference, losses, metrics, ops
-from segjax.data import as_float
+from segjax import inference, losses, metrics, ops, viz
+from segjax.data import Classes, as_float
 from segjax.models import SemanticOutput
 from segjax.numerics import Average, accumulation_dtype
 from segjax.typing import Array, Record
@@ -64,13 +66,18 @@ class SemanticTask:
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
 
+    @property
+    def score(self) -> str:
+        """What the best checkpoint has most of."""
+        return "mean_iou"
+
     def inputs(self, images: Array) -> Float[jax.Array, "*b h w c"]:
         """What the model takes, from images `[*b, h, w, c]` (uint8, or floating in 0..1)."""
-        channels = (images.shape[-1],)
-        mean, std = (jnp.resize(jnp.array(x), channels) for x in (self.mean, self.std))
-        return (as_float(images) - mean) / std
+        return standardize(images, self.mean, self.std)
 
-    def losses(self, outputs: SemanticOutput, record: Record) -> dict[str, Average]:
+    def losses(
+        self, outputs: SemanticOutput, record: Record, key: jax.Array | None = None
+    ) -> dict[str, Average]:
         """The terms of the objective, each to be summed over devices before it is divided.
 
         Their weights depend on the labels alone.
@@ -78,6 +85,7 @@ class SemanticTask:
         Args:
           outputs: of the model in training, batch axis first.
           record: the batch: `labels`, `where` and `valid`.
+          key: not needed: nothing is drawn.
 
         Returns:
           The weighted averages by name; the objective is the sum of their values.
@@ -148,14 +156,41 @@ class SemanticTask:
         outputs: Any = model.apply(variables, inputs)
         return inference.semantic_probs(outputs.logits, (height, width))
 
-    def confusion(self, probs: Array, record: Record) -> Int[jax.Array, "classes classes"]:
-        """The confusion matrix of the batch's counted pixels; matrices of batches add up."""
-        return metrics.confusion_matrix(
-            inference.semantic_labels(probs),
-            record.require("labels"),
-            self.num_classes,
-            where=counted(record),
-        )
+    def measure(self, predictions: Array, record: Record) -> metrics.ConfusionMatrix:
+        """The confusion matrix of the batch's pixels that count, from their probabilities."""
+        labels = record.require("labels")
+        empty = metrics.ConfusionMatrix.empty(self.num_classes)
+        return empty.update(inference.semantic_labels(predictions), labels, where=counted(record))
+
+    def summary(self, metric: metrics.ConfusionMatrix, classes: Classes) -> dict[str, float]:
+        """The scores of a confusion matrix: means, and each class's IoU by name.
+
+        Args:
+          metric: of all examples, its counts on the host as int64 where there are many.
+          classes: their names.
+
+        Returns:
+          `mean_iou`, `mean_dice`, `pixel_accuracy`, `frequency_weighted_iou`, and `iou/NAME` for
+          the classes that the labels or the predictions hold.
+        """
+        scores = metric.compute()
+        present = (metric.counts.sum(0) + metric.counts.sum(1)) > 0
+        figures = {
+            "mean_iou": scores.mean_iou,
+            "mean_dice": scores.dice_score,
+            "pixel_accuracy": scores.pixel_accuracy,
+            "frequency_weighted_iou": scores.frequency_weighted_iou,
+        }
+        for i, name in enumerate(classes.names):
+            if present[i]:
+                figures[f"iou/{name}"] = scores.class_iou[i]
+        return {name: float(value) for name, value in figures.items()}
+
+    def draw(self, record: Record, prediction: Array, classes: Classes) -> Figure:
+        """The picture, its labels, those predicted and the errors, side by side."""
+        image, labels = record.require("image"), record.require("labels")
+        predicted = np.asarray(inference.semantic_labels(prediction))
+        return viz.side_by_side(image, labels, predicted, classes, where=record.where)
 
 
 def _probs(logits: Array, where: Array) -> jax.Array:
@@ -176,24 +211,10 @@ def scaled(shape: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def summary(matrix: Int[Array, "classes classes"], names: tuple[str, ...]) -> dict[str, float]:
-    """The figures of a confusion matrix: means, and each class's IoU by name.
-
-    Args:
-      matrix: `[classes, classes]`, a row for each label.
-      names: of the classes.
-
-    Returns:
-      `mean_iou`, `mean_dice`, `pixel_accuracy`, `frequency_weighted_iou`, and `iou/NAME` for the
-      classes that the labels or the predictions hold.
-    """
-    scores = metrics.ConfusionMatrix(matrix).compute()
-    present = (matrix.sum(0) + matrix.sum(1)) > 0
-    figures = {
-        "mean_iou": scores.mean_iou,
-        "mean_dice": scores.dice_score,
-        "pixel_accuracy": scores.pixel_accuracy,
-        "frequency_weighted_iou": scores.frequency_weighted_iou,
-    }
-    figures |= {f"iou/{name}": scores.class_iou[i] for i, name in enumerate(names) if present[i]}
-    return {name: float(value) for name, value in figures.items()}
+def standardize(
+    images: Array, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[jax.Array, "*b h w c"]:
+    """`(image − mean) / std` of images in 0..1, by channel; from the start again where more."""
+    channels = (images.shape[-1],)
+    means, stds = (jnp.resize(jnp.array(x), channels) for x in (mean, std))
+    return (as_float(images) - means) / stds

@@ -8,7 +8,8 @@ import jax
 from flax import linen as nn
 
 from segjax import models, pretrained
-from segjax.tasks import SemanticTask
+from segjax.data import Classes
+from segjax.tasks import SemanticTask, Task
 from segjax.training.config import TrainConfig
 
 
@@ -55,17 +56,17 @@ def load_weights(config: TrainConfig, num_classes: int, channels: int) -> dict |
     )
 
 
-def make_task(config: TrainConfig, num_classes: int) -> SemanticTask:
+def make_task(config: TrainConfig, classes: Classes) -> Task:
     """The task of a configuration.
 
     Args:
       config: of the run.
-      num_classes: of the labels.
+      classes: of the labels.
 
     Returns:
       The task.
     """
-    task = SemanticTask(num_classes, loss=config.loss, scale=config.scale)
+    task = SemanticTask(len(classes), loss=config.loss, scale=config.scale)
     published = pretrained.PUBLISHED.get(config.model)
     if published is None:
         return task

@@ -1,29 +1,32 @@
 """Evaluation over a whole split."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from flax import linen as nn
 
 from segjax.data import Source, eval_batches
+from segjax.tasks import Task
 from segjax.training.parallel import Parallel
 from segjax.training.step import make_eval_step
 
 
 def make_evaluate(
-    task,
+    task: Task,
     model: nn.Module,
     source: Source,
     parallel: Parallel,
     *,
     batch_size: int,
     threads: int = 4,
-) -> Callable[[dict], np.ndarray]:
+) -> Callable[[dict], Any]:
     """A function that evaluates variables over a whole split, each example counted exactly once.
 
     Args:
-      task: gives `predict` and `confusion`.
+      task: e.g. a `SemanticTask`.
       model: the Flax module.
       source: the split.
       parallel: how the work is spread.
@@ -31,8 +34,8 @@ def make_evaluate(
       threads: that read images.
 
     Returns:
-      `variables -> confusion matrix`, int64 `[classes, classes]`, the same in every process; the
-      variables as `parallel.place` gives them.
+      `variables -> metric` on the host, the same in every process; the variables as
+      `parallel.place` gives them.
     """
     step = parallel.eval_step(
         make_eval_step(task, model, render=source.render, axis_name=parallel.axis_name)
@@ -46,8 +49,14 @@ def make_evaluate(
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        # Summed on the host: a data set can hold more pixels than int32 counts.
-        matrices = (np.asarray(step(variables, batch), np.int64) for batch in batches)
-        return sum(matrices, np.zeros((task.num_classes,) * 2, np.int64))
+        metrics = (jax.tree.map(_to_host, step(variables, batch)) for batch in batches)
+        return functools.reduce(lambda metric, more: metric.merge(more), metrics)
 
     return evaluate
+
+
+def _to_host(x: jax.Array) -> np.ndarray:
+    """With room for sums over a whole data set, which can hold more pixels than int32 counts."""
+    array = np.asarray(x)
+    wide = {"int32": np.int64, "float32": np.float64}.get(array.dtype.name, array.dtype)
+    return array.astype(wide)

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from segjax.tasks import Task
 from segjax.training.state import TrainState
 from segjax.training.step import Prepare, example_keys
 from segjax.typing import Record
 
 
 def find_non_finite(
-    task, model: nn.Module, state: TrainState, batch: Record, *, prepare: Prepare
+    task: Task, model: nn.Module, state: TrainState, batch: Record, *, prepare: Prepare
 ) -> str:
     """The first place where a step met NaN or infinity, in words.
 
@@ -58,7 +59,8 @@ def find_non_finite(
                 capture_intermediates=True,
                 rngs={"dropout": jax.random.key(0)},
             )
-        terms = {k: a.value for k, a in task.losses(outputs, batch).items()}
+        losses = task.losses(outputs, batch, jax.random.key(0))
+        terms = {k: a.value for k, a in losses.items()}
         return sum(terms.values()), (terms, changed["intermediates"])
 
     (_, (terms, layers)), gradients = jax.value_and_grad(forward, has_aux=True)(state.params)

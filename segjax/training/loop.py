@@ -1,6 +1,7 @@
 """Training from a configuration: data, model, steps, evaluations, checkpoints and logs."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +10,7 @@ import jax
 import numpy as np
 
 from segjax.data import Source, open_source, train_batches
-from segjax.inference import semantic_labels
-from segjax.tasks.semantic import summary
+from segjax.tasks import Task
 from segjax.training import processes
 from segjax.training.build import load_weights, make_model, make_task
 from segjax.training.checkpoint import Checkpoints, has_checkpoint
@@ -38,7 +38,7 @@ def train(config: TrainConfig) -> dict[str, float]:
       config: of the run.
 
     Returns:
-      The figures of the last evaluation (see `tasks.semantic.summary`); empty where SIGTERM came.
+      The figures of the last evaluation (see the task's `summary`); empty where SIGTERM came.
 
     Raises:
       ValueError: for a configuration that cannot be, data that does not fit, or a run folder that
@@ -76,7 +76,7 @@ def train(config: TrainConfig) -> dict[str, float]:
         variables = fetch(run.state.variables)
     if jax.process_index() == 0:
         predict = jax.jit(lambda image: run.predict(variables, image))
-        write_report(config.run, run.figures, eval_source, predict)
+        write_report(config.run, run.figures, eval_source, run.task, predict)
     return run.figures
 
 
@@ -84,20 +84,21 @@ def train(config: TrainConfig) -> dict[str, float]:
 class _Run:
     """The parts of a run, compiled for its devices, and what changes as it goes."""
 
+    task: Task
     train_step: Callable[[TrainState, Record], tuple[TrainState, Metrics]]
     evaluate: Callable[[TrainState], dict[str, float]]
-    predict: Callable[[dict, jax.Array], jax.Array]
+    predict: Callable[[dict, jax.Array], Any]
     explain: Callable[[TrainState, Record], str]
     batches: Any
     state: TrainState
-    best: float = -1.0
+    best: float = -math.inf
     figures: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def create(cls, config: TrainConfig, source: Source, eval_source: Source) -> "_Run":
         parallel = Parallel(make_mesh(fsdp=config.fsdp) if config.parallel == "mesh" else None)
         num_classes = len(source.classes)
-        task, model = make_task(config, num_classes), make_model(config, num_classes)
+        task, model = make_task(config, source.classes), make_model(config, num_classes)
         optimizer = make_optimizer(config.optimizer, config.steps)
 
         def prepare(key, record):
@@ -123,7 +124,7 @@ class _Run:
             average_decay=config.average_decay,
             axis_name=parallel.axis_name,
         )
-        confusion = make_evaluate(
+        evaluate = make_evaluate(
             task,
             model,
             eval_source,
@@ -143,10 +144,11 @@ class _Run:
             process_count=jax.process_count(),
         )
         return cls(
+            task=task,
             train_step=parallel.train_step(step, state),
-            evaluate=lambda state: summary(confusion(state.variables), source.classes.names),
-            predict=lambda variables, image: semantic_labels(
-                task.predict(model, variables, image[None])[0]
+            evaluate=lambda state: task.summary(evaluate(state.variables), source.classes),
+            predict=lambda variables, image: jax.tree.map(
+                lambda x: x[0], task.predict(model, variables, image[None])
             ),
             explain=lambda state, batch: find_non_finite(
                 task, model, state, batch, prepare=prepare
@@ -191,9 +193,9 @@ def _fit(
             run.figures = run.evaluate(run.state)
             logger.log(step, {f"val/{name}": value for name, value in run.figures.items()})
             clock = _Clock(step)
-        better = evaluating and run.figures["mean_iou"] > run.best
+        better = evaluating and run.figures[run.task.score] > run.best
         if better:
-            run.best = run.figures["mean_iou"]
+            run.best = run.figures[run.task.score]
         position = {"batches": run.batches.get_state(), "best": run.best}
         if better:
             checkpoints.save("best", run.state, position)

@@ -3,43 +3,59 @@
 import json
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import cv2
+import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from segjax import viz
 from segjax.data import Source
+from segjax.tasks import Task
+
+_WRITTEN = {"iou": "IoU", "dice": "Dice", "pq": "PQ", "sq": "SQ", "rq": "RQ"} | {
+    name: name.upper() for name in ("ap", "ap50", "ap75", "ar")
+}
 
 
 def print_figures(figures: dict[str, float], *, title: str) -> None:
-    """Prints the figures of an evaluation, each class's IoU and the means.
+    """Prints the figures of an evaluation: those of each class, and the means.
 
     Args:
-      figures: see `tasks.semantic.summary`.
+      figures: of a task's `summary`, the most important mean first.
       title: a line above the table.
     """
+    means = {name: value for name, value in figures.items() if "/" not in name}
+    kinds = list(dict.fromkeys(name.split("/", 1)[0] for name in figures if "/" in name))
+    names = list(dict.fromkeys(name.split("/", 1)[1] for name in figures if "/" in name))
     table = Table()
-    table.add_column("class")
-    table.add_column("IoU", justify="right")
-    for name, value in figures.items():
-        if name.startswith("iou/"):
-            table.add_row(name.removeprefix("iou/"), f"{value:.3f}")
+    table.add_column("class" if names else "")
+    for kind in kinds or [""]:
+        table.add_column(_title(kind), justify="right")
+    for name in names:
+        values = [figures.get(f"{kind}/{name}") for kind in kinds]
+        table.add_row(name, *("" if value is None else f"{value:.3f}" for value in values))
     table.add_section()
-    table.add_row("mean IoU", f"{figures['mean_iou']:.3f}", style="bold")
-    table.add_row("mean Dice", f"{figures['mean_dice']:.3f}")
-    table.add_row("pixel accuracy", f"{figures['pixel_accuracy']:.3f}")
+    for i, (name, value) in enumerate(means.items()):
+        table.add_row(_title(name), f"{value:.3f}", style=None if i else "bold")
     console = Console()
     console.print(title, highlight=False, markup=False, soft_wrap=True)
     console.print(table)
+
+
+def _title(name: str) -> str:
+    """A figure's name as people write it: `mean_iou` is "mean IoU"."""
+    return " ".join(_WRITTEN.get(word, word) for word in name.split("_"))
 
 
 def write_report(
     folder: pathlib.Path,
     figures: dict[str, float],
     source: Source,
-    predict: Callable[[np.ndarray], np.ndarray],
+    task: Task,
+    predict: Callable[[np.ndarray], Any],
     *,
     examples: int = 4,
 ) -> None:
@@ -49,7 +65,8 @@ def write_report(
       folder: of the run, with its `metrics.jsonl`.
       figures: of the last evaluation.
       source: that it was made on.
-      predict: images `[h, w, c]` to labels `[h, w]`.
+      task: draws the examples.
+      predict: an image `[h, w, c]` to what the task predicts of it.
       examples: how many of the source, spread over it, the picture shows.
     """
     print_figures(figures, title=f"{folder}: {len(source)} images")
@@ -58,10 +75,8 @@ def write_report(
     rows = []
     for index in np.linspace(0, len(source) - 1, min(examples, len(source))).astype(int):
         record = source[int(index)]
-        image, labels = record.require("image"), record.require("labels")
-        prediction = np.asarray(predict(image))
-        figure = viz.side_by_side(image, labels, prediction, source.classes, where=record.where)
-        rows.append(viz.figure_image(figure))
+        prediction = jax.device_get(predict(record.require("image")))
+        rows.append(viz.figure_image(task.draw(record, prediction, source.classes)))
     width = max(row.shape[1] for row in rows)
     rows = [
         cv2.copyMakeBorder(r, 0, 0, 0, width - r.shape[1], cv2.BORDER_CONSTANT, value=(255,) * 3)

@@ -43,7 +43,7 @@ def write_config(config: TrainConfig, classes: Classes, channels: int) -> None:
     config.run.mkdir(parents=True, exist_ok=True)
     content = {
         "config": to_dict(config),
-        "classes": {"names": classes.names, "colors": classes.colors},
+        "classes": dataclasses.asdict(classes),
         "channels": channels,
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
         "python": sys.version.split()[0],
@@ -90,6 +90,10 @@ def read_config(run: pathlib.Path) -> RunInfo:
     classes = content["classes"]
     return RunInfo(
         config=from_dict(TrainConfig, content["config"]),
-        classes=Classes(tuple(classes["names"]), tuple(tuple(c) for c in classes["colors"])),
+        classes=Classes(
+            tuple(classes["names"]),
+            tuple(tuple(color) for color in classes["colors"]),
+            tuple(classes.get("things", ())),
+        ),
         channels=content["channels"],
     )

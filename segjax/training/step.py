@@ -1,14 +1,16 @@
 """The training step and the evaluation step: pure functions, whatever devices they run on."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from segjax.numerics import safe_divide
+from segjax.tasks import Metric, Task
 from segjax.training.state import TrainState
 from segjax.typing import Record
 
@@ -17,7 +19,7 @@ Prepare = Callable[[Array, Record], Record]
 
 
 def make_train_step(
-    task,
+    task: Task,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     *,
@@ -33,7 +35,7 @@ def make_train_step(
     loss and gradient are those of the whole batch however it is spread.
 
     Args:
-      task: gives `inputs(images)` and `losses(outputs, record)`, e.g. a `SemanticTask`.
+      task: e.g. a `SemanticTask`.
       model: the Flax module.
       optimizer: from optax.
       prepare: `(key, record) -> record` for one example: renders and augments it on the device. Its
@@ -64,18 +66,18 @@ def make_train_step(
             rngs={"dropout": key},
         )
 
-    def weights_of(state, record, key):
+    def weights_of(state, record, keys):
         """The weight of each term. It depends on labels alone, so any outputs of the shape do."""
-        shapes, _ = jax.eval_shape(apply, state.params, state.model_state, record, key)
+        shapes, _ = jax.eval_shape(apply, state.params, state.model_state, record, keys.dropout)
         outputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        return {name: a.weight for name, a in task.losses(outputs, record).items()}
+        return {name: a.weight for name, a in task.losses(outputs, record, keys.loss).items()}
 
-    def objective(params, model_state, record, key, weights):
+    def objective(params, model_state, record, keys, weights):
         """This part's share of the loss, whose gradients add up to that of the whole batch."""
-        outputs, model_state = apply(params, model_state, record, key)
+        outputs, model_state = apply(params, model_state, record, keys.dropout)
         shares = {
             name: safe_divide(average.total, weights[name])
-            for name, average in task.losses(outputs, record).items()
+            for name, average in task.losses(outputs, record, keys.loss).items()
         }
         return sum(shares.values()), (shares, model_state)
 
@@ -83,9 +85,9 @@ def make_train_step(
         if prepare is not None:
             batch = jax.vmap(prepare)(example_keys(state, batch), batch)
         parts = split_batch(batch, accumulate)
-        keys = jax.random.split(_dropout_key(state, axis_name), accumulate)
+        keys = _part_keys(state, accumulate, axis_name)
 
-        weights = jax.vmap(weights_of, (None, 0, None))(state, parts, keys[0])
+        weights = jax.vmap(weights_of, (None, 0, 0))(state, parts, keys)
         weights = sum_devices(jax.tree.map(lambda w: w.sum(0), weights))
 
         def accumulate_part(carry, part):
@@ -126,12 +128,16 @@ def make_train_step(
 
 
 def make_eval_step(
-    task, model: nn.Module, *, render: Callable[[Record], Record], axis_name: str | None = None
-) -> Callable[[dict, Record], Int[Array, "classes classes"]]:
-    """The evaluation step, `(variables, batch) -> confusion matrix` summed over devices.
+    task: Task,
+    model: nn.Module,
+    *,
+    render: Callable[[Record], Record],
+    axis_name: str | None = None,
+) -> Callable[[dict, Record], Metric]:
+    """The evaluation step, `(variables, batch) -> metric` of all devices' examples.
 
     Args:
-      task: gives `predict` and `confusion`.
+      task: e.g. a `SemanticTask`.
       model: the Flax module.
       render: a source's, for one example.
       axis_name: the mapped axis over which the batch is spread, under `pmap`.
@@ -142,8 +148,8 @@ def make_eval_step(
 
     def step(variables, batch):
         batch = jax.vmap(render)(batch)
-        matrix = task.confusion(task.predict(model, variables, batch.image), batch)
-        return matrix if axis_name is None else jax.lax.psum(matrix, axis_name)
+        metric = task.measure(task.predict(model, variables, batch.image), batch)
+        return metric if axis_name is None else metric.all_reduce(axis_name)
 
     return step
 
@@ -170,11 +176,19 @@ def split_batch(batch: Record, parts: int) -> Record:
     return jax.tree.map(split, batch)
 
 
-def _dropout_key(state: TrainState, axis_name: str | None) -> Array:
-    """Another key at each step, and on each device."""
+class _Keys(NamedTuple):
+    dropout: Array
+    loss: Array
+
+
+def _part_keys(state: TrainState, parts: int, axis_name: str | None) -> _Keys:
+    """Other keys at each step, `[parts]`; for dropout on each device another, for the loss one."""
     _, key = jax.random.split(jax.random.wrap_key_data(jnp.asarray(state.key)))
     key = jax.random.fold_in(key, state.step)
-    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    loss = jnp.broadcast_to(jax.random.fold_in(key, parts), (parts,))
+    if axis_name is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    return _Keys(jax.random.split(key, parts), loss)
 
 
 def _update_average(state: TrainState, variables: dict, decay: float | None):

@@ -8,12 +8,12 @@ from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
 
+from segjax.data import Classes
 from segjax.losses import lovasz_softmax_loss
-from segjax.metrics import confusion_matrix
+from segjax.metrics import ConfusionMatrix, confusion_matrix
 from segjax.models import SemanticOutput
 from segjax.numerics import Average
 from segjax.tasks import SemanticLoss, SemanticTask
-from segjax.tasks.semantic import summary
 from segjax.typing import Record
 
 CLASSES = 3
@@ -180,7 +180,7 @@ def test_examples_that_fill_up_a_batch_change_nothing_and_have_no_gradient():
     assert_allclose(_loss(TASK, logits, filled), _loss(TASK, logits[:1], alone), rtol=1e-6)
     gradient = jax.grad(lambda x: _loss(TASK, x, filled))(logits)
     assert_array_equal(gradient[1], 0)
-    assert_array_equal(TASK.confusion(logits, filled), TASK.confusion(logits[:1], alone))
+    assert_array_equal(TASK.measure(logits, filled).counts, TASK.measure(logits[:1], alone).counts)
 
 
 def test_nothing_to_learn_from_is_loss_0_weight_0_gradient_0():
@@ -267,13 +267,17 @@ def test_confusion_counts_what_counts():
         record.labels[0][where[0]], np.asarray(probs[0].argmax(-1))[where[0]], strict=True
     ):
         expected[label, prediction] += 1
-    assert_array_equal(TASK.confusion(probs, record), expected)
+    assert_array_equal(TASK.measure(probs, record).counts, expected)
+
+
+def _classes(*names):
+    return Classes(names, ((0, 0, 0),) * len(names))
 
 
 def test_summary_of_a_matrix_made_by_hand():
     # Truth: 4 of a, 3 of b, none of c and d; one a was taken for c.
     matrix = np.array([[3, 0, 1, 0], [0, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
-    figures = summary(matrix, ("a", "b", "c", "d"))
+    figures = SemanticTask(4).summary(ConfusionMatrix(matrix), _classes("a", "b", "c", "d"))
     assert figures == pytest.approx(
         {
             "iou/a": 3 / 4,
@@ -289,7 +293,8 @@ def test_summary_of_a_matrix_made_by_hand():
 
 def test_summary_of_a_perfect_prediction_is_1():
     labels = np.array([[0, 1, 1]], np.int32)
-    figures = summary(confusion_matrix(labels, labels, 2), ("a", "b"))
+    metric = ConfusionMatrix(confusion_matrix(labels, labels, 2))
+    figures = SemanticTask(2).summary(metric, _classes("a", "b"))
     assert set(figures.values()) == {1.0}
 
 

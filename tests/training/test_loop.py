@@ -10,7 +10,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from runs import losses, metrics, saved_state, saved_steps, tiny
 
-from segjax.tasks.semantic import summary
 from segjax.training import OptimizerConfig, train
 from segjax.training.build import make_model, make_task
 from segjax.training.checkpoint import load_variables
@@ -68,13 +67,14 @@ def test_the_best_and_the_last_checkpoint_are_the_best_and_the_last(whole, data)
 
     info = read_config(run)
     source = open_config_source(info.config, "val")
-    task, model = (make(info.config, len(source.classes)) for make in (make_task, make_model))
+    task = make_task(info.config, source.classes)
+    model = make_model(info.config, len(source.classes))
     evaluate = make_evaluate(task, model, source, Parallel(), batch_size=8)
     for which, step in (("best", best), ("last", 8)):
         variables, saved = load_variables(run / "checkpoints", which)
         assert saved == step
-        matrix = evaluate(Parallel().place(variables))
-        assert summary(matrix, source.classes.names)["mean_iou"] == scores[step]["val/mean_iou"]
+        metric = evaluate(Parallel().place(variables))
+        assert task.summary(metric, source.classes)["mean_iou"] == scores[step]["val/mean_iou"]
     assert figures["mean_iou"] == scores[8]["val/mean_iou"]
 
 

@@ -1,0 +1,59 @@
+"""What training, evaluation and prediction ask of a task."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+from flax import linen as nn
+from matplotlib.figure import Figure
+
+from segjax.data import Classes
+from segjax.numerics import Average
+from segjax.typing import Array, Record
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A pytree that counts what became of some examples."""
+
+    def merge(self, other: Any) -> Any:
+        """The metric of both sets of examples."""
+
+    def all_reduce(self, axis_name: str) -> Any:
+        """The metric of all devices' examples, inside `shard_map` or `pmap` over `axis_name`."""
+
+
+@runtime_checkable
+class Task(Protocol):
+    """How a model is fed, trained, judged and asked."""
+
+    @property
+    def score(self) -> str:
+        """The figure of `summary` that the best checkpoint has most of."""
+
+    def inputs(self, images: Array) -> jax.Array:
+        """What the model takes, from images `[*b, h, w, c]` (uint8, or floating in 0..1)."""
+
+    def losses(self, outputs: Any, record: Record, key: jax.Array) -> dict[str, Average]:
+        """The terms of the objective, each to be summed over devices before it is divided.
+
+        Args:
+          outputs: of the model in training, batch axis first.
+          record: the batch.
+          key: random key, the same on all devices; an example's own follows from `record.index`.
+
+        Returns:
+          The weighted averages by name; the objective is the sum of their values. Their weights
+          depend on the labels alone.
+        """
+
+    def predict(self, model: nn.Module, variables: dict, images: Array) -> Any:
+        """The predictions `[b, ...]` of images `[b, h, w, c]`, uint8 or floating in 0..1."""
+
+    def measure(self, predictions: Any, record: Record) -> Metric:
+        """How good the predictions of a batch are; `merge` joins batches."""
+
+    def summary(self, metric: Any, classes: Classes) -> dict[str, float]:
+        """The figures of a metric; those of a class are called `KIND/NAME`."""
+
+    def draw(self, record: Record, prediction: Any, classes: Classes) -> Figure:
+        """An example of NumPy arrays, without batch axis, beside what was predicted of it."""
