@@ -25,6 +25,7 @@ from segjax.losses.fused import (
 from segjax.losses.lovasz import lovasz_hinge_loss, lovasz_softmax_loss
 from segjax.losses.multi_task import fixed_weighting, uncertainty_weighting
 from segjax.losses.pixel import pixel_weights, sigmoid_cross_entropy, softmax_cross_entropy
+from segjax.losses.point_sampling import sample_masks, uncertain_points
 from segjax.losses.region import (
     dice_loss,
     focal_tversky_loss,
@@ -34,4 +35,10 @@ from segjax.losses.region import (
     soft_dice,
     soft_jaccard,
     tversky_loss,
+)
+from segjax.losses.set_prediction import (
+    detr_loss,
+    mask2former_loss,
+    maskformer_loss,
+    match_queries,
 )
