@@ -10,6 +10,8 @@ from segjax.data.augment import (
     random_blur,
     random_geometry,
 )
+from segjax.data.coco import Coco
+from segjax.data.coco_panoptic import CocoPanoptic
 from segjax.data.errors import DataError
 from segjax.data.folder import Folder
 from segjax.data.images import read_image

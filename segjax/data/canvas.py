@@ -155,10 +155,11 @@ def _visible_instances(instances: Instances, shape: tuple[int, ...]) -> Instance
         boxes = np.clip(instances.boxes, 0, np.array([*shape[::-1], *shape[::-1]], np.float32))
         seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=-1)
         return dataclasses.replace(instances, boxes=boxes, valid=instances.valid & seen)
-    pixels = np.count_nonzero(instances.masks, axis=(1, 2)).astype(np.float32)
+    masks = np.asarray(instances.masks)
+    pixels = np.count_nonzero(masks, axis=(1, 2)).astype(np.float32)
     return dataclasses.replace(
         instances,
-        boxes=_boxes(instances.masks),
+        boxes=_boxes(masks),
         valid=instances.valid & (pixels > 0),
         areas=None if instances.areas is None else pixels,
     )
@@ -166,10 +167,12 @@ def _visible_instances(instances: Instances, shape: tuple[int, ...]) -> Instance
 
 def _boxes(masks: np.ndarray) -> np.ndarray:
     """xyxy around each mask, zeros for an empty one: `ops.masks_to_boxes`, on the host."""
-    ends = []
-    for axis in (1, 2):  # columns, then rows
-        taken = masks.any(axis=axis)
-        ends.append((taken.argmax(axis=-1), taken.shape[-1] - taken[:, ::-1].argmax(axis=-1)))
-    (x0, x1), (y0, y1) = ends
+    columns, rows = np.any(masks, axis=1), np.any(masks, axis=2)
+    (x0, x1), (y0, y1) = _ends(columns), _ends(rows)
     boxes = np.stack([x0, y0, x1, y1], axis=-1).astype(np.float32)
-    return np.where(masks.any(axis=(1, 2))[:, None], boxes, 0)
+    return np.where(np.any(rows, axis=1)[:, None], boxes, 0)
+
+
+def _ends(taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first True of each row, and one past the last."""
+    return taken.argmax(axis=-1), taken.shape[-1] - taken[:, ::-1].argmax(axis=-1)

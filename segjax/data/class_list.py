@@ -49,7 +49,7 @@ def read_classes(file: Path, *, void: int | None = None) -> tuple[Classes, Label
       segjax.data.errors.DataError: classes.json: No such file or directory
     """
     with naming(file):
-        content = _read_json(file)
+        content = read_json(file)
         if isinstance(content, list):
             content = {"classes": content}
         if not isinstance(content, dict) or not isinstance(content.get("classes"), list):
@@ -101,7 +101,7 @@ def instance_classes(file: Path, *, void: int | None = None) -> tuple[Classes, L
     name = "object"
     if file.exists():
         with naming(file):
-            content = _read_json(file)
+            content = read_json(file)
             match content.get("categories") if isinstance(content, dict) else None:
                 case [{"name": str(only)}]:
                     name = only
@@ -117,7 +117,8 @@ def instance_classes(file: Path, *, void: int | None = None) -> tuple[Classes, L
     return Classes(("background", name), colors, (False, True)), LabelCode(table)
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
+    """What a JSON file holds; a DataError, which does not name the file, where it holds none."""
     data = read_bytes(file)
     try:
         return json.loads(data)

@@ -87,7 +87,7 @@ class Folder(Source):
         self._most_objects = max(example.objects for example in self._examples)
 
     def read(self, index: int) -> Record:
-        """Example `index`: `image` in uint8 RGB, `labels`, `where`, `size`, and `panoptic` if any."""
+        """Example `index`: `image` in uint8 RGB, `labels`, `where`, `size`; `panoptic` if any."""
         example = self._examples[index]
         mask, labels, where = self._decode(example.mask)
         panoptic = None

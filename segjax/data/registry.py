@@ -1,21 +1,23 @@
 """Sources by name, as the command line gives them."""
 
+from segjax.data.coco import Coco
+from segjax.data.coco_panoptic import CocoPanoptic
 from segjax.data.folder import Folder
 from segjax.data.source import Source
 from segjax.data.synthetic import Synthetic
 from segjax.data.tfds import Tfds
 from segjax.naming import unknown_name
 
-_NAMED = {"folder": Folder, "tfds": Tfds}
+_NAMED = {"coco": Coco, "coco_panoptic": CocoPanoptic, "folder": Folder, "tfds": Tfds}
 
 
 def open_source(spec: str, split: str, **options) -> Source:
     """Opens the source that a text names.
 
     Args:
-      spec: "synthetic", "folder:PATH" or "tfds:NAME".
+      spec: "synthetic", "folder:PATH", "coco:PATH", "coco_panoptic:PATH" or "tfds:NAME".
       split: of the source; "" for a folder without splits.
-      **options: of `Synthetic`, `Folder` or `Tfds`.
+      **options: of `Synthetic`, `Folder`, `Coco`, `CocoPanoptic` or `Tfds`.
 
     Returns:
       The source.
@@ -34,5 +36,6 @@ def open_source(spec: str, split: str, **options) -> Source:
     if kind in _NAMED and name:
         return _NAMED[kind](name, split, **options)
     if kind in _NAMED or kind == "synthetic":
-        raise ValueError(f"spec must be synthetic, folder:PATH or tfds:NAME, got {spec!r}")
+        named = ", ".join(f"{kind}:{'NAME' if kind == 'tfds' else 'PATH'}" for kind in _NAMED)
+        raise ValueError(f"spec must be synthetic or one of {named}; got {spec!r}")
     raise ValueError(unknown_name("source", kind, ["synthetic", *_NAMED]))

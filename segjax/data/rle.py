@@ -30,7 +30,7 @@ def encode_rle(mask: Bool[np.ndarray, "h w"]) -> str:
 
     Source: the format of cocodataset/cocoapi, common/maskApi.c, rleEncode and rleToString.
     """
-    return _to_text(_run_lengths(mask))
+    return _to_text(_runs(mask))
 
 
 def decode_rle(
@@ -53,17 +53,25 @@ def decode_rle(
       array([[False,  True],
              [ True,  True]])
     """
+    runs = run_lengths(counts, shape)
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(shape, order="F")
+
+
+def run_lengths(
+    counts: str | Sequence[int] | Int64[np.ndarray, "runs"], shape: tuple[int, int]
+) -> Int64[np.ndarray, "runs"]:
+    """The lengths of the runs that `counts` gives: what `decode_rle` checks, and its DataErrors."""
     runs = _of_text(counts) if isinstance(counts, str) else _as_integers(counts)
     if runs.min(initial=0) < 0 or runs.sum() != shape[0] * shape[1]:
         raise DataError(
             f"has runs of {runs.sum()} pixels in all, the least {runs.min(initial=0)}; due are "
             f"{shape[0]} x {shape[1]} pixels (height x width)"
         )
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(shape, order="F")
+    return runs
 
 
-def _run_lengths(mask: np.ndarray) -> np.ndarray:
+def _runs(mask: np.ndarray) -> np.ndarray:
     """Column by column, the first of False; only that may be 0."""
     pixels = mask.ravel(order="F")
     changes = np.flatnonzero(np.diff(pixels, prepend=False))

@@ -26,7 +26,8 @@ def test_a_path_may_hold_colons(write_folder, tmp_path):
     [
         ("folders:x", r"unknown source 'folders': did you mean 'folder'\?"),
         ("sintetic", r"unknown source 'sintetic': did you mean 'synthetic'\?"),
-        ("coco", r"there are: folder, synthetic, tfds"),
+        ("ade", r"there are: coco, coco_panoptic, folder, synthetic, tfds"),
+        ("coco", "spec must be synthetic or one of coco:PATH, .*, tfds:NAME; got 'coco'"),
         ("folder", "spec must be"),
         ("tfds:", "spec must be"),
         ("synthetic:big", "spec must be"),

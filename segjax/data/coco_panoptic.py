@@ -1,0 +1,175 @@
+"""Panoptic segments annotated in COCO's format as a source."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segjax.data.coco_json import (
+    CocoImage,
+    CocoJson,
+    check_size,
+    each_checked,
+    find_layout,
+    raise_all,
+    read_coco_json,
+)
+from segjax.data.errors import DataError, naming
+from segjax.data.images import decode_mask, read_bytes
+from segjax.data.source import Source
+from segjax.typing import Panoptic, Record
+
+
+class CocoPanoptic(Source):
+    """Images and their segments: a PNG whose colours are ids, and a JSON that says what they are.
+
+    ```
+    PATH/SPLIT/panoptic.json     in COCO's own archives: PATH/annotations/panoptic_SPLIT2017.json
+    PATH/SPLIT/panoptic/                                 PATH/panoptic_SPLIT2017/
+    PATH/SPLIT/images/                                   PATH/SPLIT2017/
+    ```
+
+    The id of a pixel is `red + 256 green + 65536 blue`, 0 is void. Classes are the categories,
+    numbered from 0 on in the order of their ids; `isthing` says which are things. Segments come in
+    the order of the JSON. One without a pixel is not valid.
+
+    Opening checks the JSON and the header of every image; reading checks the ids of the PNG.
+
+    Args:
+      path: of the folder.
+      split: of it; None or "" where the JSON stands directly in `path`.
+      max_segments: rows of the tables; of fuller images the largest segments are kept and the
+        rest are void in `panoptic`, not in `labels`. None: as many as the fullest image of the
+        split has.
+
+    Raises:
+      DataError: something is missing or unusable; names the files, and what in them.
+
+    Example:
+      >>> CocoPanoptic("no/such/folder")
+      Traceback (most recent call last):
+      segjax.data.errors.DataError: no/such/folder: has no train/panoptic.json
+    """
+
+    channels = 3
+
+    def __init__(
+        self,
+        path: str | Path,
+        split: str | None = "train",
+        *,
+        max_segments: int | None = None,
+    ):
+        if max_segments is not None and max_segments < 0:
+            raise ValueError(f"max_segments must be at least 0 or None, got {max_segments}")
+        layout = find_layout(path, split, "panoptic")
+        content = read_coco_json(layout)
+        self.classes = content.classes
+        found = dict(
+            each_checked(
+                layout.file,
+                content.annotations,
+                lambda entry: _example(content, layout.maps, entry),
+            )
+        )
+        missing = content.images.keys() - found.keys()
+        raise_all(layout.file, [f"image {name}: has no annotation" for name in sorted(missing)])
+        self._examples = [found[name] for name in content.images]
+        fullest = max((len(example.ids) for example in self._examples), default=0)
+        self.max_segments = fullest if max_segments is None else max_segments
+        sizes = [example.image.size for example in self._examples]
+        self.sizes = np.array(sizes, np.int32).reshape(-1, 2)
+
+    def read(self, index: int) -> Record:
+        """Example `index`: `image` in uint8 RGB, `panoptic`, `labels`, `where` and `size`."""
+        example = self._examples[index]
+        with naming(example.map_):
+            segments = _segments(decode_mask(read_bytes(example.map_)), example)
+        where = segments >= 0
+        of_void = [0]  # the last, which -1 picks
+        return Record(
+            image=example.image.read(),
+            labels=np.append(example.classes, of_void).astype(np.int32)[segments],
+            where=where,
+            size=self.sizes[index],
+            panoptic=_table(segments, example, self.max_segments),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Example:
+    """An image and its segments, one a row: their ids in the PNG, their classes, and crowds."""
+
+    image: CocoImage
+    map_: Path
+    ids: np.ndarray
+    classes: np.ndarray
+    crowd: np.ndarray
+
+
+def _example(content: CocoJson, maps: Path, entry: dict[str, Any]) -> tuple[int, _Example]:
+    content.size(entry)
+    match entry:
+        case {"file_name": str(file), "segments_info": list(listed)}:
+            map_ = maps / file
+        case _:
+            raise DataError('is not {"image_id", "file_name", "segments_info"}')
+    if not map_.is_file():
+        raise DataError(f"{map_}: there is no such file")
+    for segment in listed:
+        match segment:
+            case {"id": int(number)} if 0 < number < 2**24:
+                pass
+            case _:
+                raise DataError(f"has a segment without an id in 1..2^24 - 1: {segment!r}")
+    ids = [segment["id"] for segment in listed]
+    if repeated := [number for number in ids if ids.count(number) > 1]:
+        raise DataError(f"has several segments with the id {repeated[0]}")
+    classes = []
+    for segment in listed:
+        with naming(f"segment {segment['id']}"):
+            classes.append(content.category(segment))
+    return entry["image_id"], _Example(
+        content.images[entry["image_id"]],
+        map_,
+        np.array(ids, np.int32),
+        np.array(classes, np.int32),
+        np.array([bool(segment.get("iscrowd", 0)) for segment in listed], bool),
+    )
+
+
+def _segments(rgb: np.ndarray, example: _Example) -> np.ndarray:
+    """The row of each pixel's segment; -1 in void."""
+    if rgb.ndim != 3:
+        raise DataError("is not drawn in colours, whose red, green and blue are the ids")
+    check_size(rgb.shape[:2], example.image.size)
+    red, green, blue = np.moveaxis(rgb.astype(np.int32), -1, 0)
+    pixels = red + 256 * green + 65536 * blue
+    ids = np.append(example.ids, 0)
+    rows = np.append(np.arange(len(example.ids)), -1).astype(np.int32)
+    order = np.argsort(ids)
+    place = np.searchsorted(ids[order], pixels).clip(max=len(ids) - 1)
+    unknown = ids[order][place] != pixels
+    if unknown.any():
+        row, column = np.argwhere(unknown)[0]
+        raise DataError(
+            f"has the id {pixels[row, column]} at row {row}, column {column}, "
+            "which is no segment of its annotation"
+        )
+    return rows[order][place]
+
+
+def _table(segments: np.ndarray, example: _Example, rows: int) -> Panoptic:
+    """The segments in a table padded to `rows`; where they are more, the largest of them."""
+    areas = np.bincount(segments[segments >= 0], minlength=len(example.ids))
+    kept = np.sort(np.argsort(-areas, kind="stable")[:rows])
+    row_of = np.full(len(example.ids) + 1, -1, np.int32)  # the last is void's
+    row_of[kept] = np.arange(len(kept))
+    padding = (0, rows - len(kept))
+    return Panoptic(
+        row_of[segments],
+        np.pad(example.classes[kept], padding),
+        np.pad(areas[kept] > 0, padding),
+        np.pad(example.crowd[kept], padding),
+    )
