@@ -10,6 +10,15 @@ from segjax.models.deeplab import (
     deeplabv3plus_resnet50,
     deeplabv3plus_resnet101,
 )
+from segjax.models.detr import (
+    AttentionMaskHead,
+    Detr,
+    ProductMaskHead,
+    detr_resnet50,
+    detr_resnet50_panoptic,
+    detr_resnet101,
+    detr_tiny,
+)
 from segjax.models.fcn import DenseClassifier, fcn_resnet50, fcn_resnet101
 from segjax.models.lraspp import LRASPP, lraspp_mobilenet_v3_large
 from segjax.models.outputs import QueryOutput, SemanticOutput

@@ -111,7 +111,8 @@ class _JoinedConv(nn.Module):
 class ProductMaskHead(nn.Module):
     """Masks as products: `⟨embedding of the query, features of the pixel⟩`.
 
-    They have a quarter of the image's size. A few times lighter than `AttentionMaskHead`, and the queries after every layer have masks.
+    They have a quarter of the image's size; it is lighter than `AttentionMaskHead`, and the queries
+    after every layer have masks.
 
     Attributes:
       dtype: of the computation.

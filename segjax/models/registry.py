@@ -14,6 +14,12 @@ from segjax.models.deeplab import (
     deeplabv3plus_resnet50,
     deeplabv3plus_resnet101,
 )
+from segjax.models.detr import (
+    detr_resnet50,
+    detr_resnet50_panoptic,
+    detr_resnet101,
+    detr_tiny,
+)
 from segjax.models.fcn import fcn_resnet50, fcn_resnet101
 from segjax.models.lraspp import lraspp_mobilenet_v3_large
 from segjax.models.segformer import (
@@ -73,6 +79,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         segmenter_base_patch16_linear,
         segmenter_large_patch16_linear,
         vit_linear,
+        detr_resnet50,
+        detr_resnet101,
+        detr_resnet50_panoptic,
+        detr_tiny,
     )
 }
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax.pretrained.errors import WeightsError
-from segjax.pretrained.keys import KeyTable, Shape, map_paths, matches
+from segjax.pretrained.keys import KeyTable, Shape, in_turn, map_paths, matches
 
 _LISTED = 20  # of each kind of fault
 
@@ -106,12 +106,20 @@ def fit(
     fresh: dict[str, str] = {}
     missing: dict[str, Shape] = {}
     misfits: dict[str, str] = {}
-    backbone_alone = bool(table.backbone) and all(k.startswith(table.backbone) for k in state_dict)
+    # What the file is a backbone by: all its keys begin so.
+    backbone = next(
+        (
+            start
+            for start in in_turn(table.backbone)
+            if all(k.startswith(start) for k in state_dict)
+        ),
+        None,
+    )
 
     def fitting(key, shape):
         """The original's array, made to fit; None where there is none, and what becomes of it."""
         if key not in state_dict:
-            outside = backbone_alone and not key.startswith(table.backbone)
+            outside = backbone is not None and not key.startswith(backbone)
             if not (outside or matches(table.optional, key)):
                 missing[key] = shape
             return None
@@ -122,7 +130,7 @@ def fit(
         if array.shape == shape:
             return array
         other_head = new_head and matches(table.heads, key)
-        if other_head or (backbone_alone and matches(table.optional, key)):
+        if other_head or (backbone is not None and matches(table.optional, key)):
             return None
         array = _adapted(table, key, array, shape)
         if array is None:

@@ -126,7 +126,8 @@ class KeyTable:
       heads: patterns of the keys whose arrays depend on the number of classes, which is the length
         of the first axis of an array that the first of them matches, less `extra_classes`.
       extra_classes: what the head tells apart beside the classes: 1 where there is "no object".
-      backbone: with what the keys begin that a published backbone holds alone.
+      backbone: with what the keys begin that a published backbone holds alone; several where parts
+        of several sizes are published, the smaller first.
       resized: pairs (pattern, function): how arrays follow the size of the image, such as position
         embeddings.
     """
@@ -139,7 +140,7 @@ class KeyTable:
     stem: str = ""
     heads: tuple[str, ...] = ()
     extra_classes: int = 0
-    backbone: str = ""
+    backbone: Names = ()
     resized: tuple[tuple[str, Resize], ...] = ()
 
     def original(self, path: str) -> Original:
@@ -171,6 +172,11 @@ class KeyTable:
         return (self.counters and key.endswith(".num_batches_tracked")) or matches(self.unused, key)
 
 
+def in_turn(names: Names) -> tuple[str, ...]:
+    """One name, or several."""
+    return (names,) if isinstance(names, str) else names
+
+
 def matches(patterns: tuple[str, ...], key: str) -> bool:
     """Whether one of the patterns is the whole key's."""
     return any(re.fullmatch(pattern, key) for pattern in patterns)
@@ -194,9 +200,6 @@ class _Compiled(NamedTuple):
 
 @functools.cache
 def _compiled(rows: tuple[Row, ...]) -> tuple[_Compiled, ...]:
-    def names(side):
-        return (side,) if isinstance(side, str) else side
-
     def pattern(name, number, ending=""):
         return re.compile(re.sub(r"\\\{(\w+)\\\}", number, re.escape(name)) + ending)
 
@@ -204,14 +207,14 @@ def _compiled(rows: tuple[Row, ...]) -> tuple[_Compiled, ...]:
     return tuple(
         _Compiled(
             pattern(path, r"(?P<\1>\\d+)"),
-            names(theirs),
+            in_turn(theirs),
             layout[0] if layout else None,
             part,
-            len(names(ours)),
-            tuple(pattern(key, r"\\d+", leaves) for key in names(theirs)),
+            len(in_turn(ours)),
+            tuple(pattern(key, r"\\d+", leaves) for key in in_turn(theirs)),
         )
         for ours, theirs, *layout in rows
-        for part, path in enumerate(names(ours))
+        for part, path in enumerate(in_turn(ours))
     )
 
 

@@ -10,7 +10,7 @@ from segjax import models
 from segjax.models import backbones
 from segjax.naming import unknown_name
 from segjax.pretrained.keys import KeyTable
-from segjax.pretrained.tables import mobilenet, segformer, smp, torchvision, u_net, vit
+from segjax.pretrained.tables import detr, mobilenet, segformer, smp, torchvision, u_net, vit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,15 @@ _SEGMENTER_LINEAR = dataclasses.replace(_SEGMENTER, table=vit.SEGMENTER_LINEAR)
 _DINOV2 = Published(vit.DINOV2, "Oquab et al. 2023, DINOv2", (518, 518))
 _UNET = Published(u_net.UNET, "Ronneberger et al. 2015, U-Net", (572, 572), mean=(0.0,), std=(1.0,))
 _UNET_RESNET = Published(u_net.UNET_RESNET, "Ronneberger et al. 2015, U-Net", (224, 224))
+_DETR = Published(
+    detr.DETR,
+    "Carion et al. 2020, DETR",
+    (800, 1066),
+    namings={"authors": detr.DETR_AUTHORS},
+)
+_DETR_PANOPTIC = dataclasses.replace(
+    _DETR, table=detr.DETR_PANOPTIC, namings={"authors": detr.DETR_PANOPTIC_AUTHORS}
+)
 
 PUBLISHED: dict[str, Published] = {
     "resnet18": _RESNET,
@@ -83,6 +92,9 @@ PUBLISHED: dict[str, Published] = {
     **{f"segmenter_{size}_patch16_linear": _SEGMENTER_LINEAR for size in ("tiny", "small", "base")},
     "segmenter_large_patch16": dataclasses.replace(_SEGMENTER, size=(640, 640)),
     "segmenter_large_patch16_linear": dataclasses.replace(_SEGMENTER_LINEAR, size=(640, 640)),
+    "detr_resnet50": _DETR,
+    "detr_resnet101": _DETR,
+    "detr_resnet50_panoptic": _DETR_PANOPTIC,
     "vit_linear": dataclasses.replace(_DINOV2, table=vit.VIT_LINEAR),
 }
 

@@ -7,7 +7,7 @@ import pytest
 
 from segjax.models import create
 from segjax.pretrained.keys import to_state_dict
-from segjax.pretrained.tables import segformer, smp, torchvision, u_net, vit
+from segjax.pretrained.tables import detr, segformer, smp, torchvision, u_net, vit
 
 # The published state dict: our model, its options, its table.
 ORIGINALS = {
@@ -46,6 +46,15 @@ ORIGINALS = {
         for decoder, ending, table in (
             ("mask", "", vit.SEGMENTER_MASK),
             ("linear", "_linear", vit.SEGMENTER_LINEAR),
+        )
+    },
+    "hf5_detr_r50": ("detr_resnet50", {"num_classes": 91}, detr.DETR),
+    "orig_detr_r50": ("detr_resnet50", {"num_classes": 91}, detr.DETR_AUTHORS),
+    **{
+        original: ("detr_resnet50_panoptic", {"num_classes": 250}, table)
+        for original, table in (
+            ("hf5_detr_r50_panoptic", detr.DETR_PANOPTIC),
+            ("orig_detr_r50_panoptic", detr.DETR_PANOPTIC_AUTHORS),
         )
     },
 }
