@@ -36,8 +36,6 @@ class WindowAttention(nn.Module):
         self, x: Float[jax.Array, "*b windows n c"], where: Bool[jax.Array, "windows n n"] | None
     ) -> Float[jax.Array, "*b windows n c"]:
         features = x.shape[-1]
-        if features % self.num_heads:
-            raise ValueError(f"num_heads is {self.num_heads}; due is a divisor of {features}")
 
         def heads(name):
             y = self.dense(features, name=name)(x)
@@ -73,9 +71,9 @@ def unshifted_neighbours(size: tuple[int, ...], window_size: int, shift: int) ->
       Bool `[windows, n, n]`.
     """
     below, right = (jnp.arange(length) >= length - shift for length in size)
-    regions = (2 * below[:, None] + right)[..., None]
-    regions = layers.space_to_depth(regions, window_size, 2).reshape(-1, window_size**2)
-    return regions[:, :, None] == regions[:, None, :]
+    regions = (2.0 * below[:, None] + right)[..., None]
+    windows = layers.space_to_depth(regions, window_size, 2).reshape(-1, window_size**2)
+    return windows[:, :, None] == windows[:, None, :]
 
 
 class SwinBlock(nn.Module):
@@ -181,6 +179,10 @@ class SwinTransformer(nn.Module):
     def __call__(
         self, images: Float[Array, "*b h w c"], train: bool = False
     ) -> dict[str, Float[jax.Array, "*b sh sw sc"]]:
+        if self.features % self.head_features:
+            raise ValueError(
+                f"head_features is {self.head_features}; due is a divisor of {self.features}"
+            )
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         dense, norm = token_layers(1e-5, **dtypes)
         block = nn.remat(SwinBlock) if self.remat else SwinBlock

@@ -1,0 +1,226 @@
+"""MaskFormer: a set of masks with a class each, for semantic and panoptic segmentation alike."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Float
+
+from segjax import ops
+from segjax.models import layers
+from segjax.models.backbones import (
+    resnet50,
+    resnet101,
+    swin_base,
+    swin_large,
+    swin_small,
+    swin_tiny,
+)
+from segjax.models.layers import Dtype, Layer
+from segjax.models.outputs import QueryOutput
+from segjax.models.transformer import Decoder, DecoderLayer, Perceptron
+from segjax.typing import Array
+
+_XAVIER = nn.initializers.xavier_uniform()
+
+
+class FeaturePyramid(nn.Module):
+    """From the coarsest features to the finest: upsampled, added to the next, and smoothed.
+
+    Attributes:
+      features: of the result, a multiple of 32.
+      dtype: of the computation.
+      param_dtype: of the parameters.
+    """
+
+    features: int = 256
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, scales: list[Float[jax.Array, "*b _ _ _"]]) -> Float[jax.Array, "*b h w c"]:
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv: Layer = functools.partial(
+            layers.Conv, self.features, kernel_init=_XAVIER, use_bias=False, **dtypes
+        )
+        norm: Layer = functools.partial(
+            nn.GroupNorm,
+            num_groups=32,
+            epsilon=1e-5,
+            use_fast_variance=False,
+            reduction_axes=(-3, -2, -1),
+            **dtypes,
+        )
+        *finer, x = scales
+        x = nn.relu(norm(name="stem_norm")(conv(3, name="stem_conv")(x)))
+        for i, side in enumerate(reversed(finer)):
+            side = norm(name=f"side{i}_norm")(conv(1, name=f"side{i}_conv")(side))
+            x = ops.resize(x, side.shape[-3:-1], method="nearest") + side
+            x = nn.relu(norm(name=f"smooth{i}_norm")(conv(3, name=f"smooth{i}_conv")(x)))
+        return conv(3, use_bias=True, name="output")(x)
+
+
+class MaskFormer(nn.Module):
+    """Queries look at the coarsest features; each becomes a class, and a mask by its products with
+    the pixels' embeddings.
+
+    `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
+    `QueryOutput` with masks of a quarter of the images' size, rounded up; those of each layer of
+    the decoder but the last are in `auxiliary`. On request `attention` has that of each layer to
+    the coarsest features. Training takes a `dropout` key.
+
+    Attributes:
+      num_classes: of the logits, "no object" apart.
+      backbone: constructor of a module that gives features `stage1` to `stage4`.
+      num_queries: how many masks there are.
+      features: of each query, and of each pixel's embedding; a multiple of 32.
+      hidden_features: of the perceptrons in the decoder.
+      num_heads: of the attention.
+      decoder_layers: their number.
+      dropout: within the decoder.
+      return_attention: whether to return the attention maps.
+      remat: recompute the activations of blocks and layers in the backward pass.
+      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
+      dtype: of the computation; logits are at least float32.
+      param_dtype: of the parameters.
+    """
+
+    num_classes: int
+    backbone: Callable[..., nn.Module]
+    num_queries: int = 100
+    features: int = 256
+    hidden_features: int = 2048
+    num_heads: int = 8
+    decoder_layers: int = 6
+    dropout: float = 0.1
+    return_attention: bool = False
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> QueryOutput:
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dense: Layer = functools.partial(layers.Dense, kernel_init=_XAVIER, **dtypes)
+        norm: Layer = functools.partial(
+            nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, **dtypes
+        )
+        backbone = self.backbone(
+            remat=self.remat, axis_name=self.axis_name, name="backbone", **dtypes
+        )
+        maps = backbone(images, train)
+        scales = [maps[f"stage{i}"] for i in range(1, 5)]
+        pixels = FeaturePyramid(self.features, name="pyramid", **dtypes)(scales)
+
+        project = layers.Conv(self.features, 1, kernel_init=_XAVIER, name="projection", **dtypes)
+        memory = project(maps["stage4"])
+        *lead, height, width, _ = memory.shape
+        positions = layers.sine_positions(
+            jnp.ones((height, width), bool), self.features, dtype=self.dtype
+        )
+        layer: Layer = functools.partial(
+            nn.remat(DecoderLayer) if self.remat else DecoderLayer,
+            self.num_heads,
+            self.hidden_features,
+            dense,
+            norm,
+            train,
+            self.dropout,
+            self.return_attention,
+        )
+        shape = (self.num_queries, self.features)
+        queries = self.param("queries", nn.initializers.normal(1.0), shape, self.param_dtype)
+        states, attention = Decoder(self.decoder_layers, layer, norm, name="decoder")(
+            queries.astype(self.dtype),
+            memory.reshape(*lead, height * width, self.features),
+            positions.reshape(height * width, self.features),
+        )
+
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        classes = dense(self.num_classes + 1, name="class_head")(states).astype(wide)
+        embeddings = Perceptron((self.features,) * 3, dense, name="mask_head")(states)
+        # One product for each layer: so the masks of those that nobody asks for cost nothing.
+        outputs = [
+            QueryOutput(
+                logits, mask_logits=jnp.einsum("...qc,...hwc->...qhw", queries, pixels).astype(wide)
+            )
+            for logits, queries in zip(classes, embeddings, strict=True)
+        ]
+        return dataclasses.replace(
+            outputs[-1],
+            auxiliary=tuple(outputs[:-1]),
+            attention=attention if self.return_attention else (),
+        )
+
+
+def maskformer_resnet50(num_classes: int, **options) -> MaskFormer:
+    """MaskFormer on a ResNet-50: 41.3 million parameters with 150 classes.
+
+    Args:
+      num_classes: of the logits, "no object" apart.
+      **options: attributes of `MaskFormer`.
+
+    Returns:
+      The module.
+
+    Example:
+      >>> model = maskformer_resnet50(150)
+      >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
+      >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+      >>> output.class_logits.shape, output.mask_logits.shape, len(output.auxiliary)
+      ((1, 100, 151), (1, 100, 17, 16), 5)
+
+    Source: Cheng et al., "Per-pixel classification is not all you need for semantic
+      segmentation", 2021.
+    """
+    return MaskFormer(num_classes, **{"backbone": resnet50} | options)
+
+
+def maskformer_resnet101(num_classes: int, **options) -> MaskFormer:
+    """MaskFormer on a ResNet-101: 60.3 million parameters with 150 classes.
+
+    Args and Returns as of `maskformer_resnet50`.
+    """
+    return MaskFormer(num_classes, **{"backbone": resnet101} | options)
+
+
+def maskformer_swin_tiny(num_classes: int, **options) -> MaskFormer:
+    """MaskFormer on a Swin-T: 41.8 million parameters with 150 classes.
+
+    Args and Returns as of `maskformer_resnet50`.
+    """
+    return MaskFormer(num_classes, **_on_swin(swin_tiny) | options)
+
+
+def maskformer_swin_small(num_classes: int, **options) -> MaskFormer:
+    """MaskFormer on a Swin-S: 63.1 million parameters with 150 classes.
+
+    Args and Returns as of `maskformer_resnet50`.
+    """
+    return MaskFormer(num_classes, **_on_swin(swin_small) | options)
+
+
+def maskformer_swin_base(num_classes: int, **options) -> MaskFormer:
+    """MaskFormer on a Swin-B: 101.8 million parameters with 150 classes.
+
+    Args and Returns as of `maskformer_resnet50`.
+    """
+    return MaskFormer(num_classes, **_on_swin(swin_base) | options)
+
+
+def maskformer_swin_large(num_classes: int, **options) -> MaskFormer:
+    """MaskFormer on a Swin-L: 211.6 million parameters with 150 classes.
+
+    Args and Returns as of `maskformer_resnet50`.
+    """
+    return MaskFormer(num_classes, **_on_swin(swin_large) | options)
+
+
+def _on_swin(swin: Callable[..., nn.Module]) -> dict[str, Any]:
+    """The paper's backbone loses branches more often than Swin's own default."""
+    return {"backbone": functools.partial(swin, drop_path=0.3)}
