@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from segjax.numerics import accumulation_dtype
 from segjax.ops.interpolation import resize
@@ -60,7 +60,7 @@ def on_picture(
 
 
 def resize_masks(
-    masks: Float[Array, "*b h w"], shape: Shape, *, method: str = "bilinear"
-) -> Float[jax.Array, "*b new_h new_w"]:
+    masks: Shaped[Array, "*b h w"], shape: Shape, *, method: str = "bilinear"
+) -> Shaped[jax.Array, "*b new_h new_w"]:
     """`ops.resize` of masks without a channel axis."""
     return resize(masks[..., None], shape, method=method)[..., 0]
