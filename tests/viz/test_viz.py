@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from segjax.data.palette import palette
 from segjax.data.source import Classes
 from segjax.viz import (
     colorize,
     figure_image,
     overlay,
-    palette,
     save_image,
     side_by_side,
     training_curves,
