@@ -5,6 +5,7 @@ from segjax.data.augment import (
     affine,
     as_float,
     color_jitter,
+    copy_paste,
     cutout,
     gaussian_blur,
     random_blur,
@@ -15,6 +16,7 @@ from segjax.data.coco_panoptic import CocoPanoptic
 from segjax.data.errors import DataError
 from segjax.data.folder import Folder
 from segjax.data.images import read_image
+from segjax.data.instances import panoptic_to_instances
 from segjax.data.loader import eval_batches, train_batches
 from segjax.data.polygons import rasterize_polygons
 from segjax.data.registry import open_source

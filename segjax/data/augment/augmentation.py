@@ -1,11 +1,14 @@
 """The augmentations of a training run, one after the other."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from segjax.data.augment.color import color_jitter, random_blur
+from segjax.data.augment.copy_paste import copy_paste
 from segjax.data.augment.geometry import random_geometry
 from segjax.numerics import accumulation_dtype
 from segjax.typing import Record
@@ -56,10 +59,12 @@ def cutout(key: jax.Array, record: Record, *, fraction: float = 0.1) -> Record:
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Random geometry, then colour, blur and cutout; each is off at 0, zoom at 1 1.
+    """Random geometry, then colour, blur, cutout, copy-paste; each is off at 0, zoom at 1 1.
 
     Attributes:
       zoom: least and largest scale of the picture.
+      zoom_from: what that is relative to: the picture's own size, or that at which it fits the
+        crop (with zoom 0.1 2, large-scale jitter).
       rotation: largest angle to either side, in degrees.
       flip: mirror left and right half of the time.
       brightness: 0..1, how far its factor strays from 1.
@@ -68,9 +73,11 @@ class Augmentation:
       hue: 0..0.5, the largest turn of the colour circle.
       blur: largest standard deviation of a Gaussian, in pixels.
       cutout: 0..1, the part of the area that a rectangle hides.
+      copy_paste: 0..1, how likely an object is pasted into the example beside.
     """
 
     zoom: tuple[float, float] = (0.5, 2.0)
+    zoom_from: Literal["picture", "fit"] = "picture"
     rotation: float = 0.0
     flip: bool = True
     brightness: float = 0.2
@@ -79,6 +86,7 @@ class Augmentation:
     hue: float = 0.05
     blur: float = 0.0
     cutout: float = 0.0
+    copy_paste: float = 0.0
 
     def __call__(self, key: jax.Array, record: Record, *, shape: tuple[int, int]) -> Record:
         """One example, augmented.
@@ -97,6 +105,7 @@ class Augmentation:
             record,
             shape=shape,
             zoom=self.zoom,
+            zoom_from=self.zoom_from,
             rotation=self.rotation,
             flip=self.flip,
         )
@@ -113,3 +122,18 @@ class Augmentation:
             image = random_blur(blur_key, image, sigma=self.blur)
         record = record.replace(image=image)
         return cutout(cutout_key, record, fraction=self.cutout) if self.cutout else record
+
+    def mix(self, keys: jax.Array, batch: Record, *, things: Sequence[bool] = ()) -> Record:
+        """What takes more than one example: copy-paste.
+
+        Args:
+          keys: `[b]`, a random key for each example; not those it was augmented with.
+          batch: augmented examples, an even number of them where there is something to do.
+          things: by class, whether its objects may be pasted; empty: all may.
+
+        Returns:
+          The batch.
+        """
+        if not self.copy_paste:
+            return batch
+        return copy_paste(keys, batch, things=things, probability=self.copy_paste)

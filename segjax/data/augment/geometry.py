@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from segjax.data.augment.color import as_float
+from segjax.data.instances import segment_areas
 from segjax.numerics import accumulation_dtype, safe_divide
 from segjax.ops.boxes import box_area, clip_boxes
 from segjax.ops.interpolation import sample
@@ -89,20 +91,24 @@ def random_geometry(
     *,
     shape: tuple[int, int],
     zoom: tuple[float, float] = (0.5, 2.0),
+    zoom_from: Literal["picture", "fit"] = "picture",
     rotation: float = 0.0,
     flip: bool = True,
 ) -> Record:
     """A random crop of the scaled, turned and mirrored example, in a single resampling.
 
-    The scale is log-uniform, the angle uniform. The crop's place is uniform among the whole pixels
-    at which it lies within the scaled picture; or, where the picture is smaller than the crop,
-    the picture lies within the crop.
+    The scale is log-uniform, the angle uniform. With `zoom_from="fit"` the scale is uniform, and 1
+    stands for that at which the picture just fits into the crop: large-scale jitter where `zoom`
+    is (0.1, 2). The crop's place is uniform among the whole pixels at which it lies within the
+    scaled picture; or, where the picture is smaller than the crop, the picture lies within the
+    crop.
 
     Args:
       key: random key.
       record: the record of one example, without batch axes.
       shape: (height, width) of the crop.
       zoom: least and largest scale of the picture.
+      zoom_from: what they are relative to.
       rotation: largest angle, to either side, about the centre of the crop, in degrees.
       flip: whether to mirror left and right half of the time.
 
@@ -110,22 +116,30 @@ def random_geometry(
       The example as `affine` gives it; a crop at scale 1 keeps every value as it is.
 
     Raises:
-      ValueError: if `zoom` is not two positive numbers in order.
+      ValueError: if `zoom` is not two positive numbers in order, or there is no such `zoom_from`.
 
     Example:
       >>> record = Record(image=jnp.ones((40, 60, 3)))
       >>> random_geometry(jax.random.key(0), record, shape=(32, 32)).image.shape
       (32, 32, 3)
+
+    Source: large-scale jitter: Ghiasi et al., "Simple copy-paste is a strong data augmentation
+    method for instance segmentation", 2021, section 3.
     """
     low, high = zoom
     if not 0 < low <= high:
         raise ValueError(f"zoom must be (least, largest), above 0, not {zoom}")
     if record.image is None:
         raise ValueError("record has no image")
-    scale, x, y, turn, mirror = jax.random.uniform(key, (5,))
-    scale = low * (high / low) ** scale
+    if zoom_from not in ("picture", "fit"):
+        raise ValueError(f"zoom_from must be picture or fit, not {zoom_from!r}")
+    draw, x, y, turn, mirror = jax.random.uniform(key, (5,))
     size = jnp.array(record.image.shape[:2]) if record.size is None else jnp.asarray(record.size)
     crop = jnp.array(shape[::-1])
+    if zoom_from == "fit":
+        scale = (low + (high - low) * draw) * jnp.min(crop / size[::-1])
+    else:
+        scale = low * (high / low) ** draw
     free = scale * size[::-1] - crop
     offset = jnp.sign(free) * jnp.floor(jnp.stack([x, y]) * (jnp.floor(jnp.abs(free)) + 1))
 
@@ -188,9 +202,8 @@ def _move_panoptic(
     if panoptic is None:
         return None
     segments = jnp.where(inside, nearest(panoptic.segments), -1)
-    rows = jnp.arange(panoptic.valid.size)[:, None, None]
-    valid = panoptic.valid & jnp.any(segments == rows, axis=(1, 2))
-    return dataclasses.replace(panoptic, segments=segments, valid=valid)
+    seen = segment_areas(segments, panoptic.valid.size) > 0
+    return dataclasses.replace(panoptic, segments=segments, valid=panoptic.valid & seen)
 
 
 def _move_points(points: Points | None, matrix: Array, shape: tuple[int, int]) -> Points | None:
