@@ -1,7 +1,6 @@
 """The model and the task of a configuration."""
 
 import ast
-import dataclasses
 from typing import Any
 
 import jax
@@ -9,7 +8,7 @@ from flax import linen as nn
 
 from segjax import models, pretrained
 from segjax.data import Classes
-from segjax.tasks import SemanticTask, Task
+from segjax.tasks import InstanceTask, PanopticTask, SemanticTask, Task
 from segjax.training.config import TrainConfig
 
 
@@ -66,11 +65,13 @@ def make_task(config: TrainConfig, classes: Classes) -> Task:
     Returns:
       The task.
     """
-    task = SemanticTask(len(classes), loss=config.loss, scale=config.scale)
-    published = pretrained.PUBLISHED.get(config.model)
-    if published is None:
-        return task
-    return dataclasses.replace(task, mean=published.mean, std=published.std)
+    options: dict[str, Any] = {"scale": config.scale}
+    if published := pretrained.PUBLISHED.get(config.model):
+        options |= {"mean": published.mean, "std": published.std}
+    if config.task == "semantic":
+        return SemanticTask(len(classes), loss=config.loss, **options)
+    kind = {"instance": InstanceTask, "panoptic": PanopticTask}[config.task]
+    return kind(len(classes), things=classes.things, loss=config.set_loss, **options)
 
 
 def read_options(texts: dict[str, str]) -> dict[str, Any]:

@@ -6,17 +6,19 @@ import typing
 from typing import Any, Literal
 
 from segjax.data import Augmentation
-from segjax.tasks import SemanticLoss
+from segjax.tasks import SemanticLoss, SetLoss
 from segjax.training.optimizer import OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Trains a semantic segmentation model; the same command goes on where it was stopped.
+    """Trains a segmentation model; the same command goes on where it was stopped.
 
     Attributes:
       run: the folder that gets the checkpoints, the logs and the configuration.
-      data: where examples come from: "synthetic", "folder:PATH" or "tfds:NAME".
+      task: what is learnt: a class for each pixel, objects, or both at once as segments.
+      data: where examples come from: "synthetic", "folder:PATH", "coco:PATH", "coco_panoptic:PATH"
+        or "tfds:NAME".
       train_split: split to train on.
       eval_split: split to evaluate on.
       void: label to ignore; None leaves it to the data.
@@ -28,7 +30,8 @@ class TrainConfig:
       scale: images are resized by this factor before the model, predictions back after it.
       steps: of training.
       batch_size: examples a step, over all devices and hosts.
-      loss: weights of the objective's terms.
+      loss: weights of the objective's terms for the semantic task.
+      set_loss: weights of those for instances and panoptic segments.
       optimizer: the optimizer and its schedule.
       augmentation: random changes of the training images, on the device.
       accumulate: in how many parts, one after the other, a batch goes through the model.
@@ -50,6 +53,7 @@ class TrainConfig:
     """
 
     run: pathlib.Path = pathlib.Path("runs/semantic")
+    task: Literal["semantic", "instance", "panoptic"] = "semantic"
     data: str = "synthetic"
     train_split: str = "train"
     eval_split: str = "val"
@@ -62,6 +66,7 @@ class TrainConfig:
     steps: int = 1000
     batch_size: int = 16
     loss: SemanticLoss = SemanticLoss()
+    set_loss: SetLoss = SetLoss()
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: Augmentation = Augmentation(zoom=(0.75, 1.5))
     accumulate: int = 1

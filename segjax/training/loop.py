@@ -101,8 +101,13 @@ class _Run:
         task, model = make_task(config, source.classes), make_model(config, num_classes)
         optimizer = make_optimizer(config.optimizer, config.steps)
 
-        def prepare(key, record):
+        def prepare_one(key, record):
             return config.augmentation(key, source.render(record), shape=config.size)
+
+        def prepare(keys, batch):
+            batch = jax.vmap(prepare_one)(keys, batch)
+            keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+            return config.augmentation.mix(keys, batch, things=source.classes.things)
 
         images = np.zeros((1, *config.size, source.channels), np.float32)
         average = config.average_decay > 0
@@ -242,7 +247,7 @@ def open_config_source(config: TrainConfig, split: str) -> Source:
     """
     if config.data == "synthetic":
         return open_source(config.data, split, shape=config.size, seed=config.seed)
-    return open_source(config.data, split, void=config.void)
+    return open_source(config.data, split, **({} if config.void is None else {"void": config.void}))
 
 
 def canvas_shape(config: TrainConfig, source: Source) -> tuple[int, int]:

@@ -105,7 +105,8 @@ def mesh_step(step: Callable, mesh: Mesh, *, state_sharding=None, donate: bool =
 
     def run(state, batch):
         place = lambda x: jax.make_array_from_process_local_data(batch_sharding, np.asarray(x))
-        return compiled(state, jax.tree.map(place, batch))
+        with jax.set_mesh(mesh):  # so that what is for each example alone stays on its device
+            return compiled(state, jax.tree.map(place, batch))
 
     return run
 

@@ -38,8 +38,8 @@ def make_train_step(
       task: e.g. a `SemanticTask`.
       model: the Flax module.
       optimizer: from optax.
-      prepare: `(key, record) -> record` for one example: renders and augments it on the device. Its
-        key depends on the run's key and on `record.index` alone.
+      prepare: `(keys, batch) -> batch`: renders and augments examples on the device. The key of
+        each depends on the run's key and on its `index` alone.
       accumulate: in how many parts, one after the other, the batch goes through the model.
       average_decay: of the moving averages in the state; they start as plain means.
       axis_name: the mapped axis over which the batch is spread, under `pmap`; None elsewhere.
@@ -83,7 +83,7 @@ def make_train_step(
 
     def step(state: TrainState, batch: Record) -> tuple[TrainState, Metrics]:
         if prepare is not None:
-            batch = jax.vmap(prepare)(example_keys(state, batch), batch)
+            batch = prepare(example_keys(state, batch), batch)
         parts = split_batch(batch, accumulate)
         keys = _part_keys(state, accumulate, axis_name)
 

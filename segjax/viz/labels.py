@@ -72,7 +72,8 @@ def overlay(
         a label has no colour.
 
     Example:
-      >>> overlay(np.zeros((1, 2, 3), np.uint8), np.array([[0, 1]]), ((230, 159, 0), (86, 180, 233)))
+      >>> colors = (230, 159, 0), (86, 180, 233)
+      >>> overlay(np.zeros((1, 2, 3), np.uint8), np.array([[0, 1]]), colors)
       array([[[115,  80,   0],
               [ 43,  90, 116]]], dtype=uint8)
     """

@@ -57,6 +57,9 @@ def _augment(key, record):
     return Augmentation()(key, record, shape=SHAPE)
 
 
+_prepare = jax.vmap(_augment)
+
+
 def _state(model, optimizer, **options):
     images = jnp.zeros((1, *SHAPE, 3))
     create = functools.partial(create_state, model=model, optimizer=optimizer, **options)
@@ -95,7 +98,7 @@ UNET = unet(3, widths=(4, 8))
 @pytest.fixture(scope="module")
 def one_device():
     state = _state(UNET, SGD, average=True)
-    (after,), (metrics,) = _take(UNET, SGD, state, [_batch()], prepare=_augment, average_decay=0.9)
+    (after,), (metrics,) = _take(UNET, SGD, state, [_batch()], prepare=_prepare, average_decay=0.9)
     return state, after, metrics
 
 
@@ -112,7 +115,7 @@ def test_eight_devices_take_the_step_that_one_does(kind, one_device):
         TASK,
         UNET,
         SGD,
-        prepare=_augment,
+        prepare=_prepare,
         average_decay=0.9,
         axis_name=parallel.axis_name,
     )
@@ -143,7 +146,7 @@ def test_the_mean_of_the_devices_means_would_be_another_loss():
 def test_accumulating_parts_takes_the_step_of_the_whole(norm):
     model = unet(3, widths=(4, 8), norm=norm)
     state = _state(model, SGD)
-    take = lambda parts: _take(model, SGD, state, [_batch()], prepare=_augment, accumulate=parts)
+    take = lambda parts: _take(model, SGD, state, [_batch()], prepare=_prepare, accumulate=parts)
     (whole,), (whole_metrics,) = take(1)
     (parts,), (parts_metrics,) = take(4)
     _assert_close(vars(parts), vars(whole))
@@ -206,11 +209,11 @@ def test_the_same_example_is_augmented_alike_wherever_it_stands_in_the_batch():
     model, batch = Pixelwise(), _batch()
     state = _state(model, SGD)
     turned = jax.tree.map(lambda x: x[::-1].copy(), batch)
-    (a,), _ = _take(model, SGD, state, [batch], prepare=_augment)
-    (b,), _ = _take(model, SGD, state, [turned], prepare=_augment)
+    (a,), _ = _take(model, SGD, state, [batch], prepare=_prepare)
+    (b,), _ = _take(model, SGD, state, [turned], prepare=_prepare)
     _assert_close(vars(a), vars(b))
     moved = batch.replace(index=batch.index + 1)
-    (c,), _ = _take(model, SGD, state, [moved], prepare=_augment)
+    (c,), _ = _take(model, SGD, state, [moved], prepare=_prepare)
     assert jnp.abs(c.params["Dense_0"]["kernel"] - a.params["Dense_0"]["kernel"]).max() > 1e-3
 
 

@@ -1,0 +1,127 @@
+"""Instance segmentation: which objects there are, each with a mask or a box."""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from matplotlib.figure import Figure
+
+from segjax import inference, metrics, viz
+from segjax.data import Classes, panoptic_to_instances
+from segjax.sharding import each_shard
+from segjax.tasks.queries import QueryTask, on_picture
+from segjax.typing import Array, Instances, Record
+
+_SCORES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_100")
+
+
+@dataclasses.dataclass(frozen=True)
+class InstanceTask(QueryTask):
+    """How an instance model is fed, trained, judged and asked.
+
+    Objects are a record's instances, or else its panoptic segments of things.
+
+    Attributes:
+      kind: what average precision compares, "mask" or "box".
+      max_instances: the most that are predicted of an image.
+    """
+
+    kind: Literal["mask", "box"] = "mask"
+    max_instances: int = 100
+
+    @property
+    def score(self) -> str:
+        """What the best checkpoint has most of."""
+        return "ap"
+
+    def targets(self, record: Record) -> Instances:
+        """The largest objects, `loss.max_objects` of them at most."""
+        if record.instances is None:
+            return panoptic_to_instances(
+                record.require("panoptic"),
+                things=self.things,
+                max_instances=self.loss.max_objects,
+            )
+        return record.instances
+
+    def predict(self, model: nn.Module, variables: dict, images: Array) -> Instances:
+        """The objects in images.
+
+        Args:
+          model: gives a `QueryOutput`.
+          variables: of the model.
+          images: `[b, h, w, c]`, uint8 or floating in 0..1.
+
+        Returns:
+          Objects `[b, n]` by falling score, with masks `[b, n, h, w]` unless `kind` is "box".
+
+        Raises:
+          ValueError: if the model has no masks, or boxes, to judge.
+        """
+        outputs = self.outputs(model, variables, images)
+        shape = (images.shape[-3], images.shape[-2])
+        logits, masks = outputs.class_logits, outputs.mask_logits
+        if self.kind == "box":
+            if outputs.boxes is None:
+                raise ValueError("kind is 'box'; this model predicts no boxes")
+            return inference.object_detection(logits, outputs.boxes, shape)
+        if masks is None:
+            raise ValueError("kind is 'mask'; this model predicts no masks")
+        things = jnp.array(self.things, bool) if self.things else None
+        segment = functools.partial(
+            inference.instance_segmentation,
+            shape=shape,
+            things=things,
+            max_instances=self.max_instances,
+        )
+        return each_shard(segment, logits, masks)
+
+    def measure(self, predictions: Instances, record: Record) -> metrics.AveragePrecision:
+        """What became of every object of a batch; `compute` gives COCO's figures."""
+        targets = record.instances
+        if targets is None:
+            targets = panoptic_to_instances(record.require("panoptic"), things=self.things)
+        if predictions.masks is not None:
+            masks = predictions.masks & on_picture(record)[..., None, :, :]
+            predictions = dataclasses.replace(predictions, masks=masks)
+        if record.valid is not None:
+            predictions, targets = (
+                dataclasses.replace(x, valid=x.valid & record.valid[..., None])
+                for x in (predictions, targets)
+            )
+        return metrics.average_precision(
+            predictions, targets, num_classes=self.num_classes, kind=self.kind
+        )
+
+    def summary(self, metric: metrics.AveragePrecision, classes: Classes) -> dict[str, float]:
+        """COCO's figures, in 0..1: means, and each class's AP by name.
+
+        Args:
+          metric: of all examples.
+          classes: their names.
+
+        Returns:
+          `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, `ar_100` (−1 where there is
+          no such object), and `ap/NAME` for the classes that have objects.
+        """
+        scores = metric.compute()
+        figures = {name: float(getattr(scores, name)) for name in _SCORES}
+        for name, ap in zip(classes.names, scores.class_ap, strict=True):
+            if ap >= 0:
+                figures[f"ap/{name}"] = float(ap)
+        return figures
+
+    def draw(self, record: Record, prediction: Instances, classes: Classes) -> Figure:
+        """The picture, its objects, and the predicted ones of score above one half."""
+        targets = record.instances
+        if targets is None:
+            targets = panoptic_to_instances(record.require("panoptic"), things=self.things)
+        pictures = (
+            viz.draw_instances(record.require("image"), jax.tree.map(np.asarray, x), classes)
+            for x in (targets, prediction)
+        )
+        return viz.truth_and_prediction(record.require("image"), *pictures)

@@ -1,0 +1,158 @@
+"""What tasks share whose models predict a set: targets, the objective, and how images go in."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Bool, Float
+
+from segjax import losses, ops
+from segjax.models import QueryOutput
+from segjax.numerics import Average
+from segjax.tasks.semantic import scaled, standardize
+from segjax.typing import Array, Instances, Record
+
+
+@dataclasses.dataclass(frozen=True)
+class SetLoss:
+    """The weights of the objective's terms, the same in the matching.
+
+    Models with boxes have DETR's objective, the others Mask2Former's, or MaskFormer's.
+
+    Attributes:
+      cross_entropy: of the classes.
+      mask: of the cross-entropy of masks, or their focal loss (DETR has 1, MaskFormer 20).
+      dice: of the Dice loss of masks (DETR and MaskFormer have 1).
+      l1: of the distance of boxes.
+      giou: of 1 − GIoU of boxes.
+      no_object: of queries without an object in the cross-entropy.
+      auxiliary: of the same terms after each earlier layer of the decoder.
+      points: how many a mask is compared at; 0 compares all pixels, with a focal loss.
+      max_objects: how many of an image's objects are learnt, the largest.
+    """
+
+    cross_entropy: float = 2.0
+    mask: float = 5.0
+    dice: float = 5.0
+    l1: float = 5.0
+    giou: float = 2.0
+    no_object: float = 0.1
+    auxiliary: float = 1.0
+    points: int = 12544
+    max_objects: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryTask:
+    """How a model of queries is fed and trained; what it is asked for is up to the tasks.
+
+    Attributes:
+      num_classes: of the labels.
+      things: by class, whether its objects are counted one by one; empty where all are alike.
+      loss: the objective.
+      scale: images are resized by this factor before the model, its masks back after it.
+      mean: of images in 0..1, by channel; it is subtracted before the model.
+      std: likewise; what is left is divided by it.
+    """
+
+    num_classes: int
+    things: tuple[bool, ...] = ()
+    loss: SetLoss = SetLoss()
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.25,)
+
+    def inputs(self, images: Array) -> Float[jax.Array, "*b h w c"]:
+        """What the model takes, from images `[*b, h, w, c]` (uint8, or floating in 0..1)."""
+        return standardize(images, self.mean, self.std)
+
+    def targets(self, record: Record) -> Instances:
+        """The objects that the queries are to find."""
+        raise NotImplementedError
+
+    def losses(self, outputs: QueryOutput, record: Record, key: jax.Array) -> dict[str, Average]:
+        """The terms of the objective, each to be summed over devices before it is divided.
+
+        Args:
+          outputs: of the model in training, batch axis first.
+          record: the batch: its objects, `where`, `index` and `valid`.
+          key: random key, the same on all devices.
+
+        Returns:
+          The weighted averages by name, those of all earlier layers together.
+        """
+        targets = self.targets(record)
+        where = countable(record, targets)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, record.require("index"))
+        terms = self._terms(outputs, targets, where, record.valid, keys)
+        for i, earlier in enumerate(outputs.auxiliary):
+            keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+            layer = self._terms(earlier, targets, where, record.valid, keys)
+            for name, term in layer.items():
+                total = term.total * self.loss.auxiliary
+                if f"auxiliary/{name}" in terms:  # the weight is the same, as is the labels' number
+                    total += terms[f"auxiliary/{name}"].total
+                terms[f"auxiliary/{name}"] = Average(total, term.weight)
+        return terms
+
+    def _terms(self, outputs, targets, where, examples, keys) -> dict[str, Average]:
+        """Those of one layer."""
+        loss = self.loss
+        options = {
+            "where": where,
+            "examples": examples,
+            "class_weight": loss.cross_entropy,
+            "dice_weight": loss.dice,
+            "no_object_weight": loss.no_object,
+        }
+        if outputs.boxes is not None:
+            return losses.detr_loss(
+                outputs.class_logits,
+                outputs.boxes,
+                targets,
+                where.shape[-2:],
+                mask_logits=outputs.mask_logits,
+                l1_weight=loss.l1,
+                giou_weight=loss.giou,
+                focal_weight=loss.mask,
+                **options,
+            )
+        logits = outputs.class_logits, outputs.mask_logits
+        if loss.points == 0:
+            return losses.maskformer_loss(*logits, targets, focal_weight=loss.mask, **options)
+        return losses.mask2former_loss(
+            keys, *logits, targets, points=loss.points, mask_weight=loss.mask, **options
+        )
+
+    def outputs(self, model: nn.Module, variables: dict, images: Array) -> QueryOutput:
+        """What the model says of images of any size."""
+        inputs = self.inputs(images)
+        if self.scale != 1:
+            shape = scaled((images.shape[-3], images.shape[-2]), self.scale)
+            inputs = ops.resize(inputs, shape, antialias=True)
+        outputs = model.apply(variables, inputs)
+        assert isinstance(outputs, QueryOutput)
+        return outputs
+
+
+def countable(record: Record, targets: Instances) -> Bool[jax.Array, "b h w"]:
+    """The pixels that masks are compared at: neither void nor of a crowd."""
+    *batch, height, width, _ = record.require("image").shape
+    where = jnp.ones((*batch, height, width), bool)
+    if record.where is not None:
+        where &= record.where
+    if targets.crowd is None or targets.masks is None:
+        return where
+    crowd = targets.masks & (targets.crowd & targets.valid)[..., None, None]
+    return where & ~crowd.any(-3)
+
+
+def on_picture(record: Record) -> Bool[jax.Array, "b h w"]:
+    """The pixels of the picture on its canvas."""
+    *batch, height, width, _ = record.require("image").shape
+    if record.size is None:
+        return jnp.ones((*batch, height, width), bool)
+    size = jnp.asarray(record.size)[..., None, None, :]
+    rows, columns = jnp.mgrid[:height, :width]
+    return (rows < size[..., 0]) & (columns < size[..., 1])

@@ -1,0 +1,74 @@
+"""Pictures as arrays and as files."""
+
+from pathlib import Path
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8, UInt16
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from segjax.typing import Array
+
+
+def figure_image(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
+    """A Matplotlib figure as a picture.
+
+    Args:
+      figure: with any backend, or none.
+
+    Returns:
+      RGB uint8 `[h, w, 3]`: the figure's size in inches times its dots per inch.
+
+    Example:
+      >>> figure_image(Figure((2, 1), dpi=50)).shape
+      (50, 100, 3)
+    """
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_image(
+    path: str | Path,
+    array: UInt8[Array, "h w"] | UInt16[Array, "h w"] | UInt8[Array, "h w c"],
+) -> None:
+    """Writes a picture or a label map to a file.
+
+    Args:
+      path: its suffix names the format, such as `.png`, which keeps every value, or `.jpg`.
+      array: RGB `[h, w, 3]` in 0..255, or grey or class ids `[h, w]`.
+
+    Raises:
+      ValueError: if the format is unknown; names the file.
+      TypeError: if `array` is neither uint8 nor uint16.
+      OSError: if the file cannot be written.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save_image(f"{folder}/labels.png", np.zeros((4, 6), np.uint8))
+    """
+    pixels = np.asarray(array)
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(as_rgb(pixels), cv2.COLOR_RGB2BGR)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise TypeError(f"array is {pixels.dtype}; due is uint8 or uint16")
+    try:
+        _, data = cv2.imencode(Path(path).suffix, pixels)
+    except cv2.error as error:
+        raise ValueError(f"{path}: no known image format, such as .png or .jpg") from error
+    Path(path).write_bytes(data.tobytes())
+
+
+def as_rgb(image: Array) -> np.ndarray:
+    """uint8 RGB of a grey or RGB image, uint8 or floating in 0..1."""
+    pixels = np.asarray(image)
+    if pixels.ndim < 3 or pixels.shape[-1] not in (1, 3):
+        raise ValueError(f"image has shape {pixels.shape}; due is [*b, h, w, 1 or 3]")
+    if jnp.issubdtype(pixels.dtype, jnp.floating):  # knows bfloat16 too
+        pixels = np.rint(np.clip(pixels.astype(np.float32), 0, 1) * 255).astype(np.uint8)
+    elif pixels.dtype != np.uint8:
+        raise TypeError(f"image is {pixels.dtype}; due is uint8 in 0..255 or floating in 0..1")
+    return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
