@@ -21,6 +21,24 @@ from segjax.models.detr import (
 )
 from segjax.models.fcn import DenseClassifier, fcn_resnet50, fcn_resnet101
 from segjax.models.lraspp import LRASPP, lraspp_mobilenet_v3_large
+from segjax.models.mask2former import (
+    Mask2Former,
+    mask2former_resnet50,
+    mask2former_swin_base,
+    mask2former_swin_large,
+    mask2former_swin_small,
+    mask2former_swin_tiny,
+    mask2former_tiny,
+)
+from segjax.models.maskformer import (
+    MaskFormer,
+    maskformer_resnet50,
+    maskformer_resnet101,
+    maskformer_swin_base,
+    maskformer_swin_large,
+    maskformer_swin_small,
+    maskformer_swin_tiny,
+)
 from segjax.models.outputs import QueryOutput, SemanticOutput
 from segjax.models.registry import MODELS, create
 from segjax.models.segformer import (

@@ -22,6 +22,22 @@ from segjax.models.detr import (
 )
 from segjax.models.fcn import fcn_resnet50, fcn_resnet101
 from segjax.models.lraspp import lraspp_mobilenet_v3_large
+from segjax.models.mask2former import (
+    mask2former_resnet50,
+    mask2former_swin_base,
+    mask2former_swin_large,
+    mask2former_swin_small,
+    mask2former_swin_tiny,
+    mask2former_tiny,
+)
+from segjax.models.maskformer import (
+    maskformer_resnet50,
+    maskformer_resnet101,
+    maskformer_swin_base,
+    maskformer_swin_large,
+    maskformer_swin_small,
+    maskformer_swin_tiny,
+)
 from segjax.models.segformer import (
     segformer_b0,
     segformer_b1,
@@ -64,6 +80,18 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         deeplabv3plus_resnet50,
         deeplabv3plus_resnet101,
         lraspp_mobilenet_v3_large,
+        mask2former_resnet50,
+        mask2former_swin_tiny,
+        mask2former_swin_small,
+        mask2former_swin_base,
+        mask2former_swin_large,
+        mask2former_tiny,
+        maskformer_resnet50,
+        maskformer_resnet101,
+        maskformer_swin_tiny,
+        maskformer_swin_small,
+        maskformer_swin_base,
+        maskformer_swin_large,
         segformer_b0,
         segformer_b1,
         segformer_b2,

@@ -1,0 +1,267 @@
+"""Mask2Former: queries that look only where they saw their object last."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Bool, Float
+
+from segjax import ops
+from segjax.models import layers
+from segjax.models.backbones import (
+    resnet18,
+    resnet50,
+    swin_base,
+    swin_large,
+    swin_small,
+    swin_tiny,
+)
+from segjax.models.layers import Dtype, Layer
+from segjax.models.outputs import QueryOutput
+from segjax.models.pixel_decoder import PixelDecoder, flatten, sine_tokens
+from segjax.models.transformer import Perceptron
+from segjax.typing import Array
+
+
+class MaskedDecoderLayer(nn.Module):
+    """Queries look at the pixels of their masks, then at one another, and pass a perceptron.
+
+    Each comes beside a shortcut, with a norm after the sum. Returns the queries, and their
+    attention to the pixels, as `MultiHeadAttention` does.
+
+    Attributes:
+      num_heads: of the attention.
+      dense: constructor of matrix products, with the options that a model's layers share.
+      norm: likewise, of layer norms.
+      return_attention: whether to return the maps.
+    """
+
+    num_heads: int
+    dense: Layer
+    norm: Layer
+    return_attention: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[jax.Array, "*b q c"],
+        query_positions: Float[jax.Array, "q c"],
+        pixels: Float[jax.Array, "*b n c"],
+        pixel_positions: Float[jax.Array, "n c"],
+        where: Bool[jax.Array, "*b q n"],
+    ) -> tuple[Float[jax.Array, "*b q c"], Float[jax.Array, "*b heads q n"] | None]:
+        def attend(name, keys, values, where=None):
+            # Without dropout, training makes no difference.
+            options = (self.num_heads, self.dense, False, 0.0, self.return_attention)
+            attention = layers.MultiHeadAttention(*options, name=name)
+            return attention(x + query_positions, keys, values, where)
+
+        y, attention = attend(
+            "cross_attention", pixels + pixel_positions, pixels, where[..., None, :, :]
+        )
+        x = self.norm(name="norm1")(x + y)
+        y, _ = attend("self_attention", x + query_positions, x)
+        x = self.norm(name="norm2")(x + y)
+        y = nn.relu(self.dense(8 * x.shape[-1], name="fc1")(x))
+        return self.norm(name="norm3")(x + self.dense(x.shape[-1], name="fc2")(y)), attention
+
+
+class Mask2Former(nn.Module):
+    """A backbone, a pixel decoder, and a decoder of queries by masked attention.
+
+    `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
+    `QueryOutput` with masks of a quarter of the images' size, rounded up: `⟨embedding of the query,
+    features of the pixel⟩`. `auxiliary` has those of the queries as they are learned, and after
+    each layer of the decoder but the last. A layer looks at one scale, of strides 32, 16, 8, 32 …
+    in turn, and there each query at the pixels of the mask that it had before the layer; at all of
+    them if that is empty. On request `attention` has that of each layer. Training with a backbone
+    that drops paths takes a `dropout` key.
+
+    Attributes:
+      num_classes: of the logits, "no object" apart.
+      backbone: constructor of a module that gives `stage1` to `stage4` features.
+      num_queries: how many segments it can find.
+      features: of pixels and queries, a multiple of 32.
+      num_heads: of all attention.
+      encoder_layers: of deformable attention in the pixel decoder.
+      decoder_layers: of masked attention.
+      return_attention: whether to return the attention maps.
+      remat: recompute the activations of blocks and layers in the backward pass.
+      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
+      dtype: of the computation; logits are at least float32.
+      param_dtype: of the parameters.
+    """
+
+    num_classes: int
+    backbone: Callable[..., nn.Module]
+    num_queries: int = 100
+    features: int = 256
+    num_heads: int = 8
+    encoder_layers: int = 6
+    decoder_layers: int = 9
+    return_attention: bool = False
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> QueryOutput:
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        backbone = self.backbone(
+            remat=self.remat, axis_name=self.axis_name, name="backbone", **dtypes
+        )
+        pixel_decoder = PixelDecoder(
+            self.features,
+            self.encoder_layers,
+            self.num_heads,
+            remat=self.remat,
+            name="pixel_decoder",
+            **dtypes,
+        )
+        pixels, scales = pixel_decoder(backbone(images, train))
+        states, masks, attention = self._decode(pixels, scales, dtypes)
+
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        logits = layers.Dense(self.num_classes + 1, name="class_head", **dtypes)(
+            jnp.stack(states)
+        ).astype(wide)
+        *auxiliary, last = [
+            QueryOutput(classes, mask_logits=mask.astype(wide))
+            for classes, mask in zip(logits, masks, strict=True)
+        ]
+        return dataclasses.replace(last, auxiliary=tuple(auxiliary), attention=attention)
+
+    def _decode(
+        self, pixels: jax.Array, scales: list[Any], dtypes: dict[str, Any]
+    ) -> tuple[list[jax.Array], list[jax.Array], tuple[jax.Array, ...]]:
+        """The queries, normed, and their masks before and after each layer; and the attention."""
+        dense: Layer = functools.partial(
+            layers.Dense, kernel_init=nn.initializers.xavier_uniform(), **dtypes
+        )
+        norm: Layer = functools.partial(
+            nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, **dtypes
+        )
+
+        def embedding(name, number):
+            start, shape = nn.initializers.normal(1.0), (number, self.features)
+            return self.param(name, start, shape, self.param_dtype).astype(self.dtype)
+
+        query_positions = embedding("query_positions", self.num_queries)
+        queries = embedding("queries", self.num_queries)
+        scale_embedding = embedding("scale_embedding", len(scales))
+        memory = [flatten(x) + level for x, level in zip(scales, scale_embedding, strict=True)]
+        positions = [sine_tokens(x.shape[-3:-1], self.features, self.dtype) for x in scales]
+        # Resizing commutes with the product: so it is done once, not for each query and layer.
+        coarse = [flatten(ops.resize(pixels, x.shape[-3:-1])) for x in scales]
+
+        normed = norm(name="norm")
+        mask_head = Perceptron((self.features,) * 3, dense, name="mask_head")
+        layer = nn.remat(MaskedDecoderLayer) if self.remat else MaskedDecoderLayer
+        x = jnp.broadcast_to(queries, (*pixels.shape[:-3], *queries.shape))
+        states, masks = [normed(x)], []
+        maps: list[Any] = []
+        for i in range(self.decoder_layers + 1):
+            embeddings = mask_head(states[-1])
+            masks.append(jnp.einsum("...qc,...hwc->...qhw", embeddings, pixels))
+            if i == self.decoder_layers:
+                break
+            scale = i % len(scales)
+            # A logit of at least 0 is a probability of at least one half.
+            inside = jnp.einsum("...qc,...nc->...qn", embeddings, coarse[scale]) >= 0
+            inside |= ~jnp.any(inside, axis=-1, keepdims=True)
+            x, weights = layer(
+                self.num_heads, dense, norm, self.return_attention, name=f"layer{i}"
+            )(x, query_positions, memory[scale], positions[scale], inside)
+            states.append(normed(x))
+            maps.append(weights)
+        return states, masks, tuple(maps) if self.return_attention else ()
+
+
+# As the published ones are trained.
+_RESNET50 = functools.partial(resnet50, frozen_norm=True)
+_SWIN_TINY, _SWIN_SMALL, _SWIN_BASE, _SWIN_LARGE = (
+    functools.partial(swin, drop_path=0.3)
+    for swin in (swin_tiny, swin_small, swin_base, swin_large)
+)
+
+
+def mask2former_resnet50(num_classes: int, **options) -> Mask2Former:
+    """Mask2Former on a ResNet-50: 44.0 million parameters with 133 classes.
+
+    The backbone's batch norms keep what they were loaded with; `backbone=resnet50` trains them.
+
+    Args:
+      num_classes: of the logits, "no object" apart.
+      **options: attributes of `Mask2Former`.
+
+    Returns:
+      The module.
+
+    Example:
+      >>> model = mask2former_resnet50(133)
+      >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
+      >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+      >>> output.class_logits.shape, output.mask_logits.shape, len(output.auxiliary)
+      ((1, 100, 134), (1, 100, 17, 16), 9)
+
+    Source: Cheng et al., "Masked-attention mask transformer for universal image segmentation",
+      2022.
+    """
+    return Mask2Former(num_classes, **{"backbone": _RESNET50} | options)
+
+
+def mask2former_swin_tiny(num_classes: int, **options) -> Mask2Former:
+    """Mask2Former on a Swin-T: 47.4 million parameters with 133 classes.
+
+    Args and Returns as of `mask2former_resnet50`.
+    """
+    return Mask2Former(num_classes, **{"backbone": _SWIN_TINY} | options)
+
+
+def mask2former_swin_small(num_classes: int, **options) -> Mask2Former:
+    """Mask2Former on a Swin-S: 68.8 million parameters with 133 classes.
+
+    Args and Returns as of `mask2former_resnet50`.
+    """
+    return Mask2Former(num_classes, **{"backbone": _SWIN_SMALL} | options)
+
+
+def mask2former_swin_base(num_classes: int, **options) -> Mask2Former:
+    """Mask2Former on a Swin-B: 106.9 million parameters with 133 classes.
+
+    Args and Returns as of `mask2former_resnet50`.
+    """
+    return Mask2Former(num_classes, **{"backbone": _SWIN_BASE} | options)
+
+
+def mask2former_swin_large(num_classes: int, **options) -> Mask2Former:
+    """Mask2Former with 200 queries on a Swin-L: 215.5 million parameters with 133 classes.
+
+    Args and Returns as of `mask2former_resnet50`.
+    """
+    settings: dict[str, Any] = {"backbone": _SWIN_LARGE, "num_queries": 200}
+    return Mask2Former(num_classes, **settings | options)
+
+
+def mask2former_tiny(num_classes: int, **options) -> Mask2Former:
+    """A small Mask2Former that trains on a CPU, on a ResNet-18.
+
+    It is segjax's own: 50 queries of 96 features, one layer in the pixel decoder and three in the
+    decoder.
+
+    Args and Returns as of `mask2former_resnet50`.
+    """
+    settings: dict[str, Any] = {
+        "backbone": resnet18,
+        "num_queries": 50,
+        "features": 96,
+        "num_heads": 4,
+        "encoder_layers": 1,
+        "decoder_layers": 3,
+    }
+    return Mask2Former(num_classes, **settings | options)

@@ -1,0 +1,205 @@
+"""The pixel decoder of Mask2Former: deformable attention among three scales, and a finer fourth."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Float
+
+from segjax import ops
+from segjax.models import layers
+from segjax.models.layers import Dtype, Layer
+from segjax.numerics import accumulation_dtype
+
+Sizes = tuple[tuple[int, ...], ...]
+
+
+def flatten(x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b n c"]:
+    """The pixels of a map, row by row."""
+    return x.reshape(*x.shape[:-3], -1, x.shape[-1])
+
+
+def unflatten(x: Float[jax.Array, "..."], sizes: Sizes, axis: int = -2) -> list[jax.Array]:
+    """The maps, of these heights and widths, whose pixels stand one after the other on an axis."""
+    ends = np.cumsum([math.prod(size) for size in sizes]).tolist()
+    parts = jnp.split(x, ends[:-1], axis)
+    before, behind = x.shape[:axis], x.shape[axis:][1:]
+    return [part.reshape(*before, *size, *behind) for part, size in zip(parts, sizes, strict=True)]
+
+
+def sine_tokens(
+    size: tuple[int, ...], features: int, dtype: Dtype
+) -> Float[jax.Array, "n features"]:
+    """The sine positions of a map's pixels, row by row."""
+    return flatten(layers.sine_positions(jnp.ones(size, bool), features, dtype=dtype))
+
+
+class DeformableAttention(nn.Module):
+    """Each pixel reads a few points of every level, near its own place: where, it decides itself.
+
+    Attributes:
+      num_heads: of `c / num_heads` channels each.
+      sizes: height and width of each level.
+      dense: constructor of matrix products, with the options that a model's layers share.
+      points: that each head reads of each level.
+    """
+
+    num_heads: int
+    sizes: Sizes
+    dense: Layer
+    points: int = 4
+
+    @nn.compact
+    def __call__(
+        self,
+        queries: Float[jax.Array, "*b n c"],
+        places: Float[jax.Array, "n 2"],
+        memory: Float[jax.Array, "*b m c"],
+    ) -> Float[jax.Array, "*b n c"]:
+        features = queries.shape[-1]
+        shape = (self.num_heads, len(self.sizes), self.points)
+        zeros = nn.initializers.zeros
+
+        def product(name, features, bias_init=zeros):
+            y = self.dense(features, kernel_init=zeros, bias_init=bias_init, name=name)(queries)
+            return y.astype(accumulation_dtype(y))
+
+        # Offsets are in pixels of their level.
+        offsets = product("offsets", math.prod(shape) * 2, functools.partial(_star, points=shape))
+        offsets = offsets.reshape(*queries.shape[:-1], *shape, 2)
+        pixel = 1 / np.array(self.sizes)[:, None, ::-1]
+        locations = places[:, None, None, None] + offsets * pixel.astype(offsets.dtype)
+
+        weights = product("weights", math.prod(shape))
+        weights = jax.nn.softmax(weights.reshape(*queries.shape[:-1], self.num_heads, -1))
+        weights = weights.reshape(*queries.shape[:-1], *shape)
+
+        values = self.dense(features, name="value")(memory)
+        heads = (self.num_heads, features // self.num_heads)
+        levels = unflatten(values.reshape(*values.shape[:-1], *heads), self.sizes, axis=-3)
+        read = ops.deformable_attention(levels, locations, weights)
+        return self.dense(features, name="output")(read.reshape(queries.shape))
+
+
+def _star(
+    key: jax.Array, shape: tuple[int, ...], dtype: Dtype, *, points: tuple[int, int, int]
+) -> jax.Array:
+    """Offsets to begin with: each head looks into a direction of its own, 1, 2, 3 … pixels far."""
+    heads, levels, reach = points
+    angles = 2 * math.pi * np.arange(heads) / heads
+    direction = np.stack([np.cos(angles), np.sin(angles)], -1)
+    direction /= np.abs(direction).max(-1, keepdims=True)
+    steps = direction[:, None, None] * np.arange(1, reach + 1)[:, None]
+    star = np.broadcast_to(steps, (heads, levels, reach, 2))
+    return jnp.asarray(star.reshape(shape), dtype)
+
+
+class DeformableLayer(nn.Module):
+    """`x = norm(x + attention(x))`, and then `norm(x + mlp(x))`; the attention is deformable.
+
+    Attributes:
+      num_heads: of the attention.
+      sizes: height and width of each level.
+      dense: constructor of matrix products, with the options that a model's layers share.
+      norm: likewise, of layer norms.
+    """
+
+    num_heads: int
+    sizes: Sizes
+    dense: Layer
+    norm: Layer
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[jax.Array, "*b n c"],
+        positions: Float[jax.Array, "n c"],
+        places: Float[jax.Array, "n 2"],
+    ) -> Float[jax.Array, "*b n c"]:
+        attend = DeformableAttention(self.num_heads, self.sizes, self.dense, name="attention")
+        x = self.norm(name="norm1")(x + attend(x + positions, places, x))
+        y = nn.relu(self.dense(4 * x.shape[-1], name="fc1")(x))
+        return self.norm(name="norm2")(x + self.dense(x.shape[-1], name="fc2")(y))
+
+
+class PixelDecoder(nn.Module):
+    """Features of the backbone's stages, each refined in the light of all the coarser ones.
+
+    The pixels of the last three stages attend to one another; the finest of them, upsampled, joins
+    the first stage. Returns the features that masks are products with, of stride 4, and those of
+    strides 32, 16 and 8, in this order.
+
+    Attributes:
+      features: of each scale, a multiple of 32.
+      num_layers: of deformable attention.
+      num_heads: of the attention.
+      remat: recompute the layers' activations in the backward pass.
+      dtype: of the computation.
+      param_dtype: of the parameters.
+    """
+
+    features: int
+    num_layers: int
+    num_heads: int
+    remat: bool = False
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, stages: dict[str, Float[jax.Array, "*b _ _ _"]]
+    ) -> tuple[Float[jax.Array, "*b h w c"], list[Float[jax.Array, "*b _ _ c"]]]:
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        exact = {"epsilon": 1e-5, "use_fast_variance": False, **dtypes}
+        dense: Layer = functools.partial(
+            layers.Dense, kernel_init=nn.initializers.xavier_uniform(), **dtypes
+        )
+        conv: Layer = functools.partial(
+            layers.Conv, kernel_init=nn.initializers.lecun_uniform(), **dtypes
+        )
+        layer_norm: Layer = functools.partial(nn.LayerNorm, **exact)
+        group_norm: Layer = functools.partial(
+            nn.GroupNorm, num_groups=32, reduction_axes=(-3, -2, -1), **exact
+        )
+
+        levels = []
+        for stage in ("stage4", "stage3", "stage2"):
+            x = conv(self.features, 1, name=f"{stage}_projection")(stages[stage])
+            levels.append(group_norm(name=f"{stage}_norm")(x))
+        sizes = tuple(x.shape[-3:-1] for x in levels)
+        start, shape = nn.initializers.normal(1.0), (len(levels), self.features)
+        embedding = self.param("level_embedding", start, shape, self.param_dtype)
+        positions = jnp.concatenate(
+            [
+                sine_tokens(size, self.features, self.dtype) + level.astype(self.dtype)
+                for size, level in zip(sizes, embedding, strict=True)
+            ]
+        )
+        centres = np.concatenate([_pixel_centres(size) for size in sizes])
+        places = jnp.asarray(centres, jnp.promote_types(self.dtype, jnp.float32))
+
+        x = jnp.concatenate([flatten(level) for level in levels], axis=-2)
+        layer = nn.remat(DeformableLayer) if self.remat else DeformableLayer
+        for i in range(self.num_layers):
+            x = layer(self.num_heads, sizes, dense, layer_norm, name=f"layer{i}")(
+                x, positions, places
+            )
+        levels = unflatten(x, sizes)
+
+        side = conv(self.features, 1, use_bias=False, name="stage1_projection")(stages["stage1"])
+        side = group_norm(name="stage1_norm")(side)
+        x = ops.resize(levels[-1], side.shape[-3:-1]) + side
+        x = conv(self.features, 3, use_bias=False, name="fusion_conv")(x)
+        x = nn.relu(group_norm(name="fusion_norm")(x))
+        return conv(self.features, 1, name="mask_projection")(x), levels
+
+
+def _pixel_centres(size: tuple[int, ...]) -> np.ndarray:
+    """`[h w, 2]`: (x, y) as fractions of the picture, row by row."""
+    height, width = size
+    x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
+    return np.stack([x, y], -1).reshape(-1, 2)
