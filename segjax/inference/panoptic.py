@@ -26,7 +26,7 @@ def panoptic_segmentation(
     overlap_threshold: float = 0.8,
     canvas: Shape | None = None,
     size: Shape | None = None,
-    where: Bool[Array, "*b height width"] | None = None,
+    where: Bool[Array, "..."] | None = None,
 ) -> Panoptic:
     """Every pixel goes to the query `argmax_k s_k m_k`, if that is left enough of its mask.
 
@@ -60,7 +60,7 @@ def panoptic_segmentation(
         only a part of them: masks are resized to the canvas, cropped to `size` and resized to
         `shape`. None resizes them at once.
       size: (height, width) of the picture at the top left of the canvas; None for all of it.
-      where: `[*b, height, width]`, False for pixels that are void and count for no area.
+      where: broadcasts to `[*b, height, width]`; False for pixels that are void and of no mask.
 
     Returns:
       The segments `[*b, height, width]`; the table has a row for each query, valid where it has a
@@ -93,7 +93,7 @@ def panoptic_segmentation(
             return resize_masks(jax.nn.sigmoid(logits), shape)
         return jax.nn.sigmoid(resize_masks(logits, shape))
 
-    fuse = functools.partial(_fuse, things, mask_probs, rule, thresholds)
+    fuse = functools.partial(_fuse, jnp.asarray(things), mask_probs, rule, thresholds)
     signature = "(q,c),(q,h,w),(y,x)->(y,x),(q),(q),(q)"
     segments, classes, valid, scores = jnp.vectorize(fuse, signature=signature)(
         jnp.asarray(class_logits, accumulation_dtype(class_logits)),

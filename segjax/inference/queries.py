@@ -70,7 +70,7 @@ def instance_segmentation(
     score_threshold: float = 0.0,
     canvas: Shape | None = None,
     size: Shape | None = None,
-    where: Bool[Array, "*b height width"] | None = None,
+    where: Bool[Array, "..."] | None = None,
 ) -> Instances:
     """The most probable pairs of a query and a class, each as an object with the query's mask.
 
@@ -95,7 +95,7 @@ def instance_segmentation(
       score_threshold: the least score.
       canvas: as of `panoptic_segmentation`.
       size: likewise.
-      where: `[*b, height, width]`, False for pixels that are no mask's.
+      where: broadcasts to `[*b, height, width]`; False for pixels that are no mask's.
 
     Returns:
       The objects, `[*b, n]`, by falling class probability; with masks `[*b, n, height, width]`, and
@@ -144,7 +144,7 @@ def instance_segmentation(
         jnp.asarray(mask_logits),
         broadcast_where(where, (*class_logits.shape[:-2], *shape)),
     )
-    valid = masks.any(axis=(-2, -1)) & things[classes] & (scores >= score_threshold)
+    valid = masks.any(axis=(-2, -1)) & jnp.asarray(things)[classes] & (scores >= score_threshold)
     return Instances(masks_to_boxes(masks), classes, valid, scores=scores, masks=masks)
 
 
