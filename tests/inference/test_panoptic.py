@@ -76,7 +76,7 @@ def test_masks_come_from_the_part_of_the_canvas_that_the_picture_fills():
     on_canvas = resize(mask_logits[..., None], (16, 20))[..., :11, :13, :]
     expected = fuse(class_logits, resize(on_canvas, SHAPE)[..., 0])
     result = fuse(class_logits, mask_logits, canvas=(16, 20), size=(11, 13))
-    assert expected.valid.sum() > 8
+    assert expected.valid.sum() > 4
     np.testing.assert_array_equal(result.segments, expected.segments)
 
 
