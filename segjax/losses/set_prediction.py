@@ -21,7 +21,7 @@ from segjax.losses.focal import sigmoid_focal_loss
 from segjax.losses.pixel import sigmoid_cross_entropy, softmax_cross_entropy
 from segjax.losses.point_sampling import sample_masks, uncertain_points
 from segjax.losses.region import dice_loss
-from segjax.numerics import Average
+from segjax.numerics import Average, accumulation_dtype
 from segjax.ops.boxes import convert_boxes
 from segjax.ops.interpolation import resize
 from segjax.ops.overlap import generalized_box_iou
@@ -420,7 +420,7 @@ def _dice(logits: jax.Array, mask: jax.Array, where: jax.Array | None) -> jax.Ar
     return dice_loss(jax.nn.sigmoid(logits), mask, where=where, smooth=1.0)
 
 
-def _nearest(masks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _nearest(masks: jax.Array, shape: tuple[int, int]) -> jax.Array:
     return resize(masks[..., None], shape, method="nearest")[..., 0]
 
 
