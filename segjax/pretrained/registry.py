@@ -10,7 +10,18 @@ from segjax import models
 from segjax.models import backbones
 from segjax.naming import unknown_name
 from segjax.pretrained.keys import KeyTable
-from segjax.pretrained.tables import detr, mobilenet, segformer, smp, torchvision, u_net, vit
+from segjax.pretrained.tables import (
+    detr,
+    mask2former,
+    maskformer,
+    mobilenet,
+    segformer,
+    smp,
+    swin,
+    torchvision,
+    u_net,
+    vit,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +72,20 @@ _DETR = Published(
 _DETR_PANOPTIC = dataclasses.replace(
     _DETR, table=detr.DETR_PANOPTIC, namings={"authors": detr.DETR_PANOPTIC_AUTHORS}
 )
+_SWIN = Published(
+    swin.SWIN,
+    "Liu et al. 2021, Swin transformer",
+    (224, 224),
+    namings={"authors": swin.AUTHORS, "timm": swin.TIMM},
+)
+_MASKFORMER = Published(
+    maskformer.MASKFORMER_RESNET, "Cheng et al. 2021, Per-pixel classification", (512, 512)
+)
+_MASKFORMER_SWIN = dataclasses.replace(_MASKFORMER, table=maskformer.MASKFORMER_SWIN)
+_MASK2FORMER = Published(
+    mask2former.MASK2FORMER_RESNET, "Cheng et al. 2022, Masked-attention mask", (1024, 1024)
+)
+_MASK2FORMER_SWIN = dataclasses.replace(_MASK2FORMER, table=mask2former.MASK2FORMER_SWIN)
 
 PUBLISHED: dict[str, Published] = {
     "resnet18": _RESNET,
@@ -92,6 +117,17 @@ PUBLISHED: dict[str, Published] = {
     **{f"segmenter_{size}_patch16_linear": _SEGMENTER_LINEAR for size in ("tiny", "small", "base")},
     "segmenter_large_patch16": dataclasses.replace(_SEGMENTER, size=(640, 640)),
     "segmenter_large_patch16_linear": dataclasses.replace(_SEGMENTER_LINEAR, size=(640, 640)),
+    **{f"swin_{size}": _SWIN for size in ("tiny", "small", "base", "large")},
+    **{f"maskformer_resnet{depth}": _MASKFORMER for depth in (50, 101)},
+    **{f"maskformer_swin_{size}": _MASKFORMER_SWIN for size in ("tiny", "small")},
+    **{
+        f"maskformer_swin_{size}": dataclasses.replace(_MASKFORMER_SWIN, size=(640, 640))
+        for size in ("base", "large")
+    },
+    "mask2former_resnet50": _MASK2FORMER,
+    **{
+        f"mask2former_swin_{size}": _MASK2FORMER_SWIN for size in ("tiny", "small", "base", "large")
+    },
     "detr_resnet50": _DETR,
     "detr_resnet101": _DETR,
     "detr_resnet50_panoptic": _DETR_PANOPTIC,

@@ -1,4 +1,4 @@
-"""Hugging Face's Swin transformers, by the names of transformers 5 and of 4."""
+"""Swin transformers by the names of transformers 5 and 4, by their authors' and by timm's."""
 
 import itertools
 import math
@@ -106,3 +106,41 @@ SWIN = KeyTable(
     stem="swin.embeddings.patch_embeddings.projection.weight",
     resized=RESIZED,
 )
+
+_AUTHORS_BLOCK = (
+    ("norm{i}", "norm{i}"),
+    (("attention/query", "attention/key", "attention/value"), "attn.qkv"),
+    ("attention/position_bias", "attn.relative_position_bias_table"),
+    ("attention/output", "attn.proj"),
+    ("fc{i}", "mlp.fc{i}"),
+)
+
+
+def _authors(merging: int) -> KeyTable:
+    """The authors' names; `merging` is the number of the first stage that holds a merging."""
+
+    def stage(s):
+        return (
+            *inside(f"stage{s}_block{{b}}", f"layers.{s - 1}.blocks.{{b}}", _AUTHORS_BLOCK),
+            (f"merging{s}/norm", f"layers.{s - 1 + merging}.downsample.norm"),
+            (f"merging{s}/reduction", f"layers.{s - 1 + merging}.downsample.reduction"),
+            (f"stage{s}_norm", f"norm{s - 1}"),
+        )
+
+    return KeyTable(
+        (
+            ("embedding_conv", "patch_embed.proj"),
+            ("embedding_norm", "patch_embed.norm"),
+            *itertools.chain(*map(stage, range(1, 5))),
+            ("norm", "norm"),
+        ),
+        unused=(r".*\.(relative_position_index|attn_mask)", r"head(\.fc)?\.(weight|bias)"),
+        optional=(r"norm[0-3]\..*",),
+        counters=False,
+        stem="patch_embed.proj.weight",
+        resized=RESIZED,
+    )
+
+
+AUTHORS = _authors(0)
+TIMM = _authors(1)
