@@ -18,6 +18,8 @@ Layer = Callable[..., Any]
 class SelfAttention(nn.Module):
     """Every token looks at all: `softmax(q kᵀ / √d) v`, head by head, and a matrix product.
 
+    `where` broadcasts to `[*b, heads, n, n]` and is False where a token may not look at another.
+
     Returns the tokens and the attention `[*b, heads, n, n]`, or None in its place: under
     differentiation or outside `jit`, who does not ask for the maps does not hold them.
 
@@ -37,7 +39,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[jax.Array, "*b n c"]
+        self, x: Float[jax.Array, "*b n c"], where: Bool[jax.Array, "..."] | None = None
     ) -> tuple[Float[jax.Array, "*b n c"], Float[jax.Array, "*b heads n n"] | None]:
         features = x.shape[-1]
         if features % self.num_heads:
@@ -47,7 +49,7 @@ class SelfAttention(nn.Module):
         qkv = self.dense(3 * features, name="qkv")(x)
         qkv = qkv.reshape(*x.shape[:-1], 3, self.num_heads, features // self.num_heads)
         query, key, value = (jnp.swapaxes(qkv[..., i, :, :], -3, -2) for i in range(3))
-        attention = attention_weights(query, key)
+        attention = attention_weights(query, key, where=where)
         y = jnp.swapaxes(drop(attention) @ value, -3, -2).reshape(x.shape)
         y = drop(self.dense(features, name="output")(y))
         return y, attention if self.return_attention else None
@@ -120,8 +122,8 @@ class LayerScale(nn.Module):
 class TransformerBlock(nn.Module):
     """`x + s₁ attention(norm(x))`, and then `x + s₂ mlp(norm(x))`; s scales each channel.
 
-    The perceptron is four times as wide inside, with the exact GELU. Returns the tokens and the
-    attention, as `SelfAttention` does.
+    The perceptron is four times as wide inside, with the exact GELU. Takes `where` and returns the
+    tokens and the attention as `SelfAttention` does.
 
     Attributes:
       num_heads: of the attention.
@@ -145,7 +147,7 @@ class TransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[jax.Array, "*b n c"]
+        self, x: Float[jax.Array, "*b n c"], where: Bool[jax.Array, "..."] | None = None
     ) -> tuple[Float[jax.Array, "*b n c"], Float[jax.Array, "*b heads n n"] | None]:
         features = x.shape[-1]
         drop = nn.Dropout(self.dropout, deterministic=not self.train)
@@ -163,7 +165,7 @@ class TransformerBlock(nn.Module):
             self.return_attention,
             name="attention",
         )
-        y, attention = attend(self.norm(name="norm1")(x))
+        y, attention = attend(self.norm(name="norm1")(x), where)
         x = x + branch(y, 1)
         y = self.dense(4 * features, name="fc1")(self.norm(name="norm2")(x))
         y = drop(nn.gelu(y, approximate=False))
