@@ -41,11 +41,10 @@ def rows(version: int) -> tuple:
     block = tuple((names[0], names[version]) for names in _BLOCK)
 
     def stage(s):
-        theirs = f"{encoder}.encoder.layers.{s - 1}"
         return (
-            *inside(f"stage{s}_block{{b}}", f"{theirs}.blocks.{{b}}", block),
-            (f"merging{s}/norm", f"{theirs}.downsample.norm"),
-            (f"merging{s}/reduction", f"{theirs}.downsample.reduction"),
+            *inside(
+                f"stage{s}_block{{b}}", f"{encoder}.encoder.layers.{s - 1}.blocks.{{b}}", block
+            ),
             (f"stage{s}_norm", f"hidden_states_norms.{norms[s - 1]}"),
         )
 
@@ -53,7 +52,17 @@ def rows(version: int) -> tuple:
         ("embedding_conv", f"{encoder}.embeddings.patch_embeddings.projection"),
         ("embedding_norm", f"{encoder}.embeddings.norm"),
         *itertools.chain(*map(stage, range(1, 5))),
+        *_mergings(f"{encoder}.encoder.layers", 0),
         ("norm", f"{encoder}.layernorm"),
+    )
+
+
+def _mergings(layers: str, first: int) -> tuple[tuple[str, str], ...]:
+    """The rows of what merges patches; `first` is the number of the first stage that holds one."""
+    return tuple(
+        (f"merging{i + 1}/{layer}", f"{layers}.{first + i}.downsample.{layer}")
+        for i in range(3)
+        for layer in ("norm", "reduction")
     )
 
 
@@ -116,14 +125,12 @@ _AUTHORS_BLOCK = (
 )
 
 
-def _authors(merging: int) -> KeyTable:
-    """The authors' names; `merging` is the number of the first stage that holds a merging."""
+def _authors(first_merging: int) -> KeyTable:
+    """The authors' names; timm's say that a merging begins a stage, not that it ends one."""
 
     def stage(s):
         return (
             *inside(f"stage{s}_block{{b}}", f"layers.{s - 1}.blocks.{{b}}", _AUTHORS_BLOCK),
-            (f"merging{s}/norm", f"layers.{s - 1 + merging}.downsample.norm"),
-            (f"merging{s}/reduction", f"layers.{s - 1 + merging}.downsample.reduction"),
             (f"stage{s}_norm", f"norm{s - 1}"),
         )
 
@@ -132,6 +139,7 @@ def _authors(merging: int) -> KeyTable:
             ("embedding_conv", "patch_embed.proj"),
             ("embedding_norm", "patch_embed.norm"),
             *itertools.chain(*map(stage, range(1, 5))),
+            *_mergings("layers", first_merging),
             ("norm", "norm"),
         ),
         unused=(r".*\.(relative_position_index|attn_mask)", r"head(\.fc)?\.(weight|bias)"),
