@@ -21,7 +21,7 @@ from segjax.typing import Array
 
 _XAVIER = nn.initializers.xavier_uniform()
 # A mask head's result for the queries after each layer of the decoder: None where it gives none.
-Masks = tuple[Float[jax.Array, "*b q h w"] | None, ...]
+Masks = tuple[Float[jax.Array, "*b q mh mw"] | None, ...]
 
 
 class AttentionMaskHead(nn.Module):
@@ -37,7 +37,7 @@ class AttentionMaskHead(nn.Module):
       param_dtype: of the parameters.
     """
 
-    num_heads: int
+    num_heads: int = 8
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -309,8 +309,7 @@ def detr_resnet50_panoptic(num_classes: int, **options) -> Detr:
 
     Args and Returns as of `detr_resnet50`.
     """
-    head = functools.partial(AttentionMaskHead, options.get("num_heads", 8))
-    return Detr(num_classes, resnet50, head, **options)
+    return Detr(num_classes, resnet50, AttentionMaskHead, **options)
 
 
 def detr_tiny(num_classes: int, **options) -> Detr:
