@@ -69,7 +69,7 @@ def copy_paste(
     return _paste_pairs(keys, batch, things=tuple(things or ()), probability=probability)
 
 
-@functools.partial(jax.jit, static_argnames=("things", "probability"))
+@functools.partial(jax.jit, static_argnames="things")
 def _paste_pairs(keys: jax.Array, batch: Record, *, things, probability) -> Record:
     others = jax.tree.map(_swap_pairs, batch)
     paste = functools.partial(_paste, things=things, probability=probability)
@@ -111,7 +111,7 @@ def _draw_rows(
     ours: Instances | Panoptic,
     theirs: Instances | Panoptic,
     things: Sequence[bool],
-    probability: float,
+    probability: jax.Array,
 ) -> Int[jax.Array, "n"]:
     """Which of our invalid rows each of their objects takes; n for one that is not pasted."""
     n = theirs.valid.shape[-1]
