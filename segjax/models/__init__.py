@@ -19,6 +19,14 @@ from segjax.models.detr import (
     detr_resnet101,
     detr_tiny,
 )
+from segjax.models.eomt import (
+    EoMT,
+    annealed_mask_probs,
+    eomt_base,
+    eomt_large,
+    eomt_small,
+    eomt_tiny,
+)
 from segjax.models.fcn import DenseClassifier, fcn_resnet50, fcn_resnet101
 from segjax.models.lraspp import LRASPP, lraspp_mobilenet_v3_large
 from segjax.models.mask2former import (

@@ -20,6 +20,7 @@ from segjax.models.detr import (
     detr_resnet101,
     detr_tiny,
 )
+from segjax.models.eomt import eomt_base, eomt_large, eomt_small, eomt_tiny
 from segjax.models.fcn import fcn_resnet50, fcn_resnet101
 from segjax.models.lraspp import lraspp_mobilenet_v3_large
 from segjax.models.mask2former import (
@@ -111,6 +112,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         detr_resnet101,
         detr_resnet50_panoptic,
         detr_tiny,
+        eomt_tiny,
+        eomt_small,
+        eomt_base,
+        eomt_large,
     )
 }
 

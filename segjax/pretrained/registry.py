@@ -12,6 +12,7 @@ from segjax.naming import unknown_name
 from segjax.pretrained.keys import KeyTable
 from segjax.pretrained.tables import (
     detr,
+    eomt,
     mask2former,
     maskformer,
     mobilenet,
@@ -55,12 +56,37 @@ _MOBILENET = Published(mobilenet.MOBILENET_V3_LARGE, "Howard et al. 2019, Mobile
 _MIT = Published(segformer.MIT, "Xie et al. 2021, SegFormer", (224, 224))
 _SEGFORMER = Published(segformer.SEGFORMER, "Xie et al. 2021, SegFormer", (512, 512))
 # Vision transformers by the recipe of ImageNet-21k take images in -1..1.
-_VIT = Published(vit.VIT, "Dosovitskiy et al. 2020, ViT", (224, 224), mean=(0.5,), std=(0.5,))
-_SEGMENTER = dataclasses.replace(
-    _VIT, table=vit.SEGMENTER_MASK, paper="Strudel et al. 2021, Segmenter", size=(512, 512)
+_VIT = Published(
+    vit.VIT,
+    "Dosovitskiy et al. 2020, ViT",
+    (224, 224),
+    mean=(0.5,),
+    std=(0.5,),
+    namings={"transformers": vit.VIT_TRANSFORMERS},
 )
-_SEGMENTER_LINEAR = dataclasses.replace(_SEGMENTER, table=vit.SEGMENTER_LINEAR)
-_DINOV2 = Published(vit.DINOV2, "Oquab et al. 2023, DINOv2", (518, 518))
+_SEGMENTER = dataclasses.replace(
+    _VIT,
+    table=vit.SEGMENTER_MASK,
+    paper="Strudel et al. 2021, Segmenter",
+    size=(512, 512),
+    namings={"transformers": vit.SEGMENTER_MASK_TRANSFORMERS},
+)
+_SEGMENTER_LINEAR = dataclasses.replace(
+    _SEGMENTER,
+    table=vit.SEGMENTER_LINEAR,
+    namings={"transformers": vit.SEGMENTER_LINEAR_TRANSFORMERS},
+)
+_DINOV2 = Published(
+    vit.DINOV2,
+    "Oquab et al. 2023, DINOv2",
+    (518, 518),
+    namings={"transformers": vit.DINOV2_TRANSFORMERS},
+)
+_VIT_LINEAR = dataclasses.replace(
+    _DINOV2,
+    table=vit.VIT_LINEAR,
+    namings={"transformers": vit.VIT_LINEAR_TRANSFORMERS},
+)
 _UNET = Published(u_net.UNET, "Ronneberger et al. 2015, U-Net", (572, 572), mean=(0.0,), std=(1.0,))
 _UNET_RESNET = Published(u_net.UNET_RESNET, "Ronneberger et al. 2015, U-Net", (224, 224))
 _DETR = Published(
@@ -86,6 +112,12 @@ _MASK2FORMER = Published(
     mask2former.MASK2FORMER_RESNET, "Cheng et al. 2022, Masked-attention mask", (1024, 1024)
 )
 _MASK2FORMER_SWIN = dataclasses.replace(_MASK2FORMER, table=mask2former.MASK2FORMER_SWIN)
+_EOMT = Published(
+    eomt.EOMT,
+    "Kerssies et al. 2025, Your ViT is secretly",
+    (640, 640),
+    namings={"authors": eomt.EOMT_AUTHORS},
+)
 
 PUBLISHED: dict[str, Published] = {
     "resnet18": _RESNET,
@@ -128,10 +160,11 @@ PUBLISHED: dict[str, Published] = {
     **{
         f"mask2former_swin_{size}": _MASK2FORMER_SWIN for size in ("tiny", "small", "base", "large")
     },
+    **{f"eomt_{size}": _EOMT for size in ("small", "base", "large")},
     "detr_resnet50": _DETR,
     "detr_resnet101": _DETR,
     "detr_resnet50_panoptic": _DETR_PANOPTIC,
-    "vit_linear": dataclasses.replace(_DINOV2, table=vit.VIT_LINEAR),
+    "vit_linear": _VIT_LINEAR,
 }
 
 

@@ -1,0 +1,355 @@
+"""EoMT: a plain vision transformer whose last blocks see learned queries beside the patches."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Bool, Float, Float32, Integer
+
+from segjax import ops
+from segjax.models import layers
+from segjax.models.backbones.vit import resize_bicubic, token_layers
+from segjax.models.layers import Dtype, Layer
+from segjax.models.outputs import QueryOutput
+from segjax.typing import Array
+
+Grid = tuple[int, int]
+
+
+class UpscaleLayer(nn.Module):
+    """Twice the resolution: a transposed and a depthwise convolution, a GELU between, and a norm.
+
+    Attributes:
+      norm: constructor of layer norms, with the options that a model's layers share.
+      dtype: of the computation.
+      param_dtype: of the parameters.
+    """
+
+    norm: Layer
+    dtype: Dtype
+    param_dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b 2*h 2*w c"]:
+        features = x.shape[-1]
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        x = nn.gelu(layers.UpConv2x(features, name="up_conv", **dtypes)(x), approximate=False)
+        conv = layers.Conv(features, groups=features, use_bias=False, name="conv", **dtypes)
+        return self.norm(epsilon=1e-6, name="norm")(conv(x))
+
+
+class QueryHeads(nn.Module):
+    """The class of each query, and its mask: `⟨perceptron(query), upscaled patch⟩`.
+
+    Takes tokens, the queries the first and the patches the last of them, and the patches' (rows,
+    columns). Returns the logits, `[*b, q, classes + 1]` and `[*b, q, mh, mw]`.
+
+    Attributes:
+      num_classes: "no object" apart.
+      num_queries: q.
+      upscales: how many times the patches' resolution is doubled.
+      dense: constructor of matrix products, with the options that a model's layers share.
+      norm: likewise, of layer norms.
+      dtype: of the computation; the logits are at least float32.
+      param_dtype: of the parameters.
+    """
+
+    num_classes: int
+    num_queries: int
+    upscales: int
+    dense: Layer
+    norm: Layer
+    dtype: Dtype
+    param_dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self, tokens: Float[jax.Array, "*b n c"], grid: Grid
+    ) -> tuple[Float[jax.Array, "*b q classes"], Float[jax.Array, "*b q mh mw"]]:
+        *lead, _, features = tokens.shape
+        tokens = self.norm(name="norm")(tokens)
+        queries = tokens[..., : self.num_queries, :]
+        patches = tokens[..., -math.prod(grid) :, :].reshape(*lead, *grid, features)
+
+        classes = self.dense(self.num_classes + 1, name="class_head")(queries)
+        x = self.dense(features, name="mask_fc1")(queries)
+        x = self.dense(features, name="mask_fc2")(nn.gelu(x, approximate=False))
+        x = self.dense(features, name="mask_fc3")(nn.gelu(x, approximate=False))
+        for i in range(self.upscales):
+            upscale = UpscaleLayer(self.norm, self.dtype, self.param_dtype, name=f"upscale{i}")
+            patches = upscale(patches)
+        masks = jnp.einsum("...qc,...hwc->...qhw", x, patches)
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        return classes.astype(wide), masks.astype(wide)
+
+
+class EoMT(nn.Module):
+    """A vision transformer that is a set predictor by itself.
+
+    `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
+    `QueryOutput` with masks of a quarter of the images' size, rounded up. The last blocks have
+    queries beside the other tokens, and what they say after the last is the output. In training
+    `auxiliary` has what they say before each of these blocks; it takes a `dropout` key.
+
+    In such a block a query may be kept to the patches of the mask that it has so far; it sees all
+    other tokens in any case. In training it is with the probability `mask_probs[i]` of the block, a
+    variable of the collection "annealing"; otherwise all are where that is above ½. It starts
+    at 1; with 0 the model is a plain transformer, and as fast. `annealed_mask_probs` leads from
+    one to the other.
+
+    Attributes:
+      num_classes: of the logits, "no object" apart.
+      features: of each token.
+      depth: number of blocks.
+      num_heads: of their attention.
+      num_queries: of an image.
+      query_blocks: how many of the last blocks have queries.
+      patch_size: side of the patches in pixels, a power of 2 and at least 8.
+      image_size: side of the square images that the position embeddings are for; to any other size
+        they are interpolated.
+      registers: number of register tokens.
+      epsilon: of the blocks' and the last layer norm.
+      drop_path: the probability of losing a branch of the last block; that of the first is 0, and
+        those between are evenly spaced.
+      return_attention: whether to return the attention maps `[*b, heads, n, n]`; the n tokens are
+        the queries, where there are any, then the class token, the registers and the patches.
+      remat: recompute each block's activations in the backward pass instead of keeping them.
+      axis_name: the mapped axis over which a batch is spread under `pmap`; no layer needs it.
+      dtype: of the computation; logits are at least float32.
+      param_dtype: of the parameters.
+    """
+
+    num_classes: int
+    features: int
+    depth: int
+    num_heads: int
+    num_queries: int = 200
+    query_blocks: int = 4
+    patch_size: int = 16
+    image_size: int = 640
+    registers: int = 4
+    epsilon: float = 1e-6
+    drop_path: float = 0.0
+    return_attention: bool = False
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> QueryOutput:
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dense, norm = token_layers(self.epsilon, **dtypes)
+        upscales = int(math.log2(self.patch_size)) - 2
+        heads = QueryHeads(
+            self.num_classes, self.num_queries, upscales, dense, norm, name="heads", **dtypes
+        )
+        block = nn.remat(layers.TransformerBlock) if self.remat else layers.TransformerBlock
+        scale = functools.partial(layers.LayerScale, 1.0, param_dtype=self.param_dtype)
+        mask_probs = self.variable("annealing", "mask_probs", jnp.ones, self.query_blocks).value
+
+        x, grid = self._embed(jnp.asarray(images, self.dtype))
+        first = self.depth - self.query_blocks  # of the blocks with queries
+        predictions: list[Any] = []
+        attention: list[Any] = []
+        for i in range(self.depth):
+            where = None
+            if i == first:
+                x = jnp.concatenate([self._tokens("queries", self.num_queries, x), x], axis=-2)
+            if i >= first and train:
+                predictions.append(heads(x, grid))
+                where = self._draw_masks(predictions[-1][1], grid, mask_probs[i - first])
+            elif i >= first and not self.is_initializing():
+                where = self._masks(heads, x, grid, mask_probs[i - first])
+            if where is not None:
+                where = _of_all_tokens(where, x.shape[-2])
+            x, weights = block(
+                self.num_heads,
+                dense,
+                norm,
+                train,
+                drop_path=self.drop_path * i / max(self.depth - 1, 1),
+                scale=scale,
+                return_attention=self.return_attention,
+                name=f"block{i}",
+            )(x, where)
+            attention.append(weights)
+        predictions.append(heads(x, grid))
+
+        stride = self.patch_size // 2**upscales
+        rows, columns = (-(-size // stride) for size in images.shape[-3:-1])
+        *auxiliary, output = (
+            QueryOutput(classes, mask_logits=masks[..., :rows, :columns])
+            for classes, masks in predictions
+        )
+        return dataclasses.replace(
+            output,
+            auxiliary=tuple(auxiliary),
+            attention=tuple(attention) if self.return_attention else (),
+        )
+
+    def _embed(self, images: jax.Array) -> tuple[jax.Array, Grid]:
+        """Class token, registers and patches; and the patches' rows and columns."""
+        conv = layers.Conv(
+            self.features,
+            self.patch_size,
+            self.patch_size,
+            padding=0,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="patch_embedding",
+        )
+        x = conv(layers.pad_to_multiple(images, self.patch_size, 2, mode="constant"))
+        *lead, rows, columns, features = x.shape
+        side = self.image_size // self.patch_size
+        start = nn.initializers.normal(0.02)
+        places = self.param("position_embedding", start, (side**2, features), self.param_dtype)
+        places = resize_places(places, (rows, columns)).reshape(rows, columns, features)
+        x = (x + places.astype(x.dtype)).reshape(*lead, rows * columns, features)
+        own = [self._tokens("class_token", 1, x)]
+        if self.registers:
+            own.append(self._tokens("register_tokens", self.registers, x))
+        return jnp.concatenate([*own, x], axis=-2), (rows, columns)
+
+    def _tokens(self, name: str, number: int, x: jax.Array) -> jax.Array:
+        """Learned tokens, the same beside those of each image."""
+        shape = number, self.features
+        tokens = self.param(name, nn.initializers.normal(0.02), shape, self.param_dtype)
+        return jnp.broadcast_to(tokens.astype(x.dtype), (*x.shape[:-2], *shape))
+
+    def _draw_masks(self, masks: jax.Array, grid: Grid, prob: jax.Array) -> jax.Array:
+        """Where each query may look, if with probability `prob` only inside its mask."""
+        drawn = jax.random.uniform(self.make_rng("dropout"), (*masks.shape[:-2], 1))
+        return _inside(masks, grid) | (drawn >= prob)
+
+    def _masks(self, heads: QueryHeads, x: jax.Array, grid: Grid, prob: jax.Array) -> jax.Array:
+        """Where each query may look outside training; masks are made only where `prob` asks."""
+        everywhere = (*x.shape[:-2], self.num_queries, math.prod(grid))
+        return nn.cond(
+            prob > 0.5,
+            lambda heads, x: _inside(heads(x, grid)[1], grid),
+            lambda heads, x: jnp.ones(everywhere, bool),
+            heads,
+            x,
+        )
+
+
+def _inside(masks: jax.Array, grid: Grid) -> Bool[jax.Array, "*b q patches"]:
+    """The patches in whose place a mask's logit is above 0."""
+    coarse = ops.resize(jnp.moveaxis(masks, -3, -1), grid)
+    coarse = coarse.reshape(*coarse.shape[:-3], -1, coarse.shape[-1])
+    return jnp.swapaxes(coarse, -2, -1) > 0
+
+
+def _of_all_tokens(where: jax.Array, number: int) -> Bool[jax.Array, "*b 1 n n"]:
+    """What queries may see of patches, among all that tokens see: everything else."""
+    queries, patches = where.shape[-2:]
+    margins = [(0, 0)] * (where.ndim - 2) + [(0, number - queries), (number - patches, 0)]
+    return jnp.pad(where, margins, constant_values=True)[..., None, :, :]
+
+
+def resize_places(embedding: Float[Array, "n c"], grid: Grid) -> Float[jax.Array, "m c"]:
+    """Embeddings of the places in a square of patches, interpolated to those of another grid."""
+    side = math.isqrt(len(embedding))
+    if grid == (side, side):
+        return jnp.asarray(embedding)
+    resized = resize_bicubic(jnp.asarray(embedding).reshape(side, side, -1), grid)
+    return resized.reshape(-1, embedding.shape[1])
+
+
+def annealed_mask_probs(
+    step: Integer[Array, ""],
+    starts: Integer[Array, "blocks"],
+    ends: Integer[Array, "blocks"],
+    *,
+    power: float = 0.9,
+) -> Float32[jax.Array, "blocks"]:
+    """How probable it is that a block's queries are kept to their masks, as training proceeds.
+
+    `(1 − (step − start)/(end − start))^power`, 1 before the start, and 0 from the end on. In the
+    original the blocks take turns, the first one first: with b blocks, block i anneals from
+    `2i + 1` to `2i + 2` of `2b + 1` parts of the training.
+
+    Args:
+      step: scalar, of the training.
+      starts: `[blocks]`, the steps at which each block's annealing starts.
+      ends: `[blocks]`, those at which it has ended; above `starts`.
+      power: of the decay.
+
+    Returns:
+      float32 `[blocks]`, the variable `mask_probs` of an `EoMT`.
+
+    Raises:
+      ValueError: if `starts` and `ends` are not of one shape.
+
+    Example:
+      >>> probs = annealed_mask_probs(
+      ...     jnp.array(15), jnp.array([0, 10, 20]), jnp.array([10, 20, 30]), power=1.0)
+      >>> probs
+      Array([0. , 0.5, 1. ], dtype=float32)
+
+    Source: Kerssies et al., "Your ViT is secretly an image segmentation model", 2025, section 3.3.
+    """
+    if starts.shape != ends.shape or starts.ndim != 1:
+        raise ValueError(
+            f"starts has shape {starts.shape}, ends {ends.shape}; due are [blocks] and [blocks]"
+        )
+    step, starts, ends = (jnp.asarray(x, jnp.float32) for x in (step, starts, ends))
+    progress = jnp.clip((step - starts) / jnp.maximum(ends - starts, 1), 0, 1)
+    return (1 - progress) ** power
+
+
+def eomt_tiny(num_classes: int, **options) -> EoMT:
+    """A small EoMT, on a ViT-Ti/16 of 12 blocks: 6.3 million parameters with 133 classes.
+
+    It is segjax's own: 100 queries, in the last 3 blocks.
+
+    Args and Returns as of `eomt_large`.
+    """
+    settings: dict[str, Any] = {"num_queries": 100, "query_blocks": 3}
+    return EoMT(num_classes, 192, 12, 3, **settings | options)
+
+
+def eomt_small(num_classes: int, **options) -> EoMT:
+    """EoMT on a ViT-S/16: 24.0 million parameters with 133 classes.
+
+    Args and Returns as of `eomt_large`.
+    """
+    return EoMT(num_classes, 384, 12, 6, **{"query_blocks": 3} | options)
+
+
+def eomt_base(num_classes: int, **options) -> EoMT:
+    """EoMT on a ViT-B/16: 93.7 million parameters with 133 classes.
+
+    Args and Returns as of `eomt_large`.
+    """
+    return EoMT(num_classes, 768, 12, 12, **{"query_blocks": 3} | options)
+
+
+def eomt_large(num_classes: int, **options) -> EoMT:
+    """EoMT on a ViT-L/16, for images of 640 pixels: 316.3 million parameters with 133 classes.
+
+    For semantic segmentation the published ones have `num_queries=100`, and `image_size=512` (of
+    ADE20K) or 1024 (of Cityscapes).
+
+    Args:
+      num_classes: of the logits, "no object" apart.
+      **options: attributes of `EoMT`.
+
+    Returns:
+      The module.
+
+    Example:
+      >>> model = eomt_tiny(133)
+      >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
+      >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+      >>> output.class_logits.shape, output.mask_logits.shape
+      ((1, 100, 134), (1, 100, 17, 16))
+
+    Source: Kerssies et al., "Your ViT is secretly an image segmentation model", 2025.
+    """
+    return EoMT(num_classes, 1024, 24, 16, **options)

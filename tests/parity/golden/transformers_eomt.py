@@ -1,0 +1,111 @@
+"""Hugging Face's EoMT, outputs and gradients: writes transformers_eomt.npz beside this file.
+
+Run `python transformers_eomt.py` where torch and transformers are installed.
+"""
+
+import sys
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from weights import draw_state_dict
+
+CLASSES, QUERIES = 3, 7
+FEATURES, DEPTH, HEADS = 32, 3, 2
+QUERY_BLOCKS, REGISTERS = 2, 3
+SIDE = 64  # of the images
+# Keys in whose arrays' direction the gradient is kept: one number each.
+KEYS = [
+    "embeddings.cls_token",
+    "embeddings.register_tokens",
+    "embeddings.position_embeddings.weight",
+    "embeddings.patch_embeddings.projection.weight",
+    "query.weight",
+    "layers.0.attention.k_proj.weight",
+    "layers.1.attention.q_proj.weight",
+    "layers.1.attention.v_proj.bias",
+    "layers.2.attention.out_proj.weight",
+    "layers.0.layer_scale1.lambda1",
+    "layers.2.layer_scale2.lambda1",
+    "layers.2.mlp.fc1.weight",
+    "layernorm.weight",
+    "upscale_block.block.0.conv1.weight",
+    "upscale_block.block.1.conv2.weight",
+    "upscale_block.block.1.layernorm2d.bias",
+    "mask_head.fc2.weight",
+    "class_predictor.weight",
+]
+
+
+def golden(seed: int = 0) -> dict[str, np.ndarray]:
+    """The model's outputs on images, and gradients.
+
+    `classes` and `masks` are stacked, those before each block with queries and after the last,
+    where every query is kept to its mask; the masks every third row and column. `gradient` holds
+    the slopes of `Σ classes · cos(index) + Σ masks · cos(index)`, both whole, along the weights of
+    `KEYS`. `plain classes` and `plain masks` are the output where no query is.
+    """
+    import torch
+    from transformers import EomtConfig, EomtForUniversalSegmentation
+
+    rng = np.random.default_rng(seed)
+    images = rng.integers(-8, 9, size=(2, SIDE, SIDE, 3)) / 4
+    x = torch.tensor(np.moveaxis(images, -1, 1))
+    config = EomtConfig(
+        hidden_size=FEATURES,
+        num_hidden_layers=DEPTH,
+        num_attention_heads=HEADS,
+        image_size=SIDE,
+        num_blocks=QUERY_BLOCKS,
+        num_queries=QUERIES,
+        num_register_tokens=REGISTERS,
+        num_labels=CLASSES,
+    )
+    model = EomtForUniversalSegmentation(config).double()
+    model.set_attn_implementation("eager")
+    weights = draw_state_dict({key: value.shape for key, value in model.state_dict().items()})
+    model.load_state_dict({key: torch.tensor(value) for key, value in weights.items()})
+    predictions, predict = [], model.predict
+
+    def remember(tokens):
+        predictions.append(predict(tokens))
+        return predictions[-1]
+
+    model.predict = remember
+
+    def softmax(x, dim, dtype):
+        """In the model's float64, where transformers goes down to float32."""
+        return torch.softmax(x, dim)
+
+    model.train()
+    model.attn_mask_probs.fill_(1)
+    with mock.patch.object(torch.nn.functional, "softmax", softmax):
+        model(x)
+    masks, classes = map(torch.stack, zip(*predictions, strict=True))
+
+    def along(values):
+        cosines = torch.cos(torch.arange(values.numel(), dtype=torch.float64))
+        return torch.sum(values * cosines.reshape(values.shape))
+
+    (along(classes) + along(masks)).backward()
+    parameters = dict(model.named_parameters())
+    slopes = [(parameters[key].grad * parameters[key]).sum().item() for key in KEYS]
+
+    model.eval()
+    model.attn_mask_probs.fill_(0)
+    with mock.patch.object(torch.nn.functional, "softmax", softmax):
+        plain = model(x)
+    return {
+        "images": images,
+        "classes": classes.detach().numpy(),
+        "masks": masks[..., ::3, ::3].detach().numpy(),
+        "gradient": np.array(slopes),
+        "plain classes": plain.class_queries_logits.detach().numpy(),
+        "plain masks": plain.masks_queries_logits[..., ::3, ::3].detach().numpy(),
+    }
+
+
+if __name__ == "__main__":
+    np.savez_compressed(Path(__file__).with_suffix(".npz"), **golden())
