@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax.data.augment import Augmentation, cutout
-from segjax.typing import Record
+from segjax.data.augment import Augmentation, copy_paste, cutout
+from segjax.typing import Panoptic, Record
 
 RNG = np.random.default_rng(0)
 RECORD = Record(
@@ -42,6 +42,7 @@ def test_all_off_is_the_example_as_it_was():
     "option",
     [
         {"zoom": (0.5, 1.5)},
+        {"zoom": (0.5, 1.5), "zoom_from": "fit"},
         {"rotation": 30.0},
         {"flip": True},
         {"brightness": 0.3},
@@ -84,6 +85,17 @@ def test_a_batch_is_what_its_examples_are():
         jax.tree.map(np.testing.assert_array_equal, once, twice)
         np.testing.assert_allclose(once.image, batch.image[i], atol=1e-4)
         assert np.mean(once.labels == batch.labels[i]) > 0.99
+
+
+def test_objects_are_pasted_only_if_asked_for():
+    panoptic = Panoptic(RECORD.labels, np.arange(5, dtype=np.int32) % 2, np.arange(5) < 3)
+    batch = jax.tree.map(
+        lambda a: np.stack([a, a[::-1]]), Record(FLOATING.image, panoptic=panoptic)
+    )
+    assert OFF.mix(KEYS[:2], batch) is batch
+    mixed = dataclasses.replace(OFF, copy_paste=0.7).mix(KEYS[:2], batch, things=(False, True))
+    expected = copy_paste(KEYS[:2], batch, things=(False, True), probability=0.7)
+    jax.tree.map(np.testing.assert_array_equal, mixed, expected)
 
 
 def test_cutout_hides_a_rectangle_and_nothing_else():

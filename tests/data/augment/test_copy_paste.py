@@ -137,21 +137,20 @@ def test_both_stay_in_step():
 
 
 def test_nothing_is_pasted_where_nothing_may_be():
-    for options in ({"probability": 0.0}, {"things": (False,) * 3}):
-        after = copy_paste(KEYS, BATCH, **options)
-        np.testing.assert_array_equal(after.image, BATCH.image)
-        jax.tree.map(np.testing.assert_array_equal, after.panoptic, BATCH.panoptic)
+    after = copy_paste(KEYS, BATCH, things=THINGS, probability=0.0)
+    np.testing.assert_array_equal(after.image, BATCH.image)
+    jax.tree.map(np.testing.assert_array_equal, after.panoptic, BATCH.panoptic)
 
 
 def test_every_subset_occurs():
-    keys = jax.random.split(jax.random.key(1), 200)
-    pairs = jax.tree.map(lambda a: np.tile(a[:2], (100,) + (1,) * (a.ndim - 1)), BATCH)
-    after = copy_paste(keys, pairs, things=THINGS)
-    counts = np.asarray(after.panoptic.valid).sum(axis=1)[::2]
-    least = BATCH.panoptic.valid[0].sum()
-    assert len(np.unique(counts)) == 3
-    assert counts.min() >= least - 1
-    np.testing.assert_array_equal(copy_paste(keys, pairs, things=THINGS).image, after.image)
+    """The first example gets any of the two objects that the second may give."""
+    may = (1, 3)
+    subsets = set()
+    for keys in jax.random.split(jax.random.key(1), (30, 4)):
+        image = copy_paste(keys, BATCH, things=THINGS).image[0]
+        pasted = np.asarray((image != BATCH.image[0]).any(axis=-1))
+        subsets.add(tuple(pasted[BATCH.panoptic.segments[1] == row].all() for row in may))
+    assert subsets == {(a, b) for a in (False, True) for b in (False, True)}
 
 
 def test_wrong_arguments_are_named():

@@ -211,7 +211,7 @@ draw = jax.jit(
     lambda keys, record, **options: jax.vmap(lambda key: random_geometry(key, record, **options))(
         keys
     ),
-    static_argnames=("shape", "zoom", "rotation", "flip"),
+    static_argnames=("shape", "zoom", "zoom_from", "rotation", "flip"),
 )
 
 
@@ -269,6 +269,21 @@ def test_zoom_rotation_and_flip_keep_to_their_ranges():
     np.testing.assert_allclose(np.linalg.norm(right, axis=-1), 1 / scale, rtol=1e-3)
 
 
+def test_from_the_fit_on_the_picture_fills_the_crop_at_scale_1():
+    """On its longer side, whatever its size; and scales are uniform."""
+    keys = jax.random.split(jax.random.key(6), 300)
+    record = Record(image=coordinates(CANVAS), size=np.array([24, 16], np.int32))
+    options = {"shape": (12, 12), "flip": False, "zoom_from": "fit"}
+    whole = np.asarray(draw(keys, record, zoom=(1.0, 1.0), **options).where)
+    assert (whole.any(axis=2).sum(axis=1) == 12).all()
+    assert (whole.any(axis=1).sum(axis=1) == 8).all()
+    image = np.asarray(draw(keys, record, zoom=(1.0, 3.0), **options).image)
+    scale = 2 / (image[:, 6, 6] - image[:, 5, 6])[:, 1]  # 1 is half the picture's own
+    assert 1 - 1e-3 < scale.min() < 1.1
+    assert 2.9 < scale.max() < 3 + 1e-3
+    np.testing.assert_allclose(np.mean(scale), 2, rtol=0.05)
+
+
 def test_the_crop_stays_within_the_picture():
     keys = jax.random.split(jax.random.key(4), 200)
     record = Record(image=coordinates((40, 50)))
@@ -304,3 +319,5 @@ def test_wrong_arguments_are_named():
     for zoom in ((0.0, 1.0), (2.0, 1.0)):
         with pytest.raises(ValueError, match="zoom"):
             random_geometry(key, record, shape=(4, 4), zoom=zoom)
+    with pytest.raises(ValueError, match="zoom_from"):
+        random_geometry(key, record, shape=(4, 4), zoom_from="crop")
