@@ -14,7 +14,7 @@ from weights import draw_state_dict
 CLASSES = 3
 # Of a small model: pictures, windows and stages of sizes that do not divide one another.
 SHAPE = (2, 37, 50, 3)
-SWIN = {"embed_dim": 4, "depths": (2, 1, 2, 1), "num_heads": (1, 2, 4, 8), "window_size": 3}
+SWIN = {"embed_dim": 4, "depths": (2, 1, 1, 1), "num_heads": (1, 2, 4, 8), "window_size": 3}
 DECODER = {"d_model": 64, "num_queries": 5, "decoder_layers": 2, "decoder_ffn_dim": 24}
 HEADS = 4
 # Keys in whose arrays' direction the loss's gradient is kept: one number each.
@@ -28,7 +28,7 @@ KEYS = [
     f"{_SWIN}.encoder.layers.0.blocks.1.attention.self.relative_position_bias_table",
     f"{_SWIN}.encoder.layers.0.blocks.1.layernorm_before.bias",
     f"{_SWIN}.encoder.layers.0.downsample.reduction.weight",
-    f"{_SWIN}.encoder.layers.2.blocks.1.attention.self.value.bias",
+    f"{_SWIN}.encoder.layers.2.blocks.0.attention.self.value.bias",
     f"{_SWIN}.encoder.layers.3.blocks.0.output.dense.weight",
     "model.pixel_level_module.encoder.hidden_states_norms.1.weight",
     f"{_PYRAMID}.fpn.stem.1.weight",
