@@ -12,7 +12,7 @@ import segjax
 from segjax.naming import unknown_name
 
 COMMANDS = {
-    "train": "train a semantic segmentation model",
+    "train": "train a segmentation model",
     "evaluate": "evaluate a trained model on a data set",
     "predict": "predict images of your own with a trained model",
     "convert": "write trained or published weights as the original's",

@@ -5,7 +5,7 @@ import glob
 import itertools
 import pathlib
 from collections.abc import Callable, Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.progress import track
 
 from segjax import viz
+from segjax.commands.results import crop, write_instances, write_panoptic, write_semantic
 from segjax.commands.trained import ModelOptions, TrainedModel, load
 from segjax.data import DataError, read_image
-from segjax.inference import semantic_labels
+from segjax.typing import Instances, Panoptic
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _MULTIPLE = 32  # of pixels: pictures are padded to it, so that few shapes are compiled
@@ -24,16 +25,21 @@ _MULTIPLE = 32  # of pixels: pictures are padded to it, so that few shapes are c
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(ModelOptions):
-    """Predicts the class of every pixel of images of any size.
+    """Predicts what a model has learnt to see in images of any size.
 
-    For each image it writes NAME.png, whose values are class ids, and NAME_overlay.png, the image
-    tinted in the classes' colours. NAME is the image's own name without its ending, with a number
-    where several images would get the same.
+    For each image it writes NAME_overlay.png, the image with the prediction drawn on it, and:
+    after the semantic task NAME.png, whose values are class ids; after the instance task NAME.json,
+    a list of objects with class, score, box (x, y, width, height) and mask (COCO's compressed
+    runs); after the panoptic task NAME.png, whose colours are the ids of segments (red + 256 green
+    + 65536 blue; 0 is void), and NAME.json, a list of what they are. NAME is the image's own name
+    without its ending, with a number where several images would get the same.
 
     Attributes:
       inputs: images, folders of images, and patterns such as 'photos/**/*.jpg'.
       output: folder for the results; made if missing.
-      probabilities: also write NAME.npz with `probs`, float16 [height, width, classes].
+      probabilities: also write NAME.npz with `probs`, float16 [height, width, classes]; for the
+        semantic task.
+      score_threshold: the least score of an object that is written.
     """
 
     inputs: Annotated[
@@ -41,6 +47,7 @@ class Options(ModelOptions):
     ]
     output: pathlib.Path
     probabilities: bool = False
+    score_threshold: float = 0.5
 
 
 def run(options: Options) -> int:
@@ -49,6 +56,8 @@ def run(options: Options) -> int:
     if options.output.resolve() in {file.parent.resolve() for file in files}:
         raise ValueError(f"--output {options.output} holds images to predict; give another folder")
     trained = load(options)
+    if options.probabilities and trained.info.config.task != "semantic":
+        raise ValueError(f"--probabilities: {options.run} has learnt no classes of pixels")
     predict = _compile(trained)
     options.output.mkdir(parents=True, exist_ok=True)
 
@@ -64,15 +73,18 @@ def run(options: Options) -> int:
             continue
         if name != file.stem:
             console.print(f"{file}: as {name}", markup=False, highlight=False, soft_wrap=True)
-        probs, labels = predict(image)
-        colors = trained.info.classes.colors
-        kind = np.uint8 if len(colors) <= 256 else np.uint16
-        viz.save_image(options.output / f"{name}.png", np.asarray(labels).astype(kind))
-        overlay = viz.overlay(image, np.asarray(labels), colors)
-        viz.save_image(options.output / f"{name}_overlay.png", overlay)
-        if options.probabilities:
-            path = options.output / f"{name}.npz"
-            np.savez_compressed(path, probs=np.asarray(probs, np.float16))
+        prediction, classes = predict(image), trained.info.classes
+        path = options.output / name
+        match prediction:
+            case Instances():
+                overlay = write_instances(path, image, prediction, classes, options.score_threshold)
+            case Panoptic():
+                overlay = write_panoptic(path, image, prediction, classes)
+            case _:
+                overlay = write_semantic(path, image, prediction, classes)
+                if options.probabilities:
+                    np.savez_compressed(f"{path}.npz", probs=prediction.astype(np.float16))
+        viz.save_image(f"{path}_overlay.png", overlay)
     print(f"{len(files) - unread} of {len(files)} images predicted: {options.output}")
     return 1 if unread else 0
 
@@ -137,20 +149,20 @@ def _images_at(path: pathlib.Path) -> list[pathlib.Path]:
     return [path]
 
 
-def _compile(trained: TrainedModel) -> Callable[[np.ndarray], tuple[jax.Array, jax.Array]]:
-    """`image -> (probs, labels)`, compiled once for all pictures of about the same size."""
+def _compile(trained: TrainedModel) -> Callable[[np.ndarray], Any]:
+    """`image -> prediction` on the host, compiled once for all pictures of about the same size."""
 
     @jax.jit
     def predict_canvas(variables, image):
-        probs = trained.task.predict(trained.model, variables, image[None])[0]
-        return probs, semantic_labels(probs)
+        prediction = trained.task.predict(trained.model, variables, image[None])
+        return jax.tree.map(lambda x: x[0], prediction)
 
     variables = jax.device_put(trained.variables)
 
     def predict(image):
         height, width = image.shape[:2]
         margins = ((0, -height % _MULTIPLE), (0, -width % _MULTIPLE), (0, 0))
-        results = predict_canvas(variables, np.pad(image, margins, mode="edge"))
-        return jax.tree.map(lambda x: x[:height, :width], results)
+        prediction = predict_canvas(variables, np.pad(image, margins, mode="edge"))
+        return crop(jax.device_get(prediction), (height, width))
 
     return predict

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from segjax.data import as_float
 from segjax.inference import average_over_views, sliding_window
-from segjax.tasks import SemanticTask
+from segjax.tasks import SemanticTask, Task
 from segjax.training.build import make_model, make_task
 from segjax.training.checkpoint import load_variables
 from segjax.training.processes import enable_compilation_cache
@@ -27,7 +27,7 @@ class ModelOptions:
       checkpoint: the best one by its task's score, such as the mean IoU (where there is none, the
         last), or the last.
       window: HEIGHT WIDTH in pixels of the windows that slide over larger pictures; None sees the
-        whole picture at once.
+        whole picture at once. This and all that follows are for the semantic task.
       overlap: share of a window's sides that it has in common with the next, 0 up to below 1.
       scales: the mean over the picture resized by each of these factors.
       flip: the mean over the picture and its mirror image.
@@ -54,7 +54,7 @@ class TrainedModel:
     """
 
     info: RunInfo
-    task: SemanticTask
+    task: Task
     model: nn.Module
     variables: dict
     step: int
@@ -71,13 +71,21 @@ def load(options: ModelOptions) -> TrainedModel:
 
     Raises:
       FileNotFoundError: where there is no such run, or no checkpoint in it.
+      ValueError: for options that the run's task has no use for.
     """
     enable_compilation_cache()
     info = read_config(options.run)
-    num_classes = len(info.classes)
+    model = make_model(info.config, len(info.classes))
     variables, step = load_variables(options.run / "checkpoints", options.checkpoint)
-    task = _ViewingTask(**vars(make_task(info.config, info.classes)), options=options)
-    return TrainedModel(info, task, make_model(info.config, num_classes), variables, step)
+    task = make_task(info.config, info.classes)
+    if isinstance(task, SemanticTask):
+        task = _ViewingTask(**vars(task), options=options)
+    elif options.window is not None or options.flip or options.scales != (1.0,):
+        raise ValueError(
+            f"--window, --scales and --flip are for the semantic task; {options.run} has learnt "
+            f"the {info.config.task} one"
+        )
+    return TrainedModel(info, task, model, variables, step)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -113,6 +113,8 @@ def detr_loss(
     Source: Carion et al., "End-to-end object detection with transformers", 2020, sections 3.1 and
       A.2.
     """
+    if mask_logits is not None:
+        _check_masks(targets)
     batch = class_logits.shape[:-2]
     targets = _counted(targets, examples)
     height, width = jnp.moveaxis(jnp.broadcast_to(jnp.asarray(shape), (*batch, 2)), -1, 0)
@@ -192,6 +194,7 @@ def maskformer_loss(
     Source: Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
       2021, sections 3.3 and 4.
     """
+    _check_masks(targets)
     targets = _counted(targets, examples)
 
     def image_terms(class_logits, mask_logits, targets, where, example):
@@ -273,6 +276,10 @@ def mask2former_loss(
     Source: Cheng et al., "Masked-attention mask transformer for universal image segmentation",
       2022, sections 3.3 and 4.1.
     """
+    _check_masks(targets)
+    batch = class_logits.shape[:-2]
+    if key.shape != batch:
+        raise ValueError(f"key has shape {key.shape}; due is {batch}, one for each image")
     targets = _counted(targets, examples)
     chosen = int(importance * points)
 
@@ -314,9 +321,13 @@ def mask2former_loss(
             "dice": _mean(dice, targets, query_of) * dice_weight,
         }
 
-    batch = class_logits.shape[:-2]
     arrays = key, class_logits, mask_logits, targets, where
     return _sum_images(image_terms, batch, *arrays, _examples(examples, batch))
+
+
+def _check_masks(targets: Instances) -> None:
+    if targets.masks is None:
+        raise ValueError("targets have no masks; due is bool [*b, n, H, W]")
 
 
 def _counted(targets: Instances, examples: Array | None) -> Instances:
@@ -354,8 +365,9 @@ def _each_object(function: Callable, valid: Array, *arrays: Any) -> Any:
     """The function of each valid object's arrays, 0 for the others, which a CPU skips."""
 
     def nothing(*arrays):
+        # Made from an argument, so that under `shard_map` it varies over the same devices.
         shapes = jax.eval_shape(function, *arrays)
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.tree.map(lambda x: jnp.zeros_like(arrays[0], x.dtype, shape=x.shape), shapes)
 
     def in_turn(valid, *arrays):
         choose = lambda object: jax.lax.cond(object[0], function, nothing, *object[1:])

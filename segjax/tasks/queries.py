@@ -84,16 +84,26 @@ class QueryTask:
         """
         targets = self.targets(record)
         where = countable(record, targets)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, record.require("index"))
-        terms = self._terms(outputs, targets, where, record.valid, keys)
-        for i, earlier in enumerate(outputs.auxiliary):
-            keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-            layer = self._terms(earlier, targets, where, record.valid, keys)
-            for name, term in layer.items():
-                total = term.total * self.loss.auxiliary
-                if f"auxiliary/{name}" in terms:  # the weight is the same, as is the labels' number
-                    total += terms[f"auxiliary/{name}"].total
-                terms[f"auxiliary/{name}"] = Average(total, term.weight)
+        layers = [
+            dataclasses.replace(layer, auxiliary=(), attention=())
+            for layer in (*outputs.auxiliary, outputs)
+        ]
+
+        def layer_terms(numbered):
+            number, layer = numbered
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(
+                jax.random.fold_in(key, number), record.require("index")
+            )
+            return self._terms(layer, targets, where, record.valid, keys)
+
+        # A loop, so that the matching is compiled once for all layers.
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *layers)
+        by_layer = jax.lax.map(layer_terms, (jnp.arange(len(layers)), stacked))
+        terms = {name: jax.tree.map(lambda x: x[-1], term) for name, term in by_layer.items()}
+        for name, term in by_layer.items() if len(layers) > 1 else ():
+            # The weight is the same in each layer.
+            total = self.loss.auxiliary * jnp.sum(term.total[:-1])
+            terms[f"auxiliary/{name}"] = Average(total, term.weight[-1])
         return terms
 
     def _terms(self, outputs, targets, where, examples, keys) -> dict[str, Average]:

@@ -1,0 +1,199 @@
+"""Tasks of query models: what they learn from, that devices agree, and what is judged."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from numpy.testing import assert_allclose, assert_array_equal
+
+from segjax.data import Classes
+from segjax.models import QueryOutput
+from segjax.tasks import InstanceTask, PanopticTask, SetLoss
+from segjax.training import create_state, make_eval_step, make_train_step
+from segjax.training.parallel import Parallel, fetch, make_mesh
+from segjax.typing import Instances, Panoptic, Record
+
+THINGS = (False, True)  # ground, and blobs
+CLASSES = Classes(("ground", "blob"), ((90, 90, 90), (200, 0, 0)), THINGS)
+QUERIES = 5
+PARALLEL = {"pmap": lambda: Parallel(), "mesh 4x2": lambda: Parallel(make_mesh(fsdp=2))}
+
+
+class Queries(nn.Module):
+    """Each query a mask by colour, a class and a box by the mean colour: compiles at once."""
+
+    boxes: bool = False
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        masks = jnp.moveaxis(nn.Dense(QUERIES)(images), -1, -3)[..., ::2, ::2]
+        mean = images.mean((-3, -2))
+        logits = nn.Dense(QUERIES * 3)(mean).reshape(-1, QUERIES, 3)
+        boxes = nn.sigmoid(nn.Dense(QUERIES * 4)(mean).reshape(-1, QUERIES, 4))
+        output = QueryOutput(logits, boxes if self.boxes else None, masks)
+        earlier = dataclasses.replace(output, class_logits=0.5 * logits)
+        return dataclasses.replace(output, auxiliary=(earlier, earlier))
+
+
+def _batch(examples=16):
+    """Up to three squares on a ground; one example fills up, one has no object, one is a crowd."""
+    rng = np.random.default_rng(0)
+    segments = np.zeros((examples, 12, 16), np.int32)
+    valid = np.zeros((examples, 4), bool)
+    valid[:, 0] = True
+    for i in range(examples):
+        for k in range(1, 1 + i % 4):
+            top, left = rng.integers(0, 8), rng.integers(0, 12)
+            segments[i, top : top + 4, left : left + 4] = k
+        valid[i] = np.isin(np.arange(4), segments[i])
+    segments[2, :2] = -1
+    classes = np.broadcast_to(np.int32([0, 1, 1, 1]), valid.shape)
+    crowd = np.zeros_like(valid)
+    crowd[5, 1] = True
+    noise = rng.uniform(0, 0.4, (*segments.shape, 3))
+    image = (noise + 0.6 * (segments[..., None] > 0)).astype(np.float32)
+    return Record(
+        image=image,
+        where=segments >= 0,
+        size=np.tile(np.int32([12, 16]), (examples, 1)),
+        panoptic=Panoptic(segments, classes, valid, crowd),
+        index=np.arange(7, 7 + examples, dtype=np.int32),
+        valid=np.arange(examples) != 3,
+    )
+
+
+def _step(task, model, parallel=None):
+    """The state after one step of SGD at rate 1, and the metrics."""
+    optimizer = optax.sgd(1.0)
+    create = functools.partial(create_state, model=model, optimizer=optimizer)
+    init = jax.jit(lambda key: create(key, images=jnp.zeros((1, 12, 16, 3))))
+    state = jax.tree.map(np.array, init(jax.random.key(0)))
+    if parallel is None:
+        return jax.device_get(jax.jit(make_train_step(task, model, optimizer))(state, _batch()))
+    step = make_train_step(task, model, optimizer, axis_name=parallel.axis_name)
+    placed = parallel.place(state)
+    return fetch(parallel.train_step(step, placed)(placed, _batch()))
+
+
+POINTS = InstanceTask(2, THINGS, SetLoss(points=64, max_objects=4))
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return _step(POINTS, Queries())
+
+
+@pytest.mark.parametrize("kind", PARALLEL)
+def test_eight_devices_take_the_step_that_one_does(kind, one_device):
+    """Random points too are those of the example, wherever it is."""
+    (state, metrics), (expected, due) = _step(POINTS, Queries(), PARALLEL[kind]()), one_device
+    jax.tree.map(
+        lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        (state.params, metrics),
+        (expected.params, due),
+    )
+
+
+def test_each_objective_has_its_terms(one_device):
+    _, metrics = one_device
+    assert {"cross_entropy", "mask_cross_entropy", "dice", "auxiliary/dice"} <= metrics.keys()
+    task = PanopticTask(2, THINGS, SetLoss(points=0))
+    outputs = Queries().init_with_output(jax.random.key(0), _batch().image)[0]
+    terms = task.losses(outputs, _batch(), jax.random.key(1))
+    assert {"cross_entropy", "focal", "dice"} < terms.keys()
+    # Segments of things and stuff, less the crowd and the example that fills up.
+    counted = _batch().panoptic.valid & ~_batch().panoptic.crowd & _batch().valid[:, None]
+    assert terms["dice"].weight == counted.sum()
+    outputs = Queries(boxes=True).init_with_output(jax.random.key(0), _batch().image)[0]
+    terms = task.losses(outputs, _batch(), jax.random.key(1))
+    assert {"cross_entropy", "l1", "giou", "focal", "dice"} < terms.keys()
+
+
+def test_earlier_layers_count_together():
+    task = PanopticTask(2, THINGS, SetLoss(points=0, auxiliary=0.5))
+    outputs = Queries().init_with_output(jax.random.key(0), _batch().image)[0]
+    terms = task.losses(outputs, _batch(), jax.random.key(1))
+    alone = task.losses(outputs.auxiliary[0], _batch(), jax.random.key(1))
+    for name, term in alone.items():
+        assert_allclose(terms[f"auxiliary/{name}"].value, 2 * 0.5 * term.value, rtol=1e-5)
+
+
+def _targets_as_logits(panoptic):
+    """A model's outputs that say what the labels say; "no object" where there is none."""
+    rows = np.arange(panoptic.valid.shape[-1])
+    masks = np.where(panoptic.segments[:, None] == rows[:, None, None], 9.0, -9.0)
+    classes = np.where(panoptic.valid, panoptic.classes, 2)
+    return QueryOutput(
+        jnp.asarray(9.0 * np.eye(3, dtype=np.float32)[classes]),
+        mask_logits=jnp.asarray(masks, np.float32),
+    )
+
+
+class Knows(nn.Module):
+    """Predicts what the labels say, of whichever image."""
+
+    outputs: QueryOutput
+
+    def __call__(self, images, train=False):
+        return self.outputs
+
+
+@pytest.mark.parametrize("kind", PARALLEL)
+def test_what_the_labels_say_is_perfect_on_any_devices(kind):
+    batch = _batch()
+    batch = batch.replace(panoptic=dataclasses.replace(batch.panoptic, crowd=None))
+    model, parallel = Knows(_targets_as_logits(batch.panoptic)), PARALLEL[kind]()
+
+    def figures(task):
+        render = lambda record: record
+        alone = jax.jit(make_eval_step(task, model, render=render))({}, batch)
+        if parallel.axis_name is None:  # under pmap a device sees its share of the outputs alone
+            step = parallel.eval_step(make_eval_step(task, model, render=render))
+            spread = jax.device_get(step({}, batch))
+            jax.tree.map(assert_array_equal, spread, alone)
+        return task.summary(jax.device_get(alone), CLASSES)
+
+    panoptic = figures(PanopticTask(2, THINGS))
+    assert panoptic["pq"] == panoptic["pq_things"] == panoptic["pq_stuff"] == 1
+    assert panoptic["rq/blob"] == 1
+    instance = figures(InstanceTask(2, THINGS))
+    assert instance["ap"] == pytest.approx(1)
+    assert "ap/ground" not in instance
+
+
+def test_labels_alone_are_segments_of_stuff():
+    labels = np.int32([[[0, 0, 1], [0, 2, 1]]])
+    record = Record(image=np.zeros((1, 2, 3, 3), "f"), labels=labels, where=labels != 2)
+    targets = PanopticTask(3, loss=SetLoss(max_objects=2)).targets(record)
+    assert_array_equal(targets.classes, [[0, 1]])
+    assert_array_equal(targets.masks[0], [labels[0] == 0, labels[0] == 1])
+
+
+def test_instances_are_taken_before_segments():
+    masks = np.ones((1, 1, 12, 16), bool)
+    given = Instances(
+        np.float32([[[0, 0, 16, 12]]]),
+        np.ones((1, 1), np.int32),
+        np.ones((1, 1), bool),
+        masks=masks,
+    )
+    record = jax.tree.map(lambda x: x[:1], _batch()).replace(instances=given)
+    assert InstanceTask(2, THINGS).targets(record) is given
+
+
+def test_a_model_without_what_is_asked_for_is_an_error():
+    image = _batch(1).image
+    boxes_alone = QueryOutput(jnp.zeros((1, 2, 3)), boxes=jnp.zeros((1, 2, 4)))
+    with pytest.raises(ValueError, match="predicts no masks"):
+        InstanceTask(2).predict(Knows(boxes_alone), {}, image)
+    with pytest.raises(ValueError, match="predicts no masks"):
+        PanopticTask(2).predict(Knows(boxes_alone), {}, image)
+    masks_alone = QueryOutput(jnp.zeros((1, 2, 3)), mask_logits=jnp.zeros((1, 2, 3, 4)))
+    with pytest.raises(ValueError, match="predicts no boxes"):
+        InstanceTask(2, kind="box").predict(Knows(masks_alone), {}, image)
