@@ -13,6 +13,8 @@ from segjax.data.rle import decode_rle, run_lengths
 from segjax.data.source import Source
 from segjax.typing import Instances, Record
 
+_FARTHEST = 2**16  # outlines are followed point by point
+
 
 class Coco(Source):
     """Images and their objects: polygons or run-length codes, also of crowds, in one JSON.
@@ -123,6 +125,8 @@ def _shape(segmentation: Any, size: tuple[int, int]) -> np.ndarray | list[np.nda
             polygons = [_numbers("segmentation", polygon) for polygon in segmentation]
             if any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
                 raise DataError("segmentation has a polygon that is not x0, y0, x1, y1, x2, y2 ...")
+            if any(np.abs(polygon).max() > _FARTHEST for polygon in polygons):
+                raise DataError(f"segmentation has a point more than {_FARTHEST} pixels away")
             return polygons
     raise DataError(
         f'segmentation is neither polygons nor {{"size", "counts"}}: {str(segmentation)[:60]}'

@@ -39,7 +39,8 @@ def train_batches(
     process p takes every `process_count`-th from p on.
 
     An image is resized by `scale` and then, each way by itself, cut to a random window where it is
-    larger than `shape` or padded with black void at the bottom and the right. A record without an
+    larger than `shape` or padded with black void at the bottom and the right. Instances and
+    segments are cut with it, and those outside the window are not valid. A record without an
     image, whose source renders on the device, passes as it is.
 
     The iterator's `get_state()` is `{"next_batch": k}`; `set_state` goes on there, exactly, also

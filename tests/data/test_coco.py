@@ -90,6 +90,7 @@ def test_a_split_without_objects_has_tables_without_rows(tmp_path):
         ({"segmentation": []}, "segmentation is neither polygons nor"),
         ({"segmentation": [[1, 2, 3, 4]]}, "a polygon that is not x0, y0"),
         ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "segmentation is not a list of"),
+        ({"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}, "a point more than 65536 pixels away"),
         ({"segmentation": {"size": [5, 4], "counts": [20]}}, "the size 5 x 4 .* its image 4 x 5"),
         ({"segmentation": {"size": [4, 5], "counts": [19]}}, "runs of 19 pixels in all"),
         ({"segmentation": {"size": [4, 5], "counts": "T"}}, "ends within a number"),
