@@ -119,6 +119,9 @@ def fit(
     def fitting(key, shape):
         """The original's array, made to fit; None where there is none, and what becomes of it."""
         if key not in state_dict:
+            for pattern, number in table.idle:
+                if matches((pattern,), key):
+                    return np.full(shape, number)
             outside = backbone is not None and not key.startswith(backbone)
             if not (outside or matches(table.optional, key)):
                 missing[key] = shape

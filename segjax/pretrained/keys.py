@@ -121,6 +121,8 @@ class KeyTable:
       renames: pairs (pattern, replacement), as of `re.sub`: what else a file may call its keys.
       unused: patterns of keys that the original holds and no output depends on.
       optional: patterns of the keys of parts that a model or a file may be without.
+      idle: pairs (pattern, number): arrays that no output depends on, such as norms of what is not
+        asked for. A file may be without them; they then consist of the number.
       counters: whether each batch norm has a `num_batches_tracked` beside it.
       stem: the key of the first kernel, `[out, channels of the image, …]`.
       heads: patterns of the keys whose arrays depend on the number of classes, which is the length
@@ -136,6 +138,7 @@ class KeyTable:
     renames: tuple[tuple[str, str], ...] = ()
     unused: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    idle: tuple[tuple[str, float], ...] = ()
     counters: bool = True
     stem: str = ""
     heads: tuple[str, ...] = ()

@@ -88,5 +88,7 @@ MASK2FORMER_SWIN = _table(
     swin.renames(swin.NEW, f"{_BACKBONE}."),
     unused=(*_UNUSED, *swin.UNUSED),
     optional=swin.OPTIONAL,
+    # Transformers 4 has no norm of the last features, nor do masks need one.
+    idle=((r".*\.swin\.layernorm\.weight", 1.0), (r".*\.swin\.layernorm\.bias", 0.0)),
     resized=swin.RESIZED,
 )
