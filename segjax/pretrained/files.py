@@ -1,6 +1,9 @@
 """State dicts in files: safetensors in and out, and torch's own without running what they hold."""
 
+import functools
 import importlib
+import json
+import operator
 import os
 import pickle
 from collections.abc import Mapping
@@ -14,6 +17,7 @@ import safetensors.numpy
 
 from segjax.pretrained.errors import WeightsError
 
+INDEX_SUFFIX = ".index.json"  # of what says in which files the parts of large weights are
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 # Under which key a training script keeps the model's state dict, if not at the top.
 _NESTED = ("state_dict", "model", "model_state_dict", "model_state")
@@ -24,7 +28,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Args:
       path: of a `.safetensors` file, or of one of torch's (`.pth`, `.pt`, `.bin`, `.ckpt`), which
-        takes torch; of a pickle no code is run, and what is no array is refused.
+        takes torch; of a pickle no code is run, and what is no array is refused. Or of the index
+        (`.index.json`) of such files that lie beside it.
 
     Returns:
       NumPy arrays by the file's keys; bfloat16 ones are of `ml_dtypes`.
@@ -40,11 +45,38 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
       segjax.pretrained.errors.WeightsError: weights.h5: due is .safetensors, .pth, .pt, .bin, .ckpt
     """
     path = Path(path)
+    if path.name.endswith(INDEX_SUFFIX):
+        parts = (read_state_dict(path.with_name(name)) for name in part_names(path))
+        return functools.reduce(operator.or_, parts, {})
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in TORCH_SUFFIXES:
         return _read_torch(path)
     raise WeightsError(f"{path}: due is .safetensors, {', '.join(TORCH_SUFFIXES)}")
+
+
+def part_names(index: Path) -> list[str]:
+    """The names of the files that an index speaks of; they lie beside it.
+
+    Args:
+      index: path of a `.index.json` file.
+
+    Returns:
+      The names, each once.
+
+    Raises:
+      WeightsError: where it is no index, or a name leads elsewhere.
+      OSError: where it cannot be read.
+    """
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{index}: no index of weights, or a damaged one ({error})") from error
+    for name in names:
+        plain = isinstance(name, str) and Path(name).name == name
+        if not (plain and name.endswith((".safetensors", *TORCH_SUFFIXES))):
+            raise WeightsError(f"{index}: names of files beside it were due, got {name!r}")
+    return names
 
 
 def write_safetensors(

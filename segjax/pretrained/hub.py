@@ -1,15 +1,17 @@
 """Where weights lie: in a file, in a folder, or in a repository of the Hugging Face hub."""
 
+import functools
 import importlib
 import os
 import re
 from pathlib import Path
 
 from segjax.pretrained.errors import WeightsError
-from segjax.pretrained.files import TORCH_SUFFIXES
+from segjax.pretrained.files import INDEX_SUFFIX, TORCH_SUFFIXES, part_names
 
 # What the hub and its tools call a model's weights, the better form first.
-_FILES = ("model.safetensors", "pytorch_model.bin")
+_WHOLE = ("model.safetensors", "pytorch_model.bin")
+_FILES = tuple(name + ending for name in _WHOLE for ending in ("", INDEX_SUFFIX))
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 
 
@@ -17,9 +19,9 @@ def find_weights(source: str | os.PathLike) -> Path:
     """The file that a source means; from the hub it is fetched, once.
 
     Args:
-      source: path of a file, or of a folder with `model.safetensors` or `pytorch_model.bin`; else
-        a repository of the hub, "OWNER/NAME" or "OWNER/NAME@REVISION", which takes
-        huggingface_hub.
+      source: path of a file, or of a folder with `model.safetensors` or `pytorch_model.bin`, whole
+        or in parts with an index; else a repository of the hub, "OWNER/NAME" or
+        "OWNER/NAME@REVISION", which takes huggingface_hub.
 
     Returns:
       The path of a file that is there.
@@ -39,7 +41,7 @@ def find_weights(source: str | os.PathLike) -> Path:
         for name in _FILES:
             if (path / name).is_file():
                 return path / name
-        raise FileNotFoundError(f"{path}: holds neither {' nor '.join(_FILES)}")
+        raise FileNotFoundError(f"{path}: holds neither {' nor '.join(_WHOLE)}")
     if path.exists():
         return path
     named_as_file = path.suffix in (".safetensors", *TORCH_SUFFIXES)
@@ -57,12 +59,19 @@ def _fetch(source: str) -> Path:
             f"{source}: no file; to fetch it from the hub: pip install 'segjax[hub]'"
         ) from error
     repository, _, revision = source.partition("@")
+    fetch = functools.partial(hub.hf_hub_download, repository, revision=revision or None)
     reasons = []
     for name in _FILES:
         try:
-            return Path(hub.hf_hub_download(repository, name, revision=revision or None))
+            path = Path(fetch(name))
+            if name.endswith(INDEX_SUFFIX):
+                for part in part_names(path):
+                    fetch(part)
+            return path
+        except WeightsError:
+            raise
         except (OSError, ValueError) as error:  # its own errors are among them
             reasons.append((str(error) or type(error).__name__).splitlines()[0])
     raise WeightsError(
-        f"{source}: no file, and the hub gives neither {' nor '.join(_FILES)} ({reasons[-1]})"
+        f"{source}: no file, and the hub gives neither {' nor '.join(_WHOLE)} ({reasons[-1]})"
     )

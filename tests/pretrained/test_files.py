@@ -36,6 +36,44 @@ def test_what_is_written_is_read_again(tmp_path, dtype):
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_parts_with_an_index_are_one(tmp_path):
+    arrays = {f"layer{i}": np.full(2, i, np.float32) for i in range(3)}
+    names = ["a-1.safetensors", "a-2.safetensors", "a-1.safetensors"]
+    for name in names[:2]:
+        part = {key: arrays[key] for key, n in zip(arrays, names, strict=True) if n == name}
+        write_safetensors(part, tmp_path / name)
+    index = tmp_path / "a.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict(zip(arrays, names, strict=True))}))
+    read = read_state_dict(index)
+    assert read.keys() == arrays.keys()
+    np.testing.assert_array_equal(read["layer1"], arrays["layer1"], strict=True)
+    (tmp_path / "a-2.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a-2\.safetensors"):
+        read_state_dict(index)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b"{}",
+        b'{"weight_map": []}',
+        b'{"weight_map": {"a": 1, "b": "a.safetensors"}}',
+        b'{"weight_map": {"a": "/a.safetensors"}}',
+        b'{"weight_map": {"a": "../a.safetensors"}}',
+        b'{"weight_map": {"a": "a.safetensors.index.json"}}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_or_hostile_index_is_refused(tmp_path, content):
+    index = tmp_path / "a.safetensors.index.json"
+    index.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"^.*a\.safetensors\.index\.json: "):
+        read_state_dict(index)
+
+
 def test_a_file_of_another_writer_is_read(tmp_path):
     path = safetensors_file(tmp_path / "a.safetensors", {"a": FLOAT32}, struct.pack("<ff", 1, 2))
     np.testing.assert_array_equal(read_state_dict(path)["a"], np.float32([1, 2]), strict=True)

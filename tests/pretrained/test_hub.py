@@ -1,5 +1,6 @@
 """Sources: files, folders and repositories of the hub, which is never asked here."""
 
+import json
 import sys
 import types
 
@@ -55,13 +56,33 @@ def test_a_repository_is_asked_for_safetensors_first(hub):
     assert find_weights("owner/name@v1.0") == better
     assert asked == [
         ("owner/name", "model.safetensors", None),
+        ("owner/name", "model.safetensors.index.json", None),
         ("owner/name", "pytorch_model.bin", None),
         ("owner/name", "model.safetensors", "v1.0"),
     ]
 
 
+def test_all_parts_of_large_weights_are_fetched(hub):
+    folder, asked = hub
+    parts = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index = write(folder / "owner" / "name" / "model.safetensors.index.json")
+    index.write_text(json.dumps({"weight_map": {"a": parts[1], "b": parts[0], "c": parts[1]}}))
+    write(index.with_name(parts[0]))
+    with pytest.raises(WeightsError, match="404"):  # one is not there
+        find_weights("owner/name")
+    write(index.with_name(parts[1]))
+    asked.clear()
+    assert find_weights("owner/name") == index
+    assert [name for _, name, _ in asked] == ["model.safetensors", index.name, *parts]
+    index.write_text(json.dumps({"weight_map": {"a": "../../a.safetensors"}}))
+    with pytest.raises(WeightsError, match=r"files beside it were due, got '\.\./\.\./a"):
+        find_weights("owner/name")
+
+
 def test_a_repository_without_weights_is_refused_in_one_line(hub):
-    with pytest.raises(WeightsError, match=r"^owner/name: .*404: pytorch_model\.bin\)$"):
+    with pytest.raises(
+        WeightsError, match=r"^owner/name: .*404: pytorch_model\.bin\.index\.json\)$"
+    ):
         find_weights("owner/name")
 
 
