@@ -53,8 +53,18 @@ _FCN = Published(torchvision.FCN_RESNET, "Long et al. 2015, Fully convolutional"
 _DEEPLABV3 = Published(torchvision.DEEPLABV3_RESNET, "Chen et al. 2017, DeepLabV3", (520, 520))
 _DEEPLABV3PLUS = Published(smp.DEEPLABV3PLUS_RESNET, "Chen et al. 2018, DeepLabV3+", (512, 512))
 _MOBILENET = Published(mobilenet.MOBILENET_V3_LARGE, "Howard et al. 2019, MobileNetV3", (224, 224))
-_MIT = Published(segformer.MIT, "Xie et al. 2021, SegFormer", (224, 224))
-_SEGFORMER = Published(segformer.SEGFORMER, "Xie et al. 2021, SegFormer", (512, 512))
+_MIT = Published(
+    segformer.MIT,
+    "Xie et al. 2021, SegFormer",
+    (224, 224),
+    namings={"authors": segformer.MIT_AUTHORS},
+)
+_SEGFORMER = dataclasses.replace(
+    _MIT,
+    table=segformer.SEGFORMER,
+    size=(512, 512),
+    namings={"authors": segformer.SEGFORMER_AUTHORS},
+)
 # Vision transformers by the recipe of ImageNet-21k take images in -1..1.
 _VIT = Published(
     vit.VIT,

@@ -1,4 +1,4 @@
-"""Hugging Face's SegFormer, by the names of transformers 5; files on the hub have those of 4."""
+"""SegFormer by the names of transformers 5, by those of 4, and by its authors' own."""
 
 from segjax.pretrained.keys import POINTWISE, KeyTable
 from segjax.pretrained.tables.torchvision import inside
@@ -64,4 +64,48 @@ SEGFORMER = KeyTable(
     stem="segformer.stages.0.patch_embeddings.proj.weight",
     heads=(r"decode_head\.classifier\..*",),
     backbone="segformer.",
+)
+
+_AUTHORS_STAGES = (
+    ("stage{s}/embedding_conv", "patch_embed{s}.proj"),
+    ("stage{s}/embedding_norm", "patch_embed{s}.norm"),
+    *inside(
+        "stage{s}/block{b}",
+        "block{s}.{b}",
+        (
+            ("norm{i}", "norm{i}"),
+            ("attention/query", "attn.q"),
+            (("attention/key", "attention/value"), "attn.kv"),
+            ("attention/output", "attn.proj"),
+            ("attention/reduction_conv", "attn.sr"),
+            ("attention/reduction_norm", "attn.norm"),
+            ("expand", "mlp.fc1"),
+            ("depthwise", "mlp.dwconv.dwconv"),
+            ("contract", "mlp.fc2"),
+        ),
+    ),
+    ("stage{s}/norm", "norm{s}"),
+)
+
+MIT_AUTHORS = KeyTable(
+    _AUTHORS_STAGES,
+    renames=((r"^backbone\.", ""),),
+    unused=(r"head\.(weight|bias)",),
+    stem="patch_embed1.proj.weight",
+)
+
+SEGFORMER_AUTHORS = KeyTable(
+    (
+        *inside("backbone", "backbone", _AUTHORS_STAGES),
+        *((f"fusion/projection{s}", f"decode_head.linear_c{s + 1}.proj") for s in range(4)),
+        ("fusion", "decode_head.linear_fuse.conv", POINTWISE),
+        ("norm", "decode_head.linear_fuse.bn"),
+        ("logits", "decode_head.linear_pred"),
+    ),
+    renames=((r"^(?=((patch_embed|block|norm)\d|head)\.)", "backbone."),),
+    # Their head inherits a layer that it leaves out.
+    unused=(r"backbone\.head\.(weight|bias)", r"decode_head\.conv_seg\.(weight|bias)"),
+    stem="backbone.patch_embed1.proj.weight",
+    heads=(r"decode_head\.linear_pred\..*",),
+    backbone="backbone.",
 )
