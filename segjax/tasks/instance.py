@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from matplotlib.figure import Figure
 
-from segjax import inference, metrics, viz
+from segjax import inference, metrics, ops, viz
 from segjax.data import Classes, panoptic_to_instances
 from segjax.sharding import each_shard
 from segjax.tasks.queries import QueryTask, on_picture
@@ -28,10 +28,13 @@ class InstanceTask(QueryTask):
     Attributes:
       kind: what average precision compares, "mask" or "box".
       max_instances: the most that are predicted of an image.
+      nms_threshold: the IoU of boxes above which a surer object of the same class suppresses
+        another; None keeps all, as those of a set are.
     """
 
     kind: Literal["mask", "box"] = "mask"
     max_instances: int = 100
+    nms_threshold: float | None = None
 
     @property
     def score(self) -> str:
@@ -68,7 +71,8 @@ class InstanceTask(QueryTask):
         if self.kind == "box":
             if outputs.boxes is None:
                 raise ValueError("kind is 'box'; this model predicts no boxes")
-            return inference.object_detection(logits, outputs.boxes, shape)
+            objects = inference.object_detection(logits, outputs.boxes, shape)
+            return self._suppress(objects)
         if masks is None:
             raise ValueError("kind is 'mask'; this model predicts no masks")
         things = jnp.array(self.things, bool) if self.things else None
@@ -78,7 +82,19 @@ class InstanceTask(QueryTask):
             things=things,
             max_instances=self.max_instances,
         )
-        return each_shard(segment, logits, masks)
+        return self._suppress(each_shard(segment, logits, masks))
+
+    def _suppress(self, objects: Instances) -> Instances:
+        if self.nms_threshold is None:
+            return objects
+        nms = jax.vmap(functools.partial(ops.batched_nms, iou_threshold=self.nms_threshold))
+
+        def kept(boxes, scores, classes, valid):
+            return nms(boxes, scores, classes, where=valid)
+
+        assert objects.scores is not None
+        keep = each_shard(kept, objects.boxes, objects.scores, objects.classes, objects.valid)
+        return dataclasses.replace(objects, valid=objects.valid & keep)
 
     def measure(self, predictions: Instances, record: Record) -> metrics.AveragePrecision:
         """What became of every object of a batch; `compute` gives COCO's figures."""

@@ -30,6 +30,8 @@ class SetLoss:
       auxiliary: of the same terms after each earlier layer of the decoder.
       points: how many a mask is compared at; 0 compares all pixels, with a focal loss.
       max_objects: how many of an image's objects are learnt, the largest.
+      matches: queries that each object is matched with. One makes a set; more, one-to-many, give
+        each object several predictions, of which suppression has to choose.
     """
 
     cross_entropy: float = 2.0
@@ -41,6 +43,7 @@ class SetLoss:
     auxiliary: float = 1.0
     points: int = 12544
     max_objects: int = 100
+    matches: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +87,8 @@ class QueryTask:
         """
         targets = self.targets(record)
         where = countable(record, targets)
+        if self.loss.matches > 1:
+            targets = jax.tree.map(lambda x: jnp.repeat(x, self.loss.matches, axis=1), targets)
         layers = [
             dataclasses.replace(layer, auxiliary=(), attention=())
             for layer in (*outputs.auxiliary, outputs)

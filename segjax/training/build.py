@@ -70,8 +70,10 @@ def make_task(config: TrainConfig, classes: Classes) -> Task:
         options |= {"mean": published.mean, "std": published.std}
     if config.task == "semantic":
         return SemanticTask(len(classes), loss=config.loss, **options)
-    kind = {"instance": InstanceTask, "panoptic": PanopticTask}[config.task]
-    return kind(len(classes), things=classes.things, loss=config.set_loss, **options)
+    options |= {"things": classes.things, "loss": config.set_loss}
+    if config.task == "panoptic":
+        return PanopticTask(len(classes), **options)
+    return InstanceTask(len(classes), nms_threshold=config.nms_threshold, **options)
 
 
 def read_options(texts: dict[str, str]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class TrainConfig:
       batch_size: examples a step, over all devices and hosts.
       loss: weights of the objective's terms for the semantic task.
       set_loss: weights of those for instances and panoptic segments.
+      nms_threshold: for the instance task: the IoU above which a surer object suppresses another;
+        None keeps all.
       optimizer: the optimizer and its schedule.
       augmentation: random changes of the training images, on the device.
       accumulate: in how many parts, one after the other, a batch goes through the model.
@@ -67,6 +69,7 @@ class TrainConfig:
     batch_size: int = 16
     loss: SemanticLoss = SemanticLoss()
     set_loss: SetLoss = SetLoss()
+    nms_threshold: float | None = None
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: Augmentation = Augmentation(zoom=(0.75, 1.5))
     accumulate: int = 1

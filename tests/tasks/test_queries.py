@@ -188,7 +188,7 @@ def test_instances_are_taken_before_segments():
 
 
 def test_a_model_without_what_is_asked_for_is_an_error():
-    image = _batch(1).image
+    image = np.zeros((1, 12, 16, 3), np.float32)
     boxes_alone = QueryOutput(jnp.zeros((1, 2, 3)), boxes=jnp.zeros((1, 2, 4)))
     with pytest.raises(ValueError, match="predicts no masks"):
         InstanceTask(2).predict(Knows(boxes_alone), {}, image)
