@@ -42,6 +42,15 @@ ORIGINALS = {
 }
 
 
+def maskformer(backbone):
+    transformers = pytest.importorskip("transformers")
+    stages = [f"stage{i}" for i in range(1, 5)]
+    config = transformers.MaskFormerConfig(
+        backbone_config=getattr(transformers, backbone)(out_features=stages), num_labels=CLASSES
+    )
+    return transformers.MaskFormerForInstanceSegmentation(config)
+
+
 def draw(name):
     module = make_published(name, CLASSES)
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
@@ -59,6 +68,37 @@ def test_from_segjax_to_torch_and_back(tmp_path, name):
     model.load_state_dict(safetensors.load_file(tmp_path / "ours.safetensors"), strict=True)
     torch.save(model.state_dict(), tmp_path / "theirs.pth")
     jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "theirs.pth", name), variables)
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [("maskformer_resnet50", "ResNetConfig"), ("maskformer_swin_tiny", "SwinConfig")],
+)
+def test_maskformer_from_segjax_to_torch_and_back_by_old_and_new_names(tmp_path, name, backbone):
+    safetensors = pytest.importorskip("safetensors.torch")
+    variables = draw(name)
+    save(variables, tmp_path / "ours.safetensors", name)
+    model = maskformer(backbone)
+    state_dict = safetensors.load_file(tmp_path / "ours.safetensors")
+    keys = model.load_state_dict(state_dict, strict=False)
+    # What follows from the windows' size, and the loss's weights.
+    constants = ("relative_position_index", "empty_weight")
+    assert [k for k in keys.missing_keys if not k.endswith(constants)] == keys.unexpected_keys == []
+    torch.save(model.state_dict(), tmp_path / "new.pth")
+    model.save_pretrained(tmp_path / "old")  # by the names of transformers 4
+    for file in ("new.pth", "old"):
+        jax.tree.map(np.testing.assert_array_equal, load(tmp_path / file, name), variables)
+
+
+def test_a_classifier_of_timm_gives_its_swin_to_the_backbone(tmp_path):
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("swin_tiny_patch4_window7_224")
+    torch.save({"model": model.state_dict()}, tmp_path / "swin.pth")
+    params = load(tmp_path / "swin.pth", "swin_tiny", key=jax.random.key(0))["params"]
+    merging = model.layers[1].downsample.reduction.weight.detach().numpy()
+    np.testing.assert_array_equal(params["merging1"]["reduction"]["kernel"].T, merging)
+    key = np.split(model.layers[2].blocks[4].attn.qkv.weight.detach().numpy(), 3)[1]
+    np.testing.assert_array_equal(params["stage3_block4"]["attention"]["key"]["kernel"].T, key)
 
 
 @pytest.mark.parametrize("package", ["torchvision.models", "timm"])

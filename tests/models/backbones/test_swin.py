@@ -24,7 +24,7 @@ def _shapes(model, shape):
     return jax.eval_shape(model.init_with_output, KEY, jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(
     size=st.tuples(st.integers(1, 99), st.integers(1, 99)),
     lead=st.sampled_from([(), (2, 3)]),
@@ -44,7 +44,6 @@ def test_features_have_their_stride(size, lead, channels):
     [
         ("swin_tiny", 7, 28_288_354),
         ("swin_small", 7, 49_606_258),
-        ("swin_base", 7, 87_768_224),
         ("swin_large", 7, 196_532_476),
         ("swin_base", 12, 87_903_584),
     ],
@@ -112,9 +111,10 @@ def test_bfloat16_is_for_the_computation_alone():
 
 def test_remat_is_of_every_block_and_changes_no_parameter():
     images = jnp.zeros((32, 32, 3))
-    count = lambda model: str(jax.make_jaxpr(model.init)(KEY, images)).count("remat2[")
-    assert (count(small()), count(small(remat=True))) == (0, 6)
-    assert _shapes(small(), images.shape) == _shapes(small(remat=True), images.shape)
+    trace = lambda model: jax.make_jaxpr(model.init, return_shape=True)(KEY, images)
+    (plain, variables), (remat, same) = trace(small()), trace(small(remat=True))
+    assert (str(plain).count("remat2["), str(remat).count("remat2[")) == (0, 6)
+    assert variables == same
 
 
 def test_heads_must_share_the_channels_out():
