@@ -108,7 +108,7 @@ class EoMT(nn.Module):
       num_heads: of their attention.
       num_queries: of an image.
       query_blocks: how many of the last blocks have queries.
-      patch_size: side of the patches in pixels, a power of 2 and at least 8.
+      patch_size: side of the patches in pixels, a power of 2.
       image_size: side of the square images that the position embeddings are for; to any other size
         they are interpolated.
       registers: number of register tokens.
@@ -144,7 +144,7 @@ class EoMT(nn.Module):
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> QueryOutput:
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         dense, norm = token_layers(self.epsilon, **dtypes)
-        upscales = int(math.log2(self.patch_size)) - 2
+        upscales = max(0, int(math.log2(self.patch_size)) - 2)
         heads = QueryHeads(
             self.num_classes, self.num_queries, upscales, dense, norm, name="heads", **dtypes
         )

@@ -9,6 +9,7 @@ from segjax.models import create
 from segjax.pretrained.keys import matches, to_state_dict
 from segjax.pretrained.tables import (
     detr,
+    eomt,
     mask2former,
     maskformer,
     segformer,
@@ -99,6 +100,19 @@ ORIGINALS = {
             ("tiny_coco_instance", "tiny", 80),
             ("tiny_ade_semantic", "tiny", 150),
             ("large_coco_panoptic", "large", 133),
+        )
+    },
+    **{
+        f"hf5_eomt_{original}": (f"eomt_{original.split('_')[0]}", options, eomt.EOMT)
+        for original, options in (
+            ("large_640_coco_pan", {"num_classes": 133}),
+            ("base_640_coco_pan", {"num_classes": 133, "query_blocks": 4}),
+            ("small_640_coco_pan", {"num_classes": 133, "query_blocks": 4}),
+            ("large_512_ade_sem", {"num_classes": 150, "num_queries": 100, "image_size": 512}),
+            (
+                "large_1024_cityscapes_sem",
+                {"num_classes": 19, "num_queries": 100, "image_size": 1024},
+            ),
         )
     },
 }

@@ -1,7 +1,7 @@
-"""Cases of `segjax.inference` on queries."""
+"""Cases of `segjax.inference` on queries, and of the models that give them."""
 
 import jax.numpy as jnp
-from arguments import Case, fraction, mask, real
+from arguments import Case, counts, fraction, mask, real
 
 THINGS = jnp.array([True, False])
 
@@ -23,5 +23,9 @@ CASES = [
         "inference.object_detection",
         lambda h, w: {"class_logits": real(4, 3), "boxes": fraction(4, 4)},
         {"shape": (8, 7)},
+    ),
+    Case(
+        "models.annealed_mask_probs",
+        lambda h, w: {"step": counts(), "starts": counts(h), "ends": counts(h)},
     ),
 ]
