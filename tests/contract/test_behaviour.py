@@ -59,8 +59,15 @@ def _split(arrays):
 
 
 def _has_gradient(case):
-    outputs = jax.eval_shape(functools.partial(_call, case), _draw(case))
-    return bool(_split(_draw(case))[0]) and any(map(_is_floating, jax.tree.leaves(outputs)))
+    return _differentiable(CASES.index(case))
+
+
+@functools.cache
+def _differentiable(case_index):
+    """Whether there are floating arguments and floating outputs."""
+    arrays = _draw(CASES[case_index])
+    outputs = jax.eval_shape(functools.partial(_call, CASES[case_index]), arrays)
+    return bool(_split(arrays)[0]) and any(map(_is_floating, jax.tree.leaves(outputs)))
 
 
 def _is_loss(case):
