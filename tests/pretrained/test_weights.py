@@ -155,6 +155,17 @@ def test_variables_of_another_model_are_not_saved(published, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_of_several_namings_are_read_by_any_and_written_by_choice(tmp_path):
+    variables = draw(backbones.mit_b0())
+    path = tmp_path / "mit.safetensors"
+    for naming, key in ((None, "stages.0.patch_embeddings.proj.bias"), ("authors", "norm4.bias")):
+        save(variables, path, "mit_b0", naming=naming)
+        assert key in read_state_dict(path)
+        jax.tree.map(np.testing.assert_array_equal, load(path, "mit_b0"), variables)
+    with pytest.raises(ValueError, match=r"naming of mit_b0.*'author'.*authors"):
+        save(variables, path, "mit_b0", naming="author")
+
+
 def test_hugging_face_s_resnets_are_torchvision_s():
     canonical = PUBLISHED["resnet50"].table.canonical
     names = {
