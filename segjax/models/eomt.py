@@ -303,6 +303,12 @@ def annealed_mask_probs(
     return (1 - progress) ** power
 
 
+_VIT_TINY: dict[str, Any] = {"features": 192, "depth": 12, "num_heads": 3}
+_VIT_SMALL: dict[str, Any] = {"features": 384, "depth": 12, "num_heads": 6}
+_VIT_BASE: dict[str, Any] = {"features": 768, "depth": 12, "num_heads": 12}
+_VIT_LARGE: dict[str, Any] = {"features": 1024, "depth": 24, "num_heads": 16}
+
+
 def eomt_tiny(num_classes: int, **options) -> EoMT:
     """A small EoMT, on a ViT-Ti/16 of 12 blocks: 6.3 million parameters with 133 classes.
 
@@ -311,7 +317,7 @@ def eomt_tiny(num_classes: int, **options) -> EoMT:
     Args and Returns as of `eomt_large`.
     """
     settings: dict[str, Any] = {"num_queries": 100, "query_blocks": 3}
-    return EoMT(num_classes, 192, 12, 3, **settings | options)
+    return EoMT(num_classes, **_VIT_TINY | settings | options)
 
 
 def eomt_small(num_classes: int, **options) -> EoMT:
@@ -319,7 +325,7 @@ def eomt_small(num_classes: int, **options) -> EoMT:
 
     Args and Returns as of `eomt_large`.
     """
-    return EoMT(num_classes, 384, 12, 6, **{"query_blocks": 3} | options)
+    return EoMT(num_classes, **_VIT_SMALL | {"query_blocks": 3} | options)
 
 
 def eomt_base(num_classes: int, **options) -> EoMT:
@@ -327,7 +333,7 @@ def eomt_base(num_classes: int, **options) -> EoMT:
 
     Args and Returns as of `eomt_large`.
     """
-    return EoMT(num_classes, 768, 12, 12, **{"query_blocks": 3} | options)
+    return EoMT(num_classes, **_VIT_BASE | {"query_blocks": 3} | options)
 
 
 def eomt_large(num_classes: int, **options) -> EoMT:
@@ -352,4 +358,4 @@ def eomt_large(num_classes: int, **options) -> EoMT:
 
     Source: Kerssies et al., "Your ViT is secretly an image segmentation model", 2025.
     """
-    return EoMT(num_classes, 1024, 24, 16, **options)
+    return EoMT(num_classes, **_VIT_LARGE | options)
