@@ -40,8 +40,9 @@ def sample_masks(
     # the image lies a border of zeros, whose corner is the first row.
     pixels = jnp.moveaxis(masks.reshape(-1, height, width), 0, -1)
     rows = jnp.pad(pixels, ((1, 1), (1, 1), (0, 0))).reshape(-1, pixels.shape[-1])
-    x, right = _split(points[:, 0].astype(dtype) * width, width)
-    y, down = _split(points[:, 1].astype(dtype) * height, height)
+    points = jnp.asarray(points, dtype)
+    x, right = _split(points[:, 0] * width, width)
+    y, down = _split(points[:, 1] * height, height)
     nearest = y * (width + 2) + x
 
     def add(total, corner):

@@ -21,6 +21,7 @@ from cases import (
     ops,
     pixel,
     regions,
+    set_prediction,
     shape,
     weak,
 )
@@ -44,4 +45,5 @@ CASES = [
     *boxes.CASES,
     *deformable.CASES,
     *matching.CASES,
+    *set_prediction.CASES,
 ]
