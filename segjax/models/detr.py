@@ -20,6 +20,7 @@ from segjax.numerics import accumulation_dtype
 from segjax.typing import Array
 
 _XAVIER = nn.initializers.xavier_uniform()
+_UNIFORM = nn.initializers.lecun_uniform()
 # A mask head's result for the queries after each layer of the decoder: None where it gives none.
 Masks = tuple[Float[jax.Array, "*b q mh mw"] | None, ...]
 
@@ -53,8 +54,12 @@ class AttentionMaskHead(nn.Module):
         dense, conv, norm = _head_layers(self)
         channels = memory.shape[-1]
         maps = self._attention(dense, states[-1], memory, where)
-        joined = _JoinedConv(dtype=self.dtype, param_dtype=self.param_dtype, name="conv1")
-        x = nn.relu(norm(joined(projected, maps), "norm1"))
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        joined = _JoinedConv(
+            channels + maps.shape[-1], kernel_init=_UNIFORM, name="conv1", **dtypes
+        )
+        x = joined(projected, maps)
+        x = nn.relu(norm(x, "norm1"))
         x = nn.relu(norm(conv(channels // 2, name="conv2")(x), "norm2"))
         for i, stage in enumerate(("stage3", "stage2", "stage1")):
             side = conv(x.shape[-1], 1, name=f"adapter{i + 1}")(features[stage])
@@ -85,25 +90,22 @@ class AttentionMaskHead(nn.Module):
         return weights.astype(memory.dtype)
 
 
-class _JoinedConv(nn.Module):
-    """A 3x3 convolution of features that all queries share, joined with those of each.
+class _JoinedConv(layers.Conv):
+    """A convolution of features that all queries share, joined with those of each.
 
     As it is linear, the share of the former is computed once.
     """
 
-    dtype: Dtype
-    param_dtype: Dtype
-
     @nn.compact
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, shared: Float[jax.Array, "*b h w c"], own: Float[jax.Array, "*b q h w d"]
-    ) -> Float[jax.Array, "*b q h w c+d"]:
-        channels = shared.shape[-1] + own.shape[-1]
-        shape = (3, 3, channels, channels)
-        kernel = self.param("kernel", nn.initializers.lecun_uniform(), shape, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype)
+    ) -> Float[jax.Array, "*b q h w f"]:
+        channels = shared.shape[-1], own.shape[-1]
+        shape = (self.kernel_size, self.kernel_size, sum(channels), self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = self.param("bias", self.bias_init, shape[-1:], self.param_dtype)
         kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
-        for_shared, for_own = jnp.split(kernel, [shared.shape[-1]], axis=2)
+        for_shared, for_own = jnp.split(kernel, channels[:1], axis=2)
         y = layers.convolve(shared, for_shared, padding=1)[..., None, :, :, :]
         return y + layers.convolve(own, for_own, padding=1) + bias
 
@@ -147,9 +149,7 @@ def _head_layers(head: nn.Module) -> tuple[Layer, Layer, Callable[[jax.Array, st
     """Constructors of matrix products and convolutions, and group norm by name, of a mask head."""
     dtypes: dict[str, Any] = {"dtype": head.dtype, "param_dtype": head.param_dtype}
     dense: Layer = functools.partial(layers.Dense, kernel_init=_XAVIER, **dtypes)
-    conv: Layer = functools.partial(
-        layers.Conv, kernel_init=nn.initializers.lecun_uniform(), **dtypes
-    )
+    conv: Layer = functools.partial(layers.Conv, kernel_init=_UNIFORM, **dtypes)
 
     def norm(x, name):
         options = {"epsilon": 1e-5, "use_fast_variance": False, "name": name, **dtypes}
