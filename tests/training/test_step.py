@@ -22,9 +22,7 @@ TASK = SemanticTask(3)
 SHAPE = (16, 16)
 PARALLEL = {
     "pmap": lambda: Parallel(),
-    "mesh 8x1": lambda: Parallel(make_mesh()),
     "mesh 4x2": lambda: Parallel(make_mesh(fsdp=2)),
-    "mesh 2x4": lambda: Parallel(make_mesh(fsdp=4)),
 }
 
 
