@@ -163,22 +163,21 @@ class Mask2Former(nn.Module):
         mask_head = Perceptron((self.features,) * 3, dense, name="mask_head")
         layer = nn.remat(MaskedDecoderLayer) if self.remat else MaskedDecoderLayer
         x = jnp.broadcast_to(queries, (*pixels.shape[:-3], *queries.shape))
-        states, masks = [normed(x)], []
+        states = [normed(x)]
+        embeddings = [mask_head(states[0])]
         maps: list[Any] = []
-        for i in range(self.decoder_layers + 1):
-            embeddings = mask_head(states[-1])
-            masks.append(jnp.einsum("...qc,...hwc->...qhw", embeddings, pixels))
-            if i == self.decoder_layers:
-                break
+        for i in range(self.decoder_layers):
             scale = i % len(scales)
             # A logit of at least 0 is a probability of at least one half.
-            inside = jnp.einsum("...qc,...nc->...qn", embeddings, coarse[scale]) >= 0
+            inside = jnp.einsum("...qc,...nc->...qn", embeddings[-1], coarse[scale]) >= 0
             inside |= ~jnp.any(inside, axis=-1, keepdims=True)
             x, weights = layer(
                 self.num_heads, dense, norm, self.return_attention, name=f"layer{i}"
             )(x, query_positions, memory[scale], positions[scale], inside)
             states.append(normed(x))
+            embeddings.append(mask_head(states[-1]))
             maps.append(weights)
+        masks = [jnp.einsum("...qc,...hwc->...qhw", y, pixels) for y in embeddings]
         return states, masks, tuple(maps) if self.return_attention else ()
 
 
