@@ -181,12 +181,8 @@ class Mask2Former(nn.Module):
         return states, masks, tuple(maps) if self.return_attention else ()
 
 
-# As the published ones are trained.
+# As the published one is trained.
 _RESNET50 = functools.partial(resnet50, frozen_norm=True)
-_SWIN_TINY, _SWIN_SMALL, _SWIN_BASE, _SWIN_LARGE = (
-    functools.partial(swin, drop_path=0.3)
-    for swin in (swin_tiny, swin_small, swin_base, swin_large)
-)
 
 
 def mask2former_resnet50(num_classes: int, **options) -> Mask2Former:
@@ -219,7 +215,7 @@ def mask2former_swin_tiny(num_classes: int, **options) -> Mask2Former:
 
     Args and Returns as of `mask2former_resnet50`.
     """
-    return Mask2Former(num_classes, **{"backbone": _SWIN_TINY} | options)
+    return Mask2Former(num_classes, **{"backbone": swin_tiny} | options)
 
 
 def mask2former_swin_small(num_classes: int, **options) -> Mask2Former:
@@ -227,7 +223,7 @@ def mask2former_swin_small(num_classes: int, **options) -> Mask2Former:
 
     Args and Returns as of `mask2former_resnet50`.
     """
-    return Mask2Former(num_classes, **{"backbone": _SWIN_SMALL} | options)
+    return Mask2Former(num_classes, **{"backbone": swin_small} | options)
 
 
 def mask2former_swin_base(num_classes: int, **options) -> Mask2Former:
@@ -235,7 +231,7 @@ def mask2former_swin_base(num_classes: int, **options) -> Mask2Former:
 
     Args and Returns as of `mask2former_resnet50`.
     """
-    return Mask2Former(num_classes, **{"backbone": _SWIN_BASE} | options)
+    return Mask2Former(num_classes, **{"backbone": swin_base} | options)
 
 
 def mask2former_swin_large(num_classes: int, **options) -> Mask2Former:
@@ -243,7 +239,7 @@ def mask2former_swin_large(num_classes: int, **options) -> Mask2Former:
 
     Args and Returns as of `mask2former_resnet50`.
     """
-    settings: dict[str, Any] = {"backbone": _SWIN_LARGE, "num_queries": 200}
+    settings: dict[str, Any] = {"backbone": swin_large, "num_queries": 200}
     return Mask2Former(num_classes, **settings | options)
 
 

@@ -194,7 +194,7 @@ def maskformer_swin_tiny(num_classes: int, **options) -> MaskFormer:
 
     Args and Returns as of `maskformer_resnet50`.
     """
-    return MaskFormer(num_classes, **_on_swin(swin_tiny) | options)
+    return MaskFormer(num_classes, **{"backbone": swin_tiny} | options)
 
 
 def maskformer_swin_small(num_classes: int, **options) -> MaskFormer:
@@ -202,7 +202,7 @@ def maskformer_swin_small(num_classes: int, **options) -> MaskFormer:
 
     Args and Returns as of `maskformer_resnet50`.
     """
-    return MaskFormer(num_classes, **_on_swin(swin_small) | options)
+    return MaskFormer(num_classes, **{"backbone": swin_small} | options)
 
 
 def maskformer_swin_base(num_classes: int, **options) -> MaskFormer:
@@ -210,7 +210,7 @@ def maskformer_swin_base(num_classes: int, **options) -> MaskFormer:
 
     Args and Returns as of `maskformer_resnet50`.
     """
-    return MaskFormer(num_classes, **_on_swin(swin_base) | options)
+    return MaskFormer(num_classes, **{"backbone": swin_base} | options)
 
 
 def maskformer_swin_large(num_classes: int, **options) -> MaskFormer:
@@ -218,9 +218,4 @@ def maskformer_swin_large(num_classes: int, **options) -> MaskFormer:
 
     Args and Returns as of `maskformer_resnet50`.
     """
-    return MaskFormer(num_classes, **_on_swin(swin_large) | options)
-
-
-def _on_swin(swin: Callable[..., nn.Module]) -> dict[str, Any]:
-    """The paper's backbone loses branches more often than Swin's own default."""
-    return {"backbone": functools.partial(swin, drop_path=0.3)}
+    return MaskFormer(num_classes, **{"backbone": swin_large} | options)
