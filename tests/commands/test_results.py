@@ -1,0 +1,71 @@
+"""What is written of predictions can be read back."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from segjax.commands.results import crop, write_instances, write_panoptic, write_semantic
+from segjax.data import Classes, decode_rle
+from segjax.typing import Instances, Panoptic
+
+CLASSES = Classes(("sky", "car"), ((40, 80, 200), (200, 40, 40)), (False, True))
+IMAGE = np.full((8, 10, 3), 100, np.uint8)
+
+
+def _objects():
+    masks = np.zeros((3, 8, 10), bool)
+    masks[0, 1:4, 2:6] = masks[1, 5:, 6:] = True
+    masks[2, 6:, 8:] = True
+    boxes = np.float32([[2, 1, 6, 4], [6, 5, 10, 8], [8, 6, 10, 8]])
+    scores = np.float32([0.6, 0.9, 0.2])
+    return Instances(boxes, np.ones(3, np.int32), np.ones(3, bool), scores=scores, masks=masks)
+
+
+def test_objects_come_back_the_surest_first(tmp_path):
+    write_instances(tmp_path / "a", IMAGE, _objects(), CLASSES, 0.5)
+    first, second = json.loads((tmp_path / "a.json").read_text())
+    assert (first["score"], first["category"], first["bbox"]) == (
+        pytest.approx(0.9),
+        "car",
+        [6, 5, 4, 3],
+    )
+    mask = decode_rle(second["segmentation"]["counts"], tuple(second["segmentation"]["size"]))
+    assert_array_equal(mask, _objects().masks[0])
+
+
+def test_segments_come_back_by_the_ids_of_their_colours(tmp_path):
+    segments = np.zeros((8, 10), np.int32)
+    segments[4:] = 300  # an id of two bytes
+    segments[:2, :2] = -1
+    valid = np.isin(np.arange(301), [0, 300])
+    classes = np.where(np.arange(301) == 300, 1, 0).astype(np.int32)
+    write_panoptic(tmp_path / "a", IMAGE, Panoptic(segments, classes, valid), CLASSES)
+    blue, green, red = cv2.imread(str(tmp_path / "a.png")).astype(int).transpose(2, 0, 1)
+    ids = red + 256 * green + 65536 * blue
+    entries = {entry["id"]: entry for entry in json.loads((tmp_path / "a.json").read_text())}
+    assert set(np.unique(ids)) == {0, *entries}
+    assert_array_equal(ids == 0, segments == -1)
+    assert {e["category"]: (e["isthing"], e["area"]) for e in entries.values()} == {
+        "sky": (False, 36),
+        "car": (True, 40),
+    }
+
+
+def test_classes_come_back_by_their_ids(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 2, (8, 10))
+    write_semantic(tmp_path / "a", IMAGE, np.eye(2)[labels], CLASSES)
+    assert_array_equal(cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED), labels)
+
+
+def test_what_lies_beside_the_picture_is_cut_off():
+    objects = crop(_objects(), (5, 7))
+    assert objects.masks.shape == (3, 5, 7)
+    assert_array_equal(objects.valid, [True, False, False])
+    segments = np.zeros((8, 10), np.int32)
+    segments[6:] = 1
+    panoptic = crop(Panoptic(segments, np.zeros(2, np.int32), np.ones(2, bool)), (6, 10))
+    assert_array_equal(panoptic.valid, [True, False])
+    assert crop(np.zeros((8, 10, 2)), (3, 4)).shape == (3, 4, 2)

@@ -1,0 +1,79 @@
+"""Instances and panoptic segments from the shell: trained, evaluated and predicted."""
+
+import json
+from typing import Any
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from segjax import cli
+from segjax.models import QueryOutput, registry
+
+QUERIES = 6
+
+
+class Queries(nn.Module):
+    """Each query a mask by colour, and a class: a model that compiles at once."""
+
+    num_classes: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        masks = jnp.moveaxis(nn.Dense(QUERIES)(images), -1, -3)[..., ::2, ::2]
+        logits = nn.Dense(QUERIES * (self.num_classes + 1))(images.mean((-3, -2)))
+        return QueryOutput(logits.reshape(-1, QUERIES, self.num_classes + 1), mask_logits=masks)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Bright discs on dark ground, each of its own value in the label image."""
+    folder = tmp_path_factory.mktemp("discs")
+    rng = np.random.default_rng(0)
+    for split, examples in (("train", 8), ("val", 3)):
+        for kind in ("images", "instances"):
+            (folder / split / kind).mkdir(parents=True)
+        for i in range(examples):
+            image = rng.integers(0, 60, (32, 48, 3), np.uint8)
+            instances = np.zeros((32, 48), np.uint8)
+            for k, x in enumerate((10, 34), start=1):
+                cv2.circle(instances, (x, int(rng.integers(10, 22))), 6, k, -1)
+            image[instances > 0] += 150
+            cv2.imwrite(str(folder / split / "images" / f"{i}.png"), image)
+            cv2.imwrite(str(folder / split / "instances" / f"{i}.png"), instances)
+    return folder
+
+
+@pytest.mark.parametrize(("task", "score"), [("instance", "ap"), ("panoptic", "pq")])
+def test_from_training_to_prediction(task, score, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(registry.MODELS, "queries", lambda n, **options: Queries(n, **options))
+    run, output = tmp_path / "run", tmp_path / "output"
+    options = ["--task", task, "--data", f"folder:{data}", "--model", "queries"]
+    options += ["--steps", "2", "--batch-size", "8", "--size", "32", "32", "--log-every", "1"]
+    options += ["--set-loss.points", "32", "--set-loss.max-objects", "4"]
+    assert cli.main(["train", "--run", str(run), *options]) == 0
+    figures = json.loads((run / "evaluation.json").read_text())
+    assert 0 <= figures[score] <= 1
+    assert (run / "predictions.png").is_file()
+
+    written = tmp_path / "figures.json"
+    options = ["--run", str(run), "--checkpoint", "last", "--output", str(written)]
+    assert cli.main(["evaluate", *options]) == 0
+    assert json.loads(written.read_text()) == pytest.approx(figures, abs=1e-6)
+    assert score.upper() in capsys.readouterr().out
+
+    images = str(data / "val" / "images")
+    assert cli.main(["predict", images, "--run", str(run), "--output", str(output)]) == 0
+    assert cv2.imread(str(output / "0_overlay.png")).shape == (32, 48, 3)
+    assert isinstance(json.loads((output / "0.json").read_text()), list)
+    assert (output / "0.png").is_file() == (task == "panoptic")
+
+    arguments = ["predict", images, "--run", str(run), "--output", str(output)]
+    assert cli.main([*arguments, "--flip"]) == 1
+    assert "are for the semantic task" in capsys.readouterr().err
+    assert cli.main([*arguments, "--probabilities"]) == 1
+    assert "has learnt no classes of pixels" in capsys.readouterr().err
