@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Bool, Float, Float32, Integer
+from jaxtyping import Bool, Float, Float32, Integer, Num
 
 from segjax import ops
 from segjax.models import layers
@@ -263,16 +263,16 @@ def resize_places(embedding: Float[Array, "n c"], grid: Grid) -> Float[jax.Array
 
 def annealed_mask_probs(
     step: Integer[Array, ""],
-    starts: Integer[Array, "blocks"],
-    ends: Integer[Array, "blocks"],
+    starts: Num[Array, "blocks"],
+    ends: Num[Array, "blocks"],
     *,
     power: float = 0.9,
 ) -> Float32[jax.Array, "blocks"]:
     """How probable it is that a block's queries are kept to their masks, as training proceeds.
 
     `(1 − (step − start)/(end − start))^power`, 1 before the start, and 0 from the end on. In the
-    original the blocks take turns, the first one first: with b blocks, block i anneals from
-    `2i + 1` to `2i + 2` of `2b + 1` parts of the training.
+    authors' configurations the blocks take turns, the first one first: of `b + 2` equal parts of
+    the training, block i of b has part i + 1, so that the first and the last part have no change.
 
     Args:
       step: scalar, of the training.

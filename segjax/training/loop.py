@@ -12,6 +12,7 @@ import numpy as np
 from segjax.data import Source, open_source, train_batches
 from segjax.tasks import Task
 from segjax.training import processes
+from segjax.training.annealing import anneal_masks
 from segjax.training.build import load_weights, make_model, make_task
 from segjax.training.checkpoint import Checkpoints, has_checkpoint
 from segjax.training.config import TrainConfig
@@ -148,9 +149,13 @@ class _Run:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
+
+        def annealed_step(state, batch):
+            return step(anneal_masks(state, config.steps), batch)
+
         return cls(
             task=task,
-            train_step=parallel.train_step(step, state),
+            train_step=parallel.train_step(annealed_step, state),
             evaluate=lambda state: task.summary(evaluate(state.variables), source.classes),
             predict=lambda variables, image: jax.tree.map(
                 lambda x: x[0], task.predict(model, variables, image[None])
