@@ -4,6 +4,8 @@ Points are fractions of the image, (x, y) in 0..1: so masks of different sizes c
 same ones.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,8 +40,8 @@ def sample_masks(
     dtype = accumulation_dtype(masks, points)
     # A pixel is a row that holds its value in every mask: so one look-up serves all masks. Around
     # the image lies a border of zeros, whose corner is the first row.
-    pixels = jnp.moveaxis(masks.reshape(-1, height, width), 0, -1)
-    rows = jnp.pad(pixels, ((1, 1), (1, 1), (0, 0))).reshape(-1, pixels.shape[-1])
+    pixels = jnp.moveaxis(masks.reshape(math.prod(batch), height, width), 0, -1)
+    rows = jax.lax.collapse(jnp.pad(pixels, ((1, 1), (1, 1), (0, 0))), 0, 2)
     points = jnp.asarray(points, dtype)
     x, right = _split(points[:, 0] * width, width)
     y, down = _split(points[:, 1] * height, height)

@@ -8,6 +8,7 @@ one call for each layer.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -85,8 +86,8 @@ def detr_loss(
     Args:
       class_logits: `[*b, q, classes + 1]`; the last is "no object".
       boxes: `[*b, q, 4]`, cxcywh as fractions of the image.
-      targets: padded objects: `boxes` (xyxy in pixels), `classes` and `valid`, with masks `masks`.
-        Crowds count as padding.
+      targets: padded objects: `boxes` `[*b, n, 4]` (xyxy in pixels), `classes` and `valid`
+        `[*b, n]`, with `mask_logits` also `masks` `[*b, n, H, W]`. Crowds count as padding.
       shape: (height, width) of the images in pixels, or int `[*b, 2]` where each has its own.
       mask_logits: `[*b, q, h, w]`, compared with the targets' masks at the targets' size.
       where: `[*b, H, W]`, of the targets' size; False for void pixels, which no mask term counts.
@@ -200,8 +201,8 @@ def maskformer_loss(
     def image_terms(class_logits, mask_logits, targets, where, example):
         pixels = mask_logits.shape[-2:]
         at_pixels = {"where": None if where is None else _nearest(where, pixels).ravel()}
-        logits = mask_logits.reshape(len(mask_logits), -1)
-        masks = _nearest(targets.masks, pixels).reshape(len(targets.masks), -1)
+        flat = functools.partial(jax.lax.collapse, start_dimension=1)
+        logits, masks = flat(mask_logits), flat(_nearest(targets.masks, pixels))
         cost = (
             class_weight * matching.class_cost(class_logits, targets.classes)
             + focal_weight * matching.mask_focal_cost(logits, masks, **at_pixels)
@@ -248,7 +249,7 @@ def mask2former_loss(
       key: random keys `[*b]`, one for each image; so its points do not depend on the batch.
       class_logits: `[*b, q, classes + 1]`; the last is "no object".
       mask_logits: `[*b, q, h, w]`.
-      targets: as of `maskformer_loss`.
+      targets: as of `maskformer_loss`, with `masks` `[*b, n, H, W]`.
       where: `[*b, H, W]`, False for void pixels. A point counts if none of the pixels around it,
         between which the target is interpolated, is void.
       examples: `[*b]`, False for an image that only fills up the batch.

@@ -96,6 +96,14 @@ def test_no_query_or_no_object(shape):
     assert_array_equal(query_of, np.full(shape[1], -1))
 
 
+@pytest.mark.parametrize("loss", [_mask2former, lambda arrays: maskformer_loss(*arrays)])
+def test_tables_without_rows(loss):
+    *logits, targets = _arrays()
+    nothing = jax.tree.map(lambda x: x[:, :0], targets)
+    terms = jax.eval_shape(loss, (*logits, nothing))
+    assert terms.keys() == jax.eval_shape(loss, (*logits, targets)).keys()
+
+
 def test_of_two_equal_queries_one_is_matched_and_they_part():
     """One-to-one: descent makes an object of the one, and "no object" of its duplicate."""
     targets = Instances(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([0]), jnp.array([True]))
