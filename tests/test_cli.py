@@ -18,7 +18,7 @@ from segjax import cli, viz
 from segjax.commands import convert, evaluate, models, predict, train
 from segjax.data import Classes, read_image
 from segjax.models import layers
-from segjax.models.backbones import resnet18
+from segjax.models.backbones import mit_b0
 from segjax.pretrained import save
 from segjax.pretrained.files import read_state_dict
 from segjax.tasks import SemanticTask
@@ -227,15 +227,19 @@ def test_multiply_adds_are_torchvision_s(name, giga):
 
 
 def test_conversion_of_published_weights(tmp_path, capsys):
-    source, output = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    source, output, back = (tmp_path / f"{name}.safetensors" for name in "abc")
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-    shapes = jax.eval_shape(resnet18().init, jax.random.key(0), images)
-    save(jax.tree.map(lambda s: np.ones(s.shape, s.dtype), shapes), source, "resnet18")
-    assert cli.main(["convert", str(source), str(output), "--model", "resnet18"]) == 0
-    assert capsys.readouterr().out == f"resnet18 of {source}: {output}\n"
-    first, second = (read_state_dict(path) for path in (source, output))
-    assert first.keys() == second.keys()
-    assert cli.main(["convert", str(source), f"{output}.pth", "--model", "resnet18"]) == 1
+    shapes = jax.eval_shape(mit_b0().init, jax.random.key(0), images)
+    save(jax.tree.map(lambda s: np.ones(s.shape, s.dtype), shapes), source, "mit_b0")
+    model = ["--model", "mit_b0"]
+    assert cli.main(["convert", str(source), str(output), *model, "--naming", "authors"]) == 0
+    assert capsys.readouterr().out == f"mit_b0 of {source}: {output}\n"
+    assert cli.main(["convert", str(output), str(back), *model]) == 0
+    first, authors, again = (read_state_dict(path).keys() for path in (source, output, back))
+    assert "patch_embed1.proj.weight" in authors - first
+    assert first == again
+
+    assert cli.main(["convert", str(source), f"{output}.pth", *model]) == 1
     assert "ends in .safetensors" in capsys.readouterr().err
 
 

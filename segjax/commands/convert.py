@@ -28,6 +28,8 @@ class Options:
       model_options: attributes of its module, where they are not the published ones.
       num_classes: of the logits, with a new head; None keeps the file's.
       channels: of the images, with an adapted first kernel; None keeps the file's.
+      naming: whose names the file's arrays have, where a model has those of several: "authors",
+        "timm", "transformers"; None for those that it is best known by.
       checkpoint: of a run: the best one by its mean IoU (where there is none, the last), or the
         last.
       seed: of what is drawn anew.
@@ -39,6 +41,7 @@ class Options:
     model_options: dict[str, str] = dataclasses.field(default_factory=dict)
     num_classes: int | None = None
     channels: int | None = None
+    naming: str | None = None
     checkpoint: Literal["best", "last"] = "best"
     seed: int = 0
 
@@ -64,6 +67,6 @@ def run(options: Options) -> int:
             key=jax.random.key(options.seed),
             **read_options(options.model_options),
         )
-    pretrained.save(variables, options.output, name)
+    pretrained.save(variables, options.output, name, naming=options.naming)
     print(f"{name} of {origin}: {options.output}")
     return 0
