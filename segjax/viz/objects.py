@@ -72,9 +72,9 @@ def draw_instances(
             _paint(picture, masks[k], color, alpha)
         name = classes.names[instances.classes[k]]
         score = "" if instances.scores is None else f" {100 * instances.scores[k]:.0f}"
-        names.append((name + score, boxes[k]))
-    for text, box in names:  # on top of all objects
-        _write(picture, text, box)
+        names.append((name + score, _box_mask(boxes[k], picture) if masks is None else masks[k]))
+    for text, mask in names:  # on top of all objects
+        _write(picture, text, mask)
     return picture
 
 
@@ -119,11 +119,9 @@ def draw_panoptic(
         mask = segments == k
         color = next(shades) if is_thing else tuple(classes.colors[c])
         _paint(picture, mask, color, alpha, outline=is_thing)
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-        names.append((classes.names[c], box))
-    for text, box in names:
-        _write(picture, text, box)
+        names.append((classes.names[c], mask))
+    for text, mask in names:
+        _write(picture, text, mask)
     return picture
 
 
@@ -189,14 +187,22 @@ def _paint(picture, mask, color, alpha, *, outline=True):
         cv2.drawContours(picture, contours, -1, dark, 1)
 
 
-def _write(picture, text, box):
-    """A name in the middle of a box that has room for it."""
-    left, top, right, bottom = box
+def _box_mask(box, picture):
+    mask = np.zeros(picture.shape[:2], bool)
+    left, top, right, bottom = np.rint(np.maximum(box, 0)).astype(int)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def _write(picture, text, mask):
+    """A name around the pixel farthest from the mask's border, if there is room for it."""
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
+    _, deepest, _, (x, y) = cv2.minMaxLoc(depth)
     scale = max(0.3, min(picture.shape[:2]) / 900)
     font = cv2.FONT_HERSHEY_SIMPLEX
     (width, height), _ = cv2.getTextSize(text, font, scale, 1)
-    if width > right - left or 1.5 * height > bottom - top:
+    if height > 2 * deepest or width > np.count_nonzero(mask.any(0)):
         return
-    place = (int((left + right - width) / 2), int((top + bottom + height) / 2))
-    for color, thickness in ((_BLACK, 3), (_WHITE, 1)):
-        cv2.putText(picture, text, place, font, scale, color, thickness, cv2.LINE_AA)
+    x = min(max(x - width // 2, 1), max(1, picture.shape[1] - width - 1))
+    for color, thickness in ((_BLACK, 2), (_WHITE, 1)):
+        cv2.putText(picture, text, (x, y + height // 2), font, scale, color, thickness, cv2.LINE_AA)
