@@ -204,5 +204,6 @@ def _write(picture, text, mask):
     if height > 2 * deepest or width > np.count_nonzero(mask.any(0)):
         return
     x = min(max(x - width // 2, 1), max(1, picture.shape[1] - width - 1))
-    for color, thickness in ((_BLACK, 2), (_WHITE, 1)):
-        cv2.putText(picture, text, (x, y + height // 2), font, scale, color, thickness, cv2.LINE_AA)
+    for dx, dy, color in (*((dx, dy, _BLACK) for dx in (-1, 1) for dy in (-1, 1)), (0, 0, _WHITE)):
+        place = (x + dx, y + height // 2 + dy)
+        cv2.putText(picture, text, place, font, scale, color, 1, cv2.LINE_AA)
