@@ -165,9 +165,10 @@ def resnet18(**options) -> ResNet:
       The module.
 
     Example:
-      >>> features = resnet18().init_with_output(jax.random.key(0), jnp.zeros((1, 65, 64, 3)))[0]
-      >>> {name: feature.shape[1:] for name, feature in features.items()}["stage4"]
-      (3, 2, 512)
+      >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
+      >>> features, _ = jax.eval_shape(resnet18().init_with_output, jax.random.key(0), image)
+      >>> features["stage4"].shape
+      (1, 3, 2, 512)
 
     Source: He et al., "Deep residual learning for image recognition", 2015, table 1.
     """
