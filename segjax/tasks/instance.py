@@ -43,13 +43,7 @@ class InstanceTask(QueryTask):
 
     def targets(self, record: Record) -> Instances:
         """The largest objects, `loss.max_objects` of them at most."""
-        if record.instances is None:
-            return panoptic_to_instances(
-                record.require("panoptic"),
-                things=self.things,
-                max_instances=self.loss.max_objects,
-            )
-        return record.instances
+        return self._objects(record, most=self.loss.max_objects)
 
     def predict(self, model: nn.Module, variables: dict, images: Array) -> Instances:
         """The objects in images.
@@ -98,9 +92,7 @@ class InstanceTask(QueryTask):
 
     def measure(self, predictions: Instances, record: Record) -> metrics.AveragePrecision:
         """What became of every object of a batch; `compute` gives COCO's figures."""
-        targets = record.instances
-        if targets is None:
-            targets = panoptic_to_instances(record.require("panoptic"), things=self.things)
+        targets = self._objects(record)
         if predictions.masks is not None:
             masks = predictions.masks & on_picture(record)[..., None, :, :]
             predictions = dataclasses.replace(predictions, masks=masks)
@@ -133,11 +125,32 @@ class InstanceTask(QueryTask):
 
     def draw(self, record: Record, prediction: Instances, classes: Classes) -> Figure:
         """The picture, its objects, and the predicted ones of score above one half."""
-        targets = record.instances
-        if targets is None:
-            targets = panoptic_to_instances(record.require("panoptic"), things=self.things)
         pictures = (
             viz.draw_instances(record.require("image"), jax.tree.map(np.asarray, x), classes)
-            for x in (targets, prediction)
+            for x in (self._objects(record), prediction)
         )
         return viz.truth_and_prediction(record.require("image"), *pictures)
+
+    def _objects(self, record: Record, *, most: int | None = None) -> Instances:
+        """Of the record, or its segments of things; the `most` largest of them."""
+        if record.instances is not None:
+            return _largest(record.instances, most)
+        if record.panoptic is None:
+            raise ValueError("the instance task needs objects or segments; the data has neither")
+        if most is not None:
+            most = min(most, record.panoptic.valid.shape[-1])
+        return panoptic_to_instances(record.panoptic, things=self.things, max_instances=most)
+
+
+def _largest(objects: Instances, most: int | None) -> Instances:
+    """`[*b, most]` of `[*b, n]`, or all."""
+    if most is None or objects.valid.shape[-1] <= most:
+        return objects
+    areas = ops.box_area(objects.boxes) if objects.areas is None else objects.areas
+    _, rows = jax.lax.top_k(jnp.where(objects.valid, areas, -1), most)
+
+    def take(x):
+        places = jnp.expand_dims(rows, range(rows.ndim, x.ndim))
+        return jnp.take_along_axis(jnp.asarray(x), places, axis=rows.ndim - 1)
+
+    return jax.tree.map(take, objects)

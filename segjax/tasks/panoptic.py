@@ -39,7 +39,8 @@ class PanopticTask(QueryTask):
     def targets(self, record: Record) -> Instances:
         """The largest segments, `loss.max_objects` of them at most, of things and of stuff."""
         segments = self._segments(record)
-        return panoptic_to_instances(segments, max_instances=self.loss.max_objects)
+        most = min(self.loss.max_objects, segments.valid.shape[-1])
+        return panoptic_to_instances(segments, max_instances=most)
 
     def predict(self, model: nn.Module, variables: dict, images: Array) -> Panoptic:
         """The segments of images.
@@ -113,7 +114,11 @@ class PanopticTask(QueryTask):
         """Of the record, or made of its labels: one segment a class."""
         if record.panoptic is not None:
             return record.panoptic
-        labels = jnp.asarray(record.require("labels"))
+        if record.labels is None:
+            raise ValueError(
+                "the panoptic task needs segments, or labels of pixels; the data has neither"
+            )
+        labels = jnp.asarray(record.labels)
         if record.where is not None:
             labels = jnp.where(record.where, labels, -1)
         classes = jnp.arange(self.num_classes)

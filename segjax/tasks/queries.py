@@ -1,6 +1,8 @@
 """What tasks share whose models predict a set: targets, the objective, and how images go in."""
 
 import dataclasses
+import itertools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -101,14 +103,20 @@ class QueryTask:
             )
             return self._terms(layer, targets, where, record.valid, keys)
 
-        # A loop, so that the matching is compiled once for all layers.
-        stacked = jax.tree.map(lambda *x: jnp.stack(x), *layers)
-        by_layer = jax.lax.map(layer_terms, (jnp.arange(len(layers)), stacked))
-        terms = {name: jax.tree.map(lambda x: x[-1], term) for name, term in by_layer.items()}
-        for name, term in by_layer.items() if len(layers) > 1 else ():
+        # A loop over layers that are alike, so that the matching is compiled once for them. DETR's
+        # last one alone may have masks.
+        by_layer: list[dict[str, Average]] = []
+        for _, group in itertools.groupby(enumerate(layers), lambda x: jax.tree.structure(x[1])):
+            numbers, alike = zip(*group, strict=True)
+            stacked = jax.tree.map(lambda *x: jnp.stack(x), *alike)
+            looped = jax.lax.map(layer_terms, (jnp.array(numbers), stacked))
+            by_layer += [jax.tree.map(operator.itemgetter(i), looped) for i in range(len(alike))]
+        *earlier, terms = by_layer
+        for name in earlier[0] if earlier else ():
             # The weight is the same in each layer.
-            total = self.loss.auxiliary * jnp.sum(term.total[:-1])
-            terms[f"auxiliary/{name}"] = Average(total, term.weight[-1])
+            totals = jnp.stack([layer[name].total for layer in earlier])
+            total = self.loss.auxiliary * jnp.sum(totals)
+            terms[f"auxiliary/{name}"] = Average(total, earlier[0][name].weight)
         return terms
 
     def _terms(self, outputs, targets, where, examples, keys) -> dict[str, Average]:
@@ -147,7 +155,11 @@ class QueryTask:
             shape = scaled((images.shape[-3], images.shape[-2]), self.scale)
             inputs = ops.resize(inputs, shape, antialias=True)
         outputs = model.apply(variables, inputs)
-        assert isinstance(outputs, QueryOutput)
+        if not isinstance(outputs, QueryOutput):
+            raise ValueError(
+                f"the model gives a {type(outputs).__name__}; objects and segments need one of "
+                "queries, such as mask2former_tiny"
+            )
         return outputs
 
 

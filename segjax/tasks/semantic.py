@@ -1,7 +1,6 @@
 """Semantic segmentation: one class for each pixel."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -153,12 +152,18 @@ class SemanticTask:
         inputs = self.inputs(images)
         if self.scale != 1:
             inputs = ops.resize(inputs, scaled((height, width), self.scale), antialias=True)
-        outputs: Any = model.apply(variables, inputs)
+        outputs = model.apply(variables, inputs)
+        if not isinstance(outputs, SemanticOutput):
+            raise ValueError(
+                f"the model gives a {type(outputs).__name__}; the semantic task needs one of "
+                "pixels' classes, such as unet (the panoptic task learns labels with queries)"
+            )
         return inference.semantic_probs(outputs.logits, (height, width))
 
     def measure(self, predictions: Array, record: Record) -> metrics.ConfusionMatrix:
         """The confusion matrix of the batch's pixels that count, from their probabilities."""
-        labels = record.require("labels")
+        if (labels := record.labels) is None:
+            raise ValueError("the semantic task needs labels of pixels; the data has none")
         empty = metrics.ConfusionMatrix.empty(self.num_classes)
         return empty.update(inference.semantic_labels(predictions), labels, where=counted(record))
 

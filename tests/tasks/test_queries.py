@@ -12,7 +12,7 @@ from flax import linen as nn
 from numpy.testing import assert_allclose, assert_array_equal
 
 from segjax.data import Classes
-from segjax.models import QueryOutput
+from segjax.models import QueryOutput, SemanticOutput
 from segjax.tasks import InstanceTask, PanopticTask, SetLoss
 from segjax.training import create_state, make_eval_step, make_train_step
 from segjax.training.parallel import Parallel, fetch, make_mesh
@@ -138,7 +138,7 @@ def _targets_as_logits(panoptic):
 class Knows(nn.Module):
     """Predicts what the labels say, of whichever image."""
 
-    outputs: QueryOutput
+    outputs: QueryOutput | SemanticOutput
 
     def __call__(self, images, train=False):
         return self.outputs
@@ -187,8 +187,44 @@ def test_instances_are_taken_before_segments():
     assert InstanceTask(2, THINGS).targets(record) is given
 
 
+def test_the_largest_objects_are_learnt():
+    boxes = np.float32([[[0, 0, 1, 1], [0, 0, 4, 4], [0, 0, 9, 9], [0, 0, 2, 3]]])
+    given = Instances(
+        boxes,
+        np.arange(4, dtype=np.int32)[None],
+        np.array([[True, True, False, True]]),
+        masks=np.arange(4)[None, :, None, None] == np.ones((1, 4, 2, 2)),
+    )
+    task = InstanceTask(4, loss=SetLoss(max_objects=2))
+    targets = task.targets(Record(image=np.zeros((1, 2, 2, 3), "f"), instances=given))
+    assert_array_equal(targets.classes, [[1, 3]])
+    assert_array_equal(targets.masks, given.masks[:, [1, 3]])
+
+
+def test_masks_of_the_last_layer_alone():
+    """So it is in DETR, with its authors' mask head."""
+    outputs = Queries(boxes=True).init_with_output(jax.random.key(0), _batch().image)[0]
+    without = [dataclasses.replace(layer, mask_logits=None) for layer in outputs.auxiliary]
+    task = InstanceTask(2, THINGS)
+    terms, due = (
+        jax.eval_shape(task.losses, x, _batch(), jax.random.key(1))
+        for x in (dataclasses.replace(outputs, auxiliary=tuple(without)), outputs)
+    )
+    assert due.keys() - terms.keys() == {"auxiliary/focal", "auxiliary/dice"}
+
+
+@pytest.mark.parametrize("task", [InstanceTask(2), PanopticTask(2)])
+def test_data_without_what_is_learnt_is_an_error(task):
+    record = Record(image=np.zeros((1, 2, 2, 3), "f"))
+    with pytest.raises(ValueError, match=r"task needs .* the data has neither"):
+        task.targets(record)
+
+
 def test_a_model_without_what_is_asked_for_is_an_error():
     image = np.zeros((1, 12, 16, 3), np.float32)
+    pixels = SemanticOutput(jnp.zeros((1, 12, 16, 2)))
+    with pytest.raises(ValueError, match=r"gives a SemanticOutput; .* one of queries"):
+        PanopticTask(2).predict(Knows(pixels), {}, image)
     boxes_alone = QueryOutput(jnp.zeros((1, 2, 3)), boxes=jnp.zeros((1, 2, 4)))
     with pytest.raises(ValueError, match="predicts no masks"):
         InstanceTask(2).predict(Knows(boxes_alone), {}, image)
