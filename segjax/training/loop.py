@@ -8,8 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
-from segjax.data import Source, open_source, train_batches
+from segjax.data import Source, eval_batches, open_source, train_batches
 from segjax.tasks import Task
 from segjax.training import processes
 from segjax.training.annealing import anneal_masks
@@ -24,7 +25,7 @@ from segjax.training.parallel import Parallel, fetch, make_mesh
 from segjax.training.report import write_report
 from segjax.training.run_folder import write_config
 from segjax.training.state import TrainState, create_state
-from segjax.training.step import Metrics, make_train_step
+from segjax.training.step import Metrics, make_eval_step, make_train_step
 from segjax.typing import Record
 
 
@@ -121,6 +122,7 @@ class _Run:
             return create_state(key, model, optimizer, images, average=average, variables=variables)
 
         state = parallel.place(jax.device_get(init(jax.random.key(config.seed), variables)))
+        _check_fit(task, model, state.variables, eval_source)
         step = make_train_step(
             task,
             model,
@@ -289,3 +291,9 @@ def _check(config: TrainConfig, source: Source, eval_source: Source) -> None:
             f"eval_batch_size: a multiple of the {jax.device_count()} devices was due, "
             f"got {config.eval_batch_size}"
         )
+
+
+def _check_fit(task: Task, model: nn.Module, variables: dict, source: Source) -> None:
+    """Traces the judging of one example: the task says what of model or data it has no use for."""
+    example = next(iter(eval_batches(source, batch_size=1, threads=1)))
+    jax.eval_shape(make_eval_step(task, model, render=source.render), variables, example)

@@ -77,3 +77,32 @@ def test_from_training_to_prediction(task, score, data, tmp_path, monkeypatch, c
     assert "are for the semantic task" in capsys.readouterr().err
     assert cli.main([*arguments, "--probabilities"]) == 1
     assert "has learnt no classes of pixels" in capsys.readouterr().err
+
+
+def _labels_alone(folder):
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (folder / split / kind).mkdir(parents=True)
+            cv2.imwrite(str(folder / split / kind / "0.png"), np.zeros((32, 32), np.uint8))
+    (folder / "classes.json").write_text('["ground"]')
+    return f"folder:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "message"),
+    [
+        ("instance", "queries", "the instance task needs objects or segments"),
+        ("panoptic", "unet_patch2", "objects and segments need one of queries"),
+        ("semantic", "queries", "the semantic task needs one of pixels' classes"),
+    ],
+)
+def test_what_does_not_fit_ends_at_the_start(task, model, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(registry.MODELS, "queries", lambda n, **options: Queries(n, **options))
+    options = ["--task", task, "--model", model, "--data", _labels_alone(tmp_path / "data")]
+    if model == "unet_patch2":
+        options += ["--model-options", "widths", "(4, 8)"]
+    run = tmp_path / "run"
+    options += ["--size", "32", "32", "--batch-size", "8", "--run", str(run)]
+    assert cli.main(["train", *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not run.exists()
