@@ -1,6 +1,5 @@
 """DETR: objects as a set, each from a learned query; no anchors and no suppression."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +13,18 @@ from segjax import ops
 from segjax.models import layers
 from segjax.models.backbones import resnet18, resnet50, resnet101
 from segjax.models.layers import Dtype, Layer
-from segjax.models.outputs import QueryOutput
-from segjax.models.transformer import Decoder, DecoderLayer, Encoder, EncoderLayer, Perceptron
+from segjax.models.outputs import QueryOutput, join_layers
+from segjax.models.transformer import (
+    Decoder,
+    DecoderLayer,
+    Encoder,
+    EncoderLayer,
+    Perceptron,
+    dense_and_norm,
+)
 from segjax.numerics import accumulation_dtype
 from segjax.typing import Array
 
-_XAVIER = nn.initializers.xavier_uniform()
 _UNIFORM = nn.initializers.lecun_uniform()
 # A mask head's result for the queries after each layer of the decoder: None where it gives none.
 Masks = tuple[Float[jax.Array, "*b q mh mw"] | None, ...]
@@ -148,12 +153,12 @@ class ProductMaskHead(nn.Module):
 def _head_layers(head: nn.Module) -> tuple[Layer, Layer, Callable[[jax.Array, str], jax.Array]]:
     """Constructors of matrix products and convolutions, and group norm by name, of a mask head."""
     dtypes: dict[str, Any] = {"dtype": head.dtype, "param_dtype": head.param_dtype}
-    dense: Layer = functools.partial(layers.Dense, kernel_init=_XAVIER, **dtypes)
+    dense, _ = dense_and_norm(**dtypes)
     conv: Layer = functools.partial(layers.Conv, kernel_init=_UNIFORM, **dtypes)
 
     def norm(x, name):
         options = {"epsilon": 1e-5, "use_fast_variance": False, "name": name, **dtypes}
-        groups = min(8, x.shape[-1])
+        groups = max(g for g in range(1, 9) if x.shape[-1] % g == 0)
         return nn.GroupNorm(groups, reduction_axes=(-3, -2, -1), **options)(x)
 
     return dense, conv, norm
@@ -215,10 +220,7 @@ class Detr(nn.Module):
         where: Bool[Array, "*b h w"] | None = None,
     ) -> QueryOutput:
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        dense: Layer = functools.partial(layers.Dense, kernel_init=_XAVIER, **dtypes)
-        norm: Layer = functools.partial(
-            nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, **dtypes
-        )
+        dense, norm = dense_and_norm(**dtypes)
         maps = self.backbone(
             output_stride=self.output_stride,
             frozen_norm=self.frozen_norm,
@@ -229,12 +231,11 @@ class Detr(nn.Module):
         )(images, train)
         projected = layers.Conv(self.features, 1, name="projection", **dtypes)(maps["stage4"])
         *lead, height, width, _ = projected.shape
-        flat = lambda x: x.reshape(*x.shape[:-3], height * width, x.shape[-1])
 
         seen = jnp.ones((height, width), bool)
         if where is not None:
             seen = ops.resize(where[..., None], (height, width), method="nearest")[..., 0]
-        positions = flat(layers.sine_positions(seen, self.features, dtype=self.dtype))
+        positions = layers.flatten(layers.sine_positions(seen, self.features, dtype=self.dtype))
         keys = None if where is None else seen.reshape(*lead, height * width)
 
         def layer(kind: type[nn.Module]) -> Layer:
@@ -251,7 +252,7 @@ class Detr(nn.Module):
 
         encode = Encoder(self.encoder_layers, layer(EncoderLayer), name="encoder")
         decode = Decoder(self.decoder_layers, layer(DecoderLayer), norm, name="decoder")
-        memory, attention = encode(flat(projected), positions, keys)
+        memory, attention = encode(layers.flatten(projected), positions, keys)
         shape = (self.num_queries, self.features)
         queries = self.param("queries", nn.initializers.normal(1.0), shape, self.param_dtype)
         states, looks = decode(queries.astype(self.dtype), memory, positions, keys)
@@ -266,12 +267,8 @@ class Detr(nn.Module):
             memory = memory.reshape(projected.shape)
             masks = head(states, memory, projected, maps, None if where is None else seen)
             masks = tuple(None if mask is None else mask.astype(wide) for mask in masks)
-        *auxiliary, last = map(QueryOutput, logits, boxes, masks)
-        return dataclasses.replace(
-            last,
-            auxiliary=tuple(auxiliary),
-            attention=(*attention, *looks) if self.return_attention else (),
-        )
+        outputs = map(QueryOutput, logits, boxes, masks)
+        return join_layers(outputs, (*attention, *looks) if self.return_attention else ())
 
 
 def detr_resnet50(num_classes: int, **options) -> Detr:

@@ -1,6 +1,5 @@
 """EoMT: a plain vision transformer whose last blocks see learned queries beside the patches."""
 
-import dataclasses
 import functools
 import math
 from typing import Any
@@ -14,10 +13,12 @@ from segjax import ops
 from segjax.models import layers
 from segjax.models.backbones.vit import resize_bicubic, token_layers
 from segjax.models.layers import Dtype, Layer
-from segjax.models.outputs import QueryOutput
+from segjax.models.outputs import QueryOutput, join_layers
+from segjax.models.transformer import Perceptron
 from segjax.typing import Array
 
 Grid = tuple[int, int]
+_gelu = functools.partial(nn.gelu, approximate=False)
 
 
 class UpscaleLayer(nn.Module):
@@ -37,7 +38,7 @@ class UpscaleLayer(nn.Module):
     def __call__(self, x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b 2*h 2*w c"]:
         features = x.shape[-1]
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x = nn.gelu(layers.UpConv2x(features, name="up_conv", **dtypes)(x), approximate=False)
+        x = _gelu(layers.UpConv2x(features, name="up_conv", **dtypes)(x))
         conv = layers.Conv(features, groups=features, use_bias=False, name="conv", **dtypes)
         return self.norm(epsilon=1e-6, name="norm")(conv(x))
 
@@ -76,9 +77,7 @@ class QueryHeads(nn.Module):
         patches = tokens[..., -math.prod(grid) :, :].reshape(*lead, *grid, features)
 
         classes = self.dense(self.num_classes + 1, name="class_head")(queries)
-        x = self.dense(features, name="mask_fc1")(queries)
-        x = self.dense(features, name="mask_fc2")(nn.gelu(x, approximate=False))
-        x = self.dense(features, name="mask_fc3")(nn.gelu(x, approximate=False))
+        x = Perceptron((features,) * 3, self.dense, _gelu, name="mask_head")(queries)
         for i in range(self.upscales):
             upscale = UpscaleLayer(self.norm, self.dtype, self.param_dtype, name=f"upscale{i}")
             patches = upscale(patches)
@@ -182,15 +181,11 @@ class EoMT(nn.Module):
 
         stride = self.patch_size // 2**upscales
         rows, columns = (-(-size // stride) for size in images.shape[-3:-1])
-        *auxiliary, output = (
+        outputs = (
             QueryOutput(classes, mask_logits=masks[..., :rows, :columns])
             for classes, masks in predictions
         )
-        return dataclasses.replace(
-            output,
-            auxiliary=tuple(auxiliary),
-            attention=tuple(attention) if self.return_attention else (),
-        )
+        return join_layers(outputs, tuple(attention) if self.return_attention else ())
 
     def _embed(self, images: jax.Array) -> tuple[jax.Array, Grid]:
         """Class token, registers and patches; and the patches' rows and columns."""

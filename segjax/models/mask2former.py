@@ -1,6 +1,5 @@
 """Mask2Former: queries that look only where they saw their object last."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +20,9 @@ from segjax.models.backbones import (
     swin_tiny,
 )
 from segjax.models.layers import Dtype, Layer
-from segjax.models.outputs import QueryOutput
-from segjax.models.pixel_decoder import PixelDecoder, flatten, sine_tokens
-from segjax.models.transformer import Perceptron
+from segjax.models.outputs import QueryOutput, join_layers
+from segjax.models.pixel_decoder import PixelDecoder
+from segjax.models.transformer import Perceptron, dense_and_norm
 from segjax.typing import Array
 
 
@@ -130,22 +129,17 @@ class Mask2Former(nn.Module):
         logits = layers.Dense(self.num_classes + 1, name="class_head", **dtypes)(
             jnp.stack(states)
         ).astype(wide)
-        *auxiliary, last = [
+        outputs = (
             QueryOutput(classes, mask_logits=mask.astype(wide))
             for classes, mask in zip(logits, masks, strict=True)
-        ]
-        return dataclasses.replace(last, auxiliary=tuple(auxiliary), attention=attention)
+        )
+        return join_layers(outputs, attention)
 
     def _decode(
         self, pixels: jax.Array, scales: list[Any], dtypes: dict[str, Any]
     ) -> tuple[list[jax.Array], list[jax.Array], tuple[jax.Array, ...]]:
         """The queries, normed, and their masks before and after each layer; and the attention."""
-        dense: Layer = functools.partial(
-            layers.Dense, kernel_init=nn.initializers.xavier_uniform(), **dtypes
-        )
-        norm: Layer = functools.partial(
-            nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, **dtypes
-        )
+        dense, norm = dense_and_norm(**dtypes)
 
         def embedding(name, number):
             start, shape = nn.initializers.normal(1.0), (number, self.features)
@@ -154,10 +148,12 @@ class Mask2Former(nn.Module):
         query_positions = embedding("query_positions", self.num_queries)
         queries = embedding("queries", self.num_queries)
         scale_embedding = embedding("scale_embedding", len(scales))
-        memory = [flatten(x) + level for x, level in zip(scales, scale_embedding, strict=True)]
-        positions = [sine_tokens(x.shape[-3:-1], self.features, self.dtype) for x in scales]
+        memory = [
+            layers.flatten(x) + level for x, level in zip(scales, scale_embedding, strict=True)
+        ]
+        positions = [layers.sine_tokens(x.shape[-3:-1], self.features, self.dtype) for x in scales]
         # Resizing commutes with the product: so it is done once, not for each query and layer.
-        coarse = [flatten(ops.resize(pixels, x.shape[-3:-1])) for x in scales]
+        coarse = [layers.flatten(ops.resize(pixels, x.shape[-3:-1])) for x in scales]
 
         normed = norm(name="norm")
         mask_head = Perceptron((self.features,) * 3, dense, name="mask_head")

@@ -1,6 +1,5 @@
 """MaskFormer: a set of masks with a class each, for semantic and panoptic segmentation alike."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -21,8 +20,8 @@ from segjax.models.backbones import (
     swin_tiny,
 )
 from segjax.models.layers import Dtype, Layer
-from segjax.models.outputs import QueryOutput
-from segjax.models.transformer import Decoder, DecoderLayer, Perceptron
+from segjax.models.outputs import QueryOutput, join_layers
+from segjax.models.transformer import Decoder, DecoderLayer, Perceptron, dense_and_norm
 from segjax.typing import Array
 
 _XAVIER = nn.initializers.xavier_uniform()
@@ -106,10 +105,7 @@ class MaskFormer(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> QueryOutput:
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        dense: Layer = functools.partial(layers.Dense, kernel_init=_XAVIER, **dtypes)
-        norm: Layer = functools.partial(
-            nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, **dtypes
-        )
+        dense, norm = dense_and_norm(**dtypes)
         backbone = self.backbone(
             remat=self.remat, axis_name=self.axis_name, name="backbone", **dtypes
         )
@@ -119,10 +115,6 @@ class MaskFormer(nn.Module):
 
         project = layers.Conv(self.features, 1, kernel_init=_XAVIER, name="projection", **dtypes)
         memory = project(maps["stage4"])
-        *lead, height, width, _ = memory.shape
-        positions = layers.sine_positions(
-            jnp.ones((height, width), bool), self.features, dtype=self.dtype
-        )
         layer: Layer = functools.partial(
             nn.remat(DecoderLayer) if self.remat else DecoderLayer,
             self.num_heads,
@@ -137,25 +129,21 @@ class MaskFormer(nn.Module):
         queries = self.param("queries", nn.initializers.normal(1.0), shape, self.param_dtype)
         states, attention = Decoder(self.decoder_layers, layer, norm, name="decoder")(
             queries.astype(self.dtype),
-            memory.reshape(*lead, height * width, self.features),
-            positions.reshape(height * width, self.features),
+            layers.flatten(memory),
+            layers.sine_tokens(memory.shape[-3:-1], self.features, self.dtype),
         )
 
         wide = jnp.promote_types(self.dtype, jnp.float32)
         classes = dense(self.num_classes + 1, name="class_head")(states).astype(wide)
         embeddings = Perceptron((self.features,) * 3, dense, name="mask_head")(states)
         # One product for each layer: so the masks of those that nobody asks for cost nothing.
-        outputs = [
+        outputs = (
             QueryOutput(
                 logits, mask_logits=jnp.einsum("...qc,...hwc->...qhw", queries, pixels).astype(wide)
             )
             for logits, queries in zip(classes, embeddings, strict=True)
-        ]
-        return dataclasses.replace(
-            outputs[-1],
-            auxiliary=tuple(outputs[:-1]),
-            attention=attention if self.return_attention else (),
         )
+        return join_layers(outputs, attention if self.return_attention else ())
 
 
 def maskformer_resnet50(num_classes: int, **options) -> MaskFormer:

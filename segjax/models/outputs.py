@@ -1,6 +1,7 @@
 """What the models return."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import jax
 from jaxtyping import Float
@@ -44,3 +45,11 @@ class QueryOutput:
     mask_logits: Float[jax.Array, "*b q h w"] | None = None
     auxiliary: tuple["QueryOutput", ...] = ()
     attention: tuple[Float[jax.Array, "*b heads queries keys"], ...] = ()
+
+
+def join_layers(
+    outputs: Iterable[QueryOutput], attention: tuple[jax.Array, ...] = ()
+) -> QueryOutput:
+    """The last of these outputs, with the others as its auxiliary ones."""
+    *auxiliary, last = outputs
+    return dataclasses.replace(last, auxiliary=tuple(auxiliary), attention=attention)

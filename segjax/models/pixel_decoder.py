@@ -13,14 +13,10 @@ from jaxtyping import Float
 from segjax import ops
 from segjax.models import layers
 from segjax.models.layers import Dtype, Layer
+from segjax.models.transformer import dense_and_norm
 from segjax.numerics import accumulation_dtype
 
 Sizes = tuple[tuple[int, ...], ...]
-
-
-def flatten(x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b n c"]:
-    """The pixels of a map, row by row."""
-    return x.reshape(*x.shape[:-3], -1, x.shape[-1])
 
 
 def unflatten(x: Float[jax.Array, "..."], sizes: Sizes, axis: int = -2) -> list[jax.Array]:
@@ -29,13 +25,6 @@ def unflatten(x: Float[jax.Array, "..."], sizes: Sizes, axis: int = -2) -> list[
     parts = jnp.split(x, ends[:-1], axis)
     before, behind = x.shape[:axis], x.shape[axis:][1:]
     return [part.reshape(*before, *size, *behind) for part, size in zip(parts, sizes, strict=True)]
-
-
-def sine_tokens(
-    size: tuple[int, ...], features: int, dtype: Dtype
-) -> Float[jax.Array, "n features"]:
-    """The sine positions of a map's pixels, row by row."""
-    return flatten(layers.sine_positions(jnp.ones(size, bool), features, dtype=dtype))
 
 
 class DeformableAttention(nn.Module):
@@ -154,16 +143,17 @@ class PixelDecoder(nn.Module):
         self, stages: dict[str, Float[jax.Array, "*b _ _ _"]]
     ) -> tuple[Float[jax.Array, "*b h w c"], list[Float[jax.Array, "*b _ _ c"]]]:
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        exact = {"epsilon": 1e-5, "use_fast_variance": False, **dtypes}
-        dense: Layer = functools.partial(
-            layers.Dense, kernel_init=nn.initializers.xavier_uniform(), **dtypes
-        )
+        dense, layer_norm = dense_and_norm(**dtypes)
         conv: Layer = functools.partial(
             layers.Conv, kernel_init=nn.initializers.lecun_uniform(), **dtypes
         )
-        layer_norm: Layer = functools.partial(nn.LayerNorm, **exact)
         group_norm: Layer = functools.partial(
-            nn.GroupNorm, num_groups=32, reduction_axes=(-3, -2, -1), **exact
+            nn.GroupNorm,
+            num_groups=32,
+            epsilon=1e-5,
+            use_fast_variance=False,
+            reduction_axes=(-3, -2, -1),
+            **dtypes,
         )
 
         levels = []
@@ -175,14 +165,14 @@ class PixelDecoder(nn.Module):
         embedding = self.param("level_embedding", start, shape, self.param_dtype)
         positions = jnp.concatenate(
             [
-                sine_tokens(size, self.features, self.dtype) + level.astype(self.dtype)
+                layers.sine_tokens(size, self.features, self.dtype) + level.astype(self.dtype)
                 for size, level in zip(sizes, embedding, strict=True)
             ]
         )
         centres = np.concatenate([_pixel_centres(size) for size in sizes])
         places = jnp.asarray(centres, jnp.promote_types(self.dtype, jnp.float32))
 
-        x = jnp.concatenate([flatten(level) for level in levels], axis=-2)
+        x = jnp.concatenate([layers.flatten(level) for level in levels], axis=-2)
         layer = nn.remat(DeformableLayer) if self.remat else DeformableLayer
         for i in range(self.num_layers):
             x = layer(self.num_heads, sizes, dense, layer_norm, name=f"layer{i}")(

@@ -1,29 +1,41 @@
 """The transformer of DETR: an encoder of pixels, and a decoder that turns queries into objects."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Bool, Float
 
 from segjax.models import layers
-from segjax.models.layers import Layer
+from segjax.models.layers import Dtype, Layer
+
+
+def dense_and_norm(**dtypes: Dtype) -> tuple[Layer, Layer]:
+    """Constructors of the matrix products and the layer norms of DETR and what follows it."""
+    dense = functools.partial(layers.Dense, kernel_init=nn.initializers.xavier_uniform(), **dtypes)
+    norm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, **dtypes)
+    return dense, norm
 
 
 class Perceptron(nn.Module):
-    """Matrix products with ReLUs between them.
+    """Matrix products with an activation between them.
 
     Attributes:
       features: of each product.
       dense: constructor of matrix products, with the options that a model's layers share.
+      activation: what comes between them.
     """
 
     features: tuple[int, ...]
     dense: Layer
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "*b c"]) -> Float[jax.Array, "*b f"]:
         for i, features in enumerate(self.features):
-            x = self.dense(features, name=f"fc{i}")(nn.relu(x) if i else x)
+            x = self.dense(features, name=f"fc{i}")(self.activation(x) if i else x)
         return x
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segjax.models import layers
-from segjax.models.pixel_decoder import DeformableAttention, flatten, unflatten
+from segjax.models.pixel_decoder import DeformableAttention, unflatten
 
 SIZES = ((9, 10), (18, 21))
 
@@ -16,7 +16,7 @@ SIZES = ((9, 10), (18, 21))
 def test_maps_survive_being_laid_out_in_a_row():
     rng = np.random.default_rng(0)
     maps = [jnp.asarray(rng.normal(size=(2, *size, 3))) for size in SIZES]
-    row = jnp.concatenate([flatten(x) for x in maps], axis=-2)
+    row = jnp.concatenate([layers.flatten(x) for x in maps], axis=-2)
     jax.tree.map(np.testing.assert_array_equal, unflatten(row, SIZES), maps)
 
 

@@ -11,7 +11,7 @@ from segjax.models.layers.attention import (
 from segjax.models.layers.convolution import convolve, project
 from segjax.models.layers.linear import Conv, Dense, Dtype, UpConv2x
 from segjax.models.layers.norm import BatchNorm, FrozenBatchNorm, GroupNorm, NormKind, norm
-from segjax.models.layers.positions import sine_positions
+from segjax.models.layers.positions import flatten, sine_positions, sine_tokens
 from segjax.models.layers.resampling import (
     depth_to_space,
     max_pool,

@@ -58,3 +58,15 @@ def sine_positions(
 
     rows, columns = where.ndim - 2, where.ndim - 1
     return jnp.concatenate([waves(rows), waves(columns)], axis=-1).astype(dtype)
+
+
+def sine_tokens(
+    size: tuple[int, ...], features: int, dtype: Dtype
+) -> Float[jax.Array, "n features"]:
+    """The sine positions of a whole map's pixels, row by row."""
+    return flatten(sine_positions(jnp.ones(size, bool), features, dtype=dtype))
+
+
+def flatten(x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b n c"]:
+    """The pixels of a map, row by row: tokens of a transformer."""
+    return x.reshape(*x.shape[:-3], x.shape[-3] * x.shape[-2], x.shape[-1])

@@ -48,7 +48,7 @@ EOMT = KeyTable(
         *inside("block{b}", "layers.{b}", _BLOCK),
         ("heads/norm", "layernorm"),
         ("heads/class_head", "class_predictor"),
-        ("heads/mask_fc{i}", "mask_head.fc{i}"),
+        *((f"heads/mask_head/fc{i}", f"mask_head.fc{i + 1}") for i in range(3)),
         *inside("heads/upscale{u}", "upscale_block.block.{u}", _upscale("layernorm2d")),
     ),
     unused=(r"criterion\.empty_weight",),
@@ -78,7 +78,7 @@ EOMT_AUTHORS = KeyTable(
         *inside("block{b}", f"{_BACKBONE}.blocks.{{b}}", _AUTHORS_BLOCK),
         ("heads/norm", f"{_BACKBONE}.norm"),
         ("heads/class_head", "network.class_head"),
-        *((f"heads/mask_fc{i + 1}", f"network.mask_head.{2 * i}") for i in range(3)),
+        *((f"heads/mask_head/fc{i}", f"network.mask_head.{2 * i}") for i in range(3)),
         *inside("heads/upscale{u}", "network.upscale.{u}", _upscale("norm")),
     ),
     # The loss's weights of the classes, and what is subtracted from images and divides them.
