@@ -16,7 +16,7 @@ class Options(ModelOptions):
     """Evaluates a trained model over a whole split, at the data's own resolution.
 
     Attributes:
-      data: "synthetic", "folder:PATH" or "tfds:NAME"; None takes the run's own.
+      data: as of `segjax train`, such as "folder:PATH"; None takes the run's own.
       split: to evaluate on; None takes the one that the run was evaluated on.
       batch_size: images a step, over all devices; None takes the run's.
       output: a JSON file for the figures.

@@ -26,7 +26,9 @@ def crop(prediction: Any, shape: tuple[int, int]) -> Any:
     match prediction:
         case Instances() if prediction.masks is None:
             limits = np.array([width, height, width, height])
-            return dataclasses.replace(prediction, boxes=np.clip(prediction.boxes, 0, limits))
+            boxes = np.clip(prediction.boxes, 0, limits)
+            valid = prediction.valid & (boxes[:, 2:] > boxes[:, :2]).all(-1)
+            return dataclasses.replace(prediction, boxes=boxes, valid=valid)
         case Instances():
             masks = np.asarray(prediction.masks)[:, :height, :width]
             boxes, seen = np.zeros_like(prediction.boxes), masks.any((1, 2))

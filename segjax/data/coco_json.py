@@ -184,8 +184,11 @@ def each_checked(file: Path, entries: list[Any], check) -> Iterator[Any]:
     """
     problems = []
     for place, entry in enumerate(entries):
-        name = f"annotation {entry['id']}" if "id" in entry else f"annotations[{place}]"
+        named = isinstance(entry, dict) and "id" in entry
+        name = f"annotation {entry['id']}" if named else f"annotations[{place}]"
         try:
+            if not isinstance(entry, dict):
+                raise DataError(f"is not {{...}}: {entry!r}")
             yield check(entry)
         except DataError as error:
             problems.append(f"{name}: {error}")
@@ -204,10 +207,15 @@ def raise_all(what: Path, problems: list[str]) -> None:
 def _categories(listed: list[Any]) -> tuple[Classes, dict[int, int]]:
     for entry in listed:
         match entry:
-            case {"id": int(), "name": str()}:
+            case {"id": int(), "name": str(), "color": [int(), int(), int()]}:
+                pass
+            case {"id": int(), "name": str()} if "color" not in entry:
                 pass
             case _:
-                raise DataError(f'has a category that is not {{"id", "name"}}: {entry!r}')
+                raise DataError(
+                    'has a category that is not {"id", "name"}, or with "color": [red, green, '
+                    f"blue]: {entry!r}"
+                )
     ordered = sorted(listed, key=lambda entry: entry["id"])
     class_of = {entry["id"]: number for number, entry in enumerate(ordered)}
     if len(class_of) < len(ordered):

@@ -254,7 +254,11 @@ def open_config_source(config: TrainConfig, split: str) -> Source:
     """
     if config.data == "synthetic":
         return open_source(config.data, split, shape=config.size, seed=config.seed)
-    return open_source(config.data, split, **({} if config.void is None else {"void": config.void}))
+    if config.void is None:
+        return open_source(config.data, split)
+    if config.data.startswith(("coco:", "coco_panoptic:")):
+        raise ValueError(f"void: none was due, for {config.data} says itself what is void")
+    return open_source(config.data, split, void=config.void)
 
 
 def canvas_shape(config: TrainConfig, source: Source) -> tuple[int, int]:

@@ -64,6 +64,10 @@ def test_what_lies_beside_the_picture_is_cut_off():
     objects = crop(_objects(), (5, 7))
     assert objects.masks.shape == (3, 5, 7)
     assert_array_equal(objects.valid, [True, False, False])
+    sides = np.float32([[6, 4, 9, 8], [7, 0, 9, 3], [0, 0, 2, 2]])
+    boxes = crop(Instances(sides, np.zeros(3, np.int32), np.ones(3, bool)), (5, 7))
+    assert_array_equal(boxes.valid, [True, False, True])
+    assert_array_equal(boxes.boxes[0], [6, 4, 7, 5])
     segments = np.zeros((8, 10), np.int32)
     segments[6:] = 1
     panoptic = crop(Panoptic(segments, np.zeros(2, np.int32), np.ones(2, bool)), (6, 10))

@@ -1,10 +1,11 @@
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from segjax.data.coco_json import find_layout, read_coco_json
+from segjax.data.coco_json import each_checked, find_layout, read_coco_json
 from segjax.data.errors import DataError
 
 CATEGORIES = [
@@ -60,6 +61,7 @@ def test_files_lie_as_in_this_layout_or_in_that_of_the_archives(tmp_path):
         ({"images": [{"id": 1}]}, r"images\[0\] is not"),
         ({"images": [{"id": 1, "file_name": "0.png", "height": 4, "width": 5}] * 2}, "same id"),
         ({"categories": [{"id": 1}]}, "a category that is not"),
+        ({"categories": [{"id": 1, "name": "a", "color": "red"}]}, "a category that is not"),
         ({"categories": [{"id": 1, "name": "a"}] * 2}, "several categories with the same id"),
     ],
 )
@@ -86,3 +88,8 @@ def test_every_bad_image_is_named_and_of_many_the_first(tmp_path):
     many = [{"id": i, "file_name": f"{i}.x", "height": 1, "width": 1} for i in range(50)]
     with pytest.raises(DataError, match="and 30 more"):
         read_coco_json(write(tmp_path, images=many))
+
+
+def test_annotations_that_are_no_objects_are_named():
+    with pytest.raises(DataError, match=r"annotations\[1\]: is not \{\.\.\.\}: 7"):
+        list(each_checked(Path("a.json"), [{"id": 1}, 7], lambda entry: entry))
