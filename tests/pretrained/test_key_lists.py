@@ -1,5 +1,7 @@
 """Our models hold exactly the arrays of the originals, by name and shape."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,11 +123,16 @@ ORIGINALS = {
 @pytest.mark.parametrize("original", ORIGINALS)
 def test_keys_and_shapes(original_shapes, original):
     name, options, table = ORIGINALS[original]
-    model = create(name, options.pop("num_classes", 21), **options)
     theirs = {table.canonical(key): shape for key, shape in original_shapes(original).items()}
     theirs = {key: shape for key, shape in theirs.items() if not matches(table.unused, key)}
-    images = jax.ShapeDtypeStruct((1, 64, 64, theirs[table.stem][1]), jnp.float32)
-    template = jax.eval_shape(model.init, jax.random.key(0), images)
+    template = _template(create(name, **{"num_classes": 21} | options), theirs[table.stem][1])
     zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), template)
     ours = {key: array.shape for key, array in to_state_dict(table, zeros).items()}
     assert ours == theirs
+
+
+@functools.cache
+def _template(model, channels):
+    """The shapes of a model's variables, traced once for all of its namings."""
+    images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)

@@ -76,7 +76,10 @@ def test_a_pixel_sees_its_window_alone_and_never_across_the_border(shift, border
     block = SwinBlock(2, 4, shift, 0.0, dense, norm, train=False)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(7, 8, 4)), jnp.float32)
     step = jnp.asarray([1.0, -1.0, 2.0, 0.0])
-    variables = jax.jit(block.init)(KEY, x)
+    drawn = np.random.default_rng(1)
+    variables = jax.tree.map(
+        lambda leaf: drawn.normal(size=leaf.shape).astype(np.float32), _shapes(block, x.shape)[1]
+    )
     moved = jnp.stack([x.at[row, column].add(step) for row, column in np.ndindex(7, 8)])
     results = jax.jit(block.apply)(variables, jnp.concatenate([x[None], moved]))
     reached = np.abs(results[1:] - results[0]).max(-1) > 0
