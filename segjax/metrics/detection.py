@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt32
 
 from segjax.numerics import safe_divide
 from segjax.ops import box_area
+from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -232,7 +233,8 @@ def average_precision(
     predictions, targets = jax.tree.map(
         lambda x: x.reshape(images, *x.shape[len(batch) :]), (predictions, targets)
     )
-    *detections, objects = _match_images(predictions, targets, num_classes=num_classes, kind=kind)
+    match = functools.partial(_match_images, num_classes=num_classes, kind=kind)
+    *detections, objects = each_shard(match, predictions, targets)
     scores, classes, ranks, outcomes = (x.reshape(-1, *x.shape[2:]) for x in detections)
     return AveragePrecision(scores, classes, ranks, outcomes, objects.sum(0), kind)
 
