@@ -3,10 +3,9 @@
 import runpy
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from dense import drawn_variables
+from dense import drawn_variables, jit
 
 from segjax.models.backbones import VisionTransformer
 from segjax.pretrained.tables.vit import DINOV2_TRANSFORMERS, VIT_TRANSFORMERS
@@ -38,7 +37,7 @@ def test_tokens(golden):
         )
         variables[name], _ = drawn_variables(models[name], table, images)
 
-    @jax.jit
+    @jit
     def apply(variables):
         return {name: model.apply(variables[name], images) for name, model in models.items()}
 
