@@ -24,6 +24,7 @@ from instance import CONFIG
 from rich.console import Console
 from rich.table import Table
 
+from segjax.data import Augmentation
 from segjax.metrics.sums import Sums
 from segjax.ops import mask_iou
 from segjax.tasks import InstanceTask
@@ -35,7 +36,18 @@ from segjax.training.loop import open_config_source
 from segjax.training.parallel import Parallel
 from segjax.typing import Instances, Record
 
-RUNS = dataclasses.replace(CONFIG, run=CONFIG.run.with_name("duplicates"))
+RUNS = dataclasses.replace(
+    CONFIG,
+    run=CONFIG.run.with_name("duplicates"),
+    size=(64, 64),
+    steps=1000,
+    batch_size=8,
+    set_loss=dataclasses.replace(CONFIG.set_loss, points=256),
+    # No scene comes twice, so there is nothing to make up.
+    augmentation=Augmentation(
+        zoom=(1.0, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True)

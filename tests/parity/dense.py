@@ -6,16 +6,11 @@ and `mean` and `var` are the sums of the running statistics afterwards. Both sid
 that `draw_state_dict` draws from the peer's keys.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from weights import draw_state_dict
-
-# Of a model that runs once on small images, compiling is all the work, and half of that optimises.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def record_peer(model, images, keys):
@@ -77,7 +72,7 @@ def record_ours(model, table, images, keys):
         cosines = jnp.cos(jnp.arange(output.logits.size)).reshape(output.logits.shape)
         return jnp.sum(output.logits * cosines) + sum(map(jnp.sum, output.auxiliary)), changed
 
-    @jit
+    @jax.jit
     def run(variables):
         gradient, changed = jax.grad(objective, has_aux=True)(
             variables["params"], variables["batch_stats"]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dense import drawn_variables, jit
+from dense import drawn_variables
 
 from segjax.models import AttentionMaskHead, Detr
 from segjax.models.backbones.resnet import BasicBlock, ResNet
@@ -49,7 +49,7 @@ def test_outputs_attention_and_gradients(golden):
         last = (output.class_logits, output.boxes, output.mask_logits)
         return sum(map(slope, last)), output
 
-    gradient, output = jit(derive)(variables["params"], variables["batch_stats"])
+    gradient, output = jax.jit(derive)(variables["params"], variables["batch_stats"])
     (first,) = output.auxiliary
     actual = {
         "logits": output.class_logits,

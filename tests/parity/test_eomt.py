@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dense import drawn_variables, jit
+from dense import drawn_variables
 
 from segjax.models import EoMT
 from segjax.pretrained.keys import to_state_dict
@@ -51,14 +51,14 @@ def test_outputs_and_gradients(golden):
         masks = jnp.stack([x.mask_logits for x in predictions])
         return along(classes) + along(masks), (classes, masks)
 
-    gradient, (classes, masks) = jit(jax.grad(objective, has_aux=True))(variables["params"])
+    gradient, (classes, masks) = jax.jit(jax.grad(objective, has_aux=True))(variables["params"])
     np.testing.assert_allclose(classes, golden["classes"], rtol=1e-8, atol=1e-12)
     np.testing.assert_allclose(masks[..., ::3, ::3], golden["masks"], rtol=1e-8, atol=1e-12)
     slopes = to_state_dict(EOMT, {"params": gradient})
     actual = [np.vdot(slopes[key], weights[key]) for key in PEER["KEYS"]]
     np.testing.assert_allclose(actual, golden["gradient"], rtol=1e-8)
 
-    evaluate = jit(apply)
+    evaluate = jax.jit(apply)
     plain = evaluate(variables["params"], jnp.zeros(BLOCKS))
     np.testing.assert_allclose(plain.class_logits, golden["plain classes"], rtol=1e-8, atol=1e-12)
     few = plain.mask_logits[..., ::3, ::3]

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from dense import drawn_variables, jit
+from dense import drawn_variables
 
 from segjax.models import Mask2Former
 from segjax.models.backbones import SwinTransformer
@@ -55,7 +55,7 @@ def test_outputs_of_every_layer_and_gradients(golden):
         masks = jnp.stack([layer.mask_logits for layer in layers])
         return along(classes) + along(masks), (classes, masks)
 
-    gradient, (classes, masks) = jit(jax.grad(objective, has_aux=True))(variables["params"])
+    gradient, (classes, masks) = jax.jit(jax.grad(objective, has_aux=True))(variables["params"])
     np.testing.assert_allclose(classes, golden["classes"], rtol=1e-8)
     np.testing.assert_allclose(masks[..., ::3, ::3], golden["masks"], rtol=1e-8, atol=1e-10)
     slopes = to_state_dict(MASK2FORMER_SWIN, {"params": gradient})

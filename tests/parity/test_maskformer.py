@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from dense import drawn_variables, jit
+from dense import drawn_variables
 
 from segjax.models import MaskFormer
 from segjax.models.backbones import SwinTransformer
@@ -52,7 +52,7 @@ def test_outputs_and_gradients(golden):
     model, images = _model(), jnp.asarray(golden["images"])
     variables, weights = drawn_variables(model, MASKFORMER_SWIN, images)
 
-    @jit
+    @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def run(variables):
         output, features = _features(model, variables, images)

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from dense import drawn_variables, jit, without_dropout
+from dense import drawn_variables, without_dropout
 from flax import linen as nn
 
 from segjax.models import SegFormer
@@ -35,7 +35,7 @@ def test_outputs_attention_statistics_and_gradients(golden):
         cosines = jnp.cos(jnp.arange(output.logits.size)).reshape(output.logits.shape)
         return jnp.sum(output.logits * cosines), changed
 
-    @jit
+    @jax.jit
     def run(variables):
         gradient, changed = jax.grad(objective, has_aux=True)(
             variables["params"], variables["batch_stats"]

@@ -4,10 +4,11 @@ import functools
 import runpy
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dense import assert_same_record, drawn_variables, jit, record_ours
+from dense import assert_same_record, drawn_variables, record_ours
 
 from segjax.models import DeepLabV3Plus
 from segjax.models.backbones import BasicBlock, Bottleneck, ResNet
@@ -32,5 +33,5 @@ def test_outputs_statistics_and_gradients(golden):
 def test_bottlenecks(golden):
     model = _model(Bottleneck)
     variables, _ = drawn_variables(model, DEEPLABV3PLUS_RESNET, golden["images"])
-    logits = jit(model.apply)(variables, golden["images"]).logits
+    logits = jax.jit(model.apply)(variables, golden["images"]).logits
     np.testing.assert_allclose(logits[:, ::4, ::4], golden["bottleneck logits"], rtol=1e-8)

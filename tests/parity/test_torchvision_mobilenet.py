@@ -4,10 +4,11 @@ import functools
 import runpy
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dense import assert_same_record, drawn_variables, jit, record_ours
+from dense import assert_same_record, drawn_variables, record_ours
 
 from segjax.models import LRASPP, create
 from segjax.models.backbones import MobileNetV3
@@ -37,7 +38,7 @@ def test_outputs_statistics_and_gradients(golden):
 def test_small(golden):
     model = _lraspp(SMALL)
     variables, _ = drawn_variables(model, mobilenet.lraspp(SMALL), golden["images"])
-    output = jit(model.apply)(variables, golden["images"])
+    output = jax.jit(model.apply)(variables, golden["images"])
     _assert_every_fourth(output.logits, golden["small logits"])
 
 
@@ -45,7 +46,7 @@ def test_small(golden):
 def test_large_below_deeplabv3(golden):
     model = create("deeplabv3_mobilenet_v3_large", PEER["CLASSES"], **FLOAT64)
     variables, _ = drawn_variables(model, mobilenet.DEEPLABV3_MOBILENET, golden["images"])
-    output = jit(model.apply)(variables, golden["images"])
+    output = jax.jit(model.apply)(variables, golden["images"])
     _assert_every_fourth(output.logits, golden["large logits"])
     _assert_every_fourth(output.auxiliary[0], golden["large auxiliary"])
 

@@ -3,9 +3,10 @@
 import runpy
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from dense import drawn_variables, jit
+from dense import drawn_variables
 
 from segjax.models.backbones import VisionTransformer
 from segjax.pretrained.tables.vit import DINOV2_TRANSFORMERS, VIT_TRANSFORMERS
@@ -37,7 +38,7 @@ def test_tokens(golden):
         )
         variables[name], _ = drawn_variables(models[name], table, images)
 
-    @jit
+    @jax.jit
     def apply(variables):
         return {name: model.apply(variables[name], images) for name, model in models.items()}
 
