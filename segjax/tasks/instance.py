@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +22,15 @@ _SCORES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_100")
 class InstanceTask(QueryTask):
     """How an instance model is fed, trained, judged and asked.
 
-    Objects are a record's instances, or else its panoptic segments of things.
+    Objects are a record's instances, or else its panoptic segments of things. Of a model that
+    predicts masks these are judged, otherwise its boxes.
 
     Attributes:
-      kind: what average precision compares, "mask" or "box".
       max_instances: the most that are predicted of an image.
       nms_threshold: the IoU of boxes above which a surer object of the same class suppresses
         another; None keeps all, as those of a set are.
     """
 
-    kind: Literal["mask", "box"] = "mask"
     max_instances: int = 100
     nms_threshold: float | None = None
 
@@ -54,25 +52,19 @@ class InstanceTask(QueryTask):
           images: `[b, h, w, c]`, uint8 or floating in 0..1.
 
         Returns:
-          Objects `[b, n]` by falling score, with masks `[b, n, h, w]` unless `kind` is "box".
-
-        Raises:
-          ValueError: if the model has no masks, or boxes, to judge.
+          Objects `[b, n]`, with masks `[b, n, h, w]` if the model predicts any.
         """
         outputs = self.outputs(model, variables, images)
         shape = (images.shape[-3], images.shape[-2])
         logits, masks = outputs.class_logits, outputs.mask_logits
-        if self.kind == "box":
-            if outputs.boxes is None:
-                raise ValueError("kind is 'box'; this model predicts no boxes")
-            objects = inference.object_detection(logits, outputs.boxes, shape)
-            return self._suppress(objects)
         if masks is None:
-            raise ValueError("kind is 'mask'; this model predicts no masks")
+            assert outputs.boxes is not None
+            return self._suppress(inference.object_detection(logits, outputs.boxes, shape))
         things = jnp.array(self.things, bool) if self.things else None
         segment = functools.partial(
             inference.instance_segmentation,
             shape=shape,
+            rule="mask2former" if outputs.boxes is None else "detr",
             things=things,
             max_instances=self.max_instances,
         )
@@ -102,7 +94,10 @@ class InstanceTask(QueryTask):
                 for x in (predictions, targets)
             )
         return metrics.average_precision(
-            predictions, targets, num_classes=self.num_classes, kind=self.kind
+            predictions,
+            targets,
+            num_classes=self.num_classes,
+            kind="box" if predictions.masks is None else "mask",
         )
 
     def summary(self, metric: metrics.AveragePrecision, classes: Classes) -> dict[str, float]:

@@ -227,9 +227,19 @@ def test_a_model_without_what_is_asked_for_is_an_error():
         PanopticTask(2).predict(Knows(pixels), {}, image)
     boxes_alone = QueryOutput(jnp.zeros((1, 2, 3)), boxes=jnp.zeros((1, 2, 4)))
     with pytest.raises(ValueError, match="predicts no masks"):
-        InstanceTask(2).predict(Knows(boxes_alone), {}, image)
-    with pytest.raises(ValueError, match="predicts no masks"):
         PanopticTask(2).predict(Knows(boxes_alone), {}, image)
-    masks_alone = QueryOutput(jnp.zeros((1, 2, 3)), mask_logits=jnp.zeros((1, 2, 3, 4)))
-    with pytest.raises(ValueError, match="predicts no boxes"):
-        InstanceTask(2, kind="box").predict(Knows(masks_alone), {}, image)
+
+
+def test_boxes_are_judged_where_there_are_no_masks():
+    """As good as the best where they are those of the objects, by COCO's average precision."""
+    batch = jax.tree.map(lambda x: x[1:3], _batch())
+    batch = batch.replace(panoptic=dataclasses.replace(batch.panoptic, crowd=None))
+    task = InstanceTask(2, THINGS)
+    targets = task.targets(batch)
+    left, top, right, bottom = np.moveaxis(targets.boxes / np.float32([16, 12, 16, 12]), -1, 0)
+    boxes = np.stack([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], -1)
+    classes = np.where(targets.valid, targets.classes, 2)
+    logits = jnp.asarray(9 * np.eye(3, dtype=np.float32)[classes])
+    model = Knows(QueryOutput(logits, boxes=jnp.asarray(boxes)))
+    metric = task.measure(task.predict(model, {}, batch.image), batch)
+    assert task.summary(metric, CLASSES)["ap"] == pytest.approx(1)
