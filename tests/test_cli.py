@@ -17,6 +17,7 @@ from flax import linen as nn
 from segjax import cli, viz
 from segjax.commands import convert, evaluate, models, predict, train
 from segjax.data import Classes, read_image
+from segjax.data.palette import palette
 from segjax.models import layers
 from segjax.models.backbones import mit_b0
 from segjax.pretrained import save
@@ -294,7 +295,7 @@ def test_what_a_user_can_mend_is_said_in_one_line(
 
 
 def raise_inside_segjax(options):
-    return viz.palette(-1)
+    return palette(-1)
 
 
 def raise_inside_numpy(options):

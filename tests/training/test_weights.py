@@ -7,9 +7,10 @@ from numpy.testing import assert_array_equal
 from runs import tiny
 
 from segjax import cli
+from segjax.data import Classes
 from segjax.pretrained import PUBLISHED, Published
 from segjax.pretrained.files import read_state_dict, write_safetensors
-from segjax.pretrained.keys import SAME, KeyTable
+from segjax.pretrained.keys import SAME, KeyTable, Original
 from segjax.training import loop, train
 from segjax.training.build import make_task
 
@@ -20,7 +21,7 @@ class OwnNames(KeyTable):
     """Our names, with dots."""
 
     def original(self, path):
-        return path.replace("/", "."), SAME
+        return Original((path.replace("/", "."),), SAME)
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +83,8 @@ def test_a_head_for_other_classes_is_drawn_by_the_seed(data, tmp_path, start_sta
 
 
 def test_images_are_normalised_as_the_published_model_takes_them(data, tmp_path):
-    task = make_task(tiny(tmp_path, data, model="fcn_resnet50"), 3)
+    classes = Classes(("a",), ((0, 0, 0),))
+    task = make_task(tiny(tmp_path, data, model="fcn_resnet50"), classes)
     published = PUBLISHED["fcn_resnet50"]
     assert (task.mean, task.std) == (published.mean, published.std)
 
