@@ -10,6 +10,7 @@ from segjax.losses.boundary import (
 )
 from segjax.losses.centerline import cldice_loss
 from segjax.losses.contrastive import pixel_text_cross_entropy
+from segjax.losses.detection import box_head_loss, mask_head_loss, rpn_loss
 from segjax.losses.focal import (
     hard_pixels,
     poly_cross_entropy,

@@ -11,5 +11,6 @@ from segjax.matching.costs import (
     mask_focal_cost,
 )
 from segjax.matching.greedy import greedy_assignment
+from segjax.matching.proposals import match_proposals, sample_proposals
 from segjax.matching.transport import sinkhorn
 from segjax.matching.verification import verify_assignment

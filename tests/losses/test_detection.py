@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from segjax.losses.detection import box_head_loss, mask_head_loss, rpn_loss
+from segjax.losses import box_head_loss, mask_head_loss, rpn_loss
 from segjax.ops import encode_boxes
 from segjax.typing import Instances
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from segjax.matching.proposals import match_proposals, sample_proposals
+from segjax.matching import match_proposals, sample_proposals
 from segjax.typing import Instances
 
 NAN = float("nan")

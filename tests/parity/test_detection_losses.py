@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax.losses import detection as losses
-from segjax.matching import proposals as matching
+from segjax import losses, matching
 from segjax.typing import Instances
 
 SCRIPT = Path(__file__).parent / "golden" / "torchvision_detection.py"

@@ -11,6 +11,7 @@ from cases import (
     boxes,
     data,
     deformable,
+    detection,
     fusion,
     inference,
     instances,
@@ -46,4 +47,5 @@ CASES = [
     *deformable.CASES,
     *matching.CASES,
     *set_prediction.CASES,
+    *detection.CASES,
 ]
