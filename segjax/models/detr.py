@@ -157,9 +157,7 @@ def _head_layers(head: nn.Module) -> tuple[Layer, Layer, Callable[[jax.Array, st
     conv: Layer = functools.partial(layers.Conv, kernel_init=_UNIFORM, **dtypes)
 
     def norm(x, name):
-        options = {"epsilon": 1e-5, "use_fast_variance": False, "name": name, **dtypes}
-        groups = max(g for g in range(1, 9) if x.shape[-1] % g == 0)
-        return nn.GroupNorm(groups, reduction_axes=(-3, -2, -1), **options)(x)
+        return layers.group_norm(x.shape[-1], epsilon=1e-5, name=name, **dtypes)(x)
 
     return dense, conv, norm
 

@@ -47,12 +47,7 @@ class FeaturePyramid(nn.Module):
             layers.Conv, self.features, kernel_init=_XAVIER, use_bias=False, **dtypes
         )
         norm: Layer = functools.partial(
-            nn.GroupNorm,
-            num_groups=32,
-            epsilon=1e-5,
-            use_fast_variance=False,
-            reduction_axes=(-3, -2, -1),
-            **dtypes,
+            layers.group_norm, self.features, groups=32, epsilon=1e-5, **dtypes
         )
         *finer, x = scales
         x = nn.relu(norm(name="stem_norm")(conv(3, name="stem_conv")(x)))

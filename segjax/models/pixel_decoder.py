@@ -148,12 +148,7 @@ class PixelDecoder(nn.Module):
             layers.Conv, kernel_init=nn.initializers.lecun_uniform(), **dtypes
         )
         group_norm: Layer = functools.partial(
-            nn.GroupNorm,
-            num_groups=32,
-            epsilon=1e-5,
-            use_fast_variance=False,
-            reduction_axes=(-3, -2, -1),
-            **dtypes,
+            layers.group_norm, self.features, groups=32, epsilon=1e-5, **dtypes
         )
 
         levels = []

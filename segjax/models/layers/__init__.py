@@ -10,7 +10,14 @@ from segjax.models.layers.attention import (
 )
 from segjax.models.layers.convolution import convolve, project
 from segjax.models.layers.linear import Conv, Dense, Dtype, UpConv2x
-from segjax.models.layers.norm import BatchNorm, FrozenBatchNorm, GroupNorm, NormKind, norm
+from segjax.models.layers.norm import (
+    BatchNorm,
+    FrozenBatchNorm,
+    GroupNorm,
+    NormKind,
+    group_norm,
+    norm,
+)
 from segjax.models.layers.positions import flatten, sine_positions, sine_tokens
 from segjax.models.layers.resampling import (
     depth_to_space,

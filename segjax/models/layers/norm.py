@@ -125,12 +125,45 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "..."]) -> Float[jax.Array, "..."]:
-        return nn.GroupNorm(
-            num_groups=max(g for g in range(1, 9) if x.shape[-1] % g == 0),
-            reduction_axes=tuple(range(-1 - self.dimensions, 0)),
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-        )(x)
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return group_norm(x.shape[-1], dimensions=self.dimensions, **dtypes)(x)
+
+
+def group_norm(
+    channels: int,
+    *,
+    groups: int = 8,
+    epsilon: float = 1e-6,
+    dimensions: int = 2,
+    name: str | None = None,
+    dtype: Dtype = None,
+    param_dtype: Dtype = jnp.float32,
+) -> nn.GroupNorm:
+    """Group norm, example by example: `γ (x − μ) / √(σ² + ε) + β` with μ and σ of each group.
+
+    Args:
+      channels: of x.
+      groups: of channels; fewer, the most that divide them, where these do not.
+      epsilon: ε; torch's is 1e-5.
+      dimensions: number of spatial axes.
+      name: of the module.
+      dtype: of the computation; statistics are at least float32.
+      param_dtype: of scale and bias.
+
+    Returns:
+      The layer, `[*b, *spatial, c]` to the same shape.
+
+    Source: Wu and He, "Group normalization", 2018.
+    """
+    return nn.GroupNorm(
+        num_groups=max(g for g in range(1, groups + 1) if channels % g == 0),
+        epsilon=epsilon,
+        use_fast_variance=False,
+        reduction_axes=tuple(range(-1 - dimensions, 0)),
+        dtype=dtype,
+        param_dtype=param_dtype,
+        name=name,
+    )
 
 
 def norm(
