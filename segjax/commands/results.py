@@ -9,6 +9,7 @@ import numpy as np
 
 from segjax import viz
 from segjax.data import Classes, encode_rle
+from segjax.data.canvas import visible_instances, visible_segments
 from segjax.typing import Instances, Panoptic
 
 
@@ -24,24 +25,14 @@ def crop(prediction: Any, shape: tuple[int, int]) -> Any:
     """
     height, width = shape
     match prediction:
-        case Instances() if prediction.masks is None:
-            limits = np.array([width, height, width, height])
-            boxes = np.clip(prediction.boxes, 0, limits)
-            valid = prediction.valid & (boxes[:, 2:] > boxes[:, :2]).all(-1)
-            return dataclasses.replace(prediction, boxes=boxes, valid=valid)
         case Instances():
-            masks = np.asarray(prediction.masks)[:, :height, :width]
-            boxes, seen = np.zeros_like(prediction.boxes), masks.any((1, 2))
-            for k in np.flatnonzero(seen):
-                rows, columns = np.flatnonzero(masks[k].any(1)), np.flatnonzero(masks[k].any(0))
-                boxes[k] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-            valid = prediction.valid & seen
-            return dataclasses.replace(prediction, masks=masks, boxes=boxes, valid=valid)
+            if prediction.masks is not None:
+                masks = prediction.masks[:, :height, :width]
+                prediction = dataclasses.replace(prediction, masks=masks)
+            return visible_instances(prediction, shape)
         case Panoptic():
             segments = prediction.segments[:height, :width]
-            seen = np.isin(np.arange(prediction.valid.size), segments)
-            valid = prediction.valid & seen
-            return dataclasses.replace(prediction, segments=segments, valid=valid)
+            return visible_segments(dataclasses.replace(prediction, segments=segments))
     return prediction[:height, :width]
 
 

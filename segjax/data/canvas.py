@@ -7,7 +7,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from segjax.typing import Instances, Record
+from segjax.typing import Instances, Panoptic, Record
 
 _MAPS = ("labels", "where", "edges", "scribbles")
 _LABELS = (*_MAPS, "instances", "panoptic")
@@ -143,14 +143,20 @@ def _visible(record: Record) -> Record:
     """What there is of the instances and segments in the picture, and none that is not there."""
     instances, panoptic = record.instances, record.panoptic
     if instances is not None:
-        instances = _visible_instances(instances, _picture(record).shape[:2])
+        instances = visible_instances(instances, _picture(record).shape[:2])
     if panoptic is not None:
-        seen = np.isin(np.arange(panoptic.valid.size), panoptic.segments)
-        panoptic = dataclasses.replace(panoptic, valid=panoptic.valid & seen)
+        panoptic = visible_segments(panoptic)
     return record.replace(instances=instances, panoptic=panoptic)
 
 
-def _visible_instances(instances: Instances, shape: tuple[int, ...]) -> Instances:
+def visible_segments(panoptic: Panoptic) -> Panoptic:
+    """The segments of a picture `[h, w]`, valid if they have a pixel."""
+    seen = np.isin(np.arange(panoptic.valid.size), panoptic.segments)
+    return dataclasses.replace(panoptic, valid=panoptic.valid & seen)
+
+
+def visible_instances(instances: Instances, shape: tuple[int, ...]) -> Instances:
+    """The objects of a picture of (height, width) pixels, their boxes fitted; valid if seen."""
     if instances.masks is None:
         boxes = np.clip(instances.boxes, 0, np.array([*shape[::-1], *shape[::-1]], np.float32))
         seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=-1)
