@@ -156,6 +156,8 @@ def read_coco_json(layout: Layout) -> CocoJson:
             case _:
                 raise DataError('is not {"images": [...], "annotations": [...], "categories": ...}')
         by_id = dict(_image(layout.images, *item) for item in enumerate(images))
+        if not images:
+            raise DataError("lists no images")
         if len(by_id) < len(images):
             raise DataError("has several images with the same id")
     with ThreadPoolExecutor() as threads:

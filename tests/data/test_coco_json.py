@@ -58,6 +58,7 @@ def test_files_lie_as_in_this_layout_or_in_that_of_the_archives(tmp_path):
     ("changes", "message"),
     [
         ({"images": None}, r"instances\.json: is not"),
+        ({"images": []}, r"instances\.json: lists no images"),
         ({"images": [{"id": 1}]}, r"images\[0\] is not"),
         ({"images": [{"id": 1, "file_name": "0.png", "height": 4, "width": 5}] * 2}, "same id"),
         ({"categories": [{"id": 1}]}, "a category that is not"),
