@@ -9,8 +9,6 @@ Boxes and masks that a head is to give are constants: no gradient flows to the a
 and objects that they are made of.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer
@@ -193,9 +191,9 @@ def mask_head_loss(
         is_match = matches[:, None] == jnp.arange(len(masks))
         return jnp.sum(jnp.where(is_match[:, None, None, :], crops, 0), axis=-1)
 
-    batch = matches.shape[:-1]
     images = [
-        x.reshape(math.prod(batch), *x.shape[len(batch) :]) for x in (boxes, matches, targets.masks)
+        jax.lax.collapse(jnp.asarray(x), 0, matches.ndim - 1)
+        for x in (boxes, matches, targets.masks)
     ]
     crops = each_shard(jax.vmap(crop_of_image), *images).reshape(logits.shape)
     losses = sigmoid_cross_entropy(logits, crops, where=positive[..., None, None])

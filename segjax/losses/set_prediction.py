@@ -9,7 +9,6 @@ one call for each layer.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -349,7 +348,7 @@ def _sum_images(image_terms: Callable, batch: tuple[int, ...], *arrays: Any) -> 
     """The sum over all images of their terms: on a CPU one image after the other."""
 
     def list_images(x):
-        return x.reshape(math.prod(batch), *x.shape[len(batch) :])
+        return jax.lax.collapse(x, 0, len(batch))
 
     def in_turn(*arrays):
         return jax.lax.map(lambda image: image_terms(*image), arrays)

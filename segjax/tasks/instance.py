@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from segjax import inference, metrics, ops, viz
 from segjax.data import Classes, panoptic_to_instances
 from segjax.sharding import each_shard
-from segjax.tasks.queries import QueryTask, on_picture
+from segjax.tasks.queries import QueryTask, picture_pixels
 from segjax.typing import Array, Instances, Record
 
 _SCORES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_100")
@@ -86,8 +86,9 @@ class InstanceTask(QueryTask):
         """What became of every object of a batch; `compute` gives COCO's figures."""
         targets = self._objects(record)
         if predictions.masks is not None:
-            masks = predictions.masks & on_picture(record)[..., None, :, :]
-            predictions = dataclasses.replace(predictions, masks=masks)
+            masks = predictions.masks & picture_pixels(record)[..., None, :, :]
+            valid = predictions.valid & masks.any((-2, -1))
+            predictions = dataclasses.replace(predictions, masks=masks, valid=valid)
         if record.valid is not None:
             predictions, targets = (
                 dataclasses.replace(x, valid=x.valid & record.valid[..., None])

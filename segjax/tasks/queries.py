@@ -175,7 +175,7 @@ def countable(record: Record, targets: Instances) -> Bool[jax.Array, "b h w"]:
     return where & ~crowd.any(-3)
 
 
-def on_picture(record: Record) -> Bool[jax.Array, "b h w"]:
+def picture_pixels(record: Record) -> Bool[jax.Array, "b h w"]:
     """The pixels of the picture on its canvas."""
     *batch, height, width, _ = record.require("image").shape
     if record.size is None:
