@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from weights import draw_state_dict
+from weights import draw_state_dict, load_drawn
 
 
 def record_peer(model, images, keys):
@@ -24,8 +24,7 @@ def record_peer(model, images, keys):
         return {names[key]: output.movedim(1, -1) for key, output in outputs.items()}
 
     model.double()
-    weights = draw_state_dict({key: value.shape for key, value in model.state_dict().items()})
-    model.load_state_dict({key: torch.tensor(value) for key, value in weights.items()})
+    load_drawn(model)
     x = torch.tensor(np.moveaxis(images, -1, 1))
     model.eval()
     with torch.no_grad():

@@ -56,7 +56,8 @@ def test_outputs_and_gradients(golden):
     np.testing.assert_allclose(masks[..., ::3, ::3], golden["masks"], rtol=1e-8, atol=1e-12)
     slopes = to_state_dict(EOMT, {"params": gradient})
     actual = [np.vdot(slopes[key], weights[key]) for key in PEER["KEYS"]]
-    np.testing.assert_allclose(actual, golden["gradient"], rtol=1e-8)
+    # A slope is a sum of numbers up to a hundred: one that almost cancels keeps their rounding.
+    np.testing.assert_allclose(actual, golden["gradient"], rtol=1e-8, atol=1e-10)
 
     evaluate = jax.jit(apply)
     plain = evaluate(variables["params"], jnp.zeros(BLOCKS))

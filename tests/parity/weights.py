@@ -14,6 +14,16 @@ def draw_state_dict(shapes) -> dict[str, np.ndarray]:
     return {key: _draw(key, tuple(shape)) for key, shape in shapes.items()}
 
 
+def load_drawn(model) -> None:
+    """Gives a torch module drawn weights; its integers, such as indices, stay."""
+    import torch
+
+    state = {key: value for key, value in model.state_dict().items() if value.is_floating_point()}
+    weights = draw_state_dict({key: value.shape for key, value in state.items()})
+    arrays = {key: torch.tensor(value) for key, value in weights.items()}
+    model.load_state_dict(arrays, strict=False)
+
+
 def _draw(key: str, shape: tuple[int, ...]) -> np.ndarray:
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     if key.endswith("num_batches_tracked"):

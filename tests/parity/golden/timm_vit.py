@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from weights import draw_state_dict
+from weights import load_drawn
 
 CLASSES = 3
 WIDTH, DEPTH, HEADS = 128, 2, 2
@@ -157,9 +157,7 @@ def golden(seed: int = 0) -> dict[str, np.ndarray]:
         else:
             model = _encoder(name)
         model.double().eval()
-        shapes = {key: value.shape for key, value in model.state_dict().items()}
-        weights = draw_state_dict(shapes)
-        model.load_state_dict({key: torch.tensor(value) for key, value in weights.items()})
+        load_drawn(model)
 
         if name == "mask":
             attention = model.decoder.blocks[-1].attn

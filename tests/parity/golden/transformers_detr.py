@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from weights import draw_state_dict
+from weights import load_drawn
 
 CLASSES = 3
 # Of a small model, see `DetrConfig`, on a ResNet-18 of which each stage keeps one block.
@@ -67,8 +67,7 @@ def golden(seed: int = 0) -> dict[str, np.ndarray]:
     backbone = model.detr.model.backbone.model
     for stage in ("layer1", "layer2", "layer3", "layer4"):
         backbone[stage] = backbone[stage][:1]
-    weights = draw_state_dict({key: value.shape for key, value in model.state_dict().items()})
-    model.load_state_dict({key: torch.tensor(value) for key, value in weights.items()})
+    load_drawn(model)
     first = []
     decoder = model.detr.model.decoder
     decoder.layers[0].register_forward_hook(lambda _, inputs, state: first.append(state))

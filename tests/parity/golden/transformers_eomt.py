@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from weights import draw_state_dict
+from weights import load_drawn
 
 CLASSES, QUERIES = 3, 7
 FEATURES, DEPTH, HEADS = 32, 3, 2
@@ -65,8 +65,7 @@ def golden(seed: int = 0) -> dict[str, np.ndarray]:
     )
     model = EomtForUniversalSegmentation(config).double()
     model.set_attn_implementation("eager")
-    weights = draw_state_dict({key: value.shape for key, value in model.state_dict().items()})
-    model.load_state_dict({key: torch.tensor(value) for key, value in weights.items()})
+    load_drawn(model)
     predictions, predict = [], model.predict
 
     def remember(tokens):

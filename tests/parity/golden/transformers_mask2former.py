@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from weights import draw_state_dict
+from weights import load_drawn
 
 CLASSES, QUERIES = 3, 7
 # Of a small model: channels of pixels and queries, heads, layers of both decoders.
@@ -83,8 +83,7 @@ def golden(seed: int = 0) -> dict[str, np.ndarray]:
     )
     model = Mask2FormerForUniversalSegmentation(config).double()
     model.set_attn_implementation("sdpa")  # which computes in float64
-    weights = draw_state_dict({key: value.shape for key, value in model.state_dict().items()})
-    model.load_state_dict({key: torch.tensor(value) for key, value in weights.items()})
+    load_drawn(model)
     model.eval()
     output = model(x)
     layers = [

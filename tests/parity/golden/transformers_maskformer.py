@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from weights import draw_state_dict
+from weights import load_drawn
 
 CLASSES = 3
 # Of a small model: pictures, windows and stages of sizes that do not divide one another.
@@ -76,9 +76,7 @@ def golden(seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     images = rng.integers(-8, 9, size=SHAPE) / 4
     model = MaskFormerForInstanceSegmentation(config()).double().eval()
-    state = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
-    weights = draw_state_dict({key: value.shape for key, value in state.items()})
-    model.load_state_dict({k: torch.tensor(v) for k, v in weights.items()}, strict=False)
+    load_drawn(model)
 
     base = model.model(torch.tensor(np.moveaxis(images, -1, 1)), output_hidden_states=True)
     decoder = model.model.transformer_module.decoder

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from weights import draw_state_dict
+from weights import load_drawn
 
 CLASSES = 3
 # The widths, the numbers of blocks and the decoder's width of a small model.
@@ -52,8 +52,7 @@ def golden(seed: int = 0) -> dict[str, np.ndarray]:
     )
     config._attn_implementation = "sdpa"  # which computes in float64
     model = SegformerForSemanticSegmentation(config).double()
-    weights = draw_state_dict({key: value.shape for key, value in model.state_dict().items()})
-    model.load_state_dict({key: torch.tensor(value) for key, value in weights.items()})
+    load_drawn(model)
     model.eval()
     with torch.no_grad():
         arrays["logits"] = np.moveaxis(model(x).logits.numpy(), 1, -1)

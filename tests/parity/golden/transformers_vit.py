@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from weights import draw_state_dict
+from weights import load_drawn
 
 FEATURES, DEPTH, HEADS, PATCH, SIZE = 12, 2, 3, 4, 12
 MODELS = ("ViT", "DeiT", "Dinov2WithRegisters")
@@ -32,8 +32,7 @@ def golden(seed: int = 0) -> dict[str, np.ndarray]:
             intermediate_size=4 * FEATURES,
         )
         model = getattr(transformers, f"{name}Model")(config).double().eval()
-        weights = draw_state_dict({key: value.shape for key, value in model.state_dict().items()})
-        model.load_state_dict({key: torch.tensor(value) for key, value in weights.items()})
+        load_drawn(model)
         with torch.no_grad():
             output = model(torch.tensor(np.moveaxis(images, -1, 1)))
         arrays[name] = output.last_hidden_state.numpy()
