@@ -1,5 +1,6 @@
 """From a model's outputs to predictions for whole pictures."""
 
+from segjax.inference.detection import detect_objects, paste_objects, rpn_proposals
 from segjax.inference.panoptic import panoptic_segmentation
 from segjax.inference.queries import (
     instance_segmentation,

@@ -38,6 +38,12 @@ from segjax.models.mask2former import (
     mask2former_swin_tiny,
     mask2former_tiny,
 )
+from segjax.models.mask_rcnn import (
+    MaskRCNN,
+    maskrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn_v2,
+    maskrcnn_tiny,
+)
 from segjax.models.maskformer import (
     MaskFormer,
     maskformer_resnet50,
@@ -47,7 +53,7 @@ from segjax.models.maskformer import (
     maskformer_swin_small,
     maskformer_swin_tiny,
 )
-from segjax.models.outputs import QueryOutput, SemanticOutput
+from segjax.models.outputs import DetectionOutput, QueryOutput, SampledOutput, SemanticOutput
 from segjax.models.registry import MODELS, create
 from segjax.models.segformer import (
     SegFormer,

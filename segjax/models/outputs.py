@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Iterable
 
 import jax
-from jaxtyping import Float
+from jaxtyping import Float, Int
+
+from segjax.typing import Instances
 
 
 @jax.tree_util.register_dataclass
@@ -45,6 +47,51 @@ class QueryOutput:
     mask_logits: Float[jax.Array, "*b q h w"] | None = None
     auxiliary: tuple["QueryOutput", ...] = ()
     attention: tuple[Float[jax.Array, "*b heads queries keys"], ...] = ()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SampledOutput:
+    """What a detector by proposals is trained on: samples of its anchors and of its proposals.
+
+    Both are matched as `matching.match_proposals` does it; -2, neither, also stands for padding.
+
+    Attributes:
+      objectness: logits `[*b, s]` of the sampled anchors.
+      anchor_deltas: `[*b, s, 4]`, theirs.
+      anchors: `[*b, s, 4]`, xyxy in pixels.
+      anchor_matches: int32 `[*b, s]`.
+      class_logits: `[*b, p, classes + 1]` of the sampled proposals; the first is "background".
+      box_deltas: `[*b, p, classes + 1, 4]`, theirs.
+      proposals: `[*b, p, 4]`, xyxy in pixels.
+      matches: int32 `[*b, p]`.
+      mask_logits: `[*b, m, mh, mw, classes + 1]`, of the first m proposals, among which are all
+        that have an object.
+    """
+
+    objectness: Float[jax.Array, "*b s"]
+    anchor_deltas: Float[jax.Array, "*b s 4"]
+    anchors: Float[jax.Array, "*b s 4"]
+    anchor_matches: Int[jax.Array, "*b s"]
+    class_logits: Float[jax.Array, "*b p classes"]
+    box_deltas: Float[jax.Array, "*b p classes 4"]
+    proposals: Float[jax.Array, "*b p 4"]
+    matches: Int[jax.Array, "*b p"]
+    mask_logits: Float[jax.Array, "*b m mh mw classes"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DetectionOutput:
+    """The objects that a detector by proposals found.
+
+    Attributes:
+      objects: `[*b, n]`: boxes, classes, `valid` and scores, the surest first; no masks yet.
+      mask_logits: `[*b, n, mh, mw]`, what the mask head says of each object's box.
+    """
+
+    objects: Instances
+    mask_logits: Float[jax.Array, "*b n mh mw"]
 
 
 def join_layers(

@@ -31,6 +31,11 @@ from segjax.models.mask2former import (
     mask2former_swin_tiny,
     mask2former_tiny,
 )
+from segjax.models.mask_rcnn import (
+    maskrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn_v2,
+    maskrcnn_tiny,
+)
 from segjax.models.maskformer import (
     maskformer_resnet50,
     maskformer_resnet101,
@@ -87,6 +92,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         mask2former_swin_base,
         mask2former_swin_large,
         mask2former_tiny,
+        maskrcnn_resnet50_fpn,
+        maskrcnn_resnet50_fpn_v2,
+        maskrcnn_tiny,
         maskformer_resnet50,
         maskformer_resnet101,
         maskformer_swin_tiny,

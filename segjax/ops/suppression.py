@@ -156,7 +156,7 @@ def _soften(boxes, scores, remaining, method, iou_threshold, sigma):
 
 
 def matrix_nms(
-    masks: Bool[Array, "n h w"],
+    regions: Bool[Array, "n h w"] | Float[Array, "n 4"],
     scores: Float[Array, " n"],
     classes: Integer[Array, " n"],
     *,
@@ -164,14 +164,14 @@ def matrix_nms(
     sigma: float = 2.0,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, " n"]:
-    """Scores of masks lowered by overlap, all at once: `s_j · min_i f(IoU_ij) / f(max_k IoU_ki)`.
+    """Scores lowered by overlap, all at once: `s_j · min_i f(IoU_ij) / f(max_k IoU_ki)`.
 
-    `i` runs over the masks before `j` (a higher score, or the same and a smaller index) of the
-    same class, `k` over those before `i`; so an `i` that is itself lowered counts for less.
+    `i` runs over the masks or boxes before `j` (a higher score, or the same and a smaller index)
+    of the same class, `k` over those before `i`; so an `i` that is itself lowered counts for less.
     `f(x) = exp(−σx²)` ("gaussian") or `1 − x` ("linear").
 
     Args:
-      masks: `[n, h, w]`, boolean.
+      regions: masks `[n, h, w]`, boolean, or boxes `[n, 4]`, xyxy in pixels.
       scores: `[n]`.
       classes: integers `[n]`.
       method: "gaussian" or "linear".
@@ -183,7 +183,7 @@ def matrix_nms(
 
     Raises:
       ValueError: if the shapes do not fit together, `method` is unknown or `sigma` not positive.
-      TypeError: if `masks` or `where` is not boolean.
+      TypeError: if masks or `where` are not boolean.
 
     Example:
       >>> masks = jnp.array([[[True, True, True, True]], [[True, True, False, False]]])
@@ -193,13 +193,18 @@ def matrix_nms(
     Source: Wang et al., "SOLOv2: dynamic and fast instance segmentation", 2020, section 3.3.
     """
     _check_options(method, sigma)
-    _check_row("scores", scores, masks)
-    _check_row("classes", classes, masks)
+    _check_row("scores", scores, regions)
+    _check_row("classes", classes, regions)
     where = broadcast_where(where, scores.shape)
     scores = jnp.where(where, scores, 0).astype(accumulation_dtype(scores))
     place = jnp.zeros(scores.size, int).at[_falling(scores)].set(jnp.arange(scores.size))
     before = (place[:, None] < place) & (classes[:, None] == classes) & where[:, None]
-    iou = jnp.where(before, mask_iou(masks, masks), 0)
+    if regions.ndim == 2:
+        boxes = jnp.where(where[:, None], regions, 0)
+        iou = box_iou(boxes, boxes)
+    else:
+        iou = mask_iou(regions, regions)
+    iou = jnp.where(before, iou, 0)
     most = jnp.max(iou, axis=0, initial=0)[:, None]
     if method == "gaussian":
         factor = jnp.exp(sigma * (most**2 - iou**2))

@@ -14,6 +14,7 @@ from segjax.pretrained.tables import (
     detr,
     eomt,
     mask2former,
+    mask_rcnn,
     maskformer,
     mobilenet,
     segformer,
@@ -122,6 +123,11 @@ _MASK2FORMER = Published(
     mask2former.MASK2FORMER_RESNET, "Cheng et al. 2022, Masked-attention mask", (1024, 1024)
 )
 _MASK2FORMER_SWIN = dataclasses.replace(_MASK2FORMER, table=mask2former.MASK2FORMER_SWIN)
+_MASK_RCNN = Published(
+    mask_rcnn.MASK_RCNN,
+    "He et al. 2017, Mask R-CNN",
+    (800, 1088),
+)
 _EOMT = Published(
     eomt.EOMT,
     "Kerssies et al. 2025, Your ViT is secretly",
@@ -171,6 +177,8 @@ PUBLISHED: dict[str, Published] = {
         f"mask2former_swin_{size}": _MASK2FORMER_SWIN for size in ("tiny", "small", "base", "large")
     },
     **{f"eomt_{size}": _EOMT for size in ("small", "base", "large")},
+    "maskrcnn_resnet50_fpn": _MASK_RCNN,
+    "maskrcnn_resnet50_fpn_v2": dataclasses.replace(_MASK_RCNN, table=mask_rcnn.MASK_RCNN_V2),
     "detr_resnet50": _DETR,
     "detr_resnet101": _DETR,
     "detr_resnet50_panoptic": _DETR_PANOPTIC,

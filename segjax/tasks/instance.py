@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,13 @@ import numpy as np
 from flax import linen as nn
 from matplotlib.figure import Figure
 
-from segjax import inference, metrics, ops, viz
+from segjax import inference, losses, metrics, ops, viz
 from segjax.data import Classes, panoptic_to_instances
+from segjax.matching.proposals import NEITHER
+from segjax.models import DetectionOutput, MaskRCNN, QueryOutput, SampledOutput
+from segjax.numerics import Average
 from segjax.sharding import each_shard
-from segjax.tasks.queries import QueryTask, picture_pixels
+from segjax.tasks.queries import QueryTask, example_keys, picture_pixels
 from segjax.typing import Array, Instances, Record
 
 _SCORES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_100")
@@ -23,7 +27,8 @@ class InstanceTask(QueryTask):
     """How an instance model is fed, trained, judged and asked.
 
     Objects are a record's instances, or else its panoptic segments of things. Of a model that
-    predicts masks these are judged, otherwise its boxes.
+    predicts masks these are judged, otherwise its boxes. A Mask R-CNN has the objective of its
+    paper, every term of weight 1, and of `loss` reads `max_objects` alone.
 
     Attributes:
       max_instances: the most that are predicted of an image.
@@ -43,19 +48,62 @@ class InstanceTask(QueryTask):
         """The largest objects, `loss.max_objects` of them at most."""
         return self._objects(record, most=self.loss.max_objects)
 
+    def apply(
+        self, model: nn.Module, variables: dict, record: Record, key: jax.Array, **options: Any
+    ) -> Any:
+        """As `Task.apply`; a Mask R-CNN samples by the objects."""
+        if isinstance(model, MaskRCNN):
+            options |= {"targets": self.targets(record), "keys": example_keys(key, record)}
+        return super().apply(model, variables, record, key, **options)
+
+    def losses(
+        self, outputs: QueryOutput | SampledOutput, record: Record, key: jax.Array
+    ) -> dict[str, Average]:
+        """The terms of the objective, each to be summed over devices before it is divided.
+
+        Args:
+          outputs: of the model in training, batch axis first.
+          record: the batch: its objects, `where`, `index` and `valid`.
+          key: random key, the same on all devices.
+
+        Returns:
+          The weighted averages by name.
+        """
+        if isinstance(outputs, QueryOutput):
+            return super().losses(outputs, record, key)
+        targets = self.targets(record)
+        anchor_matches, matches = outputs.anchor_matches, outputs.matches
+        if record.valid is not None:
+            anchor_matches, matches = (
+                jnp.where(record.valid[:, None], x, NEITHER) for x in (anchor_matches, matches)
+            )
+        masks = outputs.mask_logits
+        first = slice(masks.shape[1])
+        return {
+            **losses.rpn_loss(
+                outputs.objectness, outputs.anchor_deltas, outputs.anchors, anchor_matches, targets
+            ),
+            **losses.box_head_loss(
+                outputs.class_logits, outputs.box_deltas, outputs.proposals, matches, targets
+            ),
+            **losses.mask_head_loss(masks, outputs.proposals[:, first], matches[:, first], targets),
+        }
+
     def predict(self, model: nn.Module, variables: dict, images: Array) -> Instances:
         """The objects in images.
 
         Args:
-          model: gives a `QueryOutput`.
+          model: gives a `QueryOutput` or a `DetectionOutput`.
           variables: of the model.
           images: `[b, h, w, c]`, uint8 or floating in 0..1.
 
         Returns:
           Objects `[b, n]`, with masks `[b, n, h, w]` if the model predicts any.
         """
-        outputs = self.outputs(model, variables, images)
         shape = (images.shape[-3], images.shape[-2])
+        if isinstance(model, MaskRCNN):
+            return self._suppress(self._detect(model, variables, images, shape))
+        outputs = self.outputs(model, variables, images)
         logits, masks = outputs.class_logits, outputs.mask_logits
         if masks is None:
             assert outputs.boxes is not None
@@ -69,6 +117,17 @@ class InstanceTask(QueryTask):
             max_instances=self.max_instances,
         )
         return self._suppress(each_shard(segment, logits, masks))
+
+    def _detect(self, model, variables, images, shape) -> Instances:
+        """The objects that proposals led to, their masks pasted at the images' size."""
+        inputs = self.scaled_inputs(images)
+        found: DetectionOutput = model.apply(variables, inputs)
+        factors = [shape[1] / inputs.shape[-2], shape[0] / inputs.shape[-3]]
+        objects = dataclasses.replace(
+            found.objects, boxes=found.objects.boxes * jnp.array(factors * 2)
+        )
+        paste = functools.partial(inference.paste_objects, shape=shape)
+        return each_shard(paste, objects, found.mask_logits)
 
     def _suppress(self, objects: Instances) -> Instances:
         if self.nms_threshold is None:

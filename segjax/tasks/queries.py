@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,12 @@ class QueryTask:
         """What the model takes, from images `[*b, h, w, c]` (uint8, or floating in 0..1)."""
         return standardize(images, self.mean, self.std)
 
+    def apply(
+        self, model: nn.Module, variables: dict, record: Record, key: jax.Array, **options: Any
+    ) -> Any:
+        """The model on a batch in training; see `Task.apply`."""
+        return model.apply(variables, self.inputs(record.require("image")), train=True, **options)
+
     def targets(self, record: Record) -> Instances:
         """The objects that the queries are to find."""
         raise NotImplementedError
@@ -98,9 +105,7 @@ class QueryTask:
 
         def layer_terms(numbered):
             number, layer = numbered
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(
-                jax.random.fold_in(key, number), record.require("index")
-            )
+            keys = example_keys(jax.random.fold_in(key, number), record)
             return self._terms(layer, targets, where, record.valid, keys)
 
         # A loop over layers that are alike, so that the matching is compiled once for them. DETR's
@@ -150,17 +155,26 @@ class QueryTask:
 
     def outputs(self, model: nn.Module, variables: dict, images: Array) -> QueryOutput:
         """What the model says of images of any size."""
-        inputs = self.inputs(images)
-        if self.scale != 1:
-            shape = scaled((images.shape[-3], images.shape[-2]), self.scale)
-            inputs = ops.resize(inputs, shape, antialias=True)
-        outputs = model.apply(variables, inputs)
+        outputs = model.apply(variables, self.scaled_inputs(images))
         if not isinstance(outputs, QueryOutput):
             raise ValueError(
                 f"the model gives a {type(outputs).__name__}; objects and segments need one of "
                 "queries, such as mask2former_tiny"
             )
         return outputs
+
+    def scaled_inputs(self, images: Array) -> Float[jax.Array, "*b sh sw c"]:
+        """What the model takes outside training, where images have their own size."""
+        inputs = self.inputs(images)
+        if self.scale == 1:
+            return inputs
+        shape = scaled((images.shape[-3], images.shape[-2]), self.scale)
+        return ops.resize(inputs, shape, antialias=True)
+
+
+def example_keys(key: jax.Array, record: Record) -> jax.Array:
+    """`[b]` random keys, one for each example, the same on however many devices."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, record.require("index"))
 
 
 def countable(record: Record, targets: Instances) -> Bool[jax.Array, "b h w"]:

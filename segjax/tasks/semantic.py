@@ -1,6 +1,7 @@
 """Semantic segmentation: one class for each pixel."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,12 @@ class SemanticTask:
     def inputs(self, images: Array) -> Float[jax.Array, "*b h w c"]:
         """What the model takes, from images `[*b, h, w, c]` (uint8, or floating in 0..1)."""
         return standardize(images, self.mean, self.std)
+
+    def apply(
+        self, model: nn.Module, variables: dict, record: Record, key: jax.Array, **options: Any
+    ) -> Any:
+        """The model on a batch in training; see `Task.apply`."""
+        return model.apply(variables, self.inputs(record.require("image")), train=True, **options)
 
     def losses(
         self, outputs: SemanticOutput, record: Record, key: jax.Array | None = None

@@ -30,8 +30,21 @@ class Task(Protocol):
     def score(self) -> str:
         """The figure of `summary` that the best checkpoint has most of."""
 
-    def inputs(self, images: Array) -> jax.Array:
-        """What the model takes, from images `[*b, h, w, c]` (uint8, or floating in 0..1)."""
+    def apply(
+        self, model: nn.Module, variables: dict, record: Record, key: jax.Array, **options: Any
+    ) -> Any:
+        """The model on a batch in training.
+
+        Args:
+          model: of the run.
+          variables: of the model.
+          record: the batch.
+          key: random key, that of `losses`.
+          **options: of `model.apply`: what is `mutable`, `rngs`.
+
+        Returns:
+          What `model.apply` returns.
+        """
 
     def losses(self, outputs: Any, record: Record, key: jax.Array) -> dict[str, Average]:
         """The terms of the objective, each to be summed over devices before it is divided.
@@ -42,8 +55,8 @@ class Task(Protocol):
           key: random key, the same on all devices; an example's own follows from `record.index`.
 
         Returns:
-          The weighted averages by name; the objective is the sum of their values. Their weights
-          depend on the labels alone.
+          The weighted averages by name; the objective is the sum of their values. No gradient
+          flows through their weights.
         """
 
     def predict(self, model: nn.Module, variables: dict, images: Array) -> Any:

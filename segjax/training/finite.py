@@ -51,10 +51,11 @@ def find_non_finite(
     @jax.jit
     def forward(params):
         with nn.intercept_methods(note_order):
-            outputs, changed = model.apply(
+            outputs, changed = task.apply(
+                model,
                 {"params": params, **state.model_state},
-                task.inputs(batch.image),
-                train=True,
+                batch,
+                jax.random.key(0),
                 mutable=[*state.model_state, "intermediates"],
                 capture_intermediates=True,
                 rngs={"dropout": jax.random.key(0)},

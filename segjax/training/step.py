@@ -57,29 +57,31 @@ def make_train_step(
     def sum_devices(tree):
         return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
-    def apply(params, model_state, record, key):
-        return model.apply(
+    def apply(params, model_state, record, keys):
+        return task.apply(
+            model,
             {"params": params, **model_state},
-            task.inputs(record.image),
-            train=True,
+            record,
+            keys.loss,
             mutable=list(model_state),
-            rngs={"dropout": key},
+            rngs={"dropout": keys.dropout},
         )
 
     def weights_of(state, record, keys):
-        """The weight of each term. It depends on labels alone, so any outputs of the shape do."""
-        shapes, _ = jax.eval_shape(apply, state.params, state.model_state, record, keys.dropout)
-        outputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        """The weight of each term. What it does not depend on the compiler leaves out."""
+        outputs, _ = apply(state.params, state.model_state, record, keys)
         return {name: a.weight for name, a in task.losses(outputs, record, keys.loss).items()}
 
     def objective(params, model_state, record, keys, weights):
         """This part's share of the loss, whose gradients add up to that of the whole batch."""
-        outputs, model_state = apply(params, model_state, record, keys.dropout)
-        shares = {
-            name: safe_divide(average.total, weights[name])
-            for name, average in task.losses(outputs, record, keys.loss).items()
-        }
+        outputs, model_state = apply(params, model_state, record, keys)
+        terms = task.losses(outputs, record, keys.loss)
+        if weights is None:  # this part is the whole
+            weights = sum_devices({k: jax.lax.stop_gradient(a.weight) for k, a in terms.items()})
+        shares = {name: safe_divide(a.total, weights[name]) for name, a in terms.items()}
         return sum(shares.values()), (shares, model_state)
+
+    differentiate = jax.value_and_grad(objective, has_aux=True)
 
     def step(state: TrainState, batch: Record) -> tuple[TrainState, Metrics]:
         if prepare is not None:
@@ -87,24 +89,26 @@ def make_train_step(
         parts = split_batch(batch, accumulate)
         keys = _part_keys(state, accumulate, axis_name)
 
-        weights = jax.vmap(weights_of, (None, 0, 0))(state, parts, keys)
-        weights = sum_devices(jax.tree.map(lambda w: w.sum(0), weights))
-
-        def accumulate_part(carry, part):
-            gradients, shares, model_state = carry
-            (_, (more, model_state)), gradient = jax.value_and_grad(objective, has_aux=True)(
-                state.params, model_state, *part, weights
-            )
-            add = lambda a, b: jax.tree.map(jnp.add, a, b)
-            return (add(gradients, gradient), add(shares, more), model_state), None
-
-        zeros = jax.tree.map(jnp.zeros_like, (state.params, weights))
-        carry = (*zeros, state.model_state)
         if accumulate == 1:  # no loop: inside one, a CPU's convolutions are many times slower
-            carry, _ = accumulate_part(carry, jax.tree.map(lambda x: x[0], (parts, keys)))
+            part, key = jax.tree.map(lambda x: x[0], (parts, keys))
+            (_, (shares, model_state)), gradients = differentiate(
+                state.params, state.model_state, part, key, None
+            )
         else:
-            carry, _ = jax.lax.scan(accumulate_part, carry, (parts, keys))
-        gradients, shares, model_state = carry
+            weights = jax.lax.map(lambda part: weights_of(state, *part), (parts, keys))
+            weights = sum_devices(jax.tree.map(lambda w: w.sum(0), weights))
+
+            def accumulate_part(carry, part):
+                gradients, shares, model_state = carry
+                (_, (more, model_state)), gradient = differentiate(
+                    state.params, model_state, *part, weights
+                )
+                add = lambda a, b: jax.tree.map(jnp.add, a, b)
+                return (add(gradients, gradient), add(shares, more), model_state), None
+
+            zeros = jax.tree.map(jnp.zeros_like, (state.params, weights))
+            carry, _ = jax.lax.scan(accumulate_part, (*zeros, state.model_state), (parts, keys))
+            gradients, shares, model_state = carry
         gradients, shares = sum_devices((gradients, shares))
 
         loss, norm = sum(shares.values()), optax.tree.norm(gradients)

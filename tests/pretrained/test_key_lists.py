@@ -13,6 +13,7 @@ from segjax.pretrained.tables import (
     detr,
     eomt,
     mask2former,
+    mask_rcnn,
     maskformer,
     segformer,
     smp,
@@ -60,6 +61,16 @@ ORIGINALS = {
             ("linear", "_linear", vit.SEGMENTER_LINEAR),
         )
     },
+    "tv_maskrcnn_resnet50_fpn": (
+        "maskrcnn_resnet50_fpn",
+        {"num_classes": 90},
+        mask_rcnn.MASK_RCNN,
+    ),
+    "tv_maskrcnn_resnet50_fpn_v2": (
+        "maskrcnn_resnet50_fpn_v2",
+        {"num_classes": 90},
+        mask_rcnn.MASK_RCNN_V2,
+    ),
     "hf5_detr_r50": ("detr_resnet50", {"num_classes": 91}, detr.DETR),
     "orig_detr_r50": ("detr_resnet50", {"num_classes": 91}, detr.DETR_AUTHORS),
     **{

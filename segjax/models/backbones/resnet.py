@@ -75,6 +75,7 @@ class ResNet(nn.Module):
       dilate_first: whether the first block of a dilated stage is dilated as the others, as in
         segmentation-models-pytorch; else as the stage before, as in torchvision.
       frozen_norm: whether batch norms keep what they were loaded with.
+      epsilon: of the norms.
       remat: recompute each block's activations in the backward pass instead of keeping them.
       axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
       dtype: of the computation.
@@ -86,6 +87,7 @@ class ResNet(nn.Module):
     output_stride: int = 32
     dilate_first: bool = False
     frozen_norm: bool = False
+    epsilon: float = 1e-5
     remat: bool = False
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
@@ -99,9 +101,10 @@ class ResNet(nn.Module):
             raise ValueError(f"output_stride is {self.output_stride}; due is 8, 16 or 32")
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv: Layer = functools.partial(layers.Conv, use_bias=False, **dtypes)
-        norm: Layer = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
+        normed: dict[str, Any] = {"epsilon": self.epsilon, **dtypes}
+        norm: Layer = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **normed)
         if self.frozen_norm:
-            norm = functools.partial(layers.FrozenBatchNorm, **dtypes)
+            norm = functools.partial(layers.FrozenBatchNorm, **normed)
         block = nn.remat(self.block) if self.remat else self.block
 
         x = jnp.asarray(images, self.dtype)

@@ -6,9 +6,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from segjax.numerics import accumulation_dtype
+from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
 
 NormKind = Literal["batch", "group", "none"]
 Dtype = Any
@@ -19,7 +19,8 @@ class BatchNorm(nn.Module):
 
     In training `μ` and `σ²` are those of the whole batch, over the devices of `axis_name` too; the
     running ones move by `momentum` towards them, the variance by its unbiased estimate
-    `σ² n / (n − 1)`, as torch's do.
+    `σ² n / (n − 1)`, as torch's do. What `where`, broadcast to `[*b]`, leaves out counts in
+    neither.
 
     Attributes:
       train: whether to take the batch's statistics, or the running ones.
@@ -38,7 +39,9 @@ class BatchNorm(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[jax.Array, "*b c"]) -> Float[jax.Array, "*b c"]:
+    def __call__(
+        self, x: Float[jax.Array, "*b c"], where: Bool[jax.Array, "..."] | None = None
+    ) -> Float[jax.Array, "*b c"]:
         channels = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, channels, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, channels, self.param_dtype)
@@ -47,9 +50,9 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, stats_dtype)
         mean, var = running_mean.value, running_var.value
         if self.train:
-            mean, var, count = self._batch_statistics(x)
+            mean, var, count = self._batch_statistics(x, where)
             if not self.is_initializing():
-                step = self.momentum
+                step = self.momentum * (count > 0)
                 unbiased = var * (count / jnp.maximum(count - 1, 1))
                 running_mean.value = (1 - step) * running_mean.value + step * mean
                 running_var.value = (1 - step) * running_var.value + step * unbiased
@@ -57,16 +60,21 @@ class BatchNorm(nn.Module):
         shift = bias.astype(var.dtype) - mean * factor
         return (x * factor + shift).astype(self.dtype or x.dtype)
 
-    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _batch_statistics(self, x, where) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Mean and variance of each channel, and how many numbers they are of."""
         x = x.astype(accumulation_dtype(x))
-        count = jnp.asarray(x.size // x.shape[-1], x.dtype)
-        mean, var = _moments(x)
+        if where is None:
+            mean, var = _moments(x)
+            count = jnp.asarray(x.size // x.shape[-1], x.dtype)
+        else:
+            mean, var, count = _masked_moments(x, broadcast_where(where, x.shape[:-1]))
         if self.axis_name is None or self.is_initializing():
             return mean, var, count
-        own_mean, mean = mean, jax.lax.pmean(mean, self.axis_name)
-        var = jax.lax.pmean(var + jnp.square(own_mean - mean), self.axis_name)
-        return mean, var, jax.lax.psum(count, self.axis_name)
+        own_count, count = count, jax.lax.psum(count, self.axis_name)
+        share = safe_divide(own_count, count)
+        own_mean, mean = mean, jax.lax.psum(share * mean, self.axis_name)
+        var = jax.lax.psum(share * (var + jnp.square(own_mean - mean)), self.axis_name)
+        return mean, var, count
 
 
 class FrozenBatchNorm(nn.Module):
@@ -108,6 +116,17 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     mean = jnp.mean(x - shift, axes)
     var = jnp.mean(jnp.square(x - shift), axes) - jnp.square(mean)
     return mean + shift, jnp.where(var < 0, 0, var)
+
+
+def _masked_moments(x: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean and variance over all axes but the last where `where`, and the number of places."""
+    axes = tuple(range(x.ndim - 1))
+    where = where[..., None]
+    count = jnp.sum(where, dtype=x.dtype)
+    places = jnp.maximum(count, 1)
+    mean = jnp.sum(jnp.where(where, x, 0), axes) / places
+    var = jnp.sum(jnp.square(jnp.where(where, x - mean, 0)), axes) / places
+    return mean, var, count
 
 
 class GroupNorm(nn.Module):

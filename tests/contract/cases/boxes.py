@@ -42,7 +42,7 @@ CASES = [
     Case(
         "ops.matrix_nms",
         lambda h, w: {
-            "masks": mask(4, h, w),
+            "regions": mask(4, h, w),
             "scores": fraction(4),
             "classes": classes(4, num_classes=2),
             "where": mask(4),

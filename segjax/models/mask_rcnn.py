@@ -1,0 +1,472 @@
+"""Mask R-CNN: boxes where there may be objects, and of each its class, its borders and its mask."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Bool, Float, Int, Key
+
+from segjax import inference, matching, ops
+from segjax.matching.proposals import NEITHER
+from segjax.models import layers
+from segjax.models.backbones import resnet18, resnet50
+from segjax.models.layers import Dtype, Layer
+from segjax.models.outputs import DetectionOutput, SampledOutput
+from segjax.sharding import each_shard
+from segjax.typing import Array, Instances
+
+_STAGES = ("stage1", "stage2", "stage3", "stage4")
+_MIN_LEVEL = 2  # the finest features have a stride of 2²
+_BOX_SIZE, _MASK_SIZE = (7, 7), (14, 14)
+
+
+class ConvNorm(nn.Module):
+    """A convolution, and batch norm if asked for.
+
+    Attributes:
+      features: output channels.
+      kernel_size: along both axes.
+      norm: constructor of a norm, or None.
+      conv: constructor of a convolution.
+    """
+
+    features: int
+    kernel_size: int
+    norm: Layer | None
+    conv: Layer
+
+    @nn.compact
+    def __call__(
+        self, x: Float[jax.Array, "*b h w c"], where: Bool[jax.Array, "..."] | None = None
+    ) -> Float[jax.Array, "*b h w f"]:
+        x = self.conv(self.features, self.kernel_size, use_bias=self.norm is None, name="conv")(x)
+        return x if self.norm is None else self.norm(name="norm")(x, where)
+
+
+class FeaturePyramid(nn.Module):
+    """Features of all scales as rich as the coarsest: what is coarse is added to what is finer.
+
+    Attributes:
+      features: of each level.
+      block: constructor of a `ConvNorm`.
+
+    Source: Lin et al., "Feature pyramid networks for object detection", 2017, figure 3.
+    """
+
+    features: int
+    block: Layer
+
+    @nn.compact
+    def __call__(
+        self, maps: Sequence[Float[jax.Array, "*b _ _ _"]]
+    ) -> list[Float[jax.Array, "*b _ _ f"]]:
+        coarsest = len(maps) - 1
+        x = self.block(self.features, 1, name=f"inner{coarsest}")(maps[-1])
+        merged = [x]
+        for i in reversed(range(coarsest)):
+            lateral = self.block(self.features, 1, name=f"inner{i}")(maps[i])
+            x = lateral + ops.resize(x, lateral.shape[-3:-1], method="nearest")
+            merged.insert(0, x)
+        return [self.block(self.features, 3, name=f"layer{i}")(x) for i, x in enumerate(merged)]
+
+
+class ProposalHead(nn.Module):
+    """The first stage, the same at every level: objectness and deltas of each anchor of a cell.
+
+    Attributes:
+      anchors: of a cell.
+      convs: number of 3x3 convolutions before.
+      conv: constructor of a convolution.
+    """
+
+    anchors: int
+    convs: int
+    conv: Layer
+
+    @nn.compact
+    def __call__(
+        self, levels: Sequence[Float[jax.Array, "*b _ _ c"]]
+    ) -> tuple[list[Float[jax.Array, "*b _"]], list[Float[jax.Array, "*b _ 4"]]]:
+        init = {"kernel_init": nn.initializers.normal(0.01)}
+        channels = levels[0].shape[-1]
+        shared = [self.conv(channels, name=f"conv{i}", **init) for i in range(self.convs)]
+        logits = self.conv(self.anchors, 1, name="logits", **init)
+        deltas = self.conv(4 * self.anchors, 1, name="deltas", **init)
+        of_logits, of_deltas = [], []
+        for x in levels:
+            for conv in shared:
+                x = nn.relu(conv(x))
+            lead = x.shape[:-3]
+            of_logits.append(logits(x).reshape(*lead, -1))
+            of_deltas.append(deltas(x).reshape(*lead, -1, 4))
+        return of_logits, of_deltas
+
+
+class BoxHead(nn.Module):
+    """The second stage: of each proposal's features logits of the classes, and deltas for each.
+
+    Attributes:
+      classes: of the logits, background included.
+      convs: number of 3x3 convolutions, of as many channels as come in.
+      features: of the matrix products after them.
+      block: constructor of a `ConvNorm`.
+      dense: constructor of a matrix product.
+    """
+
+    classes: int
+    convs: int
+    features: tuple[int, ...]
+    block: Layer
+    dense: Layer
+
+    @nn.compact
+    def __call__(
+        self, x: Float[jax.Array, "*b p h w c"], where: Bool[jax.Array, "*b p"]
+    ) -> tuple[Float[jax.Array, "*b p classes"], Float[jax.Array, "*b p classes 4"]]:
+        for i in range(self.convs):
+            x = nn.relu(self.block(x.shape[-1], 3, name=f"conv{i}")(x, where[..., None, None]))
+        x = x.reshape(*x.shape[:-3], -1)
+        for i, features in enumerate(self.features):
+            x = nn.relu(self.dense(features, name=f"fc{i}")(x))
+        logits = self.dense(self.classes, name="logits")(x)
+        deltas = self.dense(4 * self.classes, name="deltas")(x)
+        return logits, deltas.reshape(*logits.shape, 4)
+
+
+class MaskHead(nn.Module):
+    """Of each object's features, logits of a mask of twice their size for each class.
+
+    Attributes:
+      classes: of the logits, background included.
+      convs: number of 3x3 convolutions, of as many channels as come in.
+      block: constructor of a `ConvNorm`.
+      conv: constructor of a convolution.
+      up_conv: constructor of a transposed convolution.
+    """
+
+    classes: int
+    convs: int
+    block: Layer
+    conv: Layer
+    up_conv: Layer
+
+    @nn.compact
+    def __call__(
+        self, x: Float[jax.Array, "*b p h w c"], where: Bool[jax.Array, "*b p"]
+    ) -> Float[jax.Array, "*b p mh mw classes"]:
+        for i in range(self.convs):
+            x = nn.relu(self.block(x.shape[-1], 3, name=f"conv{i}")(x, where[..., None, None]))
+        x = nn.relu(self.up_conv(x.shape[-1], name="up_conv")(x))
+        return self.conv(self.classes, 1, name="logits")(x)
+
+
+class MaskRCNN(nn.Module):
+    """A feature pyramid, proposals on it, and heads on what ROIAlign takes out of it.
+
+    `apply(variables, images, sizes=None)` takes `[*b, h, w, c]` of any size and returns a
+    `DetectionOutput`. `apply(variables, images, train=True, targets=…, keys=…)` also takes objects
+    `Instances` `[*b, n]` and random keys `[*b]`; it returns the `SampledOutput` that
+    `losses.rpn_loss`, `box_head_loss` and `mask_head_loss` judge. `sizes`, int32 `[*b, 2]`, are
+    (height, width) of the pictures where they fill a canvas in part only: nothing is found outside.
+
+    Attributes:
+      num_classes: of the objects, background apart.
+      backbone: constructor of a `ResNet`.
+      features: of the pyramid.
+      frozen_norm: whether the backbone's batch norms keep what they were loaded with.
+      norm_epsilon: of those.
+      head_norm: whether pyramid and heads have batch norms.
+      rpn_convs: 3x3 convolutions of the first stage.
+      box_convs: 3x3 convolutions of the box head.
+      box_features: of its matrix products.
+      mask_convs: 3x3 convolutions of the mask head.
+      anchor_sizes: of each level, in pixels: the last has no features of its own, but every other
+        pixel of those before.
+      aspect_ratios: of the anchors, height over width.
+      level_proposals: how many of a level are looked at, in training and else.
+      max_proposals: how many remain of an image, in training and else.
+      anchor_samples: anchors that an image is trained on.
+      anchor_positives: the share of them that is matched with objects, at most.
+      proposal_samples: proposals that an image is trained on.
+      proposal_positives: the share of them that is matched with objects, at most.
+      score_threshold: what an object's score must exceed.
+      iou_threshold: above which a surer object suppresses another of its class.
+      suppression: "hard", "soft" or "matrix", as of `inference.detect_objects`.
+      max_detections: objects of an image.
+      roi_method: how ROIAlign samples, "bilinear" or "nearest"; or "rounded": nearest, within boxes
+        that are first rounded to whole pixels of the features, as ROI pooling does.
+      remat: recompute the backbone's activations in the backward pass.
+      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
+      dtype: of the computation; logits and boxes are at least float32.
+      param_dtype: of the parameters.
+    """
+
+    num_classes: int
+    backbone: Callable[..., nn.Module] = resnet50
+    features: int = 256
+    frozen_norm: bool = True
+    norm_epsilon: float = 1e-5
+    head_norm: bool = False
+    rpn_convs: int = 1
+    box_convs: int = 0
+    box_features: tuple[int, ...] = (1024, 1024)
+    mask_convs: int = 4
+    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    level_proposals: tuple[int, int] = (2000, 1000)
+    max_proposals: tuple[int, int] = (2000, 1000)
+    anchor_samples: int = 256
+    anchor_positives: float = 0.5
+    proposal_samples: int = 512
+    proposal_positives: float = 0.25
+    score_threshold: float = 0.05
+    iou_threshold: float = 0.5
+    suppression: str = "hard"
+    max_detections: int = 100
+    roi_method: str = "bilinear"
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[Array, "*b h w c"],
+        train: bool = False,
+        *,
+        targets: Instances | None = None,
+        keys: Key[Array, "*b"] | None = None,
+        sizes: Int[Array, "*b 2"] | None = None,
+    ) -> DetectionOutput | SampledOutput:
+        if train and (targets is None or keys is None):
+            raise ValueError("train needs targets and keys: a detector samples what it is taught")
+        *lead, height, width, channels = images.shape
+        if sizes is None:
+            sizes = jnp.broadcast_to(jnp.array([height, width]), (*lead, 2))
+        # One batch axis for all.
+        images = jnp.asarray(images).reshape(-1, height, width, channels)
+        given = jax.tree.map(
+            lambda x: (
+                jax.lax.collapse(jnp.asarray(x), 0, len(lead)) if lead else jnp.asarray(x)[None]
+            ),
+            (targets, keys, sizes),
+        )
+        output = self._detect(images, train, *given)
+        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), output)
+
+    def _detect(self, images, train, targets, keys, sizes):
+        """The outputs `[b, ...]` of images `[b, h, w, c]`."""
+        conv, block, dense, up_conv = self._layers(train)
+        # As torchvision pads them, so that each level has half the size of the one before.
+        images = layers.pad_to_multiple(images, 32, 2, mode="constant")
+        maps = self.backbone(
+            frozen_norm=self.frozen_norm,
+            epsilon=self.norm_epsilon,
+            remat=self.remat,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="backbone",
+        )(images, train)
+        pyramid = FeaturePyramid(self.features, block, name="pyramid")([maps[s] for s in _STAGES])
+        levels = [*pyramid, pyramid[-1][:, ::2, ::2]]
+
+        shapes = [level.shape[1:3] for level in levels]
+        anchors = ops.pyramid_anchors(
+            shapes,
+            strides=[(images.shape[1] // h, images.shape[2] // w) for h, w in shapes],
+            sizes=[(size,) for size in self.anchor_sizes],
+            aspect_ratios=self.aspect_ratios,
+            rounded=True,
+            order="ratio",
+        )
+        propose = ProposalHead(len(self.aspect_ratios), self.rpn_convs, conv, name="rpn")
+        logits, deltas = _at_least_float32(propose(levels))
+        proposals = self._propose(train, anchors, logits, deltas, sizes)
+
+        classes = self.num_classes + 1
+        box_head = BoxHead(
+            classes, self.box_convs, self.box_features, block, dense, name="box_head"
+        )
+        mask_head = MaskHead(classes, self.mask_convs, block, conv, up_conv, name="mask_head")
+        if not train:
+            features = self._align(pyramid, proposals.boxes, _BOX_SIZE)
+            outputs = _at_least_float32(box_head(features, proposals.valid))
+            objects = self._select(*outputs, proposals, sizes)
+            features = self._align(pyramid, objects.boxes, _MASK_SIZE)
+            masks = _at_least_float32(mask_head(features, objects.valid))
+            of_class = (objects.classes + 1)[..., None, None, None]
+            masks = jnp.take_along_axis(masks, of_class, axis=-1)[..., 0]
+            return DetectionOutput(objects, masks)
+
+        keys = jax.vmap(jax.random.split)(keys)
+        of_anchors = each_shard(
+            jax.vmap(functools.partial(self._sample_anchors, anchors)),
+            keys[:, 0],
+            targets,
+            jnp.concatenate(logits, axis=1),
+            jnp.concatenate(deltas, axis=1),
+        )
+        boxes, matches = each_shard(
+            jax.vmap(self._sample_proposals), keys[:, 1], proposals, targets
+        )
+        features = self._align(pyramid, boxes, _BOX_SIZE)
+        outputs = _at_least_float32(box_head(features, matches != NEITHER))
+        # The positive ones come first.
+        first = slice(max(int(self.proposal_samples * self.proposal_positives), 1))
+        features = self._align(pyramid, boxes[:, first], _MASK_SIZE)
+        masks = _at_least_float32(mask_head(features, matches[:, first] >= 0))
+        return SampledOutput(*of_anchors, *outputs, boxes, matches, masks)
+
+    def _layers(self, train: bool) -> tuple[Layer, Layer, Layer, Layer]:
+        """Constructors: of convolutions, of those with a norm, and of two matrix products."""
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv: Layer = functools.partial(layers.Conv, **dtypes)
+        norm: Layer | None = None
+        if self.head_norm:
+            norm = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
+        block = functools.partial(ConvNorm, norm=norm, conv=conv)
+        dense = functools.partial(layers.Dense, **dtypes)
+        return conv, block, dense, functools.partial(layers.UpConv2x, **dtypes)
+
+    def _propose(self, train, anchors, logits, deltas, sizes) -> Instances:
+        """Constants: no gradient flows through where the second stage looks."""
+
+        def of_image(logits, deltas, size):
+            return inference.rpn_proposals(
+                logits,
+                deltas,
+                anchors,
+                size,
+                most_of_level=self.level_proposals[0 if train else 1],
+                max_proposals=self.max_proposals[0 if train else 1],
+            )
+
+        return each_shard(jax.vmap(of_image), *jax.lax.stop_gradient((logits, deltas)), sizes)
+
+    def _select(self, class_logits, box_deltas, proposals, sizes) -> Instances:
+        def of_image(class_logits, box_deltas, proposals, size):
+            return inference.detect_objects(
+                class_logits,
+                box_deltas,
+                proposals.boxes,
+                size,
+                where=proposals.valid,
+                score_threshold=self.score_threshold,
+                iou_threshold=self.iou_threshold,
+                suppression=self.suppression,
+                max_detections=self.max_detections,
+            )
+
+        return each_shard(jax.vmap(of_image), class_logits, box_deltas, proposals, sizes)
+
+    def _align(self, pyramid, boxes, size) -> Float[jax.Array, "b p h w c"]:
+        """The features inside boxes `[b, p, 4]`, with the half pixel of 2017 as torchvision."""
+        method = self.roi_method
+        if method == "rounded":
+            levels = ops.assign_levels(boxes, max_level=_MIN_LEVEL + len(pyramid) - 1)
+            stride = (2.0**levels)[..., None]
+            boxes, method = jnp.round(boxes / stride) * stride, "nearest"
+
+        def of_image(pyramid, boxes):
+            return ops.multilevel_roi_align(
+                pyramid, boxes, size, min_level=_MIN_LEVEL, aligned=False, method=method
+            )
+
+        return each_shard(jax.vmap(of_image), pyramid, jax.lax.stop_gradient(boxes))
+
+    def _sample_anchors(self, anchors, key, targets, logits, deltas):
+        """Of an image's anchors a sample: logits, deltas, anchors and matches."""
+        anchors = jnp.concatenate([jnp.asarray(level) for level in anchors])
+        matches = matching.match_proposals(
+            anchors, targets, high=0.7, low=0.3, allow_low_quality=True
+        )
+        rows, valid = matching.sample_proposals(
+            key, matches, count=self.anchor_samples, positive_fraction=self.anchor_positives
+        )
+        matches = jnp.where(valid, matches[rows], NEITHER)
+        return logits[rows], deltas[rows], anchors[rows], matches
+
+    def _sample_proposals(self, key, proposals, targets):
+        """Of an image's proposals, the objects themselves among them, a sample and its matches."""
+        boxes = jnp.concatenate([proposals.boxes, targets.boxes.astype(proposals.boxes.dtype)])
+        valid = jnp.concatenate([proposals.valid, targets.valid])
+        matches = matching.match_proposals(boxes, targets, high=0.5, low=0.5, where=valid)
+        rows, taken = matching.sample_proposals(
+            key, matches, count=self.proposal_samples, positive_fraction=self.proposal_positives
+        )
+        boxes = jnp.where(valid[:, None], boxes, 0)
+        return boxes[rows], jnp.where(taken, matches[rows], NEITHER)
+
+
+def _at_least_float32(tree):
+    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
+
+
+def maskrcnn_resnet50_fpn(num_classes: int, **options) -> MaskRCNN:
+    """Mask R-CNN on a ResNet-50: 44.4 million parameters with COCO's 90 classes.
+
+    The backbone's batch norms are frozen, and divide by `σ` alone: so are torchvision's weights.
+
+    Args:
+      num_classes: of the objects, background apart; COCO's identifiers run to 90.
+      **options: attributes of `MaskRCNN`.
+
+    Returns:
+      The module.
+
+    Example:
+      >>> model = maskrcnn_resnet50_fpn(90)
+      >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
+      >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+      >>> output.objects.boxes.shape, output.mask_logits.shape
+      ((1, 100, 4), (1, 100, 28, 28))
+
+    Source: He et al., "Mask R-CNN", 2017; Lin et al., "Feature pyramid networks for object
+      detection", 2017.
+    """
+    return MaskRCNN(num_classes, **{"norm_epsilon": 0.0} | options)
+
+
+def maskrcnn_resnet50_fpn_v2(num_classes: int, **options) -> MaskRCNN:
+    """Mask R-CNN with batch norm and deeper heads: 46.4 million parameters with 90 classes.
+
+    Args and Returns as of `maskrcnn_resnet50_fpn`.
+
+    Source: Li et al., "Benchmarking detection transfer learning with vision transformers", 2021.
+    """
+    settings: dict[str, Any] = {
+        "frozen_norm": False,
+        "head_norm": True,
+        "rpn_convs": 2,
+        "box_convs": 4,
+        "box_features": (1024,),
+    }
+    return MaskRCNN(num_classes, **settings | options)
+
+
+def maskrcnn_tiny(num_classes: int, **options) -> MaskRCNN:
+    """A small Mask R-CNN that trains on a CPU, for small objects, on a ResNet-18.
+
+    It is segjax's own: 64 features, anchors from 8 pixels up, fewer proposals.
+
+    Args and Returns as of `maskrcnn_resnet50_fpn`.
+    """
+    settings: dict[str, Any] = {
+        "backbone": resnet18,
+        "features": 64,
+        "frozen_norm": False,
+        "box_features": (256, 256),
+        "mask_convs": 2,
+        "anchor_sizes": (8.0, 16.0, 32.0, 64.0, 128.0),
+        "level_proposals": (400, 400),
+        "max_proposals": (400, 300),
+        "anchor_samples": 128,
+        "proposal_samples": 64,
+        "proposal_positives": 0.5,
+    }
+    return MaskRCNN(num_classes, **settings | options)
