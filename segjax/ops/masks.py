@@ -9,6 +9,9 @@ from segjax.numerics import accumulation_dtype, safe_divide
 from segjax.ops.boxes import check_boxes
 from segjax.typing import Array
 
+# Of masks that are held as floats at once: all of large pictures would fill the memory.
+_PIXELS = 1 << 14
+
 
 def masks_to_boxes(masks: Bool[Array, "*b n h w"]) -> Float[jax.Array, "*b n 4"]:
     """The smallest box around each mask, covering whole pixels.
@@ -56,11 +59,30 @@ def mask_iou(a: Bool[Array, "*b n h w"], b: Bool[Array, "*b m h w"]) -> Float[ja
     _check_masks("b", b)
     if a.shape[:-3] + a.shape[-2:] != b.shape[:-3] + b.shape[-2:]:
         raise ValueError(f"b has shape {b.shape}; due is that of a, {a.shape}, but for n")
+    intersection, area_a, area_b = _count_pixels(a, b)
+    return safe_divide(intersection, area_a[..., :, None] + area_b[..., None, :] - intersection)
+
+
+# Compiled once: a loop that is called eagerly is compiled anew at every call.
+@jax.jit
+def _count_pixels(a: Array, b: Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of each pair, and of each mask of `a` and of `b`; some pixels at a time are held as floats."""
     pixels = a.shape[-2] * a.shape[-1]
-    a, b = (x.reshape(*x.shape[:-2], pixels).astype(jnp.float32) for x in (a, b))
-    intersection = jnp.einsum("...np,...mp->...nm", a, b)
-    areas = a.sum(axis=-1)[..., :, None] + b.sum(axis=-1)[..., None, :]
-    return safe_divide(intersection, areas - intersection)
+    part = max(min(pixels, _PIXELS), 1)
+    masks = tuple(x.reshape(*x.shape[:-2], pixels) for x in (a, b))
+    masks = tuple(jnp.pad(x, [*[(0, 0)] * (x.ndim - 1), (0, -pixels % part)]) for x in masks)
+
+    def count_part(i):
+        x, y = (
+            lax.dynamic_slice_in_dim(mask, i * part, part, axis=-1).astype(jnp.float32)
+            for mask in masks
+        )
+        return jnp.einsum("...np,...mp->...nm", x, y), x.sum(axis=-1), y.sum(axis=-1)
+
+    def add_part(i, totals):
+        return jax.tree.map(jnp.add, totals, count_part(i))
+
+    return lax.fori_loop(1, -(-pixels // part), add_part, count_part(0))
 
 
 def paste_masks(

@@ -35,6 +35,12 @@ def test_mask_iou_counts_pixels(a, b):
     np.testing.assert_allclose(mask_iou(a, b), both / np.maximum(either, 1), rtol=1e-6)
 
 
+def test_mask_iou_of_pictures_that_are_counted_in_parts():
+    a, b = (np.random.default_rng(seed).random((3, 150, 230)) < 0.4 for seed in range(2))
+    both, either = (f(a[:, None], b).sum((-2, -1)) for f in (np.logical_and, np.logical_or))
+    np.testing.assert_allclose(mask_iou(a, b), both / either, rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(0, 2), (2, 0), (0, 0)])
 def test_mask_iou_of_no_masks(shape):
     a, b = (np.zeros((n, 4, 5), bool) for n in shape)
