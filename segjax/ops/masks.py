@@ -66,7 +66,7 @@ def mask_iou(a: Bool[Array, "*b n h w"], b: Bool[Array, "*b m h w"]) -> Float[ja
 # Compiled once: a loop that is called eagerly is compiled anew at every call.
 @jax.jit
 def _count_pixels(a: Array, b: Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of each pair, and of each mask of `a` and of `b`; some pixels at a time are held as floats."""
+    """Of each pair, and of each mask; some pixels at a time are held as floats."""
     pixels = a.shape[-2] * a.shape[-1]
     part = max(min(pixels, _PIXELS), 1)
     masks = tuple(x.reshape(*x.shape[:-2], pixels) for x in (a, b))
