@@ -1,6 +1,7 @@
 """Instances annotated in COCO's format as a source."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ class Coco(Source):
     Classes are the categories, numbered from 0 on in the order of their ids. Boxes and areas are
     the annotations' own; masks may share pixels, and are pixel for pixel those of COCO's code.
 
-    Opening checks the JSON and the header of every image.
+    Opening checks the JSON and the header of every image. Objects whose box has no area inside the
+    image are left out with a warning that names them: COCO itself has two.
 
     Args:
       path: of the folder.
@@ -60,10 +62,20 @@ class Coco(Source):
         self.classes = content.classes
         self._images = list(content.images.values())
         objects: dict[int, list[_Object]] = {image: [] for image in content.images}
-        for image, found in each_checked(
+        unseen = []
+        for name, image, found in each_checked(
             layout.file, content.annotations, lambda entry: _object(content, entry)
         ):
-            objects[image].append(found)
+            if found.is_seen(content.images[image].size):
+                objects[image].append(found)
+            else:
+                unseen.append(str(name))
+        if unseen:
+            warnings.warn(
+                f"{layout.file}: without area inside the image, and left out: annotation "
+                f"{', '.join(unseen[:20])}{' ...' if len(unseen) > 20 else ''}",
+                stacklevel=2,
+            )
         fullest = max(map(len, objects.values()), default=0)
         self.max_instances = fullest if max_instances is None else max_instances
         self._objects = [_largest(group, self.max_instances) for group in objects.values()]
@@ -89,26 +101,35 @@ class _Object:
     crowd: bool
     shape: np.ndarray | list[np.ndarray]
 
+    def is_seen(self, size: tuple[int, int]) -> bool:
+        """Whether the box has area inside an image of (height, width)."""
+        x0, y0, x1, y1 = self.box
+        return min(x1, size[1]) > max(x0, 0) and min(y1, size[0]) > max(y0, 0)
+
     def mask(self, size: tuple[int, int]) -> np.ndarray:
         if isinstance(self.shape, np.ndarray):
             return decode_rle(self.shape, size)
         return rasterize_polygons(self.shape, size)
 
 
-def _object(content: CocoJson, entry: dict[str, Any]) -> tuple[int, _Object]:
-    """The image of an annotation, and its object."""
+def _object(content: CocoJson, entry: dict[str, Any]) -> tuple[Any, int, _Object]:
+    """An annotation's id, its image, and its object."""
     size, class_ = content.size(entry), content.category(entry)
     box = _numbers("bbox", entry.get("bbox"))
     if len(box) != 4 or min(box[2:]) < 0:
         raise DataError(f"bbox is {entry['bbox']!r}; due is [x, y, width, height]")
     (area,) = _numbers("area", [entry.get("area")])
     x, y, width, height = box.tolist()
-    return entry["image_id"], _Object(
-        class_,
-        (x, y, x + width, y + height),
-        float(area),
-        bool(entry.get("iscrowd", 0)),
-        _shape(entry.get("segmentation"), size),
+    return (
+        entry.get("id"),
+        entry["image_id"],
+        _Object(
+            class_,
+            (x, y, x + width, y + height),
+            float(area),
+            bool(entry.get("iscrowd", 0)),
+            _shape(entry.get("segmentation"), size),
+        ),
     )
 
 

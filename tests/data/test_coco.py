@@ -102,6 +102,14 @@ def test_a_bad_annotation_is_named(tmp_path, change, message):
         Coco(path, None)
 
 
+@pytest.mark.parametrize("box", [[1, 2, 0, 3], [1, 2, 3, 0], [5, 0, 2, 2], [-3, 0, 3, 2]])
+def test_an_object_without_area_in_the_image_is_named_and_left_out(tmp_path, box):
+    path = write(tmp_path, [CROWD, SQUARE | {"bbox": box}])
+    with pytest.warns(UserWarning, match=r"instances.json: without area .* annotation 5$"):
+        source = Coco(path, None)
+    assert source.read(0).instances.crowd.tolist() == [True]
+
+
 def test_an_image_that_changes_later_is_named(tmp_path):
     source = Coco(write(tmp_path, []), None)
     cv2.imencode(".png", np.zeros((3, 3), np.uint8))[1].tofile(tmp_path / "images" / "2.png")
