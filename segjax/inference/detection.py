@@ -185,7 +185,8 @@ def paste_objects(
     probs = jax.nn.sigmoid(mask_logits).reshape(-1, *mask_logits.shape[-2:])
 
     def paste(one):
-        return paste_masks(*one, shape) > 0.5
+        mask, box = one
+        return paste_masks(mask[None], box[None], shape)[0] > 0.5
 
     boxes = objects.boxes.reshape(-1, 4)
     masks = lax.map(paste, (probs, boxes), batch_size=_CHUNK).reshape(*lead, *shape)
