@@ -1,4 +1,4 @@
-"""Instance segmentation by a set of queries, matched one to one: no anchors, no suppression.
+"""Instance segmentation: by a set of queries, matched one to one, or by proposals.
 
 Of procedural scenes, on a laptop (minutes on two cores; README has the AP to expect):
     python experiments/instance.py
@@ -14,6 +14,9 @@ Of COCO, from published weights:
 DETR, with boxes and masks, instead of Mask2Former:
     python experiments/instance.py --model detr_tiny --set-loss.mask 1 --set-loss.dice 1 \\
         --set-loss.cross-entropy 1
+
+Mask R-CNN: proposals, each object matched with many, and suppression:
+    python experiments/instance.py --model maskrcnn_tiny --optimizer.learning-rate 1e-3
 
 It ends with COCO's average precisions of masks, and leaves `predictions.png`, `curves.png`,
 `metrics.jsonl`, TensorBoard logs and checkpoints in the run's folder.
