@@ -55,7 +55,7 @@ def rpn_proposals(
     Example:
       >>> anchors = [jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 5.0]])]
       >>> logits, deltas = [jnp.array([2.0, 3.0])], [jnp.zeros((2, 4))]
-      >>> found = rpn_proposals(logits, deltas, anchors, (8, 8))
+      >>> found = rpn_proposals(logits, deltas, anchors, (8, 8), max_proposals=2)
       >>> found.boxes[0], found.valid
       (Array([0., 0., 4., 5.], dtype=float32), Array([ True, False], dtype=bool))
 
@@ -134,7 +134,11 @@ def detect_objects(
             "[p, classes + 1] and [p, classes + 1, 4]"
         )
     where = broadcast_where(where, proposals.shape[:1])
-    probs = jax.nn.softmax(jnp.asarray(class_logits, accumulation_dtype(class_logits)))[:, 1:]
+    class_logits, deltas, proposals = (
+        jnp.where(jnp.expand_dims(where, range(1, x.ndim)), x, 0)
+        for x in (class_logits, deltas, proposals)
+    )
+    probs = jax.nn.softmax(class_logits.astype(accumulation_dtype(class_logits)))[:, 1:]
     probs = jnp.where(where[:, None] & (probs > score_threshold), probs, 0)
     scores, pairs = lax.top_k(probs.ravel(), min(max_candidates, probs.size))
     rows, classes = jnp.divmod(pairs.astype(jnp.int32), probs.shape[-1])
@@ -145,7 +149,7 @@ def detect_objects(
         keep = batched_nms(boxes, scores, classes, iou_threshold=iou_threshold, where=keep)
     elif suppression == "soft":
         # Of other classes, far away.
-        apart = classes[:, None] * (jnp.max(boxes) + 1)
+        apart = classes[:, None] * (jnp.max(boxes, initial=0) + 1)
         scores = soft_nms(boxes + apart, scores, where=keep)
     else:
         scores = matrix_nms(boxes, scores, classes, where=keep)
@@ -172,9 +176,11 @@ def paste_objects(
       ValueError: if the shapes do not fit together.
 
     Example:
-      >>> box = Instances(jnp.array([[1.0, 0.0, 3.0, 2.0]]), jnp.array([0]), jnp.array([True]))
-      >>> paste_objects(box, jnp.ones((1, 2, 2)), (2, 4)).masks.astype(int)
-      Array([[[0, 1, 1, 0],
+      >>> boxes = jnp.array([[1.25, 1.25, 2.75, 2.75]])
+      >>> objects = Instances(boxes, jnp.array([0]), jnp.array([True]))
+      >>> paste_objects(objects, jnp.ones((1, 2, 2)), (3, 4)).masks.astype(int)
+      Array([[[0, 0, 0, 0],
+              [0, 1, 1, 0],
               [0, 1, 1, 0]]], dtype=int32)
 
     Source: He et al., "Mask R-CNN", 2017, section 3.1, "Inference".
