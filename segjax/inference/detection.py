@@ -188,7 +188,8 @@ def paste_objects(
     lead = objects.boxes.shape[:-1]
     if mask_logits.shape[:-2] != lead:
         raise ValueError(f"mask_logits has shape {mask_logits.shape}; due is [*{lead}, mh, mw]")
-    probs = jax.nn.sigmoid(mask_logits).reshape(-1, *mask_logits.shape[-2:])
+    logits = mask_logits.astype(accumulation_dtype(mask_logits))
+    probs = jax.nn.sigmoid(logits).reshape(-1, *logits.shape[-2:])
 
     def paste(one):
         mask, box = one

@@ -21,6 +21,7 @@ from cases import (
     numerics,
     ops,
     pixel,
+    proposals,
     regions,
     set_prediction,
     shape,
@@ -48,4 +49,5 @@ CASES = [
     *matching.CASES,
     *set_prediction.CASES,
     *detection.CASES,
+    *proposals.CASES,
 ]
