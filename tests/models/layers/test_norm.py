@@ -41,3 +41,40 @@ def test_constant_channels_are_zero_with_gradients():
     y, pull = jax.vjp(_normalise, x)
     assert_allclose(y, 0, atol=1e-4)
     assert np.isfinite(pull(jnp.ones_like(y))[0]).all()
+
+
+def test_what_is_masked_does_not_count_on_any_devices():
+    """Unequal numbers on 8 devices, none on one of them: the statistics of all that count."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 3, 4, 2)).astype(np.float32)
+    where = rng.random((8, 3, 1)) < 0.6
+    where[2] = False
+    norm = layers.BatchNorm(train=True, axis_name="devices")
+    start = {"params": {"scale": np.float32([2, 3]), "bias": np.float32([0, 1])}}
+    start["batch_stats"] = {"mean": np.zeros(2, np.float32), "var": np.ones(2, np.float32)}
+    apply = lambda x, where: norm.apply(start, x, where, mutable=["batch_stats"])
+    spoilt = np.where(where[..., None], x, 1e6)
+    y, changed = jax.pmap(apply, "devices")(spoilt, where)
+
+    kept = np.broadcast_to(where, x.shape[:3])
+    counted = x[kept].astype(np.float64)
+    mean, var = counted.mean(0), counted.var(0)
+    expected = (counted - mean) / np.sqrt(var + 1e-5) * [2, 3] + [0, 1]
+    assert_allclose(np.asarray(y)[kept], expected, rtol=1e-4, atol=1e-5)
+    statistics = jax.tree.map(lambda leaf: np.asarray(leaf)[0], changed["batch_stats"])
+    assert_allclose(statistics["mean"], 0.1 * mean, rtol=1e-5, atol=1e-6)
+    assert_allclose(statistics["var"], 0.9 + 0.1 * counted.var(0, ddof=1), rtol=1e-5)
+
+
+def test_where_nothing_counts_statistics_stay():
+    x = jnp.ones((2, 3))
+    start = layers.BatchNorm().init(jax.random.key(0), x)
+    norm = layers.BatchNorm(train=True)
+
+    def total(x):
+        y, changed = norm.apply(start, x, jnp.zeros(2, bool), mutable=["batch_stats"])
+        return y.sum(), changed
+
+    gradient, changed = jax.grad(total, has_aux=True)(x)
+    assert np.isfinite(gradient).all()
+    jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], start["batch_stats"])
