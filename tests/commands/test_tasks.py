@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from segjax import cli
-from segjax.models import QueryOutput, registry
+from segjax.models import QueryOutput, SemanticOutput, registry
 
 QUERIES = 6
 
@@ -27,6 +27,18 @@ class Queries(nn.Module):
         masks = jnp.moveaxis(nn.Dense(QUERIES)(images), -1, -3)[..., ::2, ::2]
         logits = nn.Dense(QUERIES * (self.num_classes + 1))(images.mean((-3, -2)))
         return QueryOutput(logits.reshape(-1, QUERIES, self.num_classes + 1), mask_logits=masks)
+
+
+class Pixels(nn.Module):
+    """A class of each pixel by its colour."""
+
+    num_classes: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return SemanticOutput(nn.Dense(self.num_classes)(images))
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +104,14 @@ def _labels_alone(folder):
     ("task", "model", "message"),
     [
         ("instance", "queries", "the instance task needs objects or segments"),
-        ("panoptic", "unet_patch2", "objects and segments need one of queries"),
+        ("panoptic", "pixels", "objects and segments need one of queries"),
         ("semantic", "queries", "the semantic task needs one of pixels' classes"),
     ],
 )
 def test_what_does_not_fit_ends_at_the_start(task, model, message, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(registry.MODELS, "queries", lambda n, **options: Queries(n, **options))
+    monkeypatch.setitem(registry.MODELS, "pixels", lambda n, **options: Pixels(n, **options))
     options = ["--task", task, "--model", model, "--data", _labels_alone(tmp_path / "data")]
-    if model == "unet_patch2":
-        options += ["--model-options", "widths", "(4, 8)"]
     run = tmp_path / "run"
     options += ["--size", "32", "32", "--batch-size", "8", "--run", str(run)]
     assert cli.main(["train", *options]) == 1
