@@ -104,15 +104,17 @@ def test_each_objective_has_its_terms(one_device):
     _, metrics = one_device
     assert {"cross_entropy", "mask_cross_entropy", "dice", "auxiliary/dice"} <= metrics.keys()
     task = PanopticTask(2, THINGS, SetLoss(points=0))
-    outputs = Queries().init_with_output(jax.random.key(0), _batch().image)[0]
-    terms = task.losses(outputs, _batch(), jax.random.key(1))
-    assert {"cross_entropy", "focal", "dice"} < terms.keys()
+
+    def losses(**options):
+        outputs = Queries(**options).init_with_output(jax.random.key(0), _batch().image)[0]
+        return task.losses(outputs, _batch(), jax.random.key(1))
+
+    assert {"cross_entropy", "focal", "dice"} < jax.eval_shape(losses).keys()
+    with_boxes = jax.eval_shape(lambda: losses(boxes=True))
+    assert {"cross_entropy", "l1", "giou", "focal", "dice"} < with_boxes.keys()
     # Segments of things and stuff, less the crowd and the example that fills up.
     counted = _batch().panoptic.valid & ~_batch().panoptic.crowd & _batch().valid[:, None]
-    assert terms["dice"].weight == counted.sum()
-    outputs = Queries(boxes=True).init_with_output(jax.random.key(0), _batch().image)[0]
-    terms = task.losses(outputs, _batch(), jax.random.key(1))
-    assert {"cross_entropy", "l1", "giou", "focal", "dice"} < terms.keys()
+    assert jax.jit(lambda: losses()["dice"].weight)() == counted.sum()
 
 
 def test_earlier_layers_count_together():
