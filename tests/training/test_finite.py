@@ -1,5 +1,7 @@
 """A loss that is not finite is traced to the first place it came from."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,9 +26,14 @@ def _batch():
     )
 
 
-def _state(model=MODEL):
+@functools.cache
+def _initial(model):
     create = lambda key: create_state(key, model, optax.sgd(1.0), jnp.zeros((1, 8, 8, 3)))
-    return jax.tree.map(np.array, jax.jit(create)(jax.random.key(0)))  # which can be written to
+    return jax.jit(create)(jax.random.key(0))
+
+
+def _state(model=MODEL):
+    return jax.tree.map(np.array, _initial(model))  # which can be written to
 
 
 def _find(state, batch, model=MODEL):
