@@ -1,0 +1,111 @@
+"""Mask R-CNN in the instance task: one program without the host, the same on any devices."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+from numpy.testing import assert_allclose
+
+from segjax.models.backbones.resnet import BasicBlock, ResNet
+from segjax.models.mask_rcnn import MaskRCNN
+from segjax.tasks import InstanceTask, SetLoss
+from segjax.training import create_state, make_train_step
+from segjax.training.parallel import Parallel, fetch, make_mesh
+from segjax.typing import Instances, Record
+
+TASK = InstanceTask(2, loss=SetLoss(max_objects=2))
+MODEL = MaskRCNN(
+    2,
+    functools.partial(ResNet, (1, 1, 1, 1), BasicBlock),
+    features=8,
+    frozen_norm=False,
+    head_norm=True,
+    box_convs=1,
+    box_features=(8,),
+    mask_convs=1,
+    anchor_sizes=(4.0, 8.0, 16.0, 32.0, 64.0),
+    level_proposals=(8, 8),
+    max_proposals=(8, 8),
+    anchor_samples=16,
+    proposal_samples=8,
+    proposal_positives=0.5,
+    max_detections=4,
+)
+OPTIMIZER = optax.sgd(0.1)
+PARALLEL = {"pmap": lambda: Parallel(), "mesh 4x2": lambda: Parallel(make_mesh(fsdp=2))}
+
+
+def _batch(examples=8):
+    """Up to two squares; one example fills up the batch, some have no object, one is a crowd."""
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 16, (examples, 2, 2))
+    corners = np.concatenate([start, start + rng.integers(4, 16, (examples, 2, 2))], axis=-1)
+    first, last = corners[..., :2, None], corners[..., 2:, None]
+    columns, rows = np.moveaxis((first <= np.arange(32)) & (np.arange(32) < last), 2, 0)
+    masks = rows[..., :, None] & columns[..., None, :]
+    objects = Instances(
+        corners.astype(np.float32),
+        rng.integers(2, size=(examples, 2), dtype=np.int32),
+        np.arange(2) < np.arange(examples)[:, None] % 3,
+        masks=masks,
+        crowd=np.arange(2 * examples).reshape(examples, 2) == 10,
+    )
+    noise = rng.uniform(0, 0.4, (examples, 32, 32, 3))
+    return Record(
+        image=(noise + 0.6 * masks.any(1)[..., None]).astype(np.float32),
+        instances=objects,
+        index=np.arange(5, 5 + examples, dtype=np.int32),
+        valid=np.arange(examples) != 4,
+    )
+
+
+def _state():
+    """Drawn by NumPy: there is nothing to compile."""
+    image = np.zeros((1, 32, 32, 3), np.float32)
+    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), image)
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        if len(leaf.shape) < 2:
+            return rng.uniform(0.5, 1, leaf.shape).astype(np.float32)
+        width = np.sqrt(1 / np.prod(leaf.shape[:-1]))
+        return rng.normal(size=leaf.shape, scale=width).astype(np.float32)
+
+    variables = jax.tree.map(draw, shapes)
+    state = create_state(jax.random.key(0), MODEL, OPTIMIZER, image, variables=variables)
+    return jax.tree.map(np.array, state)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return jax.device_get(jax.jit(make_train_step(TASK, MODEL, OPTIMIZER))(_state(), _batch()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PARALLEL)
+def test_eight_devices_take_the_step_that_one_does(kind, one_device):
+    """Statistics over proposals are the whole batch's, and samples those of the example."""
+    parallel, state = PARALLEL[kind](), _state()
+    step = make_train_step(TASK, MODEL, OPTIMIZER, axis_name=parallel.axis_name)
+    placed = parallel.place(state)
+    state, metrics = fetch(parallel.train_step(step, placed)(placed, _batch()))
+    expected, due = one_device
+    assert due["mask"] > 0
+    assert due["box"] > 0
+    jax.tree.map(
+        lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        (state.params, state.model_state, metrics),
+        (expected.params, expected.model_state, due),
+    )
+
+
+def test_training_and_prediction_are_programs_without_the_host():
+    step = jax.make_jaxpr(make_train_step(TASK, MODEL, OPTIMIZER))(_state(), _batch())
+    predict = functools.partial(TASK.predict, MODEL)
+    program = jax.make_jaxpr(predict)(_state().variables, _batch().image)
+    for text in map(str, (step, program)):
+        assert "dot_general" in text
+        assert "callback" not in text
+        assert "infeed" not in text
