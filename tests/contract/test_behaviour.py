@@ -44,13 +44,13 @@ def _is_floating(array):
 
 
 def _objective(case, floating, others):
-    """A weighted sum of all floating outputs, no two weights alike."""
-    leaves = jax.tree.leaves(_call(case, {**floating, **others}))
+    """A weighted sum of all floating outputs, no two weights alike; and the outputs."""
+    outputs = _call(case, {**floating, **others})
     return sum(
         jnp.sum(leaf * jnp.cos(1.0 + jnp.arange(leaf.size)).reshape(leaf.shape))
-        for leaf in leaves
+        for leaf in jax.tree.leaves(outputs)
         if _is_floating(leaf)
-    )
+    ), outputs
 
 
 def _split(arrays):
@@ -76,10 +76,12 @@ def _is_loss(case):
 
 def _evaluate(case, arrays):
     """The outputs, and the gradient of `_objective` by argument, where there is one."""
-    outputs = _call(case, arrays)
     if not _has_gradient(case):
-        return outputs, {}
-    return outputs, jax.grad(functools.partial(_objective, case))(*_split(arrays))
+        return _call(case, arrays), {}
+    objective = functools.partial(_objective, case)
+    gradients, outputs = jax.grad(objective, has_aux=True)(*_split(arrays))
+    # With a gradient of its own (`jax.custom_vjp`) may come a way of its own to the value.
+    return outputs if case.forward else _call(case, arrays), gradients
 
 
 @functools.cache
@@ -163,23 +165,41 @@ def test_masked_pixels_do_not_matter(case):
             np.testing.assert_array_equal(actual, due)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if _has_gradient(case)], ids=str)
-def test_gradients_are_finite_differences(case):
-    """Along a random direction, in float64: forward mode, reverse mode, central difference."""
+@functools.cache
+def _derivatives(case_index):
+    """Along a random direction, in float64: of the objective, and for losses of its gradient.
 
-    def slopes(floating, others, direction, step=1e-6):
-        objective = functools.partial(_objective, case, others=others)
+    First by forward mode, by reverse mode and as a central difference; then by forward over
+    reverse and as a central difference. One program for both, since compiling takes longest.
+    """
+    case = CASES[case_index]
 
-        def along(t):
-            return objective(jax.tree.map(lambda a, d: a + t * d, floating, direction))
+    def derivatives(floating, others, direction, step=1e-6):
+        objective = lambda arrays: _objective(case, arrays, others)[0]
+        move = lambda t: jax.tree.map(lambda a, d: a + t * d, floating, direction)
+        value = lambda t: objective(move(t))
+        gradient = lambda t: jax.grad(objective)(move(t))
 
-        reverse = _along(direction, jax.grad(objective)(floating))
-        forward = jax.jvp(along, (0.0,), (1.0,))[1] if case.forward else reverse
-        return forward, reverse, (along(step) - along(-step)) / (2 * step)
+        both = lambda t: (value(t), gradient(t) if _is_loss(case) else None)
+        beyond_and_before = jax.lax.map(both, jnp.array([step, -step]))
+        slope, bend = jax.tree.map(lambda x: (x[0] - x[1]) / (2 * step), beyond_and_before)
+        if _is_loss(case):
+            at_0, curvature = jax.jvp(gradient, (0.0,), (1.0,))
+        else:
+            at_0, curvature = gradient(0.0), None
+        reverse = _along(direction, at_0)
+        forward = jax.jvp(value, (0.0,), (1.0,))[1] if case.forward else reverse
+        return (forward, reverse, slope), (curvature, bend)
 
     with jax.enable_x64(True):
         floating, others = _split(_draw(case, dtype=jnp.float64))
-        forward, reverse, difference = jax.jit(slopes)(floating, others, _direction(floating))
+        return jax.device_get(jax.jit(derivatives)(floating, others, _direction(floating)))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if _has_gradient(case)], ids=str)
+def test_gradients_are_finite_differences(case):
+    """Forward mode, reverse mode, central difference."""
+    forward, reverse, difference = _derivatives(CASES.index(case))[0]
     np.testing.assert_allclose(forward, reverse, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(reverse, difference, rtol=1e-6, atol=1e-6)
 
@@ -188,24 +208,9 @@ def test_gradients_are_finite_differences(case):
     "case", [case for case in CASES if _is_loss(case) and _has_gradient(case)], ids=str
 )
 def test_second_derivatives_are_finite_differences(case):
-    """Forward over reverse, in float64: the slope of the gradient along a random direction."""
-
-    def curvatures(floating, others, direction, step=1e-6):
-        objective = functools.partial(_objective, case, others=others)
-
-        def gradient(t):
-            moved = jax.tree.map(lambda a, d: a + t * d, floating, direction)
-            return jax.grad(objective)(moved)
-
-        difference = jax.tree.map(
-            lambda a, b: (a - b) / (2 * step), gradient(step), gradient(-step)
-        )
-        return jax.jvp(gradient, (0.0,), (1.0,))[1], difference
-
-    with jax.enable_x64(True):
-        floating, others = _split(_draw(case, dtype=jnp.float64))
-        exact, difference = jax.jit(curvatures)(floating, others, _direction(floating))
-        _assert_close(exact, difference)
+    """Forward over reverse: the slope of the gradient."""
+    exact, difference = _derivatives(CASES.index(case))[1]
+    _assert_close(exact, difference)
 
 
 def _direction(floating):
