@@ -29,7 +29,7 @@ class Coco(Source):
     the annotations' own; masks may share pixels, and are pixel for pixel those of COCO's code.
 
     Opening checks the JSON and the header of every image. Objects whose box has no area inside the
-    image are left out with a warning that names them: COCO itself has two.
+    image are left out with a warning that names them.
 
     Args:
       path: of the folder.
