@@ -19,6 +19,12 @@ def torchvision(name, **options):
     return build(weights=None, weights_backbone=None, num_classes=CLASSES, **options)
 
 
+def mask_rcnn(name):
+    detection = pytest.importorskip("torchvision.models.detection")
+    build = getattr(detection, name)
+    return build(weights=None, weights_backbone=None, num_classes=CLASSES + 1)
+
+
 def smp(name, encoder):
     package = pytest.importorskip("segmentation_models_pytorch")
     return getattr(package, name)(encoder, encoder_weights=None, classes=CLASSES)
@@ -37,6 +43,8 @@ ORIGINALS = {
         "deeplabv3_mobilenet_v3_large", aux_loss=True
     ),
     "lraspp_mobilenet_v3_large": lambda: torchvision("lraspp_mobilenet_v3_large"),
+    "maskrcnn_resnet50_fpn": lambda: mask_rcnn("maskrcnn_resnet50_fpn"),
+    "maskrcnn_resnet50_fpn_v2": lambda: mask_rcnn("maskrcnn_resnet50_fpn_v2"),
     "deeplabv3plus_resnet34": lambda: smp("DeepLabV3Plus", "resnet34"),
     "segformer_b0": segformer,
 }
