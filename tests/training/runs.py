@@ -64,11 +64,12 @@ def tiny(run, data, **changes):
 @contextlib.contextmanager
 def started(config, environment, *, devices=1):
     """Another process that trains, with so many devices; it never outlives the block."""
+    flags = os.environ["XLA_FLAGS"]  # of several counts of devices the last one holds
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER, json.dumps(to_dict(config))],
         env=os.environ
         | environment
-        | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
