@@ -10,8 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 from runs import finish, losses, metrics, saved_steps, started, tiny, wait_for_step
 
-# In one of pytest's processes, where what they are compared with runs once.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("two processes")]
+pytestmark = pytest.mark.slow
 
 
 # No compilation cache: JAX lets only process 0 write to it, and while the other compiles it would
