@@ -40,7 +40,7 @@ def rpn_proposals(
       logits: of each level `[a]`: the objectness of each anchor.
       deltas: of each level `[a, 4]`, as of `ops.decode_boxes` with weights 1.
       anchors: of each level `[a, 4]`, xyxy in pixels.
-      shape: (height, width) of the image in pixels.
+      shape: (height, width) of the image in pixels: two numbers, or an array `[2]`.
       most_of_level: how many of a level are looked at.
       max_proposals: n, how many remain at most.
       iou_threshold: above which a surer box suppresses another of its level.
@@ -99,7 +99,7 @@ def detect_objects(
       class_logits: `[p, classes + 1]`; the first is "background".
       deltas: `[p, classes + 1, 4]`, those of each class.
       proposals: `[p, 4]`, xyxy in pixels.
-      shape: (height, width) of the image in pixels.
+      shape: (height, width) of the image in pixels: two numbers, or an array `[2]`.
       where: broadcasts to `[p]`; False for padding.
       weights: the four `λ` that the deltas are encoded with, as of `ops.encode_boxes`.
       score_threshold: what a score must exceed.
