@@ -6,7 +6,7 @@ Then the mask loss's gradient by each object's pooled features is taken back to 
 bilinear and once by nearest sampling: their ratio stands beside `R(α, β)`, which is what it would
 be if no two samples shared a pixel.
 
-    python experiments/interpolation.py                    # README has the tables to expect
+    python experiments/interpolation.py
     python experiments/interpolation.py --train.data folder:NUCLEI --train.size 128 128 \\
         --seeds 0 1 2
 

@@ -153,7 +153,7 @@ def their_run(task: str, form: str) -> Callable[[], float]:
         CLASSES + 1,
         image_mean=[0, 0, 0],
         image_std=[1, 1, 1],
-        _skip_resize=True,
+        _skip_resize=True,  # in training; in evaluation SHAPE is the size that it resizes to
     )
     state_dict = model.state_dict()
     model.load_state_dict({k: torch.tensor(draw(k, tuple(v.shape))) for k, v in state_dict.items()})
