@@ -1,6 +1,6 @@
 """Instance segmentation: by a set of queries, matched one to one, or by proposals.
 
-Of procedural scenes, on a laptop (minutes on two cores; README has the AP to expect):
+Of procedural scenes, on a laptop (a quarter of an hour on two cores):
     python experiments/instance.py
 
 Of nuclei or pedestrians, from label images (PATH/SPLIT/images, PATH/SPLIT/instances):

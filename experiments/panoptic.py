@@ -1,6 +1,6 @@
 """Panoptic segmentation of procedural scenes by a set of queries, matched one to one.
 
-On a laptop (minutes on two cores; see README for the panoptic quality to expect):
+On a laptop (minutes on two cores):
     python experiments/panoptic.py
 
 On real images, in COCO's format, from published weights:
