@@ -10,7 +10,7 @@ than one half.
     python experiments/duplicates.py --train.data folder:NUCLEI --train.size 128 128 --seeds 0 1 2
 
 The model has to be sure of what it finds before there can be duplicates: after the 1,000 steps of
-the default, half an hour on two cores, it is not yet (mask AP 0.01).
+the default it is not yet (mask AP 0.01).
 
 Prints the table, mean and standard deviation over the seeds, and writes `duplicates.json` beside
 the runs.

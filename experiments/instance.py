@@ -1,6 +1,6 @@
 """Instance segmentation: by a set of queries, matched one to one, or by proposals.
 
-Of procedural scenes, on a laptop (a quarter of an hour on two cores):
+Of procedural scenes, on a laptop:
     python experiments/instance.py
 
 Of nuclei or pedestrians, from label images (PATH/SPLIT/images, PATH/SPLIT/instances):

@@ -31,7 +31,7 @@ from rich.table import Table
 from segjax import ops
 from segjax.analysis import bilinear_gradient_ratio
 from segjax.data import eval_batches
-from segjax.models.mask_rcnn import MaskHead
+from segjax.models.detection_heads import MaskHead
 from segjax.training import TrainConfig, train
 from segjax.training.build import make_model, make_task
 from segjax.training.checkpoint import load_variables

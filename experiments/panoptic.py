@@ -1,6 +1,6 @@
 """Panoptic segmentation of procedural scenes by a set of queries, matched one to one.
 
-On a laptop (minutes on two cores):
+Of procedural scenes, on a laptop:
     python experiments/panoptic.py
 
 On real images, in COCO's format, from published weights:

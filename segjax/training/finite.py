@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from segjax.tasks import Task
 from segjax.training.state import TrainState
-from segjax.training.step import Prepare, example_keys
+from segjax.training.step import Prepare, augmentation_keys
 from segjax.typing import Record
 
 
@@ -33,7 +33,7 @@ def find_non_finite(
       Half a sentence.
     """
     state = jax.tree.map(jnp.asarray, state)
-    batch = jax.jit(prepare)(example_keys(state, batch), batch)
+    batch = jax.jit(prepare)(augmentation_keys(state, batch), batch)
     stages = [("parameter", state.params), ("batch statistic", state.model_state)]
     bad = np.flatnonzero(~np.isfinite(np.asarray(batch.image)).all((1, 2, 3)))
     if bad.size:

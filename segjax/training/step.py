@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from segjax.numerics import safe_divide
 from segjax.tasks import Metric, Task
+from segjax.tasks.queries import example_keys
 from segjax.training.state import TrainState
 from segjax.typing import Record
 
@@ -85,7 +86,7 @@ def make_train_step(
 
     def step(state: TrainState, batch: Record) -> tuple[TrainState, Metrics]:
         if prepare is not None:
-            batch = prepare(example_keys(state, batch), batch)
+            batch = prepare(augmentation_keys(state, batch), batch)
         parts = split_batch(batch, accumulate)
         keys = _part_keys(state, accumulate, axis_name)
 
@@ -158,10 +159,10 @@ def make_eval_step(
     return step
 
 
-def example_keys(state: TrainState, batch: Record) -> Array:
+def augmentation_keys(state: TrainState, batch: Record) -> Array:
     """`[b]` keys, one for each example, from its place in the stream: the same on any devices."""
     key, _ = jax.random.split(jax.random.wrap_key_data(jnp.asarray(state.key)))
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, batch.require("index"))
+    return example_keys(key, batch)
 
 
 def split_batch(batch: Record, parts: int) -> Record:
