@@ -17,7 +17,7 @@ from segjax.losses.pixel import sigmoid_cross_entropy, softmax_cross_entropy
 from segjax.matching.proposals import BACKGROUND
 from segjax.numerics import Average, accumulation_dtype, broadcast_where
 from segjax.ops.coding import encode_boxes
-from segjax.ops.regions import roi_align
+from segjax.ops.regions import crop_masks
 from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
@@ -140,6 +140,7 @@ def mask_head_loss(
     targets: Instances,
     *,
     where: Bool[Array, "*b p"] | None = None,
+    pixels: Bool[Array, "*b h w"] | None = None,
 ) -> dict[str, Average]:
     """The mask head's loss: what of a proposal belongs to its object, asked of its class alone.
 
@@ -154,6 +155,7 @@ def mask_head_loss(
       targets: padded objects, of which `masks` `[*b, n, h, w]` and `classes` `[*b, n]`, in
         0..classes−1, are read.
       where: `[*b, p]`, False for proposals not sampled, whose values may be anything.
+      pixels: `[*b, h, w]`, False for void ones; the mean leaves out the bins that have any.
 
     Returns:
       A scalar average: `mask`; its weight is the number of proposals with an object.
@@ -180,24 +182,25 @@ def mask_head_loss(
     logits = jnp.take_along_axis(mask_logits, labels[..., None, None, None], axis=-1)[..., 0]
     dtype = accumulation_dtype(mask_logits, proposals)
     boxes = jax.lax.stop_gradient(jnp.where(positive[..., None], proposals, 0)).astype(dtype)
+    size = logits.shape[-2:]
 
-    def crop_of_image(boxes, matches, masks):
-        """`[p, oh, ow]`: of each proposal its object's mask."""
-        if not len(masks):  # ROIAlign needs a channel
-            return jnp.zeros_like(boxes, shape=(len(boxes), *logits.shape[-2:]))
-        # Half a pixel off and with a side of a pixel at least, as torchvision's targets are.
-        features = jnp.moveaxis(masks, 0, -1).astype(dtype)
-        crops = roi_align(features, boxes, logits.shape[-2:], sampling_ratio=None, aligned=False)
-        is_match = matches[:, None] == jnp.arange(len(masks))
-        return jnp.sum(jnp.where(is_match[:, None, None, :], crops, 0), axis=-1)
+    def targets_of_image(boxes, matches, masks, pixels):
+        """`[p, oh, ow]` each: of a proposal its object's mask, and the bins that count."""
+        mask = crop_masks(masks, boxes, matches, size)
+        if pixels is None:
+            return mask, jnp.ones_like(mask, bool)
+        return mask, crop_masks(~pixels[None], boxes, jnp.zeros_like(matches), size) == 0
 
     images = [
-        jax.lax.collapse(jnp.asarray(x), 0, matches.ndim - 1)
-        for x in (boxes, matches, targets.masks)
+        None if x is None else jax.lax.collapse(jnp.asarray(x), 0, matches.ndim - 1)
+        for x in (boxes, matches, targets.masks, pixels)
     ]
-    crops = each_shard(jax.vmap(crop_of_image), *images).reshape(logits.shape)
-    losses = sigmoid_cross_entropy(logits, crops, where=positive[..., None, None])
-    return {"mask": Average.of(jnp.mean(losses, axis=(-2, -1)), where=positive)}
+    due = each_shard(jax.vmap(targets_of_image), *images)
+    crops, counts = (x.reshape(logits.shape) for x in due)
+    counts &= positive[..., None, None]
+    losses = sigmoid_cross_entropy(logits, crops, where=counts)
+    number = jnp.maximum(jnp.sum(counts, axis=(-2, -1)), 1)
+    return {"mask": Average.of(jnp.sum(losses, axis=(-2, -1)) / number, where=positive)}
 
 
 def _box_term(

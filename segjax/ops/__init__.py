@@ -27,6 +27,6 @@ from segjax.ops.receptive import (
     seen_pixels,
     skips_objects,
 )
-from segjax.ops.regions import assign_levels, multilevel_roi_align, roi_align
+from segjax.ops.regions import assign_levels, crop_masks, multilevel_roi_align, roi_align
 from segjax.ops.similarity import cosine_similarity, zero_shot_labels
 from segjax.ops.suppression import batched_nms, matrix_nms, nms, soft_nms

@@ -158,7 +158,8 @@ def pool_bins(rows: jax.Array, offset: jax.Array, regions: Regions, options: Opt
     """`out[n, i, j] = Σ weight·rows[row]` over the taps of bin `(i, j)` of box `n`.
 
     Args:
-      rows: `[m, c]`, the pixels of a feature map row by row, or of several, one after the other.
+      rows: `[m, c]`, the pixels of a feature map row by row, or of several, one after the other; of
+        the regions' dtype, or boolean where no gradient is due.
       offset: int32 `[n]`, the row that is pixel (0, 0) of a box's feature map.
       regions: the bins of the boxes.
       options: static.
@@ -184,7 +185,8 @@ def _pool(rows: jax.Array, offset: jax.Array, regions: Regions, options: Options
             return total
 
         shape = (*regions.y.first.shape, regions.x.first.shape[-1], rows.shape[-1])
-        return _over_chunks(add, jnp.zeros_like(rows, shape=shape), regions, options)
+        total = jnp.zeros_like(rows, regions.y.first.dtype, shape=shape)
+        return _over_chunks(add, total, regions, options)
 
     def one_by_one(rows, *boxes):
         return jax.lax.map(lambda box: pool(rows, *box), boxes)

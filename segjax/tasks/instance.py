@@ -16,7 +16,7 @@ from segjax.matching.proposals import NEITHER
 from segjax.models import DetectionOutput, MaskRCNN, QueryOutput, SampledOutput
 from segjax.numerics import Average
 from segjax.sharding import each_shard
-from segjax.tasks.queries import QueryTask, example_keys, picture_pixels
+from segjax.tasks.queries import QueryTask, countable, example_keys, picture_pixels
 from segjax.typing import Array, Instances, Record
 
 _SCORES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_100")
@@ -86,7 +86,13 @@ class InstanceTask(QueryTask):
             **losses.box_head_loss(
                 outputs.class_logits, outputs.box_deltas, outputs.proposals, matches, targets
             ),
-            **losses.mask_head_loss(masks, outputs.proposals[:, first], matches[:, first], targets),
+            **losses.mask_head_loss(
+                masks,
+                outputs.proposals[:, first],
+                matches[:, first],
+                targets,
+                pixels=countable(record, targets),
+            ),
         }
 
     def predict(self, model: nn.Module, variables: dict, images: Array) -> Instances:

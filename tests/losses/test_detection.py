@@ -105,6 +105,31 @@ def test_only_positives_and_their_class_learn_boxes_and_masks():
     assert_array_equal((np.asarray(gradients["anchor_deltas"]) != 0).any(-1), matches >= 0)
 
 
+def test_void_pixels_neither_count_nor_learn():
+    """A bin that reads a void pixel has no part in the mean; the mask there may be anything."""
+    box, bins = jnp.array([[1.0, 2.0, 5.0, 6.0]]), (1, 4, 4, 2)
+    logits = np.random.default_rng(1).normal(size=bins).astype(np.float32)
+    pixels = np.ones(SHAPE, bool)
+    pixels[3, 2] = False
+    masks = np.random.default_rng(2).random((1, *SHAPE)) < 0.5
+
+    @functools.partial(jax.value_and_grad, argnums=0)
+    def loss(logits, masks, pixels):
+        target = Instances(box, jnp.array([0]), jnp.array([True]), masks=masks)
+        return mask_head_loss(logits, box, jnp.array([0]), target, pixels=pixels)["mask"].value
+
+    value, gradient = loss(logits, masks, pixels)
+    learns = np.ones((4, 4), bool)
+    learns[:2, :2] = False  # their samples lie at 1.5 and 2.5, 2.5 and 3.5: half a pixel from both
+    assert_array_equal(np.asarray(gradient)[0, :, :, 1] != 0, learns)
+    assert_array_equal(loss(logits, masks ^ ~pixels, pixels)[0], value)
+    _, plain = loss(logits, masks, None)
+    shares = np.asarray(gradient * learns.sum())[0, learns, 1]
+    assert_allclose(shares, np.asarray(plain * 16)[0, learns, 1], rtol=1e-5)
+    value, gradient = loss(logits, masks, np.zeros(SHAPE, bool))
+    assert value == 0 == np.abs(gradient).sum()
+
+
 def test_background_alone_trains():
     """A batch without objects: there is nothing to find, and that is learnt."""
     outputs, proposals, matches, targets = _arrays()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segjax.ops import assign_levels, multilevel_roi_align, roi_align, sample
+from segjax.ops import assign_levels, crop_masks, multilevel_roi_align, roi_align, sample
 
 OUTPUT_SIZE = (2, 3)
 HEIGHT, WIDTH = 6, 8
@@ -144,9 +144,27 @@ def test_levels_double_in_size():
             r"features has shape \(6, 8, 1\)",
         ),
         (lambda f, b: assign_levels(b, max_level=1), ValueError, "max_level is 1"),
+        (lambda f, b: crop_masks(f > 0, b, np.zeros(2, int), (2, 2)), ValueError, r"of \(2,\)"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_errors_name_the_argument(call, error, message):
     with pytest.raises(error, match=message):
         call(FEATURES, np.zeros((3, 4), np.float32))
+
+
+def test_masks_are_cropped_each_by_itself():
+    """As ROIAlign of all of them does; next to a mask's border no other one shines through."""
+    random = np.random.default_rng(2)
+    masks = random.random((3, HEIGHT, WIDTH)) < 0.5
+    corners = np.sort(random.uniform(0, [[WIDTH], [HEIGHT]], (7, 2, 2)), axis=-1)
+    whole = [[0, 0, WIDTH, HEIGHT]]
+    boxes = np.concatenate([corners.swapaxes(1, 2).reshape(7, 4), whole]).astype(np.float32)
+    mask_of = np.array([0, 1, 2, 1, 0, 9, -1, 1])
+    options = {"sampling_ratio": None, "aligned": False}
+    channels = roi_align(
+        np.moveaxis(masks, 0, -1).astype(np.float32), boxes, OUTPUT_SIZE, **options
+    )
+    due = np.take_along_axis(channels, mask_of.clip(0, 2)[:, None, None, None], axis=-1)[..., 0]
+    np.testing.assert_allclose(crop_masks(masks, boxes, mask_of, OUTPUT_SIZE), due, atol=1e-6)
+    assert not np.any(crop_masks(masks[:0], boxes, mask_of, OUTPUT_SIZE))

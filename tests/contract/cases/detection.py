@@ -106,9 +106,21 @@ CASES = [
             "masks": mask(2, h, w),
             "classes": classes(2, num_classes=2),
             "where": mask(3),
+            "pixels": mask(h, w),
         },
         masked=("mask_logits", "proposals", "matches"),
         build=_records,
+        side=8,
+    ),
+    Case(
+        "ops.crop_masks",
+        lambda h, w: {
+            "masks": mask(2, h, w),
+            "boxes": _boxes(3),
+            "mask_of": classes(3, num_classes=2),
+        },
+        {"output_size": (2, 2)},
+        build=lambda arrays: {**arrays, "boxes": arrays["boxes"].astype(jnp.float32)},
         side=8,
     ),
 ]
