@@ -7,7 +7,8 @@ to other forms of the same sums.
 
 import functools
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -144,15 +145,87 @@ def _library_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry
 
 def _cpu_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
     """The form that is fastest on a CPU."""
-    if geometry.groups == geometry.channels == geometry.features:
-        form = _depthwise_form
-    elif geometry.groups == 1 and (geometry.dilation > 1 or max(geometry.kernel_size) == 1):
-        form = _cropped_form
-    else:
-        return _library_form(a, b, role=role, geometry=geometry)
+    form = _fastest_form(role, geometry)
+    if form is _library_form:
+        return form(a, b, role=role, geometry=geometry)
     dtype = accumulation_dtype(a)
     result = form(a.astype(dtype), b.astype(dtype), role=role, geometry=geometry)
     return result.astype(a.dtype)
+
+
+def _fastest_form(role: Role, geometry: _Geometry) -> Callable[..., jax.Array]:
+    if geometry.groups > 1:
+        is_depthwise = geometry.groups == geometry.channels == geometry.features
+        return _depthwise_form if is_depthwise else _library_form
+    if geometry.dilation > 1 or max(geometry.kernel_size) == 1:
+        return _cropped_form
+    if role == "kernel":
+        return _blocked_form if geometry.features < 128 else _library_form
+    is_plane = len(geometry.kernel_size) == 2 and geometry.stride == 1
+    is_narrow = min(geometry.channels, geometry.features) < 64
+    return _excess_form if is_plane and is_narrow else _library_form
+
+
+def _excess_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
+    """XLA's convolution, but of more rows than are wanted.
+
+    XLA has two libraries for it on a CPU, and prefers one that is slow where channels are few. That
+    one takes no convolution whose output is larger than its image.
+    """
+    pad = geometry.padding
+    if role == "output":
+        image, kernel, size, padding = a, b, geometry.output_size, [pad, pad]
+    else:  # the gradient by the image: of the output's, with the kernel turned round
+        image, kernel = b, jnp.flip(a, (0, 1)).swapaxes(2, 3)
+        size, padding = geometry.image_size, [k - 1 - pad for k in geometry.kernel_size]
+    excess = max(image.shape[1] - size[0], 0) + 1
+    margins = [(padding[0], padding[0] + excess), (padding[1], padding[1])]
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(image, kernel, (1, 1), margins, dimension_numbers=dimensions)[
+        :, : size[0]
+    ]
+
+
+# Of what a product of `_blocked_form` reads, so that it stays in a CPU's cache.
+_BLOCK = 2**20
+
+
+def _blocked_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
+    """The gradient by the kernel: a product of matrices for some rows of outputs at a time.
+
+    One has the pixels that each output sees beside one another, the other the outputs' gradients.
+    """
+    (height, *across), stride = geometry.output_size, geometry.stride
+    taps = list(geometry.taps())
+    of_row = math.prod(across) * len(taps) * geometry.channels
+    rows = min(max(_BLOCK // of_row, 1), height)
+    blocks = -(-height // rows)
+
+    seen = stride * (rows - 1) + geometry.kernel_size[0]
+    below = stride * rows * (blocks - 1) + seen - geometry.image_size[0] - geometry.padding
+    border = [(geometry.padding, geometry.padding)] * len(across)
+    image = jnp.pad(a, [(0, 0), (geometry.padding, max(below, 0)), *border, (0, 0)])
+    output = jnp.pad(b, [(0, 0), (0, rows * blocks - height), *[(0, 0)] * len(across), (0, 0)])
+
+    def add_block(total, block):
+        example, first = block // blocks, block % blocks * rows
+        zeros = [0] * (len(across) + 1)
+        pixels = lax.dynamic_slice(
+            image, (example, stride * first, *zeros), (1, seen, *image.shape[2:])
+        )
+        gradient = lax.dynamic_slice(output, (example, first, *zeros), (1, rows, *output.shape[2:]))
+        columns = []
+        for tap in taps:
+            stop = [k + stride * (n - 1) + 1 for k, n in zip(tap, (rows, *across), strict=True)]
+            shifted = lax.slice(
+                pixels[0], (*tap, 0), (*stop, geometry.channels), (*[stride] * len(tap), 1)
+            )
+            columns.append(_matrix(shifted))
+        return total + jnp.concatenate(columns, axis=1).T @ _matrix(gradient), None
+
+    total = jnp.zeros_like(a, shape=(len(taps) * geometry.channels, geometry.features))
+    total, _ = lax.scan(add_block, total, jnp.arange(len(a) * blocks))
+    return total.reshape(_shape(role, a, b, geometry))
 
 
 def _depthwise_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:

@@ -15,6 +15,12 @@ DEPTHWISE = {"padding": 1, "groups": 4}
 # By form: the image's size, the kernel's shape, and the options.
 FORMS = {
     "plain": ((7, 6), (3, 2, 4, 5), {"padding": 1, "stride": 2}),
+    "plain, valid": ((9, 6), (3, 2, 4, 5), {}),
+    "plain, border of zeros": ((4, 6), (3, 3, 4, 5), {"padding": 3}),
+    "plain, volume": ((5, 6, 4), (3, 3, 2, 4, 5), {"padding": 1}),
+    "plain, wide": ((5, 6), (3, 3, 4, 130), {"padding": 1}),
+    "several blocks": ((301, 41), (7, 7, 4, 5), {"padding": 2}),
+    "several blocks, strided": ((350, 180), (7, 7, 4, 5), {"padding": 3, "stride": 3}),
     "grouped": ((6, 6), (3, 3, 2, 6), {"padding": 1, "groups": 2}),
     "more features than channels in a group": ((5, 6), (3, 3, 1, 8), {"groups": 4}),
     "depthwise": ((5, 6), (3, 3, 1, 4), DEPTHWISE),
