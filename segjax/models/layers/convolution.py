@@ -145,7 +145,7 @@ def _library_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry
 
 def _cpu_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
     """The form that is fastest on a CPU."""
-    form = _fastest_form(role, geometry)
+    form = _fastest_form(role, geometry, len(b))
     if form is _library_form:
         return form(a, b, role=role, geometry=geometry)
     dtype = accumulation_dtype(a)
@@ -153,14 +153,17 @@ def _cpu_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) ->
     return result.astype(a.dtype)
 
 
-def _fastest_form(role: Role, geometry: _Geometry) -> Callable[..., jax.Array]:
+def _fastest_form(role: Role, geometry: _Geometry, examples: int) -> Callable[..., jax.Array]:
     if geometry.groups > 1:
         is_depthwise = geometry.groups == geometry.channels == geometry.features
         return _depthwise_form if is_depthwise else _library_form
     if geometry.dilation > 1 or max(geometry.kernel_size) == 1:
         return _cropped_form
     if role == "kernel":
-        return _blocked_form if geometry.features < 128 else _library_form
+        # The library convolves the image with the output as its kernel and examples as channels: it
+        # is slow where that kernel is large, or has many channels.
+        is_moderate = math.prod(geometry.output_size) < 2**15 and examples <= 16
+        return _library_form if is_moderate and geometry.features >= 128 else _blocked_form
     is_plane = len(geometry.kernel_size) == 2 and geometry.stride == 1
     is_narrow = min(geometry.channels, geometry.features) < 64
     return _excess_form if is_plane and is_narrow else _library_form
