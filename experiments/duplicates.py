@@ -1,16 +1,21 @@
 """What sees to it that an object is found once: the matching, or suppression afterwards?
 
-The same model learns procedural scenes twice: with each object matched with one query, and with
-each matched with several (one-to-many, as proposals are assigned). Both are judged with and without
-non-maximum suppression (NMS), by the average precision of masks and by how many further predictions
-an object has that was found: sure ones (score of at least 0.5) of its class that overlap it by more
-than one half.
+The same model learns twice: with each object matched with one query, and with each matched with
+several (one-to-many, as proposals are assigned). Both are judged with and without non-maximum
+suppression (NMS), by the average precision of masks and by how many further predictions an object
+has that was found: sure ones (score of at least 0.5) of its class that overlap it by more than one
+half.
 
+Of some images that it learns by heart:
+    python experiments/duplicates.py --train.data folder:SOME --train.eval-split train \\
+        --train.augmentation.no-flip
+
+Of procedural scenes, or of nuclei:
     python experiments/duplicates.py --train.steps 10000
     python experiments/duplicates.py --train.data folder:NUCLEI --train.size 128 128 --seeds 0 1 2
 
 The model has to be sure of what it finds before there can be duplicates: after the 1,000 steps of
-the default it is not yet (mask AP 0.01).
+the default it is not yet of procedural scenes (mask AP 0.01), but of sixteen images it is.
 
 Prints the table, mean and standard deviation over the seeds, and writes `duplicates.json` beside
 the runs.
