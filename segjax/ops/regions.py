@@ -260,6 +260,7 @@ def _roi_align(
     return pooled.astype(features[0].dtype)
 
 
+@functools.partial(jax.jit, static_argnames=("output_size", "aligned", "options"))
 def _pool_boxes(
     rows: jax.Array,
     offset: jax.Array,

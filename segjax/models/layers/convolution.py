@@ -145,7 +145,7 @@ def _library_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry
 
 def _cpu_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
     """The form that is fastest on a CPU."""
-    form = _fastest_form(role, geometry, len(b))
+    form = _fastest_form(role, geometry, len(b if role == "image" else a))
     if form is _library_form:
         return form(a, b, role=role, geometry=geometry)
     dtype = accumulation_dtype(a)
@@ -184,9 +184,8 @@ def _excess_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry)
     excess = max(image.shape[1] - size[0], 0) + 1
     margins = [(padding[0], padding[0] + excess), (padding[1], padding[1])]
     dimensions = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(image, kernel, (1, 1), margins, dimension_numbers=dimensions)[
-        :, : size[0]
-    ]
+    y = lax.conv_general_dilated(image, kernel, (1, 1), margins, dimension_numbers=dimensions)
+    return y[:, : size[0]]
 
 
 # Of what a product of `_blocked_form` reads, so that it stays in a CPU's cache.
