@@ -1,6 +1,8 @@
 """Arithmetic with values and gradients defined everywhere, and the one way a mean is carried."""
 
 import dataclasses
+import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -89,6 +91,48 @@ def log1mexp(x: Float[Array, "..."]) -> Float[jax.Array, "..."]:
     close = jnp.log(-jnp.expm1(jnp.where(near, x, -1)))
     far = jnp.log1p(-jnp.exp(jnp.where(near, -1, x)))
     return jnp.where(near, close, far)
+
+
+@jax.custom_jvp
+def softplus_pair(x: Float[Array, "*b"]) -> tuple[Float[jax.Array, "*b"], Float[jax.Array, "*b"]]:
+    """`log(1 + eˣ)` and `log(1 + e⁻ˣ)`: what a logit costs if there is no target, and if there is.
+
+    They are `max(x, 0)` and `max(−x, 0)`, each plus `log(1 + e^−|x|)`: one logarithm for both.
+
+    Args:
+      x: any shape.
+
+    Returns:
+      Both, of the same shape, at least float32.
+
+    Example:
+      >>> absent, present = softplus_pair(jnp.array([0.0, 1e4]))
+      >>> present
+      Array([0.6931472, 0.       ], dtype=float32)
+
+    Source: Bishop, "Pattern recognition and machine learning", 2006, eq. 4.90.
+    """
+    x = x.astype(accumulation_dtype(x))
+    # log(1 + e) = 2 artanh(z) = 2 (z + z³/3 + z⁵/5 + …) with z ≤ 1/3: on a CPU many times faster
+    # than log1p. Each further term has 1/9 of what is left.
+    e = jnp.exp(-jnp.abs(x))
+    z = e / (2 + e)
+    terms = math.ceil(math.log(jnp.finfo(x.dtype).eps, 1 / 9))
+    series = functools.reduce(
+        lambda total, k: total * jnp.square(z) + 1 / (2 * k + 1), reversed(range(terms)), 0.0
+    )
+    shared = 2 * z * series
+    return jnp.maximum(x, 0) + shared, jnp.maximum(-x, 0) + shared
+
+
+@softplus_pair.defjvp
+def _(primals, tangents):
+    """`σ(x) dx` and `−σ(−x) dx`: smooth at 0, where the maxima are not."""
+    (x,), (dx,) = primals, tangents
+    pair = softplus_pair(x)
+    dx = dx.astype(pair[0].dtype)
+    up, down = jax.nn.sigmoid(x.astype(dx.dtype)), jax.nn.sigmoid(-x.astype(dx.dtype))
+    return pair, (up * dx, -down * dx)
 
 
 def broadcast_where(

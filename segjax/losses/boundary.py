@@ -8,7 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer, Num
 
 from segjax.losses.pixel import check_integer, softmax_cross_entropy
-from segjax.numerics import accumulation_dtype, broadcast_where, masked_sum, safe_divide
+from segjax.numerics import (
+    accumulation_dtype,
+    broadcast_where,
+    masked_sum,
+    safe_divide,
+    softplus_pair,
+)
 from segjax.ops.boundaries import label_edges
 from segjax.ops.distance import distance_transform, signed_distance
 from segjax.typing import Array
@@ -135,7 +141,8 @@ def balanced_edge_cross_entropy(
     image = (-2, -1)
     non_edges = masked_sum(1 - y, axis=image, where=valid)
     beta = safe_divide(non_edges, jnp.sum(valid, axis=image))[..., None, None]
-    losses = beta * y * jax.nn.softplus(-x) + (1 - beta) * (1 - y) * jax.nn.softplus(x)
+    absent, present = softplus_pair(x)
+    losses = beta * y * present + (1 - beta) * (1 - y) * absent
     return jnp.where(valid, losses, 0)
 
 

@@ -10,7 +10,7 @@ from segjax.losses.pixel import (
     pixel_weights,
     softmax_cross_entropy,
 )
-from segjax.numerics import broadcast_where
+from segjax.numerics import broadcast_where, softplus_pair
 from segjax.typing import Array
 
 
@@ -53,7 +53,8 @@ def sigmoid_focal_loss(
     # For soft targets this is torchvision's p_t, linear in y as the cross-entropy is. MONAI, kornia
     # and segmentation_models_pytorch each extend it otherwise; for hard targets all agree.
     wrong = (1 - targets) * positive + targets * negative  # 1 − p_t
-    losses = targets * jax.nn.softplus(-logits) + (1 - targets) * jax.nn.softplus(logits)
+    absent, present = softplus_pair(logits)
+    losses = targets * present + (1 - targets) * absent
     losses *= _power(wrong, gamma)
     if alpha is not None:
         losses *= alpha * targets + (1 - alpha) * (1 - targets)

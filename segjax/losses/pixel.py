@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer, Num
 
-from segjax.numerics import accumulation_dtype, broadcast_where
+from segjax.numerics import accumulation_dtype, broadcast_where, softplus_pair
 from segjax.typing import Array
 
 
@@ -109,7 +109,8 @@ def sigmoid_cross_entropy(
     # As softmax_cross_entropy's, of two classes; segmentation_models_pytorch's factor is ε/2.
     targets = (1 - label_smoothing) * targets + label_smoothing / 2
     positive = targets if pos_weight is None else pos_weight * targets
-    losses = positive * jax.nn.softplus(-logits) + (1 - targets) * jax.nn.softplus(logits)
+    absent, present = softplus_pair(logits)
+    losses = positive * present + (1 - targets) * absent
     return jnp.where(valid, losses, 0)
 
 

@@ -4,6 +4,7 @@ Points are fractions of the image, (x, y) in 0..1: so masks of different sizes c
 same ones.
 """
 
+import functools
 import math
 
 import jax
@@ -57,7 +58,8 @@ def sample_masks(
     # The first row is 0, and so the start; made thus, it is as spread over devices as the rest.
     start = jax.lax.stop_gradient(weights[0][:, None] * rows[0])
     values = jax.lax.scan(add, start, (steps, jnp.stack(weights)))[0]
-    return values.T.reshape(*batch, len(points))
+    # Turned once, and not by all that reads it.
+    return jax.lax.optimization_barrier(values.T).reshape(*batch, len(points))
 
 
 def _split(coordinates: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
@@ -67,50 +69,66 @@ def _split(coordinates: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     return first.astype(jnp.int32), places - first
 
 
-def uncertain_points(
-    logits: Float[Array, "h w"], candidates: Float[Array, "m 2"], count: int
-) -> Float[jax.Array, "{count} 2"]:
-    """Those of the candidates at which a mask is least certain: where `−|logit|` is greatest.
+def uncertain_points(logits: Float[Array, "*b m"], count: int) -> Bool[jax.Array, "*b m"]:
+    """Which points of each mask are the least certain: those where `−|logit|` is greatest.
 
     Args:
-      logits: `[h, w]`, of one mask.
-      candidates: `[m, 2]`, (x, y) as fractions of the image.
-      count: of the points due, at most m.
+      logits: `[*b, m]`, of each mask at m candidates.
+      count: how many are due of each mask, at most m.
 
     Returns:
-      `[count, 2]`; no gradient flows through the choice.
+      `[*b, m]`: `count` of each mask; more where others are just as uncertain as the last of them.
+      No gradient flows through the choice.
 
     Raises:
       ValueError: if there are fewer candidates than are due.
 
     Example:
-      >>> logits = jnp.array([[-9.0, 1.0]])
-      >>> uncertain_points(logits, jnp.array([[0.25, 0.5], [0.75, 0.5]]), 1)
-      Array([[0.75, 0.5 ]], dtype=float32)
+      >>> uncertain_points(jnp.array([-9.0, 1.0, 3.0]), 2)
+      Array([False,  True,  True], dtype=bool)
 
     Source: Kirillov et al., "PointRend: image segmentation as rendering", 2020, section 3.1.
     """
-    if not 0 <= count <= len(candidates):
-        raise ValueError(f"count is {count}; due is 0..{len(candidates)}, as many as candidates")
-    at_candidates = sample_masks(jax.lax.stop_gradient(logits), candidates)
-    chosen = _smallest(jnp.abs(at_candidates), count)
-    return jnp.asarray(candidates)[jnp.nonzero(chosen, size=count)[0]]
+    candidates = logits.shape[-1]
+    if not 0 <= count <= candidates:
+        raise ValueError(f"count is {count}; due is 0..{candidates}, as many as candidates")
+    if count == 0:
+        return jnp.zeros(logits.shape, bool)
+    distances = jnp.abs(jax.lax.stop_gradient(jnp.asarray(logits, accumulation_dtype(logits))))
+    # The order of numbers above 0 is that of their bits as integers. `end` is where the chosen
+    # ones end, `start` before it; `at_start` and `at_end` count what is smaller.
+    as_bits = functools.partial(
+        jax.lax.bitcast_convert_type, new_dtype=f"int{8 * distances.dtype.itemsize}"
+    )
+    as_number = functools.partial(jax.lax.bitcast_convert_type, new_dtype=distances.dtype)
+    bits = as_bits(distances)
+    end = jnp.max(bits, axis=-1, keepdims=True) + 1
+    start, at_start = jnp.zeros_like(end), jnp.zeros_like(end)
+    at_end = jnp.full_like(end, candidates)
 
+    def is_open(start, end, at_end):
+        return (at_end > count) & (end - start > 1)
 
-def _smallest(values: jax.Array, count: int) -> jax.Array:
-    """Which of the values, 0 or greater, are the `count` smallest; of equal ones the first.
+    def narrow(state):
+        turn, start, end, at_start, at_end = state
+        # As if the numbers were evenly spread; every third time the middle, in case they are not.
+        share = ((count - at_start) / (at_end - at_start)).astype(distances.dtype)
+        even = as_bits(as_number(start) + share * (as_number(end) - as_number(start)))
+        middle = start + (end - start) // 2
+        trial = jnp.clip(jnp.where(turn % 3 == 2, middle, even), start + 1, end - 1)
+        smaller = jnp.sum(bits < trial, axis=-1, keepdims=True).astype(bits.dtype)
+        is_start = is_open(start, end, at_end) & (smaller < count)
+        is_end = is_open(start, end, at_end) & (smaller >= count)
+        return (
+            turn + 1,
+            jnp.where(is_start, trial, start),
+            jnp.where(is_end, trial, end),
+            jnp.where(is_start, smaller, at_start),
+            jnp.where(is_end, smaller, at_end),
+        )
 
-    The order of such numbers is that of their bits as integers. So the greatest of those due is
-    found bit by bit from the highest one: many times faster than by sorting.
-    """
-    width = values.dtype.itemsize * 8
-    bits = jax.lax.bitcast_convert_type(values, f"uint{width}")
-    one = jnp.ones((), bits.dtype)
-
-    def refine(place, least):
-        trial = least | (one << (width - 2 - place).astype(bits.dtype))
-        return jnp.where(jnp.sum(bits < trial) < count, trial, least)
-
-    greatest = jax.lax.fori_loop(0, width - 1, refine, jnp.zeros_like(bits, shape=()))
-    smaller, equal = bits < greatest, bits == greatest
-    return smaller | equal & (jnp.cumsum(equal) <= count - jnp.sum(smaller))
+    state = jnp.zeros_like(end, shape=()), start, end, at_start, at_end
+    _, _, end, _, _ = jax.lax.while_loop(
+        lambda state: jnp.any(is_open(state[1], state[2], state[4])), narrow, state
+    )
+    return bits < end

@@ -21,7 +21,13 @@ from segjax.losses.focal import sigmoid_focal_loss
 from segjax.losses.pixel import sigmoid_cross_entropy, softmax_cross_entropy
 from segjax.losses.point_sampling import sample_masks, uncertain_points
 from segjax.losses.region import dice_loss
-from segjax.numerics import Average, accumulation_dtype
+from segjax.numerics import (
+    Average,
+    accumulation_dtype,
+    broadcast_where,
+    masked_sum,
+    safe_divide,
+)
 from segjax.ops.boxes import convert_boxes
 from segjax.ops.interpolation import resize
 from segjax.ops.overlap import generalized_box_iou
@@ -271,7 +277,7 @@ def mask2former_loss(
       >>> logits = jnp.zeros((2, 2)), jnp.zeros((2, 2, 2))
       >>> terms = mask2former_loss(jax.random.key(0), *logits, targets, points=8)
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
-      {'cross_entropy': 1.3863, 'dice': 4.0, 'mask_cross_entropy': 3.4657}
+      {'cross_entropy': 1.3863, 'dice': 4.6429, 'mask_cross_entropy': 3.4657}
 
     Source: Cheng et al., "Masked-attention mask transformer for universal image segmentation",
       2022, sections 3.3 and 4.1.
@@ -296,7 +302,7 @@ def mask2former_loss(
         )
         logits = sample_masks(jax.lax.stop_gradient(mask_logits), shared)
         masks = sample_masks(targets.masks, shared)
-        valid = _valid_points(where, shared)
+        valid = None if where is None else _valid_points(where, shared)
         cost = (
             class_weight * matching.class_cost(class_logits, targets.classes)
             + mask_weight * matching.mask_cross_entropy_cost(logits, masks, where=valid)
@@ -304,17 +310,14 @@ def mask2former_loss(
         )
         query_of = match_queries(cost, targets.valid)
 
-        def mask_terms(logits, mask):
-            important = uncertain_points(logits, candidates, chosen)
-            chosen_points = jnp.concatenate([important, others])
-            logits, mask = (sample_masks(x, chosen_points) for x in (logits, mask))
-            valid = _valid_points(where, chosen_points)
-            entropy = sigmoid_cross_entropy(logits, mask, where=valid)
-            return _pixel_mean(entropy, valid), _dice(logits, mask, valid)
-
         cross_entropy = _cross_entropy(class_logits, targets, query_of, example, no_object_weight)
-        matched = _matched(mask_logits, query_of)
-        entropy, dice = _each_object(mask_terms, query_of >= 0, matched, targets.masks)
+        entropy, dice = _of_each_object(
+            functools.partial(_at_uncertain_points, chosen),
+            _matched(mask_logits, query_of),
+            query_of >= 0,
+            targets.masks,
+            (candidates, others, where),
+        )
         return {
             "cross_entropy": cross_entropy * class_weight,
             "mask_cross_entropy": _mean(entropy, targets, query_of) * mask_weight,
@@ -361,20 +364,67 @@ def _sum_images(image_terms: Callable, batch: tuple[int, ...], *arrays: Any) -> 
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), terms)
 
 
-def _each_object(function: Callable, valid: Array, *arrays: Any) -> Any:
-    """The function of each valid object's arrays, 0 for the others, which a CPU skips."""
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _of_each_object(
+    function: Callable, logits: Array, valid: Array, masks: Array, others: Any
+) -> tuple[jax.Array, ...]:
+    """Numbers `[n]` that `function` tells of each object's logits `[n, h, w]` and mask `[n, H, W]`.
+
+    A loop under differentiation keeps what each of its turns went through. So the slopes of the
+    numbers are taken along with them, and they are all that is kept.
+    """
+    return _in_chunks(lambda *arrays: function(*arrays, *others), valid, logits, masks)
+
+
+@_of_each_object.defjvp
+def _(function, primals, tangents):
+    """A number of one object has no slope by the logits of another."""
+    logits, valid, masks, others = primals
+
+    def with_slopes(logits, masks):
+        numbers, pull_back = jax.vjp(lambda x: function(x, masks, *others), logits)
+        ones = [
+            tuple(jnp.full_like(x, i == k) for k, x in enumerate(numbers))
+            for i in range(len(numbers))
+        ]
+        return numbers, tuple(pull_back(one)[0] for one in ones)
+
+    numbers, slopes = _in_chunks(with_slopes, valid, logits, masks)
+    changes = (jnp.sum(slope * tangents[0], axis=(-2, -1)) for slope in slopes)
+    return numbers, tuple(c.astype(x.dtype) for c, x in zip(changes, numbers, strict=True))
+
+
+# Objects that a CPU takes at a time, their values of a pixel beside one another.
+_CHUNK = 8
+
+
+def _in_chunks(function: Callable, valid: Array, *arrays: Array) -> Any:
+    """`function(*arrays)` of each object, 0 of those not valid; a CPU skips chunks of such."""
+    objects = len(valid)
 
     def nothing(*arrays):
         # Made from an argument, so that under `shard_map` it varies over the same devices.
         shapes = jax.eval_shape(function, *arrays)
         return jax.tree.map(lambda x: jnp.zeros_like(arrays[0], x.dtype, shape=x.shape), shapes)
 
-    def in_turn(valid, *arrays):
-        choose = lambda object: jax.lax.cond(object[0], function, nothing, *object[1:])
-        return jax.lax.map(choose, (valid, *arrays))
+    def masked(valid, results):
+        keep = lambda x: jnp.where(jnp.expand_dims(valid, range(1, x.ndim)), x, 0)
+        return jax.tree.map(keep, results)
+
+    def in_turn(*arrays):
+        chunks = -(-objects // _CHUNK)
+        fill = lambda x: [(0, chunks * _CHUNK - objects), *[(0, 0)] * (x.ndim - 1)]
+        split = [jnp.pad(x, fill(x)).reshape(chunks, _CHUNK, *x.shape[1:]) for x in arrays]
+
+        def choose(chunk):
+            valid, *arrays = chunk
+            return masked(valid, jax.lax.cond(jnp.any(valid), function, nothing, *arrays))
+
+        join = lambda x: jax.lax.collapse(x, 0, 2)[:objects]
+        return jax.tree.map(join, jax.lax.map(choose, split))
 
     def together(valid, *arrays):
-        return jax.tree.map(lambda x: jnp.where(valid, x, 0), jax.vmap(function)(*arrays))
+        return masked(valid, function(*arrays))
 
     return jax.lax.platform_dependent(valid, *arrays, cpu=in_turn, default=together)
 
@@ -416,25 +466,54 @@ def _at_all_pixels(
 ) -> tuple[jax.Array, jax.Array]:
     """`[n]` each: the mean focal loss and the Dice loss of matched masks, at the targets' size."""
 
-    def mask_terms(logits, mask):
-        logits = resize(logits[..., None], mask.shape)[..., 0]
-        focal = sigmoid_focal_loss(logits, mask, alpha=0.25, where=where)
-        return _pixel_mean(focal, where), _dice(logits, mask, where)
-
-    return _each_object(mask_terms, query_of >= 0, _matched(mask_logits, query_of), targets.masks)
+    matched = _matched(mask_logits, query_of)
+    return _of_each_object(_focal_and_dice, matched, query_of >= 0, targets.masks, (where,))
 
 
-def _pixel_mean(losses: jax.Array, where: jax.Array | None) -> jax.Array:
-    return Average.of(losses, where=where).value
+def _focal_and_dice(
+    logits: jax.Array, masks: jax.Array, where: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Of each mask `[n]`, at all pixels."""
+    logits = resize(logits[..., None], masks.shape[-2:])[..., 0]
+    focal = sigmoid_focal_loss(logits, masks, alpha=0.25, where=where)
+    axes = (-2, -1)
+    return _mean_of_each(focal, axes, where), _dice(logits, masks, axes, where)
 
 
-def _dice(logits: jax.Array, mask: jax.Array, where: jax.Array | None) -> jax.Array:
-    return dice_loss(jax.nn.sigmoid(logits), mask, where=where, smooth=1.0)
+def _at_uncertain_points(
+    count: int,
+    logits: jax.Array,
+    masks: jax.Array,
+    candidates: jax.Array,
+    others: jax.Array,
+    where: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Of each mask `[n]` cross-entropy and Dice loss, at `count` candidates and the others.
+
+    The losses are taken at all candidates, and the mask of the chosen ones leaves the rest out.
+    """
+    points = jnp.concatenate([candidates, others])
+    logits, masks = (sample_masks(x, points) for x in (logits, masks))
+    chosen = uncertain_points(logits[:, : len(candidates)], count)
+    chosen = jnp.pad(chosen, ((0, 0), (0, len(others))), constant_values=True)
+    if where is not None:
+        chosen &= _valid_points(where, points)
+    entropy = sigmoid_cross_entropy(logits, masks, where=chosen)
+    return _mean_of_each(entropy, -1, chosen), _dice(logits, masks, -1, chosen)
+
+
+def _mean_of_each(losses: jax.Array, axes: Any, where: jax.Array | None) -> jax.Array:
+    where = broadcast_where(where, losses.shape)
+    return safe_divide(masked_sum(losses, axis=axes, where=where), jnp.sum(where, axes))
+
+
+def _dice(logits: jax.Array, masks: jax.Array, axes: Any, where: jax.Array | None) -> jax.Array:
+    return dice_loss(jax.nn.sigmoid(logits), masks, axis=axes, where=where, smooth=1.0)
 
 
 def _nearest(masks: jax.Array, shape: tuple[int, int]) -> jax.Array:
     return resize(masks[..., None], shape, method="nearest")[..., 0]
 
 
-def _valid_points(where: jax.Array | None, points: jax.Array) -> jax.Array | None:
-    return None if where is None else sample_masks(~where, points) == 0
+def _valid_points(where: jax.Array, points: jax.Array) -> jax.Array:
+    return sample_masks(~where, points) == 0

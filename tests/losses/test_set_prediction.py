@@ -259,24 +259,42 @@ def test_masks_are_sampled_as_features_are():
     assert_allclose(actual.reshape(6, 40), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 20])
-def test_the_least_certain_points_are_chosen(count):
-    """Those that sorting finds, though many logits are equal: of these the first."""
+@pytest.mark.parametrize("count", [0, 1, 7, 16, 20])
+@pytest.mark.parametrize(
+    "spread", [lambda x: x, lambda x: x**9, np.round, np.sign, lambda x: 0 * x, lambda x: 1e30 * x]
+)
+def test_the_least_certain_points_are_chosen(count, spread):
+    """Those that sorting finds, and what is as uncertain as the last of them."""
     rng = np.random.default_rng(count)
-    logits = rng.integers(-2, 3, (1, 20)).astype(np.float32)
-    candidates = np.stack([(np.arange(20) + 0.5) / 20, np.full(20, 0.5)], axis=-1)
-    candidates = candidates.astype(np.float32)
-    at_candidates = np.round(sample_masks(logits, candidates), 3)[()]
-    assert_allclose(at_candidates, logits[0], atol=1e-3)
-    chosen = uncertain_points(logits, candidates, count)
-    index = np.round(np.asarray(chosen)[:, 0] * 20 - 0.5).astype(int)
-    certainty = np.abs(sample_masks(logits, candidates))
-    assert_array_equal(index, np.sort(np.argsort(certainty, kind="stable")[:count]))
+    logits = spread(rng.normal(size=(5, 20)).astype(np.float32))
+    distances = np.abs(logits)
+    last = np.sort(distances)[:, count - 1 : count] if count else -1
+    assert_array_equal(uncertain_points(logits, count), distances <= last)
 
 
 def test_more_points_than_candidates():
     with pytest.raises(ValueError, match=r"count is 3; due is 0\.\.2"):
-        uncertain_points(jnp.zeros((2, 2)), jnp.zeros((2, 2)), 3)
+        uncertain_points(jnp.zeros((2, 2)), 3)
+
+
+def test_chunks_of_objects_are_all_objects():
+    """More objects than a CPU takes at a time, in any places of the table: a term each."""
+    rng = np.random.default_rng(0)
+    objects, queries = 11, 13
+    valid = rng.random(objects) < 0.6
+    masks = rng.random((objects, *SHAPE)) < 0.4
+    logits = rng.normal(size=(queries, 3)), rng.normal(size=(queries, 4, 3))
+    logits = jax.tree.map(jnp.float32, logits)
+
+    def value(logits, chosen):
+        classes, empty = jnp.zeros(len(chosen), jnp.int32), jnp.zeros((len(chosen), 4))
+        targets = Instances(empty, classes, valid[chosen], masks=masks[chosen])
+        return _value(mask2former_loss(jax.random.key(0), *logits, targets, points=8))
+
+    every, compact = np.arange(objects), np.flatnonzero(valid)
+    results = [jax.value_and_grad(value)(logits, chosen) for chosen in (every, compact)]
+    for actual, due in zip(*map(jax.tree.leaves, results), strict=True):
+        assert_allclose(actual, due, rtol=1e-5, atol=1e-7)
 
 
 def test_targets_need_masks():

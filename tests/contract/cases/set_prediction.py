@@ -65,8 +65,8 @@ CASES = [
     Case("losses.sample_masks", lambda h, w: {"masks": real(2, h, w), "points": fraction(3, 2)}),
     Case(
         "losses.uncertain_points",
-        lambda h, w: {"logits": real(h, w), "candidates": fraction(6, 2)},
-        {"count": 2},
+        lambda h, w: {"logits": real(2, h * w)},
+        {"count": 1},
     ),
     Case(
         "losses.detr_loss",
