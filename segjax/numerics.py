@@ -1,7 +1,6 @@
 """Arithmetic with values and gradients defined everywhere, and the one way a mean is carried."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 
@@ -118,9 +117,9 @@ def softplus_pair(x: Float[Array, "*b"]) -> tuple[Float[jax.Array, "*b"], Float[
     e = jnp.exp(-jnp.abs(x))
     z = e / (2 + e)
     terms = math.ceil(math.log(jnp.finfo(x.dtype).eps, 1 / 9))
-    series = functools.reduce(
-        lambda total, k: total * jnp.square(z) + 1 / (2 * k + 1), reversed(range(terms)), 0.0
-    )
+    series = jnp.zeros_like(z)
+    for k in reversed(range(terms)):
+        series = series * jnp.square(z) + 1 / (2 * k + 1)
     shared = 2 * z * series
     return jnp.maximum(x, 0) + shared, jnp.maximum(-x, 0) + shared
 

@@ -153,8 +153,8 @@ def _compile(trained: TrainedModel) -> Callable[[np.ndarray], Any]:
     """`image -> prediction` on the host, compiled once for all pictures of about the same size."""
 
     @jax.jit
-    def predict_canvas(variables, image):
-        prediction = trained.task.predict(trained.model, variables, image[None])
+    def predict_canvas(variables, image, size):
+        prediction = trained.task.predict(trained.model, variables, image[None], size[None])
         return jax.tree.map(lambda x: x[0], prediction)
 
     variables = jax.device_put(trained.variables)
@@ -162,7 +162,7 @@ def _compile(trained: TrainedModel) -> Callable[[np.ndarray], Any]:
     def predict(image):
         height, width = image.shape[:2]
         margins = ((0, -height % _MULTIPLE), (0, -width % _MULTIPLE), (0, 0))
-        prediction = predict_canvas(variables, np.pad(image, margins, mode="edge"))
-        return crop(jax.device_get(prediction), (height, width))
+        canvas, size = np.pad(image, margins, mode="edge"), np.array([height, width], np.int32)
+        return crop(jax.device_get(predict_canvas(variables, canvas, size)), (height, width))
 
     return predict

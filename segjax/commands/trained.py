@@ -94,11 +94,13 @@ class _ViewingTask(SemanticTask):
 
     options: ModelOptions = dataclasses.field(kw_only=True)
 
-    def predict(self, model: nn.Module, variables: dict, images: Array) -> jax.Array:
+    def predict(
+        self, model: nn.Module, variables: dict, images: Array, sizes: Array | None = None
+    ) -> jax.Array:
         options = self.options
 
         def whole(images):
-            return SemanticTask.predict(self, model, variables, images)
+            return SemanticTask.predict(self, model, variables, images, sizes)
 
         def windowed(images):
             if options.window is None:

@@ -465,16 +465,18 @@ def _at_all_pixels(
     mask_logits: jax.Array, targets: Instances, query_of: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """`[n]` each: the mean focal loss and the Dice loss of matched masks, at the targets' size."""
-
+    assert targets.masks is not None
     matched = _matched(mask_logits, query_of)
-    return _of_each_object(_focal_and_dice, matched, query_of >= 0, targets.masks, (where,))
+    others = (where,)
+    focal, dice = _of_each_object(_focal_and_dice, matched, query_of >= 0, targets.masks, others)
+    return focal, dice
 
 
 def _focal_and_dice(
     logits: jax.Array, masks: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """Of each mask `[n]`, at all pixels."""
-    logits = resize(logits[..., None], masks.shape[-2:])[..., 0]
+    logits = resize(logits[..., None], (masks.shape[-2], masks.shape[-1]))[..., 0]
     focal = sigmoid_focal_loss(logits, masks, alpha=0.25, where=where)
     axes = (-2, -1)
     return _mean_of_each(focal, axes, where), _dice(logits, masks, axes, where)

@@ -95,25 +95,31 @@ class InstanceTask(QueryTask):
             ),
         }
 
-    def predict(self, model: nn.Module, variables: dict, images: Array) -> Instances:
+    def predict(
+        self, model: nn.Module, variables: dict, images: Array, sizes: Array | None = None
+    ) -> Instances:
         """The objects in images.
 
         Args:
           model: gives a `QueryOutput` or a `DetectionOutput`.
           variables: of the model.
           images: `[b, h, w, c]`, uint8 or floating in 0..1.
+          sizes: int `[b, 2]`, of the pictures; None where they fill their canvases.
 
         Returns:
           Objects `[b, n]`, with masks `[b, n, h, w]` if the model predicts any.
         """
         shape = (images.shape[-3], images.shape[-2])
         if isinstance(model, MaskRCNN):
-            return self._suppress(self._detect(model, variables, images, shape))
-        outputs = self.outputs(model, variables, images)
+            return self._suppress(self._detect(model, variables, images, sizes))
+        outputs = self.outputs(model, variables, images, sizes)
         logits, masks = outputs.class_logits, outputs.mask_logits
         if masks is None:
             assert outputs.boxes is not None
-            return self._suppress(inference.object_detection(logits, outputs.boxes, shape))
+            found = inference.object_detection(
+                logits, outputs.boxes, shape if sizes is None else sizes
+            )
+            return self._suppress(found)
         things = jnp.array(self.things, bool) if self.things else None
         segment = functools.partial(
             inference.instance_segmentation,
@@ -124,10 +130,11 @@ class InstanceTask(QueryTask):
         )
         return self._suppress(each_shard(segment, logits, masks))
 
-    def _detect(self, model, variables, images, shape) -> Instances:
+    def _detect(self, model, variables, images, sizes) -> Instances:
         """The objects that proposals led to, their masks pasted at the images' size."""
-        inputs = self.scaled_inputs(images)
-        found: DetectionOutput = model.apply(variables, inputs)
+        shape = (images.shape[-3], images.shape[-2])
+        inputs, options = self.scaled_inputs(model, images, sizes)
+        found: DetectionOutput = model.apply(variables, inputs, **options)
         factors = [shape[1] / inputs.shape[-2], shape[0] / inputs.shape[-3]]
         objects = dataclasses.replace(
             found.objects, boxes=found.objects.boxes * jnp.array(factors * 2)

@@ -42,13 +42,16 @@ class PanopticTask(QueryTask):
         most = min(self.loss.max_objects, segments.valid.shape[-1])
         return panoptic_to_instances(segments, max_instances=most)
 
-    def predict(self, model: nn.Module, variables: dict, images: Array) -> Panoptic:
+    def predict(
+        self, model: nn.Module, variables: dict, images: Array, sizes: Array | None = None
+    ) -> Panoptic:
         """The segments of images.
 
         Args:
           model: gives a `QueryOutput` with masks.
           variables: of the model.
           images: `[b, h, w, c]`, uint8 or floating in 0..1.
+          sizes: int `[b, 2]`, of the pictures; None where they fill their canvases.
 
         Returns:
           Segments `[b, h, w]`.
@@ -56,7 +59,7 @@ class PanopticTask(QueryTask):
         Raises:
           ValueError: if the model has no masks.
         """
-        outputs = self.outputs(model, variables, images)
+        outputs = self.outputs(model, variables, images, sizes)
         if outputs.mask_logits is None:
             raise ValueError("this model predicts no masks, which segments are made of")
         segment = functools.partial(

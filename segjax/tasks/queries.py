@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Bool, Float
 
 from segjax import losses, ops
-from segjax.models import QueryOutput
+from segjax.models import Detr, MaskRCNN, QueryOutput
 from segjax.numerics import Average
 from segjax.tasks.semantic import scaled, standardize
 from segjax.typing import Array, Instances, Record
@@ -77,7 +77,9 @@ class QueryTask:
         self, model: nn.Module, variables: dict, record: Record, key: jax.Array, **options: Any
     ) -> Any:
         """The model on a batch in training; see `Task.apply`."""
-        return model.apply(variables, self.inputs(record.require("image")), train=True, **options)
+        inputs = self.inputs(record.require("image"))
+        options |= _picture_options(model, inputs, record.size)
+        return model.apply(variables, inputs, train=True, **options)
 
     def targets(self, record: Record) -> Instances:
         """The objects that the queries are to find."""
@@ -106,7 +108,7 @@ class QueryTask:
         def layer_terms(numbered):
             number, layer = numbered
             keys = example_keys(jax.random.fold_in(key, number), record)
-            return self._terms(layer, targets, where, record.valid, keys)
+            return self._terms(layer, targets, record, where, keys)
 
         # A loop over layers that are alike, so that the matching is compiled once for them. DETR's
         # last one alone may have masks.
@@ -124,12 +126,12 @@ class QueryTask:
             terms[f"auxiliary/{name}"] = Average(total, earlier[0][name].weight)
         return terms
 
-    def _terms(self, outputs, targets, where, examples, keys) -> dict[str, Average]:
+    def _terms(self, outputs, targets, record, where, keys) -> dict[str, Average]:
         """Those of one layer."""
         loss = self.loss
         options = {
             "where": where,
-            "examples": examples,
+            "examples": record.valid,
             "class_weight": loss.cross_entropy,
             "dice_weight": loss.dice,
             "no_object_weight": loss.no_object,
@@ -139,7 +141,7 @@ class QueryTask:
                 outputs.class_logits,
                 outputs.boxes,
                 targets,
-                where.shape[-2:],
+                where.shape[-2:] if record.size is None else record.size,
                 mask_logits=outputs.mask_logits,
                 l1_weight=loss.l1,
                 giou_weight=loss.giou,
@@ -153,9 +155,12 @@ class QueryTask:
             keys, *logits, targets, points=loss.points, mask_weight=loss.mask, **options
         )
 
-    def outputs(self, model: nn.Module, variables: dict, images: Array) -> QueryOutput:
-        """What the model says of images of any size."""
-        outputs = model.apply(variables, self.scaled_inputs(images))
+    def outputs(
+        self, model: nn.Module, variables: dict, images: Array, sizes: Array | None
+    ) -> QueryOutput:
+        """What the model says of images of any size; see `Task.predict`."""
+        inputs, options = self.scaled_inputs(model, images, sizes)
+        outputs = model.apply(variables, inputs, **options)
         if not isinstance(outputs, QueryOutput):
             raise ValueError(
                 f"the model gives a {type(outputs).__name__}; objects and segments need one of "
@@ -163,13 +168,28 @@ class QueryTask:
             )
         return outputs
 
-    def scaled_inputs(self, images: Array) -> Float[jax.Array, "*b sh sw c"]:
+    def scaled_inputs(
+        self, model: nn.Module, images: Array, sizes: Array | None
+    ) -> tuple[Float[jax.Array, "*b sh sw c"], dict[str, Any]]:
         """What the model takes outside training, where images have their own size."""
         inputs = self.inputs(images)
-        if self.scale == 1:
-            return inputs
-        shape = scaled((images.shape[-3], images.shape[-2]), self.scale)
-        return ops.resize(inputs, shape, antialias=True)
+        if self.scale != 1:
+            canvas = (images.shape[-3], images.shape[-2])
+            shape = scaled(canvas, self.scale)
+            inputs = ops.resize(inputs, shape, antialias=True)
+            if sizes is not None:
+                sizes = -(-jnp.asarray(sizes) * jnp.array(shape) // jnp.array(canvas))
+        return inputs, _picture_options(model, inputs, sizes)
+
+
+def _picture_options(model: nn.Module, inputs: Array, sizes: Array | None) -> dict[str, Any]:
+    """How a model is told what of each input, `[*b, h, w, c]`, is its picture, if it asks."""
+    match model:
+        case Detr() if sizes is not None:
+            return {"where": _inside(sizes, inputs.shape[-3:-1])}
+        case MaskRCNN():
+            return {"sizes": sizes}
+    return {}
 
 
 def example_keys(key: jax.Array, record: Record) -> jax.Array:
@@ -194,6 +214,11 @@ def picture_pixels(record: Record) -> Bool[jax.Array, "b h w"]:
     *batch, height, width, _ = record.require("image").shape
     if record.size is None:
         return jnp.ones((*batch, height, width), bool)
-    size = jnp.asarray(record.size)[..., None, None, :]
-    rows, columns = jnp.mgrid[:height, :width]
-    return (rows < size[..., 0]) & (columns < size[..., 1])
+    return _inside(record.size, (height, width))
+
+
+def _inside(sizes: Array, canvas: tuple[int, ...]) -> Bool[jax.Array, "*b h w"]:
+    """The pixels of pictures at the top left of a canvas."""
+    sizes = jnp.asarray(sizes)[..., None, None, :]
+    rows, columns = jnp.mgrid[: canvas[0], : canvas[1]]
+    return (rows < sizes[..., 0]) & (columns < sizes[..., 1])

@@ -143,7 +143,7 @@ class SemanticTask:
         return Average.of(loss(_probs(logits, where), labels, where), where=where.any((-2, -1)))
 
     def predict(
-        self, model: nn.Module, variables: dict, images: Array
+        self, model: nn.Module, variables: dict, images: Array, sizes: Array | None = None
     ) -> Float[jax.Array, "*b h w classes"]:
         """The class probabilities of each pixel, of the images' size.
 
@@ -151,6 +151,7 @@ class SemanticTask:
           model: gives a `SemanticOutput`.
           variables: of the model.
           images: `[*b, h, w, c]`, uint8 or floating in 0..1.
+          sizes: not asked for: what lies beyond a picture is seen like the picture.
 
         Returns:
           `[*b, h, w, classes]`.

@@ -59,8 +59,21 @@ class Task(Protocol):
           flows through their weights.
         """
 
-    def predict(self, model: nn.Module, variables: dict, images: Array) -> Any:
-        """The predictions `[b, ...]` of images `[b, h, w, c]`, uint8 or floating in 0..1."""
+    def predict(
+        self, model: nn.Module, variables: dict, images: Array, sizes: Array | None = None
+    ) -> Any:
+        """What the model finds in images.
+
+        Args:
+          model: of the run.
+          variables: of the model.
+          images: `[b, h, w, c]`, uint8 or floating in 0..1.
+          sizes: int `[b, 2]`, (height, width) of the pictures at the top left of their canvases;
+            None where they fill them.
+
+        Returns:
+          The predictions `[b, ...]`, on the canvas.
+        """
 
     def measure(self, predictions: Any, record: Record) -> Metric:
         """How good the predictions of a batch are; `merge` joins batches."""

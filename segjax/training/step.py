@@ -153,7 +153,7 @@ def make_eval_step(
 
     def step(variables, batch):
         batch = jax.vmap(render)(batch)
-        metric = task.measure(task.predict(model, variables, batch.image), batch)
+        metric = task.measure(task.predict(model, variables, batch.image, batch.size), batch)
         return metric if axis_name is None else metric.all_reduce(axis_name)
 
     return step

@@ -1,5 +1,6 @@
 """Mask R-CNN in the instance task: one program without the host, the same on any devices."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -125,3 +126,26 @@ def test_training_and_prediction_are_programs_without_the_host():
         assert "dot_general" in text
         assert "callback" not in text
         assert "infeed" not in text
+
+
+def test_objects_lie_in_the_picture():
+    """Whatever the canvas has beyond it, in training's proposals and in what is predicted."""
+    sizes = np.int32([[12, 20], [30, 8]] * 4)
+    task, state = InstanceTask(2, loss=SetLoss(max_objects=2), scale=0.5), _state()
+    predict = jax.jit(functools.partial(task.predict, MODEL))
+    found = predict(state.variables, _batch().image, sizes)
+    beyond = found.boxes[..., 2:] > sizes[:, None, ::-1]
+    assert not (found.valid[..., None] & beyond).any()
+    blind = predict(state.variables, _batch().image)
+    assert (blind.valid[..., None] & (blind.boxes[..., 2:] > sizes[:, None, ::-1])).any()
+
+    objects = _batch().instances
+    nothing = dataclasses.replace(
+        objects, boxes=np.zeros_like(objects.boxes), valid=np.zeros_like(objects.valid)
+    )
+    record = _batch().replace(size=sizes, instances=nothing)
+    sampled = jax.jit(functools.partial(task.apply, MODEL, mutable=True))(
+        state.variables, record, jax.random.key(0)
+    )[0]
+    assert not (sampled.proposals[..., 2:] > sizes[:, None, ::-1]).any()
+    assert (sampled.proposals[..., 2:] > 0).any()

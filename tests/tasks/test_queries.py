@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from flax import linen as nn
 from numpy.testing import assert_allclose, assert_array_equal
 
 from segjax.data import Classes
-from segjax.models import QueryOutput, SemanticOutput
+from segjax.models import Detr, QueryOutput, SemanticOutput
 from segjax.tasks import InstanceTask, PanopticTask, SetLoss
 from segjax.training import create_state, make_eval_step, make_train_step
 from segjax.training.parallel import Parallel, fetch, make_mesh
@@ -39,6 +40,20 @@ class Queries(nn.Module):
         output = QueryOutput(logits, boxes if self.boxes else None, masks)
         earlier = dataclasses.replace(output, class_logits=0.5 * logits)
         return dataclasses.replace(output, auxiliary=(earlier, earlier))
+
+
+class Means(nn.Module):
+    """Means of colours, as a `ResNet` gives features, but each of its own 8×8 pixels alone."""
+
+    output_stride: int
+    frozen_norm: bool
+    remat: bool
+    axis_name: str | None
+    dtype: Any
+    param_dtype: Any
+
+    def __call__(self, images, train=False):
+        return {"stage4": nn.avg_pool(images, (8, 8), (8, 8))}
 
 
 def _batch(examples=16):
@@ -245,3 +260,54 @@ def test_boxes_are_judged_where_there_are_no_masks():
     model = Knows(QueryOutput(logits, boxes=jnp.asarray(boxes)))
     metric = task.measure(task.predict(model, {}, batch.image), batch)
     assert task.summary(metric, CLASSES)["ap"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_what_a_canvas_has_beyond_the_picture_is_not_seen(scale):
+    """DETR finds the same in a picture as in a canvas that noise fills up."""
+    model = Detr(
+        2,
+        Means,
+        num_queries=3,
+        features=16,
+        hidden_features=16,
+        num_heads=2,
+        encoder_layers=1,
+        decoder_layers=2,
+        dropout=0.0,
+    )
+    sizes = np.int32([[32, 64], [48, 32]])
+    canvas = np.random.default_rng(0).uniform(size=(2, 64, 80, 3)).astype(np.float32)
+    for image, (height, width) in zip(canvas, sizes, strict=True):
+        # A border of one colour, lest shrinking the canvas mix noise into the picture.
+        image[height - 8 : height + 8] = image[:, width - 8 : width + 8] = 0.5
+    variables = jax.jit(model.init)(jax.random.key(0), canvas)
+    task = InstanceTask(2, scale=scale)
+    record = Record(image=canvas, size=sizes)
+    learning = task.apply(model, variables, record, jax.random.key(1))
+    found = task.predict(model, variables, canvas, sizes)
+    for i, (height, width) in enumerate(sizes):
+        alone = canvas[i : i + 1, :height, :width]
+        expected = task.predict(model, variables, alone)
+        assert_allclose(found.boxes[i], expected.boxes[0], atol=1e-3)
+        assert_allclose(found.scores[i], expected.scores[0], atol=1e-5)
+        outputs = task.apply(model, variables, Record(image=alone), jax.random.key(1))
+        assert_allclose(learning.boxes[i], outputs.boxes[0], atol=1e-5)
+    blind = task.predict(model, variables, canvas)
+    assert not np.allclose(found.scores, blind.scores, atol=1e-3)
+
+
+def test_boxes_are_learnt_as_fractions_of_the_picture():
+    """A model that knows them has no loss of boxes, however large the canvas."""
+    batch = jax.tree.map(lambda x: x[1:3], _batch()).replace(size=np.int32([[12, 12], [12, 16]]))
+    task = InstanceTask(2, THINGS)
+    targets = task.targets(batch)
+    sides = batch.size[:, None, [1, 0, 1, 0]]
+    left, top, right, bottom = np.moveaxis(targets.boxes / sides, -1, 0)
+    boxes = np.stack([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], -1)
+    classes = np.where(targets.valid, targets.classes, 2)
+    outputs = QueryOutput(jnp.asarray(9 * np.eye(3, dtype="f")[classes]), boxes=jnp.asarray(boxes))
+    terms = task.losses(outputs, batch, jax.random.key(0))
+    assert terms["l1"].weight > 0
+    assert_allclose(terms["l1"].total, 0, atol=1e-5)
+    assert_allclose(terms["giou"].total, 0, atol=1e-5)
