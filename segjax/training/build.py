@@ -72,7 +72,12 @@ def make_task(config: TrainConfig, classes: Classes) -> Task:
         return SemanticTask(len(classes), loss=config.loss, **options)
     options |= {"things": classes.things, "loss": config.set_loss}
     if config.task == "panoptic":
-        return PanopticTask(len(classes), **options)
+        return PanopticTask(
+            len(classes),
+            score_threshold=config.score_threshold,
+            overlap_threshold=config.overlap_threshold,
+            **options,
+        )
     return InstanceTask(len(classes), nms_threshold=config.nms_threshold, **options)
 
 

@@ -34,6 +34,9 @@ class TrainConfig:
       set_loss: weights of those for instances and panoptic segments.
       nms_threshold: for the instance task: the IoU above which a surer object suppresses another;
         None keeps all.
+      score_threshold: for the panoptic task: what a segment's class probability must exceed, in
+        evaluation and prediction. A model that has not learnt for long is less sure.
+      overlap_threshold: likewise, the share of its mask that a segment must win.
       optimizer: the optimizer and its schedule.
       augmentation: random changes of the training images, on the device.
       accumulate: in how many parts, one after the other, a batch goes through the model.
@@ -70,6 +73,8 @@ class TrainConfig:
     loss: SemanticLoss = SemanticLoss()
     set_loss: SetLoss = SetLoss()
     nms_threshold: float | None = None
+    score_threshold: float = 0.8
+    overlap_threshold: float = 0.8
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: Augmentation = Augmentation(zoom=(0.75, 1.5))
     accumulate: int = 1

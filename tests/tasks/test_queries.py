@@ -15,7 +15,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from segjax.data import Classes
 from segjax.models import Detr, QueryOutput, SemanticOutput
 from segjax.tasks import InstanceTask, PanopticTask, SetLoss
-from segjax.training import create_state, make_eval_step, make_train_step
+from segjax.training import TrainConfig, create_state, make_eval_step, make_train_step
+from segjax.training.build import make_task
 from segjax.training.parallel import Parallel, fetch, make_mesh
 from segjax.typing import Instances, Panoptic, Record
 
@@ -311,3 +312,24 @@ def test_boxes_are_learnt_as_fractions_of_the_picture():
     assert terms["l1"].weight > 0
     assert_allclose(terms["l1"].total, 0, atol=1e-5)
     assert_allclose(terms["giou"].total, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("threshold", "found"), [(0.5, 1), (0.9, 0)])
+def test_a_configuration_says_how_sure_a_segment_must_be(threshold, found):
+    logits = jnp.log(jnp.array([[[0.2, 0.7, 0.1]]]))
+    model = Knows(QueryOutput(logits, mask_logits=jnp.full((1, 1, 3, 4), 9.0)))
+    config = TrainConfig(task="panoptic", score_threshold=threshold)
+    segments = make_task(config, CLASSES).predict(model, {}, np.zeros((1, 12, 16, 3), np.float32))
+    assert segments.valid.sum() == found
+
+
+@pytest.mark.parametrize(("threshold", "found"), [(0.2, 2), (0.8, 1)])
+def test_a_configuration_says_how_much_of_its_mask_a_segment_must_win(threshold, found):
+    """The second query has the left half, in which the first one wins all but a quarter."""
+    logits = jnp.log(jnp.array([[[0.0, 0.9, 0.1], [0.0, 0.85, 0.15]]]))
+    first = np.tile(np.float32([9, 9, -9, 9]), (3, 2))
+    second = np.repeat(np.float32([9, -9]), 4) * np.ones((3, 1), np.float32)
+    model = Knows(QueryOutput(logits, mask_logits=jnp.asarray(np.stack([first, second])[None])))
+    config = TrainConfig(task="panoptic", overlap_threshold=threshold)
+    segments = make_task(config, CLASSES).predict(model, {}, np.zeros((1, 3, 8, 3), np.float32))
+    assert segments.valid.sum() == found
