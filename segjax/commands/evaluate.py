@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 
+from segjax.commands.extremes import write_extremes
 from segjax.commands.trained import ModelOptions, load
 from segjax.training.evaluate import make_evaluate
 from segjax.training.loop import open_config_source
@@ -20,12 +21,15 @@ class Options(ModelOptions):
       split: to evaluate on; None takes the one that the run was evaluated on.
       batch_size: images a step, over all devices; None takes the run's.
       output: a JSON file for the figures.
+      pictures: a folder for best.png, median.png and worst.png: the image that the model does best
+        with, judged by itself, and so on.
     """
 
     data: str | None = None
     split: str | None = None
     batch_size: int | None = None
     output: pathlib.Path | None = None
+    pictures: pathlib.Path | None = None
 
 
 def run(options: Options) -> int:
@@ -57,4 +61,8 @@ def run(options: Options) -> int:
     print_figures(figures, title=f"{options.run}, step {trained.step}: {images}")
     if options.output is not None:
         options.output.write_text(json.dumps(figures, indent=2) + "\n")
+    if options.pictures is not None:
+        found = write_extremes(options.pictures, trained, source, threads=config.threads)
+        for name, (index, score) in found.items():
+            print(f"{options.pictures / name}.png: image {index}, {score:.3f}")
     return 0

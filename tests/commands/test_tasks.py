@@ -74,9 +74,12 @@ def test_from_training_to_prediction(task, score, data, tmp_path, monkeypatch, c
 
     written = tmp_path / "figures.json"
     options = ["--run", str(run), "--checkpoint", "last", "--output", str(written)]
+    options += ["--pictures", str(tmp_path / "pictures")]
     assert cli.main(["evaluate", *options]) == 0
     assert json.loads(written.read_text()) == pytest.approx(figures, abs=1e-6)
     assert score.upper() in capsys.readouterr().out
+    pictures = {file.name for file in (tmp_path / "pictures").iterdir()}
+    assert pictures == {"best.png", "median.png", "worst.png"}
 
     images = str(data / "val" / "images")
     assert cli.main(["predict", images, "--run", str(run), "--output", str(output)]) == 0

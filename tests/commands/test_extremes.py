@@ -1,0 +1,72 @@
+"""Which images a model does best and worst with."""
+
+import cv2
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from segjax.commands.extremes import write_extremes
+from segjax.commands.trained import TrainedModel
+from segjax.data import Classes, Source
+from segjax.models import SemanticOutput
+from segjax.tasks import SemanticTask
+from segjax.training import TrainConfig
+from segjax.training.run_folder import RunInfo
+from segjax.typing import Record
+
+CLASSES = Classes(("dark", "bright"), ((0, 0, 0), (255, 255, 255)))
+
+
+class Brightness(nn.Module):
+    """A pixel is bright above one half."""
+
+    def __call__(self, images, train=False):
+        bright = images[..., :1]
+        return SemanticOutput(jnp.concatenate([-bright, bright], axis=-1))
+
+
+class Pictures(Source):
+    """Bright on the right; each label of some columns is wrong, and of some images all is void."""
+
+    classes = CLASSES
+    channels = 3
+
+    def __init__(self, wrong):
+        self.wrong = wrong
+        self.sizes = np.array([[8, 8 + i] for i in range(len(wrong))])
+
+    def read(self, index):
+        height, width = self.sizes[index]
+        labels = np.broadcast_to(np.arange(width) >= width // 2, (height, width)).astype(np.int32)
+        wrong = self.wrong[index]
+        shown = labels.copy()
+        shown[:, : wrong or 0] ^= 1
+        image = np.repeat(shown[..., None], 3, axis=-1).astype(np.uint8) * 255
+        return Record(image=image, labels=labels, where=np.full(labels.shape, wrong is not None))
+
+
+def _trained():
+    info = RunInfo(TrainConfig(), CLASSES, 3)
+    return TrainedModel(info, SemanticTask(2), Brightness(), {}, 1)
+
+
+def test_images_are_ranked_by_their_own_score(tmp_path):
+    """Those that are void have none."""
+    found = write_extremes(tmp_path / "new", _trained(), Pictures([3, None, 1, 0, 2, None]))
+    assert {name: index for name, (index, _) in found.items()} == {
+        "best": 3,
+        "median": 2,
+        "worst": 0,
+    }
+    assert found["best"][1] == pytest.approx(1)
+    # Of 8 columns 3 are wrong: of 4 dark ones 1 is found, and 3 are called bright.
+    assert found["worst"][1] == pytest.approx((1 / 4 + 4 / 7) / 2)
+    for name in found:
+        assert cv2.imread(str(tmp_path / "new" / f"{name}.png")) is not None
+
+
+def test_nothing_to_judge_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no image of the 2 has anything that can be judged"):
+        write_extremes(tmp_path / "new", _trained(), Pictures([None, None]))
+    assert not (tmp_path / "new").exists()
