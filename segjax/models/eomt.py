@@ -110,6 +110,10 @@ class EoMT(nn.Module):
       patch_size: side of the patches in pixels, a power of 2.
       image_size: side of the square images that the position embeddings are for; to any other size
         they are interpolated.
+      rotary: whether patches know their places by `layers.rotary_angles`, as DINOv3's do, instead
+        of by learned embeddings; then no key has a bias.
+      rescale: in training the coordinates of rotary places are multiplied by a random factor, from
+        1/rescale to rescale.
       registers: number of register tokens.
       epsilon: of the blocks' and the last layer norm.
       drop_path: the probability of losing a branch of the last block; that of the first is 0, and
@@ -130,6 +134,8 @@ class EoMT(nn.Module):
     query_blocks: int = 4
     patch_size: int = 16
     image_size: int = 640
+    rotary: bool = False
+    rescale: float = 2.0
     registers: int = 4
     epsilon: float = 1e-6
     drop_path: float = 0.0
@@ -152,6 +158,7 @@ class EoMT(nn.Module):
         mask_probs = self.variable("annealing", "mask_probs", jnp.ones, self.query_blocks).value
 
         x, grid = self._embed(jnp.asarray(images, self.dtype))
+        angles = self._angles(grid, train) if self.rotary else None
         first = self.depth - self.query_blocks  # of the blocks with queries
         predictions: list[Any] = []
         attention: list[Any] = []
@@ -174,8 +181,9 @@ class EoMT(nn.Module):
                 drop_path=self.drop_path * i / max(self.depth - 1, 1),
                 scale=scale,
                 return_attention=self.return_attention,
+                key_bias=not self.rotary,
                 name=f"block{i}",
-            )(x, where)
+            )(x, where, angles)
             attention.append(weights)
         predictions.append(heads(x, grid))
 
@@ -200,15 +208,26 @@ class EoMT(nn.Module):
         )
         x = conv(layers.pad_to_multiple(images, self.patch_size, 2, mode="constant"))
         *lead, rows, columns, features = x.shape
-        side = self.image_size // self.patch_size
-        start = nn.initializers.normal(0.02)
-        places = self.param("position_embedding", start, (side**2, features), self.param_dtype)
-        places = resize_places(places, (rows, columns)).reshape(rows, columns, features)
-        x = (x + places.astype(x.dtype)).reshape(*lead, rows * columns, features)
+        if not self.rotary:
+            side = self.image_size // self.patch_size
+            start = nn.initializers.normal(0.02)
+            places = self.param("position_embedding", start, (side**2, features), self.param_dtype)
+            places = resize_places(places, (rows, columns)).reshape(rows, columns, features)
+            x = x + places.astype(x.dtype)
+        x = x.reshape(*lead, rows * columns, features)
         own = [self._tokens("class_token", 1, x)]
         if self.registers:
             own.append(self._tokens("register_tokens", self.registers, x))
         return jnp.concatenate([*own, x], axis=-2), (rows, columns)
+
+    def _angles(self, grid: Grid, train: bool) -> jax.Array:
+        """By which each patch's queries and keys are turned."""
+        scale: Any = 1.0
+        if train and self.rescale != 1:
+            drawn = jax.random.uniform(self.make_rng("dropout"), minval=-1.0, maxval=1.0)
+            scale = self.rescale**drawn
+        features = self.features // self.num_heads
+        return layers.rotary_angles(grid, features, scale=scale, dtype=self.dtype)
 
     def _tokens(self, name: str, number: int, x: jax.Array) -> jax.Array:
         """Learned tokens, the same beside those of each image."""
@@ -354,3 +373,42 @@ def eomt_large(num_classes: int, **options) -> EoMT:
     Source: Kerssies et al., "Your ViT is secretly an image segmentation model", 2025.
     """
     return EoMT(num_classes, **_VIT_LARGE | options)
+
+
+def eomt_dinov3_small(num_classes: int, **options) -> EoMT:
+    """EoMT on DINOv3's ViT-S/16: 23.4 million parameters with 133 classes.
+
+    Args and Returns as of `eomt_dinov3_large`.
+    """
+    return EoMT(num_classes, **_VIT_SMALL | {"query_blocks": 3, "rotary": True} | options)
+
+
+def eomt_dinov3_base(num_classes: int, **options) -> EoMT:
+    """EoMT on DINOv3's ViT-B/16: 92.4 million parameters with 133 classes.
+
+    Args and Returns as of `eomt_dinov3_large`.
+    """
+    return EoMT(num_classes, **_VIT_BASE | {"query_blocks": 3, "rotary": True} | options)
+
+
+def eomt_dinov3_large(num_classes: int, **options) -> EoMT:
+    """EoMT on DINOv3's ViT-L/16, for images of any size: 315.0 million parameters with 133 classes.
+
+    Args:
+      num_classes: of the logits, "no object" apart.
+      **options: attributes of `EoMT`.
+
+    Returns:
+      The module.
+
+    Example:
+      >>> model = eomt_dinov3_small(133)
+      >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
+      >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+      >>> output.class_logits.shape, output.mask_logits.shape
+      ((1, 200, 134), (1, 200, 17, 16))
+
+    Source: Kerssies et al., "Your ViT is secretly an image segmentation model", 2025; Siméoni et
+      al., "DINOv3", 2025.
+    """
+    return EoMT(num_classes, **_VIT_LARGE | {"rotary": True} | options)

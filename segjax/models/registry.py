@@ -20,7 +20,15 @@ from segjax.models.detr import (
     detr_resnet101,
     detr_tiny,
 )
-from segjax.models.eomt import eomt_base, eomt_large, eomt_small, eomt_tiny
+from segjax.models.eomt import (
+    eomt_base,
+    eomt_dinov3_base,
+    eomt_dinov3_large,
+    eomt_dinov3_small,
+    eomt_large,
+    eomt_small,
+    eomt_tiny,
+)
 from segjax.models.fcn import fcn_resnet50, fcn_resnet101
 from segjax.models.lraspp import lraspp_mobilenet_v3_large
 from segjax.models.mask2former import (
@@ -124,6 +132,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         eomt_small,
         eomt_base,
         eomt_large,
+        eomt_dinov3_small,
+        eomt_dinov3_base,
+        eomt_dinov3_large,
     )
 }
 

@@ -134,6 +134,7 @@ _EOMT = Published(
     (640, 640),
     namings={"authors": eomt.EOMT_AUTHORS},
 )
+_EOMT_DINOV3 = Published(eomt.EOMT_DINOV3, "Kerssies et al. 2025, Your ViT is secretly", (640, 640))
 
 PUBLISHED: dict[str, Published] = {
     "resnet18": _RESNET,
@@ -177,6 +178,7 @@ PUBLISHED: dict[str, Published] = {
         f"mask2former_swin_{size}": _MASK2FORMER_SWIN for size in ("tiny", "small", "base", "large")
     },
     **{f"eomt_{size}": _EOMT for size in ("small", "base", "large")},
+    **{f"eomt_dinov3_{size}": _EOMT_DINOV3 for size in ("small", "base", "large")},
     "maskrcnn_resnet50_fpn": _MASK_RCNN,
     "maskrcnn_resnet50_fpn_v2": dataclasses.replace(_MASK_RCNN, table=mask_rcnn.MASK_RCNN_V2),
     "detr_resnet50": _DETR,

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from segjax import ops
-from segjax.models import EoMT, annealed_mask_probs, eomt_large, eomt_tiny
+from segjax.models import EoMT, annealed_mask_probs, eomt_dinov3_large, eomt_large, eomt_tiny
 from segjax.models.eomt import resize_places
+from segjax.models.layers import rotary_angles, rotate
 
 QUERIES = 5
 small = functools.partial(
@@ -53,7 +54,7 @@ def _apply(model, params, prob, **options):
 
 @pytest.mark.parametrize(
     ("function", "size"),
-    [(eomt_tiny, 6_254_918), (eomt_large, 316_695_686)],
+    [(eomt_tiny, 6_254_918), (eomt_large, 316_695_686), (eomt_dinov3_large, 315_032_710)],
 )
 def test_number_of_parameters(function, size):
     _, variables = _shapes(function(133), 1, 64, 64, 3)
@@ -119,3 +120,37 @@ def test_annealing_is_a_decay_block_by_block():
 def test_wrong_steps_are_named():
     with pytest.raises(ValueError, match=r"starts has shape \(2,\), ends \(3,\); due are"):
         annealed_mask_probs(jnp.array(0), jnp.arange(2), jnp.arange(3))
+
+
+def test_turned_vectors_tell_how_far_apart_their_patches_are():
+    """Products of queries and keys depend on the distance alone; other tokens are not turned."""
+    query, key = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    angles = rotary_angles((3, 4), 8)
+    tokens = lambda x: jnp.asarray(np.tile(x, (14, 1)))
+    queries, keys = rotate(tokens(query), angles), rotate(tokens(key), angles)
+    np.testing.assert_array_equal(queries[:2], tokens(query)[:2])
+    products = np.asarray(queries[2:] @ keys[2:].T).reshape(3, 4, 3, 4)
+    np.testing.assert_allclose(products[0, 0, 1, 2], products[1, 1, 2, 3], rtol=1e-5)
+    np.testing.assert_allclose(products[2, 1, 0, 1], products[2, 3, 0, 3], rtol=1e-5)
+    assert abs(products[0, 0, 1, 2] - products[0, 0, 2, 1]) > 1e-3
+    np.testing.assert_allclose(jnp.linalg.norm(queries, axis=-1), np.linalg.norm(query), rtol=1e-5)
+
+
+def test_rotary_places_are_rescaled_in_training_alone(params):
+    """Training is evaluation where the masks are annealed away, but for the drawn factor."""
+    arrays = {name: x for name, x in params.items() if name != "position_embedding"}
+    _, variables = _shapes(small(rotary=True), *IMAGES.shape)
+    block = {"attention": variables["params"]["block0"]["attention"]}
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        drawn = jax.tree.map(lambda x: jnp.asarray(0.4 * rng.normal(size=x.shape), x.dtype), block)
+        arrays[f"block{i}"] = params[f"block{i}"] | drawn
+
+    def masks(rescale, **options):
+        model = small(rotary=True, rescale=rescale)
+        apply = jax.jit(functools.partial(_apply, model, **options))
+        return np.asarray(apply(arrays, 0.0).mask_logits)
+
+    plain = masks(2.0)
+    np.testing.assert_allclose(masks(1.0, train=True, rngs=DROPOUT), plain, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(masks(2.0, train=True, rngs=DROPOUT), plain, atol=1e-2)

@@ -11,7 +11,7 @@ from dense import drawn_variables
 
 from segjax.models import EoMT
 from segjax.pretrained.keys import to_state_dict
-from segjax.pretrained.tables.eomt import EOMT
+from segjax.pretrained.tables.eomt import EOMT, EOMT_DINOV3
 
 SCRIPT = Path(__file__).parent / "golden" / "transformers_eomt.py"
 PEER = runpy.run_path(str(SCRIPT))
@@ -20,7 +20,8 @@ BLOCKS = PEER["QUERY_BLOCKS"]
 
 
 @pytest.mark.slow
-def test_outputs_and_gradients(golden):
+@pytest.mark.parametrize(("name", "table"), [("dinov2", EOMT), ("dinov3", EOMT_DINOV3)])
+def test_outputs_and_gradients(name, table, golden):
     model = EoMT(
         PEER["CLASSES"],
         PEER["FEATURES"],
@@ -30,11 +31,13 @@ def test_outputs_and_gradients(golden):
         query_blocks=BLOCKS,
         image_size=PEER["SIDE"],
         registers=PEER["REGISTERS"],
+        rotary=name == "dinov3",
+        rescale=1.0,
         dtype=jnp.float64,
         param_dtype=jnp.float64,
     )
     images = jnp.asarray(golden["images"])
-    variables, weights = drawn_variables(model, EOMT, images)
+    variables, weights = drawn_variables(model, table, images)
 
     def apply(params, mask_probs, **options):
         annealing = {"mask_probs": mask_probs}
@@ -52,18 +55,20 @@ def test_outputs_and_gradients(golden):
         return along(classes) + along(masks), (classes, masks)
 
     gradient, (classes, masks) = jax.jit(jax.grad(objective, has_aux=True))(variables["params"])
-    np.testing.assert_allclose(classes, golden["classes"], rtol=1e-8, atol=1e-12)
-    np.testing.assert_allclose(masks[..., ::3, ::3], golden["masks"], rtol=1e-8, atol=1e-12)
-    slopes = to_state_dict(EOMT, {"params": gradient})
-    actual = [np.vdot(slopes[key], weights[key]) for key in PEER["KEYS"]]
+    np.testing.assert_allclose(classes, golden[f"{name} classes"], rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(masks[..., ::3, ::3], golden[f"{name} masks"], rtol=1e-8, atol=1e-12)
+    slopes = to_state_dict(table, {"params": gradient})
+    actual = [np.vdot(slopes[key], weights[key]) for key in PEER["KEYS"][name]]
     # A slope is a sum of numbers up to a hundred: one that almost cancels keeps their rounding.
-    np.testing.assert_allclose(actual, golden["gradient"], rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(actual, golden[f"{name} gradient"], rtol=1e-8, atol=1e-10)
 
     evaluate = jax.jit(apply)
     plain = evaluate(variables["params"], jnp.zeros(BLOCKS))
-    np.testing.assert_allclose(plain.class_logits, golden["plain classes"], rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(
+        plain.class_logits, golden[f"{name} plain classes"], rtol=1e-8, atol=1e-12
+    )
     few = plain.mask_logits[..., ::3, ::3]
-    np.testing.assert_allclose(few, golden["plain masks"], rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(few, golden[f"{name} plain masks"], rtol=1e-8, atol=1e-12)
     masked = evaluate(variables["params"], jnp.ones(BLOCKS))
     np.testing.assert_allclose(masked.mask_logits, masks[-1], rtol=1e-8, atol=1e-12)
     assert not np.allclose(masked.mask_logits, plain.mask_logits)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segjax import pretrained
-from segjax.models import eomt_small
+from segjax.models import eomt_dinov3_small, eomt_small
 from segjax.pretrained.files import read_state_dict
 
 OPTIONS = {"features": 8, "depth": 3, "num_heads": 2, "num_queries": 4, "image_size": 64}
@@ -54,3 +54,16 @@ def test_the_authors_arrays_are_those_of_hugging_face(variables, tmp_path):
     ):
         np.testing.assert_array_equal(authors[key].squeeze(), theirs[other].squeeze())
     assert len(authors) == len(theirs) - 4 * 3  # weights and biases of q, k and v as one
+
+
+def test_dinov3s_arrays_go_out_and_in(tmp_path):
+    """Also to images of another size: its patches have no embeddings of places."""
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    template = jax.eval_shape(eomt_dinov3_small(5, **OPTIONS).init, jax.random.key(0), images)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda s: rng.random(s.shape, np.float32), template)
+    path = tmp_path / "eomt.safetensors"
+    pretrained.save(variables, path, "eomt_dinov3_small")
+    assert "layers.0.attention.k_proj.bias" not in read_state_dict(path)
+    loaded = pretrained.load(path, "eomt_dinov3_small", **OPTIONS | {"image_size": 96})
+    jax.tree.map(np.testing.assert_array_equal, loaded, variables)

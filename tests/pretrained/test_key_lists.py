@@ -128,6 +128,14 @@ ORIGINALS = {
             ),
         )
     },
+    **{
+        f"hf5_eomt_dinov3_{size}_coco_pan": (
+            f"eomt_dinov3_{size}",
+            {"num_classes": 133, "query_blocks": 4},
+            eomt.EOMT_DINOV3,
+        )
+        for size in ("small", "base", "large")
+    },
 }
 
 

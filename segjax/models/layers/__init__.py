@@ -18,7 +18,13 @@ from segjax.models.layers.norm import (
     group_norm,
     norm,
 )
-from segjax.models.layers.positions import flatten, sine_positions, sine_tokens
+from segjax.models.layers.positions import (
+    flatten,
+    rotary_angles,
+    rotate,
+    sine_positions,
+    sine_tokens,
+)
 from segjax.models.layers.resampling import (
     depth_to_space,
     max_pool,

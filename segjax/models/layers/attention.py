@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxtyping import Bool, Float
 
 from segjax.models.layers.linear import Dtype
+from segjax.models.layers.positions import rotate
 from segjax.numerics import accumulation_dtype
 
 # A layer's constructor with the options that all layers of a model share.
@@ -19,6 +20,7 @@ class SelfAttention(nn.Module):
     """Every token looks at all: `softmax(q kᵀ / √d) v`, head by head, and a matrix product.
 
     `where` broadcasts to `[*b, heads, n, n]` and is False where a token may not look at another.
+    By `angles`, `[m, d / 2]`, the queries and keys of the last m tokens are turned before.
 
     Returns the tokens and the attention `[*b, heads, n, n]`, or None in its place: under
     differentiation or outside `jit`, who does not ask for the maps does not hold them.
@@ -29,6 +31,7 @@ class SelfAttention(nn.Module):
       train: whether dropout drops.
       dropout: the probability of losing an entry of the attention, and of the result.
       return_attention: whether to return the maps.
+      key_bias: whether the keys have a bias, as the queries and the values do.
     """
 
     num_heads: int
@@ -36,19 +39,30 @@ class SelfAttention(nn.Module):
     train: bool
     dropout: float = 0.0
     return_attention: bool = False
+    key_bias: bool = True
 
     @nn.compact
     def __call__(
-        self, x: Float[jax.Array, "*b n c"], where: Bool[jax.Array, "..."] | None = None
+        self,
+        x: Float[jax.Array, "*b n c"],
+        where: Bool[jax.Array, "..."] | None = None,
+        angles: Float[jax.Array, "m half"] | None = None,
     ) -> tuple[Float[jax.Array, "*b n c"], Float[jax.Array, "*b heads n n"] | None]:
         features = x.shape[-1]
         if features % self.num_heads:
             raise ValueError(f"num_heads is {self.num_heads}; due is a divisor of {features}")
         drop = nn.Dropout(self.dropout, deterministic=not self.train)
-        # One product gives queries, keys and values, each of all heads.
-        qkv = self.dense(3 * features, name="qkv")(x)
+        if self.key_bias:
+            # One product gives queries, keys and values, each of all heads.
+            qkv = self.dense(3 * features, name="qkv")(x)
+        else:
+            biased = {"query": True, "key": False, "value": True}
+            products = (self.dense(features, use_bias=b, name=n)(x) for n, b in biased.items())
+            qkv = jnp.concatenate(list(products), axis=-1)
         qkv = qkv.reshape(*x.shape[:-1], 3, self.num_heads, features // self.num_heads)
         query, key, value = (jnp.swapaxes(qkv[..., i, :, :], -3, -2) for i in range(3))
+        if angles is not None:
+            query, key = rotate(query, angles), rotate(key, angles)
         attention = attention_weights(query, key, where=where)
         y = jnp.swapaxes(drop(attention) @ value, -3, -2).reshape(x.shape)
         y = drop(self.dense(features, name="output")(y))
@@ -122,8 +136,8 @@ class LayerScale(nn.Module):
 class TransformerBlock(nn.Module):
     """`x + s₁ attention(norm(x))`, and then `x + s₂ mlp(norm(x))`; s scales each channel.
 
-    The perceptron is four times as wide inside, with the exact GELU. Takes `where` and returns the
-    tokens and the attention as `SelfAttention` does.
+    The perceptron is four times as wide inside, with the exact GELU. Takes `where` and `angles`,
+    and returns the tokens and the attention, as `SelfAttention` does.
 
     Attributes:
       num_heads: of the attention.
@@ -134,6 +148,7 @@ class TransformerBlock(nn.Module):
       drop_path: the probability of losing a whole branch of an example.
       scale: constructor of `LayerScale`; None for `s = 1`.
       return_attention: whether to return the maps.
+      key_bias: as of `SelfAttention`.
     """
 
     num_heads: int
@@ -144,10 +159,14 @@ class TransformerBlock(nn.Module):
     drop_path: float = 0.0
     scale: Layer | None = None
     return_attention: bool = False
+    key_bias: bool = True
 
     @nn.compact
     def __call__(
-        self, x: Float[jax.Array, "*b n c"], where: Bool[jax.Array, "..."] | None = None
+        self,
+        x: Float[jax.Array, "*b n c"],
+        where: Bool[jax.Array, "..."] | None = None,
+        angles: Float[jax.Array, "m half"] | None = None,
     ) -> tuple[Float[jax.Array, "*b n c"], Float[jax.Array, "*b heads n n"] | None]:
         features = x.shape[-1]
         drop = nn.Dropout(self.dropout, deterministic=not self.train)
@@ -163,9 +182,10 @@ class TransformerBlock(nn.Module):
             self.train,
             self.dropout,
             self.return_attention,
+            self.key_bias,
             name="attention",
         )
-        y, attention = attend(self.norm(name="norm1")(x), where)
+        y, attention = attend(self.norm(name="norm1")(x), where, angles)
         x = x + branch(y, 1)
         y = self.dense(4 * features, name="fc1")(self.norm(name="norm2")(x))
         y = drop(nn.gelu(y, approximate=False))

@@ -1,4 +1,4 @@
-"""Where a pixel lies, as a vector that a transformer can add to its features."""
+"""Where a pixel lies, as what a transformer can add to its features, or turn them by."""
 
 import math
 
@@ -65,6 +65,61 @@ def sine_tokens(
 ) -> Float[jax.Array, "n features"]:
     """The sine positions of a whole map's pixels, row by row."""
     return flatten(sine_positions(jnp.ones(size, bool), features, dtype=dtype))
+
+
+def rotary_angles(
+    grid: tuple[int, int],
+    features: int,
+    *,
+    temperature: float = 100.0,
+    scale: Float[Array, ""] | float = 1.0,
+    dtype: Dtype = jnp.float32,
+) -> Float[jax.Array, "n half"]:
+    """How far each pair of channels is turned at each patch: DINOv3's rotary positions.
+
+    `2π s p / T^(4 i / features)` for `i = 0 … features/4 − 1`, where `p` is the row of the patch's
+    centre, and then its column, both from −1 at the image's one border to 1 at the other.
+
+    Args:
+      grid: (rows, columns) of the patches.
+      features: of the vectors that are turned, a multiple of 4.
+      temperature: `T`.
+      scale: `s`.
+      dtype: of the result, at least float32.
+
+    Returns:
+      `[rows · columns, features / 2]` in radians, row by row.
+
+    Raises:
+      ValueError: if `features` is no multiple of 4.
+
+    Example:
+      >>> rotary_angles((1, 2), 4) / jnp.pi
+      Array([[ 0., -1.],
+             [ 0.,  1.]], dtype=float32)
+
+    Source: Siméoni et al., "DINOv3", 2025, section 3.2, as its authors' code has it; Su et al.,
+      "RoFormer", 2021, eq. 15.
+    """
+    if features % 4:
+        raise ValueError(f"features is {features}; due is a multiple of 4")
+    compute = jnp.promote_types(dtype, jnp.float32)
+    periods = jnp.asarray(temperature, compute) ** (jnp.arange(0, features, 4) / features)
+    rows, columns = ((2 * jnp.arange(n, dtype=compute) + 1) / n - 1 for n in grid)
+    places = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1)
+    angles = 2 * math.pi * jnp.asarray(scale, compute) * places[..., None] / periods
+    return angles.reshape(grid[0] * grid[1], features // 2)
+
+
+def rotate(
+    x: Float[jax.Array, "*b n d"], angles: Float[jax.Array, "m half"]
+) -> Float[jax.Array, "*b n d"]:
+    """Turns channel i and channel i + d/2 of the last m tokens, as a plane's two axes."""
+    others, x = jnp.split(x, [x.shape[-2] - len(angles)], axis=-2)
+    cos, sin = jnp.cos(angles).astype(x.dtype), jnp.sin(angles).astype(x.dtype)
+    first, second = jnp.split(x, 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return jnp.concatenate([others, turned], axis=-2)
 
 
 def flatten(x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b n c"]:

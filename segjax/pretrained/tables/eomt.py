@@ -37,6 +37,12 @@ _BLOCK = (
     ("scale{i}/scale", "layer_scale{i}.lambda1"),
     ("fc{i}", "mlp.fc{i}"),
 )
+_HEADS = (
+    ("heads/norm", "layernorm"),
+    ("heads/class_head", "class_predictor"),
+    *((f"heads/mask_head/fc{i}", f"mask_head.fc{i + 1}") for i in range(3)),
+    *inside("heads/upscale{u}", "upscale_block.block.{u}", _upscale("layernorm2d")),
+)
 EOMT = KeyTable(
     (
         ("mask_probs", "attn_mask_probs"),
@@ -46,10 +52,7 @@ EOMT = KeyTable(
         ("patch_embedding", "embeddings.patch_embeddings.projection"),
         ("queries", "query.weight"),
         *inside("block{b}", "layers.{b}", _BLOCK),
-        ("heads/norm", "layernorm"),
-        ("heads/class_head", "class_predictor"),
-        *((f"heads/mask_head/fc{i}", f"mask_head.fc{i + 1}") for i in range(3)),
-        *inside("heads/upscale{u}", "upscale_block.block.{u}", _upscale("layernorm2d")),
+        *_HEADS,
     ),
     unused=(r"criterion\.empty_weight",),
     counters=False,
@@ -57,6 +60,32 @@ EOMT = KeyTable(
     heads=(r"class_predictor\..*",),
     extra_classes=1,
     resized=((r"embeddings\.position_embeddings\.weight", _resized),),
+)
+
+_ROTARY_BLOCK = (
+    ("norm{i}", "norm{i}"),
+    *((f"attention/{name}", f"attention.{name[0]}_proj") for name in ("query", "key", "value")),
+    ("attention/output", "attention.o_proj"),
+    ("scale{i}/scale", "layer_scale{i}.lambda1"),
+    ("fc1", "mlp.up_proj"),
+    ("fc2", "mlp.down_proj"),
+)
+EOMT_DINOV3 = KeyTable(
+    (
+        ("mask_probs", "attn_mask_probs"),
+        ("class_token", "embeddings.cls_token", _ONE_EXAMPLE),
+        ("register_tokens", "embeddings.register_tokens", _ONE_EXAMPLE),
+        ("patch_embedding", "embeddings.patch_embeddings"),
+        ("queries", "query.weight"),
+        *inside("block{b}", "layers.{b}", _ROTARY_BLOCK),
+        *_HEADS,
+    ),
+    # What takes an image's hidden patches' place where a ViT is trained by hiding some.
+    unused=(r"criterion\.empty_weight", r"embeddings\.mask_token"),
+    counters=False,
+    stem="embeddings.patch_embeddings.weight",
+    heads=(r"class_predictor\..*",),
+    extra_classes=1,
 )
 
 _BACKBONE = "network.encoder.backbone"
