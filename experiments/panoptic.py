@@ -1,6 +1,6 @@
 """Panoptic segmentation of procedural scenes by a set of queries, matched one to one.
 
-Of procedural scenes, on a laptop (17 to 20 minutes on two cores; expect a panoptic quality of 0.22,
+Of procedural scenes, on a laptop (18 minutes on two cores; expect a panoptic quality of 0.22,
 all of stuff: things take longer):
     python experiments/panoptic.py
 
