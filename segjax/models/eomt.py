@@ -322,6 +322,9 @@ _VIT_SMALL: dict[str, Any] = {"features": 384, "depth": 12, "num_heads": 6}
 _VIT_BASE: dict[str, Any] = {"features": 768, "depth": 12, "num_heads": 12}
 _VIT_LARGE: dict[str, Any] = {"features": 1024, "depth": 24, "num_heads": 16}
 
+# DINOv3's ViTs have another epsilon than DINOv2's.
+_DINOV3: dict[str, Any] = {"rotary": True, "epsilon": 1e-5}
+
 
 def eomt_tiny(num_classes: int, **options) -> EoMT:
     """A small EoMT, on a ViT-Ti/16 of 12 blocks: 6.3 million parameters with 133 classes.
@@ -380,7 +383,7 @@ def eomt_dinov3_small(num_classes: int, **options) -> EoMT:
 
     Args and Returns as of `eomt_dinov3_large`.
     """
-    return EoMT(num_classes, **_VIT_SMALL | {"query_blocks": 3, "rotary": True} | options)
+    return EoMT(num_classes, **_VIT_SMALL | _DINOV3 | {"query_blocks": 3} | options)
 
 
 def eomt_dinov3_base(num_classes: int, **options) -> EoMT:
@@ -388,7 +391,7 @@ def eomt_dinov3_base(num_classes: int, **options) -> EoMT:
 
     Args and Returns as of `eomt_dinov3_large`.
     """
-    return EoMT(num_classes, **_VIT_BASE | {"query_blocks": 3, "rotary": True} | options)
+    return EoMT(num_classes, **_VIT_BASE | _DINOV3 | {"query_blocks": 3} | options)
 
 
 def eomt_dinov3_large(num_classes: int, **options) -> EoMT:
@@ -411,4 +414,4 @@ def eomt_dinov3_large(num_classes: int, **options) -> EoMT:
     Source: Kerssies et al., "Your ViT is secretly an image segmentation model", 2025; Siméoni et
       al., "DINOv3", 2025.
     """
-    return EoMT(num_classes, **_VIT_LARGE | {"rotary": True} | options)
+    return EoMT(num_classes, **_VIT_LARGE | _DINOV3 | options)
