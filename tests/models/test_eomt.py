@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from segjax import ops
-from segjax.models import EoMT, annealed_mask_probs, eomt_dinov3_large, eomt_large, eomt_tiny
+from segjax.models import (
+    EoMT,
+    annealed_mask_probs,
+    eomt_dinov3_base,
+    eomt_dinov3_large,
+    eomt_dinov3_small,
+    eomt_large,
+    eomt_tiny,
+)
 from segjax.models.eomt import resize_places
 from segjax.models.layers import rotary_angles, rotate
 
@@ -54,7 +62,13 @@ def _apply(model, params, prob, **options):
 
 @pytest.mark.parametrize(
     ("function", "size"),
-    [(eomt_tiny, 6_254_918), (eomt_large, 316_695_686), (eomt_dinov3_large, 315_032_710)],
+    [
+        (eomt_tiny, 6_254_918),
+        (eomt_large, 316_695_686),
+        (eomt_dinov3_small, 23_356_934),
+        (eomt_dinov3_base, 92_425_094),
+        (eomt_dinov3_large, 315_032_710),
+    ],
 )
 def test_number_of_parameters(function, size):
     _, variables = _shapes(function(133), 1, 64, 64, 3)

@@ -3,6 +3,7 @@
 Run `python transformers_eomt.py` where torch and transformers are installed.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 from unittest import mock
@@ -93,12 +94,27 @@ def _model(name: str):
     # In float64 from the start, where transformers rounds to float32: `2π p` too.
     powers = torch.arange(0, 1, 4 * HEADS / FEATURES, dtype=torch.float64)
     model.rope_embeddings.inv_freq = config.rope_parameters["rope_theta"] ** -powers
-    module = sys.modules[type(model).__module__]
-    centers = module.get_patches_center_coordinates
-    module.get_patches_center_coordinates = lambda *args, **kwargs: centers(
-        *args, **kwargs
-    ).double()
     return model
+
+
+@contextlib.contextmanager
+def _in_float64(model):
+    """Softmax and the patches' coordinates, where transformers goes down to float32."""
+    import torch
+
+    module = sys.modules[type(model).__module__]
+    name = "get_patches_center_coordinates"
+    centers = getattr(module, name, None)
+
+    def softmax(x, dim, dtype=None):
+        return torch.softmax(x, dim)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(torch.nn.functional, "softmax", softmax))
+        if centers:
+            precise = lambda *args, **options: centers(*args, **options).double()
+            stack.enter_context(mock.patch.object(module, name, precise))
+        yield
 
 
 def _outputs(model, keys: list[str], images: np.ndarray) -> dict[str, np.ndarray]:
@@ -115,13 +131,9 @@ def _outputs(model, keys: list[str], images: np.ndarray) -> dict[str, np.ndarray
 
     model.predict = remember
 
-    def softmax(x, dim, dtype=None):
-        """In the model's float64, where transformers goes down to float32."""
-        return torch.softmax(x, dim)
-
     model.train()
     model.attn_mask_probs.fill_(1)
-    with mock.patch.object(torch.nn.functional, "softmax", softmax):
+    with _in_float64(model):
         model(x)
     masks, classes = map(torch.stack, zip(*predictions, strict=True))
 
@@ -135,7 +147,7 @@ def _outputs(model, keys: list[str], images: np.ndarray) -> dict[str, np.ndarray
 
     model.eval()
     model.attn_mask_probs.fill_(0)
-    with mock.patch.object(torch.nn.functional, "softmax", softmax):
+    with _in_float64(model):
         plain = model(x)
     return {
         "classes": classes.detach().numpy(),
