@@ -103,6 +103,10 @@ def uncertain_points(logits: Float[Array, "*b m"], count: int) -> Bool[jax.Array
     as_number = functools.partial(jax.lax.bitcast_convert_type, new_dtype=distances.dtype)
     bits = as_bits(distances)
     end = jnp.max(bits, axis=-1, keepdims=True) + 1
+    # In rows above one another, and in small integers, a CPU counts them several times faster.
+    beyond = [(0, 0)] * (bits.ndim - 1) + [(0, -candidates % 32)]
+    rows = jnp.pad(bits, beyond, constant_values=jnp.iinfo(bits.dtype).max)
+    rows = rows.reshape(*bits.shape[:-1], 32, -(-candidates // 32))
     start, at_start = jnp.zeros_like(end), jnp.zeros_like(end)
     at_end = jnp.full_like(end, candidates)
 
@@ -116,7 +120,8 @@ def uncertain_points(logits: Float[Array, "*b m"], count: int) -> Bool[jax.Array
         even = as_bits(as_number(start) + share * (as_number(end) - as_number(start)))
         middle = start + (end - start) // 2
         trial = jnp.clip(jnp.where(turn % 3 == 2, middle, even), start + 1, end - 1)
-        smaller = jnp.sum(bits < trial, axis=-1, keepdims=True).astype(bits.dtype)
+        in_columns = jnp.sum(rows < trial[..., None], axis=-2, dtype=jnp.int8)
+        smaller = jnp.sum(in_columns, axis=-1, keepdims=True, dtype=bits.dtype)
         is_start = is_open(start, end, at_end) & (smaller < count)
         is_end = is_open(start, end, at_end) & (smaller >= count)
         return (
