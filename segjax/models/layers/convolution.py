@@ -145,7 +145,7 @@ def _library_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry
 
 def _cpu_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
     """The form that is fastest on a CPU."""
-    form = _fastest_form(role, geometry, len(b if role == "image" else a))
+    form = _fastest_form(role, geometry)
     if form is _library_form:
         return form(a, b, role=role, geometry=geometry)
     dtype = accumulation_dtype(a)
@@ -153,17 +153,14 @@ def _cpu_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) ->
     return result.astype(a.dtype)
 
 
-def _fastest_form(role: Role, geometry: _Geometry, examples: int) -> Callable[..., jax.Array]:
+def _fastest_form(role: Role, geometry: _Geometry) -> Callable[..., jax.Array]:
     if geometry.groups > 1:
         is_depthwise = geometry.groups == geometry.channels == geometry.features
         return _depthwise_form if is_depthwise else _library_form
     if geometry.dilation > 1 or max(geometry.kernel_size) == 1:
         return _cropped_form
     if role == "kernel":
-        # The library convolves the image with the output as its kernel and examples as channels: it
-        # is slow where that kernel is large, or has many channels.
-        is_moderate = math.prod(geometry.output_size) < 2**15 and examples <= 16
-        return _library_form if is_moderate and geometry.features >= 128 else _blocked_form
+        return _blocked_form
     is_plane = len(geometry.kernel_size) == 2 and geometry.stride == 1
     is_narrow = min(geometry.channels, geometry.features) < 64
     return _excess_form if is_plane and is_narrow else _library_form
@@ -193,41 +190,49 @@ _BLOCK = 2**20
 
 
 def _blocked_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
-    """The gradient by the kernel: a product of matrices for some rows of outputs at a time.
+    """The gradient by the kernel: a product of matrices for some rows of pixels at a time.
 
-    One has the pixels that each output sees beside one another, the other the outputs' gradients.
+    Output i sees pixel `s i + k` of the padded image at tap `k = s m + r`: of the pixels that leave
+    the remainder r, number `i + m`. So down the image it takes as many copies of the gradients as
+    there are m, each m rows further down, and only across it a copy of the pixels for each tap.
     """
-    (height, *across), stride = geometry.output_size, geometry.stride
-    taps = list(geometry.taps())
-    of_row = math.prod(across) * len(taps) * geometry.channels
-    rows = min(max(_BLOCK // of_row, 1), height)
-    blocks = -(-height // rows)
+    (height, *across), (taps, *taps_across) = geometry.output_size, geometry.kernel_size
+    stride, pad, channels = geometry.stride, geometry.padding, geometry.channels
+    shifts = -(-taps // stride)
+    # The last rows of every example have no output of their own: so none sees the next example.
+    height += shifts - 1
+    below = stride * height - geometry.image_size[0] - pad
+    margins = [(0, 0, 0), (pad, below, 0), *[(pad, pad, 0)] * len(across), (0, 0, 0)]
+    image = lax.pad(a, jnp.zeros((), a.dtype), margins)
+    output = jnp.pad(b, [(0, 0), (0, shifts - 1), *[(0, 0)] * (len(across) + 1)])
 
-    seen = stride * (rows - 1) + geometry.kernel_size[0]
-    below = stride * rows * (blocks - 1) + seen - geometry.image_size[0] - geometry.padding
-    border = [(geometry.padding, geometry.padding)] * len(across)
-    image = jnp.pad(a, [(0, 0), (geometry.padding, max(below, 0)), *border, (0, 0)])
-    output = jnp.pad(b, [(0, 0), (0, rows * blocks - height), *[(0, 0)] * len(across), (0, 0)])
+    columns = max(stride * math.prod(taps_across) * channels, shifts * geometry.features)
+    blocks = max(-(-len(a) * height * math.prod(across) * columns // _BLOCK), 1)
+    rows = -(-len(a) * height // blocks)
+    excess = rows * blocks - len(a) * height
+    image = image.reshape(-1, stride, *image.shape[2:])
+    image = jnp.pad(image, [(0, excess), *[(0, 0)] * (image.ndim - 1)])
+    output = lax.collapse(output, 0, 2)
+    output = jnp.pad(output, [(shifts - 1, excess), *[(0, 0)] * (output.ndim - 1)])
 
-    def add_block(total, block):
-        example, first = block // blocks, block % blocks * rows
-        zeros = [0] * (len(across) + 1)
-        pixels = lax.dynamic_slice(
-            image, (example, stride * first, *zeros), (1, seen, *image.shape[2:])
-        )
-        gradient = lax.dynamic_slice(output, (example, first, *zeros), (1, rows, *output.shape[2:]))
-        columns = []
-        for tap in taps:
-            stop = [k + stride * (n - 1) + 1 for k, n in zip(tap, (rows, *across), strict=True)]
-            shifted = lax.slice(
-                pixels[0], (*tap, 0), (*stop, geometry.channels), (*[stride] * len(tap), 1)
-            )
-            columns.append(_matrix(shifted))
-        return total + jnp.concatenate(columns, axis=1).T @ _matrix(gradient), None
+    def add_block(total, first):
+        pixels = lax.dynamic_slice_in_dim(image, first, rows)
+        gradients = lax.dynamic_slice_in_dim(output, first, rows + shifts - 1)
+        seen = []
+        for remainder, *tap in itertools.product(range(stride), *map(range, taps_across)):
+            stop = [k + stride * (n - 1) + 1 for k, n in zip(tap, across, strict=True)]
+            limits = (rows, remainder + 1, *stop, channels)
+            strides = (1, 1, *[stride] * len(tap), 1)
+            seen.append(_matrix(lax.slice(pixels, (0, remainder, *tap, 0), limits, strides)))
+        shifted = [
+            _matrix(lax.slice_in_dim(gradients, m, m + rows)) for m in reversed(range(shifts))
+        ]
+        return total + jnp.concatenate(seen, axis=1).T @ jnp.concatenate(shifted, axis=1), None
 
-    total = jnp.zeros_like(a, shape=(len(taps) * geometry.channels, geometry.features))
-    total, _ = lax.scan(add_block, total, jnp.arange(len(a) * blocks))
-    return total.reshape(_shape(role, a, b, geometry))
+    size = stride * math.prod(taps_across) * channels, shifts * geometry.features
+    total, _ = lax.scan(add_block, jnp.zeros_like(a, shape=size), rows * jnp.arange(blocks))
+    total = total.reshape(stride, *taps_across, channels, shifts, geometry.features)
+    return lax.collapse(jnp.moveaxis(total, -2, 0), 0, 2)[:taps]
 
 
 def _depthwise_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
