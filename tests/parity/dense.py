@@ -92,7 +92,8 @@ def assert_same_record(actual, golden, model, *, gradient_rtol=1e-8):
     expected = {k.split()[1]: array for k, array in golden.items() if k.startswith(f"{model} ")}
     assert actual.keys() == expected.keys()
     for name, array in expected.items():
-        # A slope is a sum of products which may cancel, down to what these are rounded by.
+        # Along the weights before a norm a slope is all but 0: products of 1e3 in sum cancel, and
+        # leave what these are rounded by.
         close = {"rtol": gradient_rtol, "atol": 1e-14} if name == "gradient" else {"rtol": 1e-8}
         np.testing.assert_allclose(actual[name], array, err_msg=name, **close)
 
