@@ -47,10 +47,14 @@ class EfficientAttention(nn.Module):
             y = y.reshape(*y.shape[:-3], -1, self.num_heads, features // self.num_heads)
             return jnp.swapaxes(y, -3, -2)
 
-        attention = layers.attention_weights(heads(x, "query"), heads(context, "key"))
-        y = jnp.swapaxes(attention @ heads(context, "value"), -3, -2)
-        y = self.dense(features, name="output")(y.reshape(x.shape))
-        return y, attention if self.return_attention else None
+        y, attention = layers.attend(
+            heads(x, "query"),
+            heads(context, "key"),
+            heads(context, "value"),
+            return_attention=self.return_attention,
+        )
+        y = jnp.swapaxes(y, -3, -2).reshape(x.shape)
+        return self.dense(features, name="output")(y), attention
 
 
 class MixBlock(nn.Module):

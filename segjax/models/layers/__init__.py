@@ -6,6 +6,7 @@ from segjax.models.layers.attention import (
     MultiHeadAttention,
     SelfAttention,
     TransformerBlock,
+    attend,
     attention_weights,
 )
 from segjax.models.layers.convolution import convolve, project

@@ -6,11 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Bool, Float
 
 from segjax.models.layers.linear import Dtype
 from segjax.models.layers.positions import rotate
 from segjax.numerics import accumulation_dtype
+from segjax.sharding import each_shard
 
 # A layer's constructor with the options that all layers of a model share.
 Layer = Callable[..., Any]
@@ -63,10 +65,16 @@ class SelfAttention(nn.Module):
         query, key, value = (jnp.swapaxes(qkv[..., i, :, :], -3, -2) for i in range(3))
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        attention = attention_weights(query, key, where=where)
-        y = jnp.swapaxes(drop(attention) @ value, -3, -2).reshape(x.shape)
-        y = drop(self.dense(features, name="output")(y))
-        return y, attention if self.return_attention else None
+        y, attention = attend(
+            query,
+            key,
+            value,
+            where=where,
+            drop=drop if self.train and self.dropout else None,
+            return_attention=self.return_attention,
+        )
+        y = drop(self.dense(features, name="output")(jnp.swapaxes(y, -3, -2).reshape(x.shape)))
+        return y, attention
 
 
 class MultiHeadAttention(nn.Module):
@@ -109,11 +117,17 @@ class MultiHeadAttention(nn.Module):
             x = x.reshape(*x.shape[:-1], self.num_heads, features // self.num_heads)
             return jnp.swapaxes(x, -3, -2)
 
-        attention = attention_weights(heads(queries, "query"), heads(keys, "key"), where=where)
-        dropped = nn.Dropout(self.dropout, deterministic=not self.train)(attention)
-        y = jnp.swapaxes(dropped @ heads(values, "value"), -3, -2).reshape(queries.shape)
-        y = self.dense(features, name="output")(y)
-        return y, attention if self.return_attention else None
+        drop = nn.Dropout(self.dropout, deterministic=False)
+        y, attention = attend(
+            heads(queries, "query"),
+            heads(keys, "key"),
+            heads(values, "value"),
+            where=where,
+            drop=drop if self.train and self.dropout else None,
+            return_attention=self.return_attention,
+        )
+        y = jnp.swapaxes(y, -3, -2).reshape(queries.shape)
+        return self.dense(features, name="output")(y), attention
 
 
 class LayerScale(nn.Module):
@@ -224,3 +238,56 @@ def attention_weights(
     # A finite least score: the softmax of a row without keys is then defined, and its gradient.
     weights = jax.nn.softmax(jnp.where(where, scores, jnp.finfo(scores.dtype).min))
     return jnp.where(where, weights, 0).astype(query.dtype)
+
+
+def attend(
+    query: Float[jax.Array, "*b q d"],
+    key: Float[jax.Array, "*b k d"],
+    value: Float[jax.Array, "*b k c"],
+    *,
+    where: Bool[jax.Array, "..."] | None = None,
+    drop: Callable[[jax.Array], jax.Array] | None = None,
+    return_attention: bool = False,
+) -> tuple[Float[jax.Array, "*b q c"], Float[jax.Array, "*b q k"] | None]:
+    """What each query finds where it looks: `softmax(q kᵀ / √d) v`.
+
+    On a CPU the weights of large maps are held for one head at a time, and taken anew for the
+    gradient, unless they are dropped from or returned.
+
+    Args:
+      query, key, where: as of `attention_weights`.
+      value: `[*b, k, c]`, one for each key.
+      drop: dropout of the weights; None for none.
+      return_attention: whether to return the weights, before dropout.
+
+    Returns:
+      `[*b, q, c]`, 0 for a query that may look nowhere; and the weights, or None in their place.
+
+    Source: Vaswani et al., "Attention is all you need", 2017, eq. 1; Rabe and Staats,
+    "Self-attention does not need O(n²) memory", 2021.
+    """
+
+    def together(query, key, value, where):
+        return attention_weights(query, key, where=where) @ value
+
+    def in_turn(*operands):
+        # Of matrices, as a product of single-entry stacks of them is left to one thread.
+        heads = jax.tree.map(lambda x: lax.collapse(x, 0, -2), operands)
+        return lax.map(lambda head: jax.checkpoint(together)(*head), heads)
+
+    def shard_in_turn(query, key, value, where):
+        if where is not None:
+            where = jnp.broadcast_to(where, shape)
+        y = each_shard(in_turn, query, key, value, where)
+        return y.reshape(*query.shape[:-1], value.shape[-1])
+
+    shape = (*query.shape[:-1], key.shape[-2])
+    if drop is not None or return_attention:
+        attention = attention_weights(query, key, where=where)
+        dropped = attention if drop is None else drop(attention)
+        return dropped @ value, attention if return_attention else None
+    operands = query, key, value, where
+    # Of smaller maps a turn would cost more than it saves.
+    if len(shape) == 2 or shape[-2] * shape[-1] < 2**19:
+        return together(*operands), None
+    return lax.platform_dependent(*operands, cpu=shard_in_turn, default=together), None

@@ -1,6 +1,7 @@
 """Attention between two sets: what it computes, and what may not be looked at does not matter."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,57 @@ def test_a_query_that_sees_nothing_is_the_bias_with_gradients(inputs, variables)
         y[..., 1, :], jnp.broadcast_to(variables["params"]["output"]["bias"], (3, 4))
     )
     jax.tree.map(lambda gradient: assert_array_equal(gradient, 0), gradients)
+
+
+@pytest.mark.parametrize("form", ["map", "where", "mesh", "half", "vmap"])
+def test_large_maps_are_as_if_held(form):
+    """A CPU takes them one head after the other: of 2^19 weights and more."""
+    shape = 8 if form == "mesh" else 2, 3, 730, 4
+    query, key, value = (_draw(*shape, seed=seed) for seed in range(3))
+    tolerance = {"rtol": 1e-4, "atol": 1e-6}
+    if form == "half":
+        query, key, value = (x.astype(jnp.bfloat16) for x in (query, key, value))
+        tolerance = {"rtol": 0.1, "atol": 0.02}
+    where = jax.random.bernoulli(jax.random.key(0), 0.5, (3, 730, 730)).at[:, 5].set(False)
+    where = where if form == "where" else None
+
+    def held(*operands):
+        return layers.attend(*operands, where=where, return_attention=True)[0]
+
+    def in_turn(*operands):
+        attend = lambda *x: layers.attend(*x, where=where)[0]
+        return (jax.vmap(attend) if form == "vmap" else attend)(*operands)
+
+    def gradients(function):
+        total = lambda *x: jnp.sum(jnp.sin(function(*x)).astype(jnp.float32))
+        return jax.jit(lambda *x: (function(*x), jax.grad(total, (0, 1, 2))(*x)))
+
+    if form == "mesh":
+        mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
+        data = jax.NamedSharding(mesh, jax.P("data"))
+        with jax.set_mesh(mesh):
+            placed = jax.device_put((query, key, value), data)
+            compiled = gradients(in_turn).lower(*placed).compile()
+            actual = compiled(*placed)
+        assert not re.search("all-gather|all-reduce|collective", compiled.as_text())
+    else:
+        actual = gradients(in_turn)(query, key, value)
+    expected = gradients(held)(query, key, value)
+    for ours, due in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
+        assert ours.dtype == due.dtype
+        assert_allclose(ours.astype(jnp.float32), due.astype(jnp.float32), **tolerance)
+
+
+def test_large_maps_are_not_kept_for_the_gradient():
+    x = _draw(1, 4, 1024, 8)
+
+    def peak(function):
+        gradient = jax.jit(jax.grad(lambda x: jnp.sum(function(x, x, x)[0])))
+        return gradient.lower(x).compile().memory_analysis().temp_size_in_bytes
+
+    one_map = 4 * 1024**2
+    assert peak(layers.attend) < 4 * one_map
+    assert peak(functools.partial(layers.attend, return_attention=True)) >= 4 * one_map
 
 
 def test_no_queries_and_no_keys(inputs, variables):
