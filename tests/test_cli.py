@@ -198,6 +198,9 @@ def test_models_are_counted_by_hand(capsys):
     attention = layers.SelfAttention(2, layers.Dense, train=False)
     projections = 4 * 7 * 6 * 6
     assert models.costs(attention, (1, 7, 6))[1] == projections + 2 * 7 * 7 * 6
+    # Of so many tokens a CPU takes one head after the other.
+    many = models.costs(attention, (1, 730, 6))[1]
+    assert many == projections // 7 * 730 + 2 * 730 * 730 * 6
     names = ("unet", "fcn_resnet50", "deeplabv3_resnet50")
     assert cli.main(["models", "--names", *names, "--size", "65", "64"]) == 0
     rows = {

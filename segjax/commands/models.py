@@ -127,5 +127,8 @@ def _products(jaxpr: Jaxpr) -> int:
             inputs: Any = equation.invars[0].aval
             outputs: Any = equation.outvars[0].aval
             total += outputs.size * math.prod(inputs.shape[axis] for axis in contracted)
-        total += sum(_products(inner) for inner in jaxprs_in_params(equation.params))
+        inner = [_products(program) for program in jaxprs_in_params(equation.params)]
+        # Branches are forms of one thing, or one of them does nothing.
+        together = max(inner) if equation.primitive.name == "cond" else sum(inner)
+        total += together * equation.params.get("length", 1)
     return total
