@@ -8,8 +8,8 @@ import jax
 from jax.sharding import AxisType, PartitionSpec
 
 
-def each_shard(function: Callable[..., Any], *arguments: Any) -> Any:
-    """`function(*arguments)`, on every device of the current mesh for its share of the examples.
+def each_shard(function: Callable[..., Any], *arguments: Any, shared: tuple = ()) -> Any:
+    """`function(*shared, *arguments)`, on every device of the mesh for its share of the examples.
 
     A loop whose length depends on its examples, or that walks over them, must not be left to the
     partitioner of `jax.jit`: it would make collectives inside the loop. Under `jax.set_mesh(mesh)`
@@ -21,6 +21,7 @@ def each_shard(function: Callable[..., Any], *arguments: Any) -> Any:
       function: of arrays whose first axis lists examples, each treated by itself; its results list
         them likewise.
       *arguments: pytrees of such arrays.
+      shared: pytrees of arrays that every example is treated with.
 
     Returns:
       What `function` returns.
@@ -33,6 +34,7 @@ def each_shard(function: Callable[..., Any], *arguments: Any) -> Any:
     devices = math.prod(mesh.axis_sizes)
     examples = {len(leaf) for leaf in jax.tree.leaves(arguments)}
     if devices == 1 or AxisType.Manual in mesh.axis_types or any(n % devices for n in examples):
-        return function(*arguments)
+        return function(*shared, *arguments)
     spec = PartitionSpec(mesh.axis_names)
-    return jax.shard_map(function, in_specs=spec, out_specs=spec)(*arguments)
+    specs = (PartitionSpec(),) * len(shared) + (spec,) * len(arguments)
+    return jax.shard_map(function, in_specs=specs, out_specs=spec)(*shared, *arguments)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from segjax.numerics import Average
+from segjax.padding import of_valid
 from segjax.sharding import each_shard
 from segjax.typing import Array
 
@@ -29,6 +30,10 @@ def sum_images(image_terms: Callable, batch: tuple[int, ...], *arrays: Any) -> d
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), terms)
 
 
+# Objects that a CPU takes at a time, their values of a pixel beside one another.
+_CHUNK = 8
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def of_each_object(
     function: Callable, logits: Array, valid: Array, masks: Array, others: Any
@@ -38,7 +43,7 @@ def of_each_object(
     A loop under differentiation keeps what each of its turns went through. So the slopes of the
     numbers are taken along with them, and they are all that is kept.
     """
-    return _in_chunks(lambda *arrays: function(*arrays, *others), valid, logits, masks)
+    return of_valid(lambda *arrays: function(*arrays, *others), valid, logits, masks, chunk=_CHUNK)
 
 
 @of_each_object.defjvp
@@ -54,41 +59,6 @@ def _(function, primals, tangents):
         ]
         return numbers, tuple(pull_back(one)[0] for one in ones)
 
-    numbers, slopes = _in_chunks(with_slopes, valid, logits, masks)
+    numbers, slopes = of_valid(with_slopes, valid, logits, masks, chunk=_CHUNK)
     changes = (jnp.sum(slope * tangents[0], axis=(-2, -1)) for slope in slopes)
     return numbers, tuple(c.astype(x.dtype) for c, x in zip(changes, numbers, strict=True))
-
-
-# Objects that a CPU takes at a time, their values of a pixel beside one another.
-_CHUNK = 8
-
-
-def _in_chunks(function: Callable, valid: Array, *arrays: Array) -> Any:
-    """`function(*arrays)` of each object, 0 of those not valid; a CPU skips chunks of such."""
-    objects = len(valid)
-
-    def nothing(*arrays):
-        # Made from an argument, so that under `shard_map` it varies over the same devices.
-        shapes = jax.eval_shape(function, *arrays)
-        return jax.tree.map(lambda x: jnp.zeros_like(arrays[0], x.dtype, shape=x.shape), shapes)
-
-    def masked(valid, results):
-        keep = lambda x: jnp.where(jnp.expand_dims(valid, range(1, x.ndim)), x, 0)
-        return jax.tree.map(keep, results)
-
-    def in_turn(*arrays):
-        chunks = -(-objects // _CHUNK)
-        fill = lambda x: [(0, chunks * _CHUNK - objects), *[(0, 0)] * (x.ndim - 1)]
-        split = [jnp.pad(x, fill(x)).reshape(chunks, _CHUNK, *x.shape[1:]) for x in arrays]
-
-        def choose(chunk):
-            valid, *arrays = chunk
-            return masked(valid, jax.lax.cond(jnp.any(valid), function, nothing, *arrays))
-
-        join = lambda x: jax.lax.collapse(x, 0, 2)[:objects]
-        return jax.tree.map(join, jax.lax.map(choose, split))
-
-    def together(valid, *arrays):
-        return masked(valid, function(*arrays))
-
-    return jax.lax.platform_dependent(valid, *arrays, cpu=in_turn, default=together)

@@ -22,12 +22,14 @@ from segjax.models.detection_heads import (
 )
 from segjax.models.layers import Dtype, Layer
 from segjax.models.outputs import DetectionOutput, SampledOutput
+from segjax.padding import of_valid
 from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
 _STAGES = ("stage1", "stage2", "stage3", "stage4")
 _MIN_LEVEL = 2  # the finest features have a stride of 2²
 _BOX_SIZE, _MASK_SIZE = (7, 7), (14, 14)
+_REGIONS = 16  # that a CPU's mask head takes at a time
 
 
 class MaskRCNN(nn.Module):
@@ -165,7 +167,7 @@ class MaskRCNN(nn.Module):
             outputs = _at_least_float32(box_head(features, proposals.valid))
             objects = self._select(*outputs, proposals, sizes)
             features = self._align(pyramid, objects.boxes, _MASK_SIZE)
-            masks = _at_least_float32(mask_head(features, objects.valid))
+            masks = self._masks(mask_head, features, objects.valid)
             of_class = (objects.classes + 1)[..., None, None, None]
             masks = jnp.take_along_axis(masks, of_class, axis=-1)[..., 0]
             return DetectionOutput(objects, masks)
@@ -186,7 +188,7 @@ class MaskRCNN(nn.Module):
         # The positive ones come first.
         first = slice(max(int(self.proposal_samples * self.proposal_positives), 1))
         features = self._align(pyramid, boxes[:, first], _MASK_SIZE)
-        masks = _at_least_float32(mask_head(features, matches[:, first] >= 0))
+        masks = self._masks(mask_head, features, matches[:, first] >= 0)
         return SampledOutput(*of_anchors, *outputs, boxes, matches, masks)
 
     def _layers(self, train: bool) -> tuple[Layer, Layer, Layer, Layer]:
@@ -245,6 +247,24 @@ class MaskRCNN(nn.Module):
             )
 
         return each_shard(jax.vmap(of_image), pyramid, jax.lax.stop_gradient(boxes))
+
+    def _masks(self, head, features, valid) -> Float[jax.Array, "b p mh mw classes"]:
+        """The logits of the regions' masks, most of which may be padding."""
+        if self.head_norm or self.is_initializing():  # all regions have one norm; nothing to skip
+            return _at_least_float32(head(features, valid))
+        head, variables = head.unbind()
+
+        def of_regions(variables, features, valid):
+            # Inside shard_map they must vary over the devices outside a loop that some may skip:
+            # it is there that their gradients are summed.
+            zero = jnp.zeros_like(features, shape=())
+            variables = jax.tree.map(lambda x: x + zero.astype(x.dtype), variables)
+            apply = functools.partial(head.apply, variables)
+            return of_valid(apply, valid, features, valid, chunk=_REGIONS)
+
+        regions = (jax.lax.collapse(x, 0, 2) for x in (features, valid))
+        masks = each_shard(of_regions, *regions, shared=(variables,))
+        return _at_least_float32(masks.reshape(*valid.shape, *masks.shape[1:]))
 
     def _sample_anchors(self, anchors, key, targets, logits, deltas):
         """Of an image's anchors a sample: logits, deltas, anchors and matches."""

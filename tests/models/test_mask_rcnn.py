@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from segjax import losses
 from segjax.models import MaskRCNN, create
 from segjax.models.backbones.resnet import BasicBlock, ResNet
+from segjax.models.detection_heads import MaskHead
 from segjax.typing import Instances
 
 SMALL = functools.partial(
@@ -161,6 +162,34 @@ def test_masks_belong_to_all_that_have_an_object(train):
     _, output = train(_objects("usual"))[0]
     assert output.mask_logits.shape[1] == 4  # half of the 8 proposals
     assert (np.asarray(output.matches)[:, 4:] < 0).all()
+
+
+def test_a_mask_head_skips_regions_without_objects(monkeypatch):
+    """Those of others, and all gradients, are as if it took every region."""
+    model = SMALL(head_norm=False)
+    conv, block, _, up_conv = model._layers(train=True)
+    head = MaskHead(3, 1, block, conv, up_conv)
+    features = jax.random.normal(jax.random.key(0), (2, 5, 4, 4, 8))
+    valid = jnp.arange(5) < jnp.array([[2], [0]])
+    variables = head.init(jax.random.key(1), features, valid)
+
+    def masks_and_gradients(masks):
+        def total(variables, features):
+            y = masks(variables, features)
+            return jnp.sum(jnp.where(valid[..., None, None, None], y, 0) ** 2), y
+
+        run = jax.jit(jax.grad(total, (0, 1), has_aux=True))
+        gradients, y = run(variables, features)
+        return y, gradients
+
+    monkeypatch.setattr("segjax.models.mask_rcnn._REGIONS", 2)
+    skipping = lambda v, x: model.bind({})._masks(head.bind(v), x, valid)
+    actual = masks_and_gradients(skipping)
+    expected = masks_and_gradients(lambda v, x: head.apply(v, x, valid))
+    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-5), actual[1], expected[1])
+    assert_allclose(actual[0][0, :2], expected[0][0, :2], rtol=1e-4, atol=1e-5)
+    assert_array_equal(actual[0][0, 2:], 0)
+    assert_array_equal(actual[0][1], 0)
 
 
 def test_an_image_alone_is_a_batch_of_one(variables, detect):

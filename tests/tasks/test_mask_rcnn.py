@@ -50,6 +50,8 @@ MODEL = MaskRCNN(
     proposal_positives=0.5,
     max_detections=4,
 )
+# Its mask head takes the regions of an example by themselves.
+WITHOUT_NORMS = MODEL.clone(head_norm=False)
 OPTIMIZER = optax.sgd(0.1)
 PARALLEL = {"pmap": lambda: Parallel(), "mesh 4x2": lambda: Parallel(make_mesh(fsdp=2))}
 
@@ -78,10 +80,10 @@ def _batch(examples=8):
     )
 
 
-def _state():
+def _state(model):
     """Drawn by NumPy: there is nothing to compile."""
     image = np.zeros((1, 32, 32, 3), np.float32)
-    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), image)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
     rng = np.random.default_rng(0)
 
     def draw(leaf):
@@ -91,24 +93,32 @@ def _state():
         return rng.normal(size=leaf.shape, scale=width).astype(np.float32)
 
     variables = jax.tree.map(draw, shapes)
-    state = create_state(jax.random.key(0), MODEL, OPTIMIZER, image, variables=variables)
+    state = create_state(jax.random.key(0), model, OPTIMIZER, image, variables=variables)
     return jax.tree.map(np.array, state)
 
 
-@pytest.fixture(scope="module")
-def one_device():
-    return jax.device_get(jax.jit(make_train_step(TASK, MODEL, OPTIMIZER))(_state(), _batch()))
+@functools.cache
+def _one_device(model):
+    step = jax.jit(make_train_step(TASK, model, OPTIMIZER))
+    return jax.device_get(step(_state(model), _batch()))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", PARALLEL)
-def test_eight_devices_take_the_step_that_one_does(kind, one_device):
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        pytest.param("pmap", MODEL, id="pmap"),
+        pytest.param("mesh 4x2", MODEL, id="mesh 4x2"),
+        pytest.param("mesh 4x2", WITHOUT_NORMS, id="mesh 4x2, no norms"),
+    ],
+)
+def test_eight_devices_take_the_step_that_one_does(kind, model):
     """Statistics over proposals are the whole batch's, and samples those of the example."""
-    parallel, state = PARALLEL[kind](), _state()
-    step = make_train_step(TASK, MODEL, OPTIMIZER, axis_name=parallel.axis_name)
+    parallel, state = PARALLEL[kind](), _state(model)
+    step = make_train_step(TASK, model, OPTIMIZER, axis_name=parallel.axis_name)
     placed = parallel.place(state)
     state, metrics = fetch(parallel.train_step(step, placed)(placed, _batch()))
-    expected, due = one_device
+    expected, due = _one_device(model)
     assert due["mask"] > 0
     assert due["box"] > 0
     jax.tree.map(
@@ -119,9 +129,9 @@ def test_eight_devices_take_the_step_that_one_does(kind, one_device):
 
 
 def test_training_and_prediction_are_programs_without_the_host():
-    step = jax.make_jaxpr(make_train_step(TASK, MODEL, OPTIMIZER))(_state(), _batch())
+    step = jax.make_jaxpr(make_train_step(TASK, MODEL, OPTIMIZER))(_state(MODEL), _batch())
     predict = functools.partial(TASK.predict, MODEL)
-    program = jax.make_jaxpr(predict)(_state().variables, _batch().image)
+    program = jax.make_jaxpr(predict)(_state(MODEL).variables, _batch().image)
     for text in map(str, (step, program)):
         assert "dot_general" in text
         assert "callback" not in text
@@ -131,7 +141,7 @@ def test_training_and_prediction_are_programs_without_the_host():
 def test_objects_lie_in_the_picture():
     """Whatever the canvas has beyond it, in training's proposals and in what is predicted."""
     sizes = np.int32([[12, 20], [30, 8]] * 4)
-    task, state = InstanceTask(2, loss=SetLoss(max_objects=2), scale=0.5), _state()
+    task, state = InstanceTask(2, loss=SetLoss(max_objects=2), scale=0.5), _state(MODEL)
     predict = jax.jit(functools.partial(task.predict, MODEL))
     found = predict(state.variables, _batch().image, sizes)
     beyond = found.boxes[..., 2:] > sizes[:, None, ::-1]

@@ -161,27 +161,35 @@ def _fastest_form(role: Role, geometry: _Geometry) -> Callable[..., jax.Array]:
         return _cropped_form
     if role == "kernel":
         return _blocked_form
-    is_plane = len(geometry.kernel_size) == 2 and geometry.stride == 1
-    is_narrow = min(geometry.channels, geometry.features) < 64
-    return _excess_form if is_plane and is_narrow else _library_form
+    return _unstrided_form if geometry.stride == 1 else _library_form
 
 
-def _excess_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
-    """XLA's convolution, but of more rows than are wanted.
-
-    XLA has two libraries for it on a CPU, and prefers one that is slow where channels are few. That
-    one takes no convolution whose output is larger than its image.
-    """
-    pad = geometry.padding
+def _unstrided_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
+    """XLA's convolution, and the gradient by the image as one of the output's gradient."""
+    dimensions = len(geometry.kernel_size)
     if role == "output":
-        image, kernel, size, padding = a, b, geometry.output_size, [pad, pad]
-    else:  # the gradient by the image: of the output's, with the kernel turned round
-        image, kernel = b, jnp.flip(a, (0, 1)).swapaxes(2, 3)
-        size, padding = geometry.image_size, [k - 1 - pad for k in geometry.kernel_size]
-    excess = max(image.shape[1] - size[0], 0) + 1
-    margins = [(padding[0], padding[0] + excess), (padding[1], padding[1])]
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    y = lax.conv_general_dilated(image, kernel, (1, 1), margins, dimension_numbers=dimensions)
+        image, kernel, size = a, b, geometry.output_size
+        padding = [geometry.padding] * dimensions
+    else:
+        image, size = b, geometry.image_size
+        kernel = jnp.flip(a, range(dimensions)).swapaxes(-2, -1)
+        # Turned round beforehand: of a kernel whose order it has to permute XLA makes slow loops.
+        kernel = lax.optimization_barrier(kernel)
+        padding = [k - 1 - geometry.padding for k in geometry.kernel_size]
+    # XLA has two libraries for planes on a CPU, and prefers one that is slow where channels are
+    # few. That one takes no convolution whose output is larger than its image: so rows are added.
+    is_slow = dimensions == 2 and min(geometry.channels, geometry.features) < 64
+    excess = max(image.shape[1] - size[0], 0) + 1 if is_slow else 0
+    margins = [(p, p) for p in padding]
+    margins[0] = padding[0], padding[0] + excess
+    axes = "DHW"[-dimensions:]
+    y = lax.conv_general_dilated(
+        image,
+        kernel,
+        (1,) * dimensions,
+        margins,
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+    )
     return y[:, : size[0]]
 
 

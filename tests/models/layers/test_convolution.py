@@ -1,5 +1,7 @@
 """The convolution is XLA's, in other forms on a CPU: values, and derivatives of every kind."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,6 +145,14 @@ def test_other_devices_get_xlas_own_convolutions():
     assert program.count("stablehlo.convolution") == 3
     on_cpu = step.trace(image, kernel).lower(lowering_platforms=("cpu",)).as_text()
     assert "stablehlo.convolution" not in on_cpu
+
+
+def test_a_loop_has_no_kernel_whose_order_xla_permutes():
+    """A CPU's convolution with one takes nine times as long as one without."""
+    image, kernel = jnp.zeros((3, 1, 9, 9, 64)), jnp.zeros((3, 3, 64, 64))
+    turns = lambda x, k: jnp.sum(lax.map(lambda x: convolve(x, k, padding=1), x) ** 2)
+    program = jax.jit(jax.grad(turns)).lower(image, kernel).compile().as_text()
+    assert set(re.findall(r"dim_labels=(\S+?),", program)) == {"b01f_01io->b01f"}
 
 
 @pytest.mark.parametrize("lead", [(), (2, 3)])

@@ -1,0 +1,61 @@
+"""Padded lists: what is done for those entries that there are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool
+
+from segjax.typing import Array
+
+
+def of_valid(
+    function: Callable[..., Any], valid: Bool[Array, "n"], *arrays: Any, chunk: int
+) -> Any:
+    """`function(*arrays)` of the valid entries, and 0 of the others.
+
+    A CPU takes a chunk of entries after another, and skips those in which none is valid; elsewhere
+    all are taken at once.
+
+    Args:
+      function: of arrays whose first axis lists entries, each treated by itself; its results list
+        them likewise.
+      valid: `[n]`, False for padding.
+      *arrays: arrays `[n, ...]`.
+      chunk: how many entries a CPU takes at a time.
+
+    Returns:
+      What `function` returns.
+
+    Example:
+      >>> of_valid(lambda x: 1 / x, jnp.array([True, False]), jnp.array([4.0, 0.0]), chunk=1)
+      Array([0.25, 0.  ], dtype=float32)
+    """
+    entries = len(valid)
+
+    def nothing(*arrays):
+        # Made from an argument, so that under `shard_map` it varies over the same devices.
+        shapes = jax.eval_shape(function, *arrays)
+        return jax.tree.map(lambda x: jnp.zeros_like(arrays[0], x.dtype, shape=x.shape), shapes)
+
+    def masked(valid, results):
+        keep = lambda x: jnp.where(jnp.expand_dims(valid, range(1, x.ndim)), x, 0)
+        return jax.tree.map(keep, results)
+
+    def in_turn(*arrays):
+        chunks = -(-entries // chunk)
+        fill = lambda x: [(0, chunks * chunk - entries), *[(0, 0)] * (x.ndim - 1)]
+        split = [jnp.pad(x, fill(x)).reshape(chunks, chunk, *x.shape[1:]) for x in arrays]
+
+        def choose(some):
+            valid, *arrays = some
+            return masked(valid, jax.lax.cond(jnp.any(valid), function, nothing, *arrays))
+
+        join = lambda x: jax.lax.collapse(x, 0, 2)[:entries]
+        return jax.tree.map(join, jax.lax.map(choose, split))
+
+    def together(valid, *arrays):
+        return masked(valid, function(*arrays))
+
+    return jax.lax.platform_dependent(valid, *arrays, cpu=in_turn, default=together)
