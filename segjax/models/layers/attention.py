@@ -263,6 +263,11 @@ def attend(
     Returns:
       `[*b, q, c]`, 0 for a query that may look nowhere; and the weights, or None in their place.
 
+    Example:
+      >>> query, key, value = jnp.ones((1, 2, 3)), jnp.ones((1, 4, 3)), jnp.arange(4.0)[:, None]
+      >>> attend(query, key, value[None], where=jnp.arange(4) < 2)[0].tolist()
+      [[[0.5], [0.5]]]
+
     Source: Vaswani et al., "Attention is all you need", 2017, eq. 1; Rabe and Staats,
     "Self-attention does not need O(n²) memory", 2021.
     """
