@@ -34,14 +34,18 @@ def of_valid(
     """
     entries = len(valid)
 
-    def nothing(*arrays):
+    def masked(valid, tree):
+        shown = lambda x: jnp.expand_dims(valid, range(1, x.ndim))
+        return jax.tree.map(lambda x: jnp.where(shown(x), x, jnp.zeros((), x.dtype)), tree)
+
+    def of_some(valid, *arrays):
+        # What goes in is masked too: padding has no gradient, whatever it holds.
+        return masked(valid, function(*masked(valid, arrays)))
+
+    def nothing(valid, *arrays):
         # Made from an argument, so that under `shard_map` it varies over the same devices.
         shapes = jax.eval_shape(function, *arrays)
         return jax.tree.map(lambda x: jnp.zeros_like(arrays[0], x.dtype, shape=x.shape), shapes)
-
-    def masked(valid, results):
-        keep = lambda x: jnp.where(jnp.expand_dims(valid, range(1, x.ndim)), x, 0)
-        return jax.tree.map(keep, results)
 
     def in_turn(*arrays):
         chunks = -(-entries // chunk)
@@ -49,13 +53,9 @@ def of_valid(
         split = [jnp.pad(x, fill(x)).reshape(chunks, chunk, *x.shape[1:]) for x in arrays]
 
         def choose(some):
-            valid, *arrays = some
-            return masked(valid, jax.lax.cond(jnp.any(valid), function, nothing, *arrays))
+            return jax.lax.cond(jnp.any(some[0]), of_some, nothing, *some)
 
         join = lambda x: jax.lax.collapse(x, 0, 2)[:entries]
         return jax.tree.map(join, jax.lax.map(choose, split))
 
-    def together(valid, *arrays):
-        return masked(valid, function(*arrays))
-
-    return jax.lax.platform_dependent(valid, *arrays, cpu=in_turn, default=together)
+    return jax.lax.platform_dependent(valid, *arrays, cpu=in_turn, default=of_some)

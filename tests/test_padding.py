@@ -17,13 +17,14 @@ def _function(x):
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 9])
-def test_values_and_gradients_of_the_valid_alone(chunk):
-    x = np.where(VALID[:, None], X, -1)
+@pytest.mark.parametrize("padding", [-1, 0, np.nan])
+def test_values_and_gradients_of_the_valid_alone(chunk, padding):
+    """Of padding the root, or its slope, is not finite."""
+    x = np.where(VALID[:, None], X, np.float32(padding))
     results = jax.jit(lambda x: of_valid(_function, VALID, x, chunk=chunk))(x)
     for name, value in _function(X).items():
         assert_allclose(results[name][VALID], value[VALID], rtol=1e-6)
         assert_array_equal(results[name][~VALID], 0)
-    x = np.where(VALID[:, None], X, 4)
     gradient = jax.grad(lambda x: jnp.sum(of_valid(_function, VALID, x, chunk=chunk)["root"]))(x)
     assert_allclose(gradient, np.where(VALID[:, None], 0.5 / np.sqrt(X), 0), rtol=1e-5)
 
