@@ -9,7 +9,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Bool, Float
 
 from segjax.numerics import accumulation_dtype
@@ -39,34 +38,37 @@ def sample_masks(
     """
     *batch, height, width = masks.shape
     dtype = accumulation_dtype(masks, points)
-    # A pixel is a row that holds its value in every mask: so one look-up serves all masks. Around
-    # the image lies a border of zeros, whose corner is the first row.
-    pixels = jnp.moveaxis(masks.reshape(math.prod(batch), height, width), 0, -1)
-    rows = jax.lax.collapse(jnp.pad(pixels, ((1, 1), (1, 1), (0, 0))), 0, 2)
+    # A pixel is a row that holds its value in every mask: so one look-up serves all masks.
+    rows = masks.reshape(math.prod(batch), height * width).T
     points = jnp.asarray(points, dtype)
-    x, right = _split(points[:, 0] * width, width)
-    y, down = _split(points[:, 1] * height, height)
-    nearest = y * (width + 2) + x
+    x, across = _neighbours(points[:, 0], width)
+    y, down = _neighbours(points[:, 1], height)
+    nearest = jax.lax.collapse(width * y[:, None] + x, 0, 2)
+    weights = jax.lax.collapse(down[:, None] * across, 0, 2)
 
     def add(total, corner):
-        step, weight = corner
-        return total + weight[:, None] * rows.at[nearest + step].get(mode="promise_in_bounds"), None
+        pixel, weight = corner
+        return total + weight[:, None] * rows.at[pixel].get(mode="promise_in_bounds"), None
 
-    steps = np.array([0, 1, width + 2, width + 3])
-    weights = [(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right]
     # A loop keeps the compiler from computing the weights anew for every pixel of the gradient.
-    # The first row is 0, and so the start; made thus, it is as spread over devices as the rest.
-    start = jax.lax.stop_gradient(weights[0][:, None] * rows[0])
-    values = jax.lax.scan(add, start, (steps, jnp.stack(weights)))[0]
-    # Turned once, and not by all that reads it.
-    return jax.lax.optimization_barrier(values.T).reshape(*batch, len(points))
+    # Zeros that are as spread over devices as what is added to them.
+    zero = jnp.zeros_like(rows, dtype, shape=()) + jnp.zeros_like(weights, shape=())
+    start = jnp.broadcast_to(zero, (len(points), rows.shape[1]))
+    values, _ = jax.lax.scan(add, start, (nearest, weights))
+    return values.T.reshape(*batch, len(points))
 
 
-def _split(coordinates: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """The pixel before each coordinate of one axis, its border counted, and the way from there."""
-    places = jnp.clip(coordinates + 0.5, 0, size + 1)
-    first = jnp.minimum(jnp.floor(places), size)
-    return first.astype(jnp.int32), places - first
+def _neighbours(coordinates: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """Along one axis the two pixels around each coordinate, `[2, p]`, and their weights.
+
+    One beyond the border is the pixel at the border, of weight 0.
+    """
+    places = coordinates * size - 0.5
+    before = jnp.floor(places)
+    pixels = jnp.stack([before, before + 1])
+    weights = 1 - jnp.abs(places - pixels)
+    inside = (pixels >= 0) & (pixels < size)
+    return jnp.clip(pixels, 0, size - 1).astype(jnp.int32), jnp.where(inside, weights, 0)
 
 
 def uncertain_points(logits: Float[Array, "*b m"], count: int) -> Bool[jax.Array, "*b m"]:

@@ -412,7 +412,10 @@ def _at_uncertain_points(
     The losses are taken at all candidates, and the mask of the chosen ones leaves the rest out.
     """
     points = jnp.concatenate([candidates, others])
-    logits, masks = (sample_masks(x, points) for x in (logits, masks))
+    # Turned once, and not by all that reads them.
+    logits, masks = jax.lax.optimization_barrier(
+        (sample_masks(logits, points), sample_masks(masks, points))
+    )
     chosen = uncertain_points(logits[:, : len(candidates)], count)
     chosen = jnp.pad(chosen, ((0, 0), (0, len(others))), constant_values=True)
     if where is not None:

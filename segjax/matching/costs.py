@@ -153,10 +153,10 @@ def mask_cross_entropy_cost(
     Source: Cheng et al., "Masked-attention mask transformer for universal image segmentation",
       2022, sections 3.3 and 4.1.
     """
-    x, y, valid = _points(logits, targets, where)
+    x, y, counted = _points(logits, targets, where)
     # The cross-entropy is log(1 + eˣ) − x y: of the pairs one product is due.
-    total = jnp.sum(jnp.where(valid, softplus_pair(x)[0], 0), axis=-1)[..., None]
-    return safe_divide(total - _inner(x, y), jnp.sum(valid, axis=-1)[..., None])
+    total = _inner(softplus_pair(x)[0], counted) - _inner(x, y)
+    return safe_divide(total, jnp.sum(counted, axis=-1)[..., None])
 
 
 def mask_focal_cost(
@@ -191,8 +191,10 @@ def mask_focal_cost(
     Source: Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
       2021, section 3.3.
     """
-    x, y, valid = _points(logits, targets, where)
-    return _pointwise_mean(*_focal_losses(x, alpha, gamma), y, valid)
+    x, y, counted = _points(logits, targets, where)
+    present, absent = _focal_losses(x, alpha, gamma)
+    total = _inner(absent, counted) + _inner(present - absent, y)
+    return safe_divide(total, jnp.sum(counted, axis=-1)[..., None])
 
 
 def mask_dice_cost(
@@ -222,9 +224,9 @@ def mask_dice_cost(
 
     Source: as of `mask_focal_cost`.
     """
-    x, y, valid = _points(logits, targets, where)
-    q = jnp.where(valid, jax.nn.sigmoid(x), 0)
-    total = jnp.sum(q, axis=-1)[..., :, None] + jnp.sum(y, axis=-1)[..., None, :]
+    x, y, counted = _points(logits, targets, where)
+    q = jax.nn.sigmoid(x)
+    total = _inner(q, counted) + jnp.sum(y, axis=-1)[..., None, :]
     return 1 - safe_divide(2 * _inner(q, y) + smooth, total + smooth, default=1.0)
 
 
@@ -257,26 +259,23 @@ def _focal_losses(x: jax.Array, alpha: float, gamma: float) -> tuple[jax.Array, 
 def _points(
     logits: Array, targets: Array, where: Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Logits and targets, 0 at void points, and which are valid, `[*b, 1, p]`."""
+    """Logits and targets, 0 at void points, and a row `[*b, 1, p]` of 1, of 0 at void points.
+
+    A sum over the points that count is the product with that row, as fast as those of the pairs.
+    """
     _check_batch("targets", targets, logits)
     dtype = accumulation_dtype(logits, targets)
     valid = broadcast_where(where, (*logits.shape[:-2], logits.shape[-1]))[..., None, :]
-    x, y = (jnp.where(valid, jnp.asarray(a, dtype), 0) for a in (logits, targets))
-    return x, y, valid
+    x, y = (jnp.asarray(a, dtype) for a in (logits, targets))
+    if where is not None:
+        x, y = (jnp.where(valid, a, 0) for a in (x, y))
+    return x, y, valid.astype(dtype)
 
 
 def _check_batch(name: str, targets: Array, predictions: Array) -> None:
     batch, last = predictions.shape[:-2], predictions.shape[-1]
     if targets.ndim < 2 or (*targets.shape[:-2], targets.shape[-1]) != (*batch, last):
         raise ValueError(f"{name} has shape {targets.shape}; due is {(*batch, 'm', last)}")
-
-
-def _pointwise_mean(
-    present: jax.Array, absent: jax.Array, y: jax.Array, valid: jax.Array
-) -> jax.Array:
-    """`Σ_p (present·y + absent·(1 − y)) / Σ_p 1` over the valid points."""
-    total = jnp.sum(jnp.where(valid, absent, 0), axis=-1)[..., None]
-    return safe_divide(total + _inner(present - absent, y), jnp.sum(valid, axis=-1)[..., None])
 
 
 def _inner(a: jax.Array, b: jax.Array) -> jax.Array:
