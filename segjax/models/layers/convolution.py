@@ -249,6 +249,8 @@ def _blocked_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry
 
 def _depthwise_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geometry) -> jax.Array:
     """Sums of shifted products: each channel by itself."""
+    if role == "kernel":
+        return _depthwise_kernel(a, b, geometry)
     if role == "image":
         return _depthwise_form(**_turned(a, b, geometry), role="output")
 
@@ -267,11 +269,47 @@ def _depthwise_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geomet
         limits = (padded.shape[0], *stop, padded.shape[-1])
         return lax.slice(padded, (0, *start, 0), limits, strides)
 
-    if role == "output":
-        return functools.reduce(jnp.add, (shifted(tap) * b[tap][0] for tap in geometry.taps()))
-    axes = range(dimensions + 1)
-    gradients = [jnp.sum(shifted(tap) * b, axes) for tap in geometry.taps()]
-    return jnp.stack(gradients).reshape(_shape(role, a, b, geometry))
+    return functools.reduce(jnp.add, (shifted(tap) * b[tap][0] for tap in geometry.taps()))
+
+
+# As many products at once that the compiler, which makes a copy of what is shifted for each sum
+# over pixels, makes one of a sixteenth. With fewer it makes other copies, several times as slow.
+_BANDS = 16
+
+
+def _depthwise_kernel(a: jax.Array, b: jax.Array, geometry: _Geometry) -> jax.Array:
+    """The gradient by the kernel: for each tap, products of bands of rows, added before the pixels
+    are.
+    """
+    (height, *across), (taps, *taps_across) = geometry.output_size, geometry.kernel_size
+    stride, dilation, pad = geometry.stride, geometry.dilation, geometry.padding
+    band = -(-height // _BANDS)
+    rows = _BANDS * band
+    seen_rows = stride * (rows - 1) + 1
+    below = seen_rows + dilation * (taps - 1) - pad - geometry.image_size[0]
+    margins = [(0, 0, 0), (pad, below, 0), *[(pad, pad, 0)] * len(across), (0, 0, 0)]
+    image = lax.pad(a, jnp.zeros((), a.dtype), margins)
+    output = jnp.pad(b, [(0, 0), (0, rows - height), *[(0, 0)] * (len(across) + 1)])
+    strides = (1, stride, *[stride] * len(across), 1)
+
+    def of_row(row):
+        seen = lax.dynamic_slice_in_dim(image, dilation * row, seen_rows, 1)
+
+        def product(tap, first):
+            start = (0, stride * first, *[dilation * k for k in tap], 0)
+            size = (band, *across)
+            stop = [s + stride * (n - 1) + 1 for s, n in zip(start[1:], size, strict=False)]
+            pixels = lax.slice(seen, start, (len(a), *stop, a.shape[-1]), strides)
+            return pixels * lax.slice_in_dim(output, first, first + band, axis=1)
+
+        def of_tap(tap):
+            return functools.reduce(jnp.add, (product(tap, i * band) for i in range(_BANDS)))
+
+        return [of_tap(tap) for tap in itertools.product(*map(range, taps_across))]
+
+    axes = range(1, output.ndim)
+    of_taps = [jnp.sum(x, axes) for x in lax.map(of_row, jnp.arange(taps))]
+    return jnp.stack(of_taps, axis=1).reshape(_shape("kernel", a, b, geometry))
 
 
 def _turned(kernel: jax.Array, output: jax.Array, geometry: _Geometry) -> dict:
