@@ -14,6 +14,7 @@ from segjax import inference, losses, metrics, ops, viz
 from segjax.data import Classes, as_float
 from segjax.models import SemanticOutput
 from segjax.numerics import Average, accumulation_dtype
+from segjax.sharding import each_shard
 from segjax.typing import Array, Record
 
 
@@ -101,42 +102,58 @@ class SemanticTask:
         for i, logits in enumerate(outputs.auxiliary):
             heads.append((f"auxiliary_{i + 1}/", self.loss.auxiliary / 2**i, logits))
         terms = {}
+        present = each_shard(self._present, labels, where)
+        pixel_weights = self._pixel_weights(labels, where)
         for prefix, weight, logits in heads:
-            logits = ops.resize(logits, labels.shape[-2:])
+            of_pixels, of_classes = self._losses(logits, labels, where)
             if self.loss.cross_entropy:
-                average = self._cross_entropy(logits, labels, where)
+                average = Average(jnp.sum(of_pixels), jnp.sum(pixel_weights))
                 terms[f"{prefix}cross_entropy"] = average * (weight * self.loss.cross_entropy)
             if self.loss.dice:
-                average = self._dice(logits, labels, where)
+                # Of the classes that are not there cross-entropy takes care.
+                average = Average.of(of_classes, where=present)
                 terms[f"{prefix}dice"] = average * (weight * self.loss.dice)
             if self.loss.lovasz:
-                average = self._lovasz(logits, labels, where)
+                average = self._lovasz(ops.resize(logits, labels.shape[-2:]), labels, where)
                 terms[f"{prefix}lovasz"] = average * (weight * self.loss.lovasz)
         return terms
 
-    def _cross_entropy(self, logits, labels, where) -> Average:
+    def _losses(self, logits, labels, where) -> tuple[jax.Array, jax.Array]:
+        """The weighted cross-entropy or focal loss by pixel, and the Dice loss by class."""
+        shape = labels.shape[-2:]
+        is_plain = not (self.loss.focal_gamma or self.loss.label_smoothing)
+        if is_plain and logits.shape[-3:-1] != shape:
+            # A block of rows at a time: neither resized logits nor probabilities are held.
+            of_images = lambda *args: losses.resized_cross_entropy_and_dice(
+                *args[:2], where=args[2]
+            )
+            of_pixels, of_classes = each_shard(of_images, logits, labels, where)
+            return of_pixels * self._pixel_weights(labels, where), of_classes
+        logits = ops.resize(logits, shape)
         weights = self.loss.class_weights
         class_weights = None if weights is None else jnp.array(weights)
         options = {"class_weights": class_weights, "where": where}
-        if self.loss.focal_gamma:
-            gamma = self.loss.focal_gamma
-            values = losses.softmax_focal_loss(logits, labels, gamma=gamma, **options)
+        if gamma := self.loss.focal_gamma:
+            of_pixels = losses.softmax_focal_loss(logits, labels, gamma=gamma, **options)
         else:
             smoothing = self.loss.label_smoothing
-            values = losses.softmax_cross_entropy(
+            of_pixels = losses.softmax_cross_entropy(
                 logits, labels, label_smoothing=smoothing, **options
             )
-        if class_weights is None:
-            return Average.of(values, where=where)
-        total = losses.pixel_weights(labels, class_weights, where=where).sum()
-        return Average(values.sum(), total)
+        targets = labels[..., None] == jnp.arange(self.num_classes)
+        of_classes = losses.dice_loss(
+            _probs(logits, where), targets, axis=(-3, -2), where=where[..., None]
+        )
+        return of_pixels, of_classes
 
-    def _dice(self, logits, labels, where) -> Average:
-        """Over the classes present in each image; of the others cross-entropy takes care."""
-        probs = _probs(logits, where)
-        targets = (labels[..., None] == jnp.arange(self.num_classes)) & where[..., None]
-        loss = losses.dice_loss(probs, targets, axis=(-3, -2), where=where[..., None])
-        return Average.of(loss, where=targets.any((-3, -2)))
+    def _pixel_weights(self, labels: Array, where: Array) -> jax.Array:
+        weights = jnp.array(self.loss.class_weights or [1.0] * self.num_classes)
+        return losses.pixel_weights(labels, weights, where=where)
+
+    def _present(self, labels: Array, where: Array) -> jax.Array:
+        """`[b, classes]`: which classes each image has."""
+        nowhere = jnp.zeros(self.num_classes, bool)
+        return jax.vmap(lambda y, counts: nowhere.at[y].max(counts, mode="drop"))(labels, where)
 
     def _lovasz(self, logits, labels, where) -> Average:
         loss = jax.vmap(lambda p, y, w: losses.lovasz_softmax_loss(p, y, where=w))

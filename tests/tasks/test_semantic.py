@@ -8,6 +8,7 @@ from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
 
+from segjax import ops
 from segjax.data import Classes
 from segjax.losses import lovasz_softmax_loss
 from segjax.metrics import ConfusionMatrix, confusion_matrix
@@ -151,10 +152,29 @@ def test_auxiliary_heads_count_half_as_much_each_at_the_labels_size():
     assert_allclose(got, expected, rtol=1e-5)
 
 
-def test_logits_of_a_fraction_of_the_size_are_resized_to_the_labels():
-    logits, record = _logits(2, 1, 1, CLASSES), _record()
-    whole = jnp.broadcast_to(logits, (2, 4, 6, CLASSES))
-    assert_allclose(_loss(TASK, logits, record), _loss(TASK, whole, record), rtol=1e-5)
+@OBJECTIVES
+def test_logits_of_a_fraction_of_the_size_are_resized_to_the_labels(loss):
+    """And so are their gradients; devices of a mesh, each with its images, find the same."""
+    task = SemanticTask(CLASSES, loss=loss)
+    where = np.random.default_rng(1).random((4, 8, 6)) < 0.8
+    record, logits = _record((8, 6), batch=4, where=where), _logits(4, 3, 2, CLASSES)
+
+    def coarse(x, record):
+        return _loss(task, x, record)
+
+    def resized(x, record):
+        return _loss(task, ops.resize(x, (8, 6)), record)
+
+    ours, expected = (jax.jit(jax.value_and_grad(f)) for f in (coarse, resized))
+    value, gradient = expected(logits, record)
+    assert_allclose(ours(logits, record)[0], value, rtol=1e-5)
+    assert_allclose(ours(logits, record)[1], gradient, atol=1e-6)
+    mesh = jax.make_mesh((4,), ("data",), (AxisType.Auto,), devices=jax.devices()[:4])
+    with jax.set_mesh(mesh):
+        sharding = NamedSharding(mesh, PartitionSpec("data"))
+        shared = ours(*jax.device_put((logits, record), sharding))
+    assert_allclose(shared[0], value, rtol=1e-5)
+    assert_allclose(shared[1], gradient, atol=1e-6)
 
 
 @OBJECTIVES
