@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 
-from segjax.commands.extremes import write_extremes
+from segjax.commands.extremes import judge_images, write_extremes
 from segjax.commands.trained import ModelOptions, load
 from segjax.training.evaluate import make_evaluate
 from segjax.training.loop import open_config_source
@@ -22,7 +22,7 @@ class Options(ModelOptions):
       batch_size: images a step, over all devices; None takes the run's.
       output: a JSON file for the figures.
       pictures: a folder for best.png, median.png and worst.png: the image that the model does best
-        with, judged by itself, and so on.
+        with, judged by itself, and so on. All are judged one by one then, on one device.
     """
 
     data: str | None = None
@@ -47,22 +47,27 @@ def run(options: Options) -> int:
             f"{config.data} has the classes {source.classes.names}; {options.run} learnt {names}"
         )
 
-    parallel = Parallel()
-    evaluate = make_evaluate(
-        trained.task,
-        trained.model,
-        source,
-        parallel,
-        batch_size=config.eval_batch_size if options.batch_size is None else options.batch_size,
-        threads=config.threads,
-    )
-    figures = trained.task.summary(evaluate(parallel.place(trained.variables)), source.classes)
+    if options.pictures is None:
+        parallel = Parallel()
+        evaluate = make_evaluate(
+            trained.task,
+            trained.model,
+            source,
+            parallel,
+            batch_size=config.eval_batch_size if options.batch_size is None else options.batch_size,
+            threads=config.threads,
+        )
+        metric = evaluate(parallel.place(trained.variables))
+    else:
+        # Image by image, on one device: so that no size has to be compiled for twice.
+        scores, metric = judge_images(trained, source, threads=config.threads)
+    figures = trained.task.summary(metric, source.classes)
     images = f"{len(source)} images of {config.data}, {config.eval_split}"
     print_figures(figures, title=f"{options.run}, step {trained.step}: {images}")
     if options.output is not None:
         options.output.write_text(json.dumps(figures, indent=2) + "\n")
     if options.pictures is not None:
-        found = write_extremes(options.pictures, trained, source, threads=config.threads)
-        for name, (index, score) in found.items():
-            print(f"{options.pictures / name}.png: image {index}, {score:.3f}")
+        found = write_extremes(options.pictures, trained, source, scores)
+        for name, index in found.items():
+            print(f"{options.pictures / name}.png: image {index}, {scores[index]:.3f}")
     return 0

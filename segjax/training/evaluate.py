@@ -49,14 +49,21 @@ def make_evaluate(
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        metrics = (jax.tree.map(_to_host, step(variables, batch)) for batch in batches)
+        metrics = (jax.tree.map(to_host, step(variables, batch)) for batch in batches)
         return functools.reduce(lambda metric, more: metric.merge(more), metrics)
 
     return evaluate
 
 
-def _to_host(x: jax.Array) -> np.ndarray:
-    """With room for sums over a whole data set, which can hold more pixels than int32 counts."""
+def to_host(x: jax.Array) -> np.ndarray:
+    """With room for sums over a whole data set, which can hold more pixels than int32 counts.
+
+    Args:
+      x: an array of a metric.
+
+    Returns:
+      On the host: int64 instead of int32, float64 instead of float32.
+    """
     array = np.asarray(x)
     wide = {"int32": np.int64, "float32": np.float64}.get(array.dtype.name, array.dtype)
     return array.astype(wide)

@@ -2,16 +2,20 @@
 
 import cv2
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
-from segjax.commands.extremes import write_extremes
+from segjax.commands.extremes import judge_images, write_extremes
 from segjax.commands.trained import TrainedModel
 from segjax.data import Classes, Source
 from segjax.models import SemanticOutput
 from segjax.tasks import SemanticTask
 from segjax.training import TrainConfig
+from segjax.training.evaluate import make_evaluate
+from segjax.training.parallel import Parallel
 from segjax.training.run_folder import RunInfo
 from segjax.typing import Record
 
@@ -53,20 +57,30 @@ def _trained():
 
 def test_images_are_ranked_by_their_own_score(tmp_path):
     """Those that are void have none."""
-    found = write_extremes(tmp_path / "new", _trained(), Pictures([3, None, 1, 0, 2, None]))
-    assert {name: index for name, (index, _) in found.items()} == {
-        "best": 3,
-        "median": 2,
-        "worst": 0,
-    }
-    assert found["best"][1] == pytest.approx(1)
+    trained, source = _trained(), Pictures([3, None, 1, 0, 2, None])
+    scores, _ = judge_images(trained, source)
+    found = write_extremes(tmp_path / "new", trained, source, scores)
+    assert found == {"best": 3, "median": 2, "worst": 0}
+    assert scores[3] == pytest.approx(1)
     # Of 8 columns 3 are wrong: of 4 dark ones 1 is found, and 3 are called bright.
-    assert found["worst"][1] == pytest.approx((1 / 4 + 4 / 7) / 2)
+    assert scores[0] == pytest.approx((1 / 4 + 4 / 7) / 2)
+    assert_array_equal(np.isnan(scores), [False, True, False, False, False, True])
     for name in found:
         assert cv2.imread(str(tmp_path / "new" / f"{name}.png")) is not None
 
 
+def test_the_metric_of_all_is_that_of_a_whole_split():
+    """Whose examples come in batches, over all devices."""
+    trained, source, parallel = _trained(), Pictures([3, None, 1, 0, 2, 8]), Parallel()
+    batch_size = jax.device_count()
+    evaluate = make_evaluate(trained.task, trained.model, source, parallel, batch_size=batch_size)
+    _, metric = judge_images(trained, source)
+    expected = evaluate(parallel.place(trained.variables))
+    jax.tree.map(assert_array_equal, metric, expected)
+
+
 def test_nothing_to_judge_is_an_error(tmp_path):
+    trained, source = _trained(), Pictures([None, None])
     with pytest.raises(ValueError, match="no image of the 2 has anything that can be judged"):
-        write_extremes(tmp_path / "new", _trained(), Pictures([None, None]))
+        write_extremes(tmp_path / "new", trained, source, judge_images(trained, source)[0])
     assert not (tmp_path / "new").exists()
