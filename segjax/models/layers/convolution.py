@@ -272,14 +272,15 @@ def _depthwise_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: _Geomet
     return functools.reduce(jnp.add, (shifted(tap) * b[tap][0] for tap in geometry.taps()))
 
 
-# As many products at once that the compiler, which makes a copy of what is shifted for each sum
-# over pixels, makes one of a sixteenth. With fewer it makes other copies, several times as slow.
+# The compiler makes a copy of what it sums over pixels: of shifted pixels times gradients, for each
+# tap. With the bands of rows added up first it copies a sixteenth. Of fewer bands, it was seen to
+# copy each: several times as slow.
 _BANDS = 16
 
 
 def _depthwise_kernel(a: jax.Array, b: jax.Array, geometry: _Geometry) -> jax.Array:
-    """The gradient by the kernel: for each tap, products of bands of rows, added before the pixels
-    are.
+    """The gradient by the kernel: for each tap products of bands of rows, added up, and then the
+    sum over pixels.
     """
     (height, *across), (taps, *taps_across) = geometry.output_size, geometry.kernel_size
     stride, dilation, pad = geometry.stride, geometry.dilation, geometry.padding
