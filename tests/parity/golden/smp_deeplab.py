@@ -14,7 +14,7 @@ from dense import record_peer
 CLASSES = 3
 SIZE = 48, 32
 STAGE_SIZES = 1, 1, 1, 1
-# Keys in whose arrays' direction the loss's gradient is kept: one number each.
+# Keys of whose arrays the loss's gradient is kept: its slope along cosines, one number each.
 KEYS = [
     "encoder.conv1.weight",
     "encoder.layer4.0.downsample.0.weight",

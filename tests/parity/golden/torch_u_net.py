@@ -17,7 +17,7 @@ CLASSES = 3
 SIZE = 21, 38
 # The channels of a small U-Net's levels.
 WIDTHS = (4, 8, 12, 16, 20)
-# Keys in whose arrays' direction the loss's gradient is kept: one number each.
+# Keys of whose arrays the loss's gradient is kept: its slope along cosines, one number each.
 KEYS = {
     "transposed": [
         "inc.double_conv.0.weight",

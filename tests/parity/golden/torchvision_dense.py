@@ -13,7 +13,7 @@ from dense import record_peer
 
 CLASSES = 3
 SIZE = 37, 50
-# Keys in whose arrays' direction the loss's gradient is kept: one number each.
+# Keys of whose arrays the loss's gradient is kept: its slope along cosines, one number each.
 KEYS = {
     "fcn_resnet50": [
         "backbone.conv1.weight",
