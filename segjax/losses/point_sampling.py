@@ -50,10 +50,10 @@ def sample_masks(
         pixel, weight = corner
         return total + weight[:, None] * rows.at[pixel].get(mode="promise_in_bounds"), None
 
-    # A loop keeps the compiler from computing the weights anew for every pixel of the gradient.
     # Zeros that are as spread over devices as what is added to them.
     zero = jnp.zeros_like(rows, dtype, shape=()) + jnp.zeros_like(weights, shape=())
     start = jnp.broadcast_to(zero, (len(points), rows.shape[1]))
+    # A loop keeps the compiler from computing the weights anew for every pixel of the gradient.
     values, _ = jax.lax.scan(add, start, (nearest, weights))
     return values.T.reshape(*batch, len(points))
 
@@ -66,7 +66,7 @@ def _neighbours(coordinates: jax.Array, size: int) -> tuple[jax.Array, jax.Array
     places = coordinates * size - 0.5
     before = jnp.floor(places)
     pixels = jnp.stack([before, before + 1])
-    weights = 1 - jnp.abs(places - pixels)
+    weights = jnp.stack([1 - (places - before), places - before])
     inside = (pixels >= 0) & (pixels < size)
     return jnp.clip(pixels, 0, size - 1).astype(jnp.int32), jnp.where(inside, weights, 0)
 

@@ -124,10 +124,9 @@ class SemanticTask:
         is_plain = not (self.loss.focal_gamma or self.loss.label_smoothing)
         if is_plain and logits.shape[-3:-1] != shape:
             # A block of rows at a time: neither resized logits nor probabilities are held.
-            of_images = lambda *args: losses.resized_cross_entropy_and_dice(
-                *args[:2], where=args[2]
-            )
-            of_pixels, of_classes = each_shard(of_images, logits, labels, where)
+            fused = losses.resized_cross_entropy_and_dice
+            together = lambda x, y, where: fused(x, y, where=where)
+            of_pixels, of_classes = each_shard(together, logits, labels, where)
             return of_pixels * self._pixel_weights(labels, where), of_classes
         logits = ops.resize(logits, shape)
         weights = self.loss.class_weights

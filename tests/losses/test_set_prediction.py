@@ -259,6 +259,12 @@ def test_masks_are_sampled_as_features_are():
     assert_allclose(actual.reshape(6, 40), expected, atol=1e-5)
 
 
+def test_a_point_at_a_pixel_s_centre_has_the_slope_towards_the_next():
+    masks, points = jnp.array([[1.0, 4.0, 9.0]]), jnp.array([[0.5, 0.5]])
+    slope = jax.grad(lambda points: jnp.sum(sample_masks(masks, points)))(points)[0, 0]
+    assert slope == 3 * (9 - 4)  # a pixel is a third of the image
+
+
 @pytest.mark.parametrize("count", [0, 1, 7, 16, 20])
 @pytest.mark.parametrize(
     "spread", [lambda x: x, lambda x: x**9, np.round, np.sign, lambda x: 0 * x, lambda x: 1e30 * x]
