@@ -9,7 +9,8 @@ from segjax.models.layers.attention import (
     attend,
     attention_weights,
 )
-from segjax.models.layers.convolution import convolve, project
+from segjax.models.layers.convolution import convolve
+from segjax.models.layers.forms import project
 from segjax.models.layers.linear import Conv, Dense, Dtype, UpConv2x
 from segjax.models.layers.norm import (
     BatchNorm,

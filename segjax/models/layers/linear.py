@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from segjax.models.layers.convolution import convolve, project
+from segjax.models.layers.convolution import convolve
+from segjax.models.layers.forms import project
 from segjax.models.layers.resampling import depth_to_space
 
 Dtype = Any
