@@ -7,6 +7,7 @@ need be, most of all the gradients; there other forms of the same sums stand in 
 import functools
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -137,10 +138,12 @@ def _unstrided_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometr
         # Turned round beforehand: of a kernel whose order it has to permute XLA makes slow loops.
         kernel = lax.optimization_barrier(kernel)
         padding = [k - 1 - geometry.padding for k in geometry.kernel_size]
-    # XLA has two libraries for planes on a CPU, and prefers one that is slow where channels are
-    # few. That one takes no convolution whose output is larger than its image: so rows are added.
-    is_slow = dimensions == 2 and min(geometry.channels, geometry.features) < 64
-    excess = max(image.shape[1] - size[0], 0) + 1 if is_slow else 0
+    # XLA has two libraries for planes on a CPU. The one that it prefers is up to twice as fast per
+    # thread, but takes no convolution whose output is larger than its image: so rows are added
+    # where it would leave half of the threads idle.
+    tasks = _tasks(size[-1], kernel.shape[-1], math.prod(kernel.shape[:-1]))
+    is_idle = dimensions == 2 and 2 * tasks <= _threads()
+    excess = max(image.shape[1] - size[0], 0) + 1 if is_idle else 0
     margins = [(p, p) for p in padding]
     margins[0] = padding[0], padding[0] + excess
     axes = "DHW"[-dimensions:]
@@ -152,6 +155,30 @@ def _unstrided_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometr
         dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
     )
     return y[:, : size[0]]
+
+
+def _tasks(width: int, features: int, products: int) -> int:
+    """To how many threads XLA's library YNNPACK deals out a convolution of planes.
+
+    It is parts of a row of `width` pixels by parts of the features, and no more of them than are
+    worth a task by the number of products for an output; rows and examples are not dealt out.
+    """
+    pixels, columns = min(width, 16), min(features, 64)
+    least = min(width, 64) * min(features, 64)
+    while pixels * columns < least or (pixels + columns) * min(products, 1024) < 2**16:
+        if columns < features and pixels >= min(width, 4 * columns):
+            columns *= 2
+        elif pixels < width:
+            pixels *= 2
+        else:
+            break
+    return -(-width // pixels) * -(-features // columns)
+
+
+def _threads() -> int:
+    """How many threads XLA has on this machine's CPU."""
+    is_known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if is_known else os.cpu_count() or 1
 
 
 # Of what a product of `_blocked_form` reads, so that it stays in a CPU's cache.
