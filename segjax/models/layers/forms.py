@@ -222,12 +222,14 @@ def _blocked_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry)
     if is_swapped := image.shape[1] > features:
         first, second = second, first
     (x, x_starts, height), (y, y_starts, width) = first, second
-    x = lax.optimization_barrier(x.T)
+    x = x.T
 
     def add_block(total, start):
         x_copies = [lax.dynamic_slice(x, (j, start + i), (height, rows)) for i, j in x_starts]
         y_copies = [lax.dynamic_slice(y, (start + i, j), (rows, width)) for i, j in y_starts]
-        return total + jnp.concatenate(x_copies, axis=0) @ jnp.concatenate(y_copies, axis=1), None
+        # Stacked, as along the last axis XLA would copy each of them twice.
+        x_copies, y_copies = jnp.stack(x_copies), jnp.stack(y_copies, axis=1)
+        return total + x_copies.reshape(-1, rows) @ y_copies.reshape(rows, -1), None
 
     total = jnp.zeros_like(a, shape=(len(x_starts) * height, len(y_starts) * width))
     total, _ = lax.scan(add_block, total, rows * jnp.arange(blocks))
