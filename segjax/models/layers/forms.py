@@ -189,9 +189,10 @@ def _blocked_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry)
     """The gradient by the kernel: a product of matrices for some pixels at a time.
 
     Output i sees pixel `s i + k` of the padded image at tap `k = s m + r`: of the pixels that leave
-    the remainder r, number `i + m`. In one row of all places that is, for every i, as many places
-    further on. Across the image the pixels are copied for each tap, from that place on; down it the
-    gradients are for each m, delayed as much.
+    the remainder r, number `i + m`. With all rows of all images one behind the other that is, for
+    every i, the same number of places further on. Across the image, each tap takes a copy of the
+    pixels from there on; down it, the gradients are delayed as much, a copy for each m: of a 3x3
+    kernel three copies by three are the nine taps.
     """
     (taps, *taps_across), (_, *pitch_across) = geometry.kernel_size, geometry.pitch
     stride, features, shifts = geometry.stride, geometry.features, -(-taps // geometry.stride)
@@ -257,7 +258,7 @@ def _in_a_row(
     image = image.transpose(0, *places, *remainders[1:], remainders[0], 2 * axes + 1)
     beyond = [(0, p - o) for p, o in zip(pitch, geometry.output_size, strict=True)]
     output = jnp.pad(output, [(0, 0), *beyond, (0, 0)]).reshape(-1, geometry.features)
-    return image.reshape(len(output), -1), output
+    return image.reshape(-1, stride**axes * geometry.channels), output
 
 
 def _depthwise_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) -> jax.Array:

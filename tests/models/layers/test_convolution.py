@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.testing import assert_allclose
 
-from segjax.models.layers import convolve
+from segjax.models.layers import convolve, forms
 
 DEPTHWISE = {"padding": 1, "groups": 4}
 # By form: the image's size, the kernel's shape, and the options.
@@ -85,6 +85,21 @@ def test_values_and_gradients_are_xlas(form):
             return results
 
         _assert_close(*both(x, kernel))
+
+
+@pytest.mark.parametrize("role", ["image", "output"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_number_of_threads_changes_no_value(role, threads, monkeypatch):
+    monkeypatch.setattr(forms, "_threads", lambda: threads)
+    rng = np.random.default_rng(0)
+    geometry = forms.Geometry((7, 6), (3, 2), 4, 5, 1, 1, 1, 1)
+    shape = {"image": (2, *geometry.output_size, 5), "output": (2, 7, 6, 4)}[role]
+    kernel, other = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 2, 4, 5), shape))
+    operands = (kernel, other) if role == "image" else (other, kernel)
+    ours, xlas = (
+        f(*operands, role=role, geometry=geometry) for f in (forms.cpu_form, forms.library_form)
+    )
+    assert_allclose(ours, xlas, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["depthwise", "pointwise, strided"])
