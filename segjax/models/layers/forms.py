@@ -78,6 +78,7 @@ def _shape(role: Role, a: Any, b: Any, geometry: Geometry) -> tuple[int, ...]:
 
 
 def result_type(a: Any, b: Any, *, role: Role, geometry: Geometry) -> Any:
+    """The type of what plays `role`: `a`'s, of another shape."""
     return a.update(shape=_shape(role, a, b, geometry))
 
 
