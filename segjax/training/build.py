@@ -25,7 +25,7 @@ def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
     Raises:
       ValueError: for an unknown model or option.
     """
-    return models.create(config.model, num_classes, **_options(config))
+    return models.create(config.model, num_classes, **model_options(config))
 
 
 def load_weights(config: TrainConfig, num_classes: int, channels: int) -> dict | None:
@@ -51,7 +51,7 @@ def load_weights(config: TrainConfig, num_classes: int, channels: int) -> dict |
         num_classes=num_classes,
         channels=channels,
         key=jax.random.key(config.seed),
-        **_options(config),
+        **model_options(config),
     )
 
 
@@ -86,8 +86,8 @@ def read_options(texts: dict[str, str]) -> dict[str, Any]:
     return {name: _literal(text) for name, text in texts.items()}
 
 
-def _options(config: TrainConfig) -> dict[str, Any]:
-    """The attributes of the model's module."""
+def model_options(config: TrainConfig) -> dict[str, Any]:
+    """The attributes of the model's module that a configuration names."""
     return {"dtype": config.dtype} | read_options(config.model_options)
 
 

@@ -8,26 +8,13 @@ from runs import tiny
 
 from segjax import cli
 from segjax.data import Classes
-from segjax.pretrained import PUBLISHED, Published
-from segjax.pretrained.files import read_state_dict, write_safetensors
-from segjax.pretrained.keys import SAME, KeyTable, Original
+from segjax.pretrained import PUBLISHED, WeightsError
+from segjax.pretrained.files import read_metadata, read_state_dict, write_safetensors
 from segjax.training import loop, train
 from segjax.training.build import make_task
+from segjax.training.run_folder import read_config
 
 pytestmark = pytest.mark.usefixtures("compiled")
-
-
-class OwnNames(KeyTable):
-    """Our names, with dots."""
-
-    def original(self, path):
-        return Original((path.replace("/", "."),), SAME)
-
-
-@pytest.fixture(autouse=True)
-def _published(monkeypatch):
-    own = OwnNames((), counters=False, stem="encoder_0.Conv_0.kernel", heads=(r"logits\..*",))
-    monkeypatch.setitem(PUBLISHED, "unet_patch2", Published(own, "none", (32, 32)))
 
 
 @pytest.fixture
@@ -55,14 +42,32 @@ def test_from_a_run_to_a_file_to_a_run(data, tmp_path, start_state):
     file = tmp_path / "weights.safetensors"
     assert cli.main(["convert", str(first.run), str(file)]) == 0
 
-    second = tiny(tmp_path / "second", data, seed=5, weights=str(file))
-    loaded = start_state(second)
-    for part in ("params", "model_state", "average", "opt_state"):
-        jax.tree.map(assert_array_equal, getattr(loaded, part), getattr(drawn, part))
-    assert loaded.key.tolist() != drawn.key.tolist()  # of the run's own seed
+    for source in (first.run, file):
+        second = tiny(tmp_path / f"from_{source.name}", data, seed=5, weights=str(source))
+        loaded = start_state(second)
+        for part in ("params", "model_state", "average"):
+            jax.tree.map(assert_array_equal, getattr(loaded, part), getattr(drawn, part))
+        assert loaded.key.tolist() != drawn.key.tolist()  # of the run's own seed
 
     file.unlink()  # what goes on needs it no more
     jax.tree.map(assert_array_equal, start_state(second), loaded)
+
+
+def test_the_file_of_a_run_knows_what_the_run_does(data, tmp_path, start_state, capsys):
+    run = tiny(tmp_path / "run", data)
+    start_state(run)
+    file, again = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    assert cli.main(["convert", str(run.run), str(file)]) == 0
+    assert read_config(file) == read_config(run.run)
+    assert cli.main(["convert", str(file), str(again)]) == 0  # a file of a file
+    assert read_metadata(again) == read_metadata(file)
+    jax.tree.map(assert_array_equal, read_state_dict(again), read_state_dict(file))
+
+    assert cli.main(["convert", str(run.run), str(file), "--num-classes", "7"]) == 1
+    assert "num_classes: expected none" in capsys.readouterr().err
+    write_safetensors(read_state_dict(file), again)
+    with pytest.raises(WeightsError, match="expected the file of a run"):
+        read_config(again)
 
 
 def test_a_head_for_other_classes_is_drawn_by_the_seed(data, tmp_path, start_state):
@@ -71,14 +76,14 @@ def test_a_head_for_other_classes_is_drawn_by_the_seed(data, tmp_path, start_sta
     file = tmp_path / "weights.safetensors"
     assert cli.main(["convert", str(first.run), str(file)]) == 0
     arrays = read_state_dict(file)
-    names = ("logits.kernel", "logits.bias")
+    names = ("params/logits/kernel", "params/logits/bias")
     write_safetensors(arrays | {name: arrays[name][..., :4] for name in names}, file)
 
     loaded = start_state(tiny(tmp_path / "second", data, weights=str(file)))
-    assert loaded.params["logits"]["kernel"].shape == arrays["logits.kernel"].shape
+    assert loaded.params["logits"]["kernel"].shape == arrays["params/logits/kernel"].shape
     assert np.std(loaded.params["logits"]["kernel"]) > 0
     assert_array_equal(
-        loaded.params["encoder_0"]["Conv_0"]["kernel"], arrays["encoder_0.Conv_0.kernel"]
+        loaded.params["encoder_0"]["Conv_0"]["kernel"], arrays["params/encoder_0/Conv_0/kernel"]
     )
 
 
