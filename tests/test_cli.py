@@ -256,7 +256,7 @@ def test_conversion_of_published_weights(tmp_path, capsys):
         ("train --run RUN2 --data foldr:x", 1, "unknown source 'foldr': did you mean 'folder'?"),
         ("train --run RUN2 --data folder:no", 1, "no: there is no such folder"),
         ("train --run RUN --data DATA", 1, "RUN holds a run of another configuration"),
-        ("train --run RUN2 --data DATA --batch-size 3", 1, "batch_size: a multiple of 8"),
+        ("train --run RUN2 --data DATA --batch-size 3", 1, "batch_size: expected a multiple of 8"),
         ("train --run RUN2 --data DATA --eval-split vla", 1, "did you mean 'val'?"),
         ("evaluate --run nope", 1, "nope: no run there"),
         ("evaluate --run EMPTY", 1, "EMPTY/checkpoints: no checkpoint there"),
