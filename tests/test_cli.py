@@ -59,7 +59,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     for split in ("train", "val"):
         write_data(folder / "data", split)
-    data, run = f"folder:{folder / 'data'}", folder / "run"
+    data, run = str(folder / "data"), folder / "run"
     steps = ["--steps", "4", "--batch-size", "8", "--size", "32", "32"]
     arguments = ["--run", str(run), "--data", data, *steps, *TINY]
     assert cli.main(["train", *arguments, "--average-decay", "0"]) == 0

@@ -1,7 +1,9 @@
 """The command line of a training run, the same for `segjax train` and the experiments."""
 
+import copy
 import dataclasses
 import difflib
+import functools
 import inspect
 import itertools
 import pathlib
@@ -79,7 +81,7 @@ def parse_args(
       OSError: for a file that cannot be read.
 
     Example:
-      >>> parse_args(TrainConfig(), args=["--steps", "60", "--optimizer.warmup", "10"]).optimizer.warmup
+      >>> parse_args(TrainConfig(), args=["--optimizer.warmup", "10"]).optimizer.warmup
       10
     """
     args = list(sys.argv[1:] if args is None else args)
@@ -217,12 +219,16 @@ def _group(kind: type, values: Mapping[str, Any], **options: Any) -> type:
         config = tyro.conf.arg(
             help=about[name],
             metavar=_metavar(hints[name]),
-            help_behavior_hint=lambda text: "" if text in ("", "None") else f"(default: {text})",
+            help_behavior_hint=_shown,
             **options,
         )
-        member = dataclasses.field(default_factory=lambda value=value: value)
+        member = dataclasses.field(default_factory=functools.partial(copy.copy, value))
         members.append((name, Annotated[hints[name], config], member))
     return dataclasses.make_dataclass(kind.__name__, members, namespace={"__doc__": " "})
+
+
+def _shown(default: str) -> str:
+    return "" if default in ("", "None") else f"(default: {default})"
 
 
 def _descriptions(kind: type) -> dict[str, str]:
