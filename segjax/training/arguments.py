@@ -247,7 +247,7 @@ def _metavar(hint: Any) -> str | None:
     kind = typing.get_args(hint)[0]
     match typing.get_origin(kind):
         case None:
-            return {str: "TEXT"}.get(kind, kind.__name__.upper())
+            return kind.__name__.upper()
         case typing.Literal:
             return f"{{{','.join(typing.get_args(kind))}}}"
         case _:
@@ -257,7 +257,7 @@ def _metavar(hint: Any) -> str | None:
 def _values(flag: str, args: Sequence[str]) -> Iterator[str]:
     """The values that a flag is given."""
     for arg, following in itertools.pairwise([*args, ""]):
-        if arg == flag:
+        if arg == flag and following:
             yield following
         elif arg.startswith(f"{flag}="):
             yield arg.removeprefix(f"{flag}=")
