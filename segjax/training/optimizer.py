@@ -12,13 +12,13 @@ class OptimizerConfig:
     """Which optimizer, and how its learning rate goes.
 
     Attributes:
-      name: the optimizer: AdamW, or SGD with Nesterov momentum.
-      learning_rate: at its peak.
-      schedule: after the warm-up: a half cosine to 0, a polynomial (power 0.9) to 0, or constant.
-      warmup: steps of linear warm-up.
-      weight_decay: decoupled (times the learning rate); not on norms and biases.
-      momentum: of SGD; AdamW's first.
-      clip: the largest global norm of a gradient; None does not clip.
+      name: The optimizer: AdamW, or SGD with Nesterov momentum.
+      learning_rate: Learning rate at its peak.
+      schedule: Decay after the warm-up: a half cosine to 0, a polynomial (power 0.9) to 0, or none.
+      warmup: Steps of linear warm-up.
+      weight_decay: Decoupled weight decay, times the learning rate; norms and biases have none.
+      momentum: Momentum of SGD, or the first of AdamW's.
+      clip: Largest global norm of a gradient, which is clipped above it; None does not clip.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"

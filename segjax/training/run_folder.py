@@ -32,14 +32,7 @@ def write_config(config: TrainConfig, classes: Classes, channels: int) -> None:
     """
     path = config.run / "config.json"
     if path.exists():
-        before, now = json.loads(path.read_text())["config"], to_dict(config)
-        different = [k for k in now if k not in FREE and now[k] != before.get(k)]
-        if different:
-            changes = "; ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in different)
-            raise ValueError(
-                f"{config.run} holds a run of another configuration ({changes}). Give another "
-                "--run, or delete that folder."
-            )
+        check_run(config)
         return
     if jax.process_index() != 0:
         return
@@ -57,6 +50,42 @@ def write_config(config: TrainConfig, classes: Classes, channels: int) -> None:
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(content, indent=2) + "\n")
     draft.rename(path)
+
+
+def check_run(config: TrainConfig) -> None:
+    """Holds a run that resumes to the configuration it has.
+
+    Args:
+      config: of the run.
+
+    Raises:
+      ValueError: where the folder holds a run that computes something else; it names what differs.
+    """
+    if not (config.run / "config.json").exists():
+        return
+    before, now = _flat(to_dict(read_config(config.run).config)), _flat(to_dict(config))
+    changes = "; ".join(
+        f"{name} was {before.get(name)}, is {now.get(name)}"
+        for name in now | before
+        if name.partition(".")[0] not in FREE and now.get(name) != before.get(name)
+    )
+    if changes:
+        raise ValueError(
+            f"{config.run} holds a run of another configuration ({changes}). Give another --run, "
+            "or delete that folder."
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with keys such as "optimizer.warmup"."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= (
+            _flat(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{name}": value}
+        )
+    return flat
 
 
 @dataclasses.dataclass(frozen=True)
