@@ -1,6 +1,7 @@
 """The model and the task of a configuration."""
 
 import ast
+import dataclasses
 from typing import Any
 
 import jax
@@ -8,8 +9,33 @@ from flax import linen as nn
 
 from segjax import models, pretrained
 from segjax.data import Classes
+from segjax.pretrained.recipes import DEFAULT
 from segjax.tasks import InstanceTask, PanopticTask, SemanticTask, Task
 from segjax.training.config import TrainConfig
+from segjax.training.optimizer import SCRATCH, fill_options
+
+
+def resolve_optimizer(config: TrainConfig) -> TrainConfig:
+    """The configuration with a value for every option of its optimizer.
+
+    Args:
+      config: of the run.
+
+    Returns:
+      It, with the defaults from scratch, or with `weights` those of the model's recipe. What is
+      resolved resolves to itself.
+
+    Raises:
+      ValueError: for options that the recipe has no values for.
+    """
+    recipe = SCRATCH
+    if config.weights is not None:
+        published = pretrained.PUBLISHED.get(config.model)
+        recipe = published.recipe if published else DEFAULT
+    optimizer = fill_options(
+        config.optimizer, recipe, steps=config.steps, batch_size=config.batch_size
+    )
+    return dataclasses.replace(config, optimizer=optimizer)
 
 
 def make_model(config: TrainConfig, num_classes: int) -> nn.Module:

@@ -41,6 +41,10 @@ _RANGES = {
     "optimizer.warmup": _NOT_NEGATIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.momentum": _SHARE,
+    "optimizer.drops": _SHARE,
+    "optimizer.clip": _NOT_NEGATIVE,
+    "optimizer.backbone": _NOT_NEGATIVE,
+    "optimizer.layer_decay": _SHARE,
     "loss.cross_entropy": _NOT_NEGATIVE,
     "loss.dice": _NOT_NEGATIVE,
     "loss.lovasz": _NOT_NEGATIVE,
@@ -59,7 +63,7 @@ _RANGES = {
     "augmentation.cutout": _SHARE,
     "augmentation.copy_paste": _SHARE,
 }
-_ABOVE_ZERO = ("scale", "optimizer.learning_rate", "optimizer.clip", "augmentation.zoom")
+_ABOVE_ZERO = ("scale", "optimizer.learning_rate", "optimizer.power", "augmentation.zoom")
 _SYNTHETIC_SPLITS = ("train", "val", "test")
 _SMALL = 32  # pixels: every model with its published options takes pictures of at least this size
 
@@ -80,7 +84,7 @@ def check(config: TrainConfig) -> None:
     _check_ranges(config)
     _check_effects(config)
     _check_model(config)
-    if config.optimizer.warmup >= config.steps and _given(config, "optimizer.warmup"):
+    if config.optimizer.warmup is not None and 0 < config.optimizer.warmup >= config.steps:
         raise ValueError(
             f"optimizer.warmup: expected fewer than the {config.steps} steps of the run, "
             f"got {config.optimizer.warmup}"
