@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,7 +13,8 @@ from segjax.pretrained.keys import SAME, KeyTable, Original, Shape, adapt_channe
 NAMING = "segjax"
 
 
-class _Axis(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Axis:
     """The axis of an array that has `constant + slope · n` entries."""
 
     axis: int

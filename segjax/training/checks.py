@@ -16,6 +16,7 @@ from segjax.data.registry import full_spec
 from segjax.naming import unknown_name
 from segjax.pretrained.files import TORCH_SUFFIXES
 from segjax.training.build import make_model
+from segjax.training.checkpoint import has_checkpoint
 from segjax.training.config import TrainConfig
 from segjax.training.run_folder import check_run
 
@@ -237,7 +238,8 @@ def _trace(config: TrainConfig) -> None:
 def _check_places(config: TrainConfig) -> None:
     """Whether weights and data are where they are said to be."""
     weights = config.weights
-    if weights is not None and not pathlib.Path(weights).exists():
+    begun = has_checkpoint(config.run / "checkpoints")  # and then needs the weights no more
+    if weights is not None and not begun and not pathlib.Path(weights).exists():
         is_file = pathlib.Path(weights).suffix in (".safetensors", *TORCH_SUFFIXES)
         if is_file or weights.count("/") != 1 or weights.startswith((".", "/", "~")):
             raise FileNotFoundError(f"{weights}: there is no such file")

@@ -10,7 +10,8 @@ from segjax import cli
 from segjax.data import Classes
 from segjax.pretrained import PUBLISHED, WeightsError
 from segjax.pretrained.files import read_metadata, read_state_dict, write_safetensors
-from segjax.training import loop, train
+from segjax.pretrained.recipes import DEFAULT
+from segjax.training import OptimizerConfig, loop, train
 from segjax.training.build import make_task
 from segjax.training.run_folder import read_config
 
@@ -85,6 +86,32 @@ def test_a_head_for_other_classes_is_drawn_by_the_seed(data, tmp_path, start_sta
     assert_array_equal(
         loaded.params["encoder_0"]["Conv_0"]["kernel"], arrays["params/encoder_0/Conv_0/kernel"]
     )
+
+
+@pytest.mark.parametrize("parallel", [{}, {"parallel": "mesh", "fsdp": 2}])
+def test_frozen_parameters_have_no_state_that_is_saved_or_goes_on(
+    data, tmp_path, start_state, parallel
+):
+    options = OptimizerConfig(name="adamw", freeze=("encoder_*",))
+    config = tiny(tmp_path / "run", data, optimizer=options, **parallel)
+    begun = start_state(config)
+    learns = {name: x for name, x in begun.params.items() if not name.startswith("encoder_")}
+    sizes = [x.size for x in jax.tree.leaves(begun.opt_state) if x.ndim]
+    assert sum(sizes) == 2 * sum(x.size for x in jax.tree.leaves(learns))
+    jax.tree.map(assert_array_equal, start_state(config), begun)
+
+
+def test_with_weights_the_recipe_is_what_config_json_has(data, tmp_path, start_state):
+    first = tiny(tmp_path / "first", data, optimizer=OptimizerConfig())
+    start_state(first)
+    second = tiny(
+        tmp_path / "second", data, optimizer=OptimizerConfig(clip=0.5), weights=str(first.run)
+    )
+    start_state(second)
+    scratch, recipe = (read_config(run.run).config.optimizer for run in (first, second))
+    assert (scratch.learning_rate, recipe.learning_rate) == (3e-3, DEFAULT.learning_rate)
+    assert (scratch.clip, recipe.clip) == (1.0, 0.5)
+    start_state(second)  # goes on, for the same options resolve to the same
 
 
 def test_images_are_normalised_as_the_published_model_takes_them(data, tmp_path):
