@@ -1,11 +1,12 @@
 """Every public function reads the same: options by keyword, and a docstring with the same parts."""
 
 import inspect
+import pkgutil
 import re
 import sys
 
 import pytest
-from public import array_functions, is_array, public_functions, public_objects
+from public import array_functions, faces, is_array, public_functions, public_objects
 
 FUNCTIONS = public_functions()
 # Losses and metrics that no paper defines.
@@ -38,6 +39,15 @@ def _entry(function, name):
     pattern = rf"^  (?:\*?\w+, )*\*{{0,2}}{name}(?:, \*?\w+)*:(.*?)(?=^  \S|\Z)"
     found = re.search(pattern, _section(function, "Args") or "", re.M | re.S)
     return found and found[1]
+
+
+def test_no_file_hides_what_its_package_shows():
+    """An imported file becomes an attribute of its package, in the place of a function so named."""
+    for face in faces():
+        if hasattr(face, "__path__") and face.__name__ != "segjax":
+            files = {file.name for file in pkgutil.iter_modules(face.__path__) if not file.ispkg}
+            assert files.isdisjoint(getattr(face, "__all__", ())), face
+            assert dir(face) == list(getattr(face, "__all__", dir(face)))
 
 
 @pytest.mark.parametrize("name", public_objects())

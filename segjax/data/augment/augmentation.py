@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from segjax.data.augment.color import color_jitter, random_blur
-from segjax.data.augment.copy_paste import copy_paste
 from segjax.data.augment.geometry import random_geometry
+from segjax.data.augment.pasting import copy_paste
 from segjax.numerics import accumulation_dtype
 from segjax.typing import Record
 
