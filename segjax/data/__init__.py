@@ -27,7 +27,14 @@ if TYPE_CHECKING:
     from segjax.data.registry import open_source
     from segjax.data.rle import decode_rle, encode_rle
     from segjax.data.source import Classes, Source
-    from segjax.data.synthetic import VOCABULARY, Synthetic, caption_text, scene
+    from segjax.data.synthetic import (
+        OUTLINES,
+        VOCABULARY,
+        SceneStyle,
+        Synthetic,
+        caption_text,
+        scene,
+    )
     from segjax.data.tfds import Tfds
 else:
     __getattr__, __dir__, __all__ = lazy.attach(__name__)

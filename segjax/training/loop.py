@@ -11,11 +11,13 @@ import numpy as np
 from flax import linen as nn
 
 from segjax.data import Source, eval_batches, open_source, train_batches
+from segjax.data.registry import full_spec
 from segjax.tasks import Task
 from segjax.training import processes
 from segjax.training.annealing import anneal_masks
-from segjax.training.build import load_weights, make_model, make_task
+from segjax.training.build import load_weights, make_model, make_task, resolve_optimizer
 from segjax.training.checkpoint import Checkpoints, has_checkpoint
+from segjax.training.checks import check, check_devices, check_sources
 from segjax.training.config import TrainConfig
 from segjax.training.evaluate import make_evaluate
 from segjax.training.finite import find_non_finite
@@ -48,10 +50,13 @@ def train(config: TrainConfig) -> dict[str, float]:
       FloatingPointError: at a loss or gradient that is not finite; it says the step and where. The
         last checkpoint is from before.
     """
+    config = resolve_optimizer(config)
+    check(config)
     processes.start(config)
+    check_devices(config)
     source = open_config_source(config, config.train_split)
     eval_source = open_config_source(config, config.eval_split)
-    _check(config, source, eval_source)
+    check_sources(config, source, eval_source)
     run = _Run.create(config, source, eval_source)
     write_config(config, source.classes, source.channels)  # of a run that can be
 
@@ -252,13 +257,12 @@ def open_config_source(config: TrainConfig, split: str) -> Source:
     Raises:
       ValueError: where it cannot be opened; it says what is wrong with which file.
     """
-    if config.data == "synthetic":
-        return open_source(config.data, split, shape=config.size, seed=config.seed)
+    spec = full_spec(config.data)
+    if spec.startswith("synthetic"):
+        return open_source(spec, split, shape=config.size, seed=config.seed)
     if config.void is None:
-        return open_source(config.data, split)
-    if config.data.startswith(("coco:", "coco_panoptic:")):
-        raise ValueError(f"void: none was due, for {config.data} says itself what is void")
-    return open_source(config.data, split, void=config.void)
+        return open_source(spec, split)
+    return open_source(spec, split, void=config.void)
 
 
 def canvas_shape(config: TrainConfig, source: Source) -> tuple[int, int]:
@@ -275,26 +279,6 @@ def canvas_shape(config: TrainConfig, source: Source) -> tuple[int, int]:
     needed = np.ceil(np.array(config.size) / min(1.0, config.augmentation.zoom[0]))
     height, width = np.minimum(np.maximum(largest, 1), needed).astype(int)
     return int(height), int(width)
-
-
-def _check(config: TrainConfig, source: Source, eval_source: Source) -> None:
-    """What the parts cannot see by themselves."""
-    if source.classes != eval_source.classes:
-        raise ValueError(
-            f"{config.train_split} and {config.eval_split} have other classes: "
-            f"{source.classes.names} and {eval_source.classes.names}"
-        )
-    parts = jax.device_count() * config.accumulate
-    if config.batch_size % parts:
-        raise ValueError(
-            f"batch_size: a multiple of {parts} was due ({jax.device_count()} devices, "
-            f"{config.accumulate} parts each), got {config.batch_size}"
-        )
-    if config.eval_batch_size % jax.device_count():
-        raise ValueError(
-            f"eval_batch_size: a multiple of the {jax.device_count()} devices was due, "
-            f"got {config.eval_batch_size}"
-        )
 
 
 def _check_fit(task: Task, model: nn.Module, variables: dict, source: Source) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from segjax.data.folder import Folder
-from segjax.data.registry import open_source
+from segjax.data.registry import full_spec, open_source
 from segjax.data.synthetic import Synthetic
 
 
@@ -44,3 +44,28 @@ def test_splits_that_do_not_exist_bring_up_those_that_do(write_folder):
         open_source(f"folder:{path}", "training")
     with pytest.raises(ValueError, match="val"):
         open_source("synthetic", "vall")
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ([], "folder"),
+        (["train/images/a.png"], "folder"),
+        (["annotations/instances_train2017.json"], "coco"),
+        (["train/panoptic.json"], "coco_panoptic"),
+    ],
+)
+def test_a_folder_s_kind_is_seen(tmp_path, files, kind):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    assert full_spec(str(tmp_path)) == f"{kind}:{tmp_path}"
+    assert full_spec(f"folder:{tmp_path}") == f"folder:{tmp_path}"
+
+
+def test_a_folder_of_two_kinds_has_to_be_told(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for kind in ("instances", "panoptic"):
+        (tmp_path / "annotations" / f"{kind}_val2017.json").touch()
+    with pytest.raises(ValueError, match=r"data: expected coco:.* or coco_panoptic:"):
+        full_spec(str(tmp_path))
