@@ -1,16 +1,15 @@
 """Sources by name, as the command line gives them."""
 
 import pathlib
+from typing import TYPE_CHECKING
 
-from segjax.data.coco import Coco
-from segjax.data.coco_panoptic import CocoPanoptic
-from segjax.data.folder import Folder
-from segjax.data.source import Source
-from segjax.data.synthetic import Synthetic
-from segjax.data.tfds import Tfds
+from segjax import data
 from segjax.naming import unknown_name
 
-_NAMED = {"coco": Coco, "coco_panoptic": CocoPanoptic, "folder": Folder, "tfds": Tfds}
+if TYPE_CHECKING:
+    import segjax.data.source
+
+_NAMED = {"coco": "Coco", "coco_panoptic": "CocoPanoptic", "folder": "Folder", "tfds": "Tfds"}
 
 
 def full_spec(spec: str) -> str:
@@ -46,7 +45,7 @@ def full_spec(spec: str) -> str:
     return f"{next((kind for kind in found if found[kind]), 'folder')}:{spec}"
 
 
-def open_source(spec: str, split: str, **options) -> Source:
+def open_source(spec: str, split: str, **options) -> "segjax.data.source.Source":
     """Opens the source that a text names.
 
     Args:
@@ -68,9 +67,9 @@ def open_source(spec: str, split: str, **options) -> Source:
     """
     kind, _, name = full_spec(spec).partition(":")
     if kind == "synthetic" and not name:
-        return Synthetic(split, **options)
+        return data.Synthetic(split, **options)
     if kind in _NAMED and name:
-        return _NAMED[kind](name, split, **options)
+        return getattr(data, _NAMED[kind])(name, split, **options)
     if kind in _NAMED or kind == "synthetic":
         named = ", ".join(f"{kind}:{'NAME' if kind == 'tfds' else 'PATH'}" for kind in _NAMED)
         raise ValueError(f"spec must be synthetic or one of {named}; got {spec!r}")
