@@ -6,7 +6,7 @@ from segjax.data.coco import Coco
 from segjax.data.coco_panoptic import CocoPanoptic
 from segjax.data.folder import Folder
 from segjax.data.source import Source
-from segjax.data.synthetic import Synthetic
+from segjax.data.synthetic import OUTLINES, Synthetic
 from segjax.data.tfds import Tfds
 from segjax.naming import unknown_name
 
@@ -50,7 +50,7 @@ def open_source(spec: str, split: str, **options) -> Source:
     """Opens the source that a text names.
 
     Args:
-      spec: "synthetic", "folder:PATH", "coco:PATH", "coco_panoptic:PATH" or "tfds:NAME"; or the
+      spec: "synthetic", "synthetic:outlines", "folder:PATH", "coco:PATH", "coco_panoptic:PATH" or "tfds:NAME"; or the
         path of a folder alone (see `full_spec`).
       split: of the source; "" for a folder without splits.
       **options: of `Synthetic`, `Folder`, `Coco`, `CocoPanoptic` or `Tfds`.
@@ -67,11 +67,12 @@ def open_source(spec: str, split: str, **options) -> Source:
       5
     """
     kind, _, name = full_spec(spec).partition(":")
-    if kind == "synthetic" and not name:
-        return Synthetic(split, **options)
+    if kind == "synthetic" and name in ("", "outlines"):
+        return Synthetic(split, **({"style": OUTLINES} if name else {}), **options)
     if kind in _NAMED and name:
         return _NAMED[kind](name, split, **options)
     if kind in _NAMED or kind == "synthetic":
         named = ", ".join(f"{kind}:{'NAME' if kind == 'tfds' else 'PATH'}" for kind in _NAMED)
-        raise ValueError(f"spec must be synthetic or one of {named}; got {spec!r}")
+        kinds = f"synthetic, synthetic:outlines, {named}"
+        raise ValueError(f"spec: expected one of {kinds}; got {spec!r}")
     raise ValueError(unknown_name("source", kind, ["synthetic", *_NAMED]))

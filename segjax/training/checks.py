@@ -174,6 +174,7 @@ def _check_effects(config: TrainConfig) -> None:
         "coordinator": (config.distributed, "without distributed"),
         "num_processes": (config.distributed, "without distributed"),
         "process_id": (config.distributed, "without distributed"),
+        "scenes": (config.data == "synthetic", f"for {config.data}"),
         "void": (
             full_spec(config.data).startswith(("folder:", "tfds:")),
             f"for {config.data}, which declares its void itself",
