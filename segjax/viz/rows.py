@@ -111,6 +111,14 @@ def compare_instances(
 
     Raises:
       ValueError: as `draw_instances`.
+
+    Example:
+      >>> box, one = np.array([[1.0, 1.0, 3.0, 3.0]], np.float32), np.zeros(1, np.int32)
+      >>> objects = Instances(box, one, np.array([True]))
+      >>> classes = Classes(("car", "bus"), ((200, 0, 0), (0, 0, 200)))
+      >>> row = compare_instances(np.zeros((4, 4, 3)), objects, objects, classes)
+      >>> list(row.panels), row.classes
+      (['image', 'truth', 'prediction'], frozenset({0}))
     """
     picture = as_rgb(image)
     size = _panel_size(picture.shape, panels=3)
@@ -144,6 +152,13 @@ def compare_segments(
 
     Raises:
       ValueError: as `draw_panoptic`.
+
+    Example:
+      >>> segments = Panoptic(np.array([[0, -1]]), np.array([0], np.int32), np.array([True]))
+      >>> classes = Classes(("sky",), ((9, 9, 9),))
+      >>> row = compare_segments(np.zeros((1, 2, 3)), segments, segments, classes)
+      >>> list(row.panels), row.classes
+      (['image', 'truth', 'prediction'], frozenset({0}))
     """
     picture = as_rgb(image)
     size = _panel_size(picture.shape, panels=3)
