@@ -155,7 +155,7 @@ def label_boundaries(
     Example:
       >>> labels = jnp.array([[[0, 0, 0, 1, 1, 1]] * 6])
       >>> label_boundaries(jnp.roll(labels, 1, axis=-1), labels, 2).both
-      Array([9, 9], dtype=int32)
+      Array([4, 8], dtype=int32)
 
     Source: Cheng et al., "Boundary IoU: improving object-centric image segmentation evaluation",
       2021, equation 1 with the bands of its section 4.
