@@ -12,7 +12,7 @@ import numpy as np
 from segjax import models
 from segjax.data import Source
 from segjax.data.folder import find_split
-from segjax.data.registry import full_spec
+from segjax.data.spec import full_spec
 from segjax.naming import unknown_name
 from segjax.pretrained.files import TORCH_SUFFIXES
 from segjax.training.build import make_model
