@@ -16,6 +16,7 @@ from segjax.data.spec import full_spec
 from segjax.naming import unknown_name
 from segjax.pretrained.files import TORCH_SUFFIXES
 from segjax.training.build import make_model
+from segjax.training.checkpoint import has_checkpoint
 from segjax.training.config import TrainConfig
 from segjax.training.run_folder import check_run
 
@@ -41,6 +42,10 @@ _RANGES = {
     "optimizer.warmup": _NOT_NEGATIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.momentum": _SHARE,
+    "optimizer.drops": _SHARE,
+    "optimizer.clip": _NOT_NEGATIVE,
+    "optimizer.backbone": _NOT_NEGATIVE,
+    "optimizer.layer_decay": _SHARE,
     "loss.cross_entropy": _NOT_NEGATIVE,
     "loss.dice": _NOT_NEGATIVE,
     "loss.lovasz": _NOT_NEGATIVE,
@@ -59,7 +64,7 @@ _RANGES = {
     "augmentation.cutout": _SHARE,
     "augmentation.copy_paste": _SHARE,
 }
-_ABOVE_ZERO = ("scale", "optimizer.learning_rate", "optimizer.clip", "augmentation.zoom")
+_ABOVE_ZERO = ("scale", "optimizer.learning_rate", "optimizer.power", "augmentation.zoom")
 _SYNTHETIC_SPLITS = ("train", "val", "test")
 _SMALL = 32  # pixels: every model with its published options takes pictures of at least this size
 
@@ -80,7 +85,7 @@ def check(config: TrainConfig) -> None:
     _check_ranges(config)
     _check_effects(config)
     _check_model(config)
-    if config.optimizer.warmup >= config.steps and _given(config, "optimizer.warmup"):
+    if config.optimizer.warmup is not None and 0 < config.optimizer.warmup >= config.steps:
         raise ValueError(
             f"optimizer.warmup: expected fewer than the {config.steps} steps of the run, "
             f"got {config.optimizer.warmup}"
@@ -234,7 +239,8 @@ def _trace(config: TrainConfig) -> None:
 def _check_places(config: TrainConfig) -> None:
     """Whether weights and data are where they are said to be."""
     weights = config.weights
-    if weights is not None and not pathlib.Path(weights).exists():
+    begun = has_checkpoint(config.run / "checkpoints")  # and then needs the weights no more
+    if weights is not None and not begun and not pathlib.Path(weights).exists():
         is_file = pathlib.Path(weights).suffix in (".safetensors", *TORCH_SUFFIXES)
         if is_file or weights.count("/") != 1 or weights.startswith((".", "/", "~")):
             raise FileNotFoundError(f"{weights}: there is no such file")

@@ -15,7 +15,7 @@ from segjax.data.spec import full_spec
 from segjax.tasks import Task
 from segjax.training import processes
 from segjax.training.annealing import anneal_masks
-from segjax.training.build import load_weights, make_model, make_task
+from segjax.training.build import load_weights, make_model, make_task, resolve_optimizer
 from segjax.training.checkpoint import Checkpoints, has_checkpoint
 from segjax.training.checks import check, check_devices, check_sources
 from segjax.training.config import TrainConfig
@@ -50,6 +50,7 @@ def train(config: TrainConfig) -> dict[str, float]:
       FloatingPointError: at a loss or gradient that is not finite; it says the step and where. The
         last checkpoint is from before.
     """
+    config = resolve_optimizer(config)
     check(config)
     processes.start(config)
     check_devices(config)

@@ -11,9 +11,12 @@ from typing import Any
 import jax
 
 from segjax.data import Classes
+from segjax.pretrained import WeightsError
+from segjax.pretrained.files import read_metadata
 from segjax.training.config import FREE, TrainConfig, from_dict, to_dict
 
 LIBRARIES = ("segjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
+METADATA = "segjax"  # under which a file of weights has the content of `config.json`
 
 
 def write_config(config: TrainConfig, classes: Classes, channels: int) -> None:
@@ -101,21 +104,19 @@ class RunInfo:
 
 
 def read_config(run: pathlib.Path) -> RunInfo:
-    """What `write_config` wrote.
+    """What a run's folder, or the file that `segjax convert` made of it, says of its model.
 
     Args:
-      run: the folder.
+      run: the folder, or the file.
 
     Returns:
       The run's configuration, classes and channels.
 
     Raises:
-      FileNotFoundError: where the folder holds no run.
+      FileNotFoundError: where the folder holds no run, or there is no such file.
+      ValueError: where the file is not of a run.
     """
-    path = run / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{run}: no run there (config.json is missing)")
-    content: dict[str, Any] = json.loads(path.read_text())
+    content: dict[str, Any] = json.loads(read_content(run))
     classes = content["classes"]
     return RunInfo(
         config=from_dict(TrainConfig, content["config"]),
@@ -126,3 +127,27 @@ def read_config(run: pathlib.Path) -> RunInfo:
         ),
         channels=content["channels"],
     )
+
+
+def read_content(run: pathlib.Path) -> str:
+    """The text of a run's `config.json`, which a file of its weights has in its metadata.
+
+    Args:
+      run: the folder, or the file.
+
+    Returns:
+      The text, JSON.
+
+    Raises:
+      FileNotFoundError: where the folder holds no run, or there is no such file.
+      ValueError: where the file is not of a run.
+    """
+    if run.is_file():
+        metadata = read_metadata(run)
+        if METADATA not in metadata:
+            raise WeightsError(f"{run}: expected the file of a run, got weights alone")
+        return metadata[METADATA]
+    path = run / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{run}: no run there (config.json is missing)")
+    return path.read_text()

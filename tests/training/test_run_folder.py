@@ -56,7 +56,7 @@ def test_a_run_goes_on_where_nothing_differs_that_counts(tmp_path):
         ({"size": (32, 32)}, r"size was \[32, 48\], is \[32, 32\]"),
         ({"model": "unet", "steps": 7}, r"model was unet_patch2, is unet; steps was 1000, is 7"),
         (
-            {"optimizer": OptimizerConfig()},
+            {"optimizer": OptimizerConfig(clip=1.0)},
             r"\(optimizer\.clip was None, is 1\.0\)",
         ),
     ],
