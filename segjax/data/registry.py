@@ -1,49 +1,15 @@
 """Sources by name, as the command line gives them."""
 
-import pathlib
-
 from segjax.data.coco import Coco
 from segjax.data.coco_panoptic import CocoPanoptic
 from segjax.data.folder import Folder
 from segjax.data.source import Source
+from segjax.data.spec import full_spec
 from segjax.data.synthetic import OUTLINES, Synthetic
 from segjax.data.tfds import Tfds
 from segjax.naming import unknown_name
 
 _NAMED = {"coco": Coco, "coco_panoptic": CocoPanoptic, "folder": Folder, "tfds": Tfds}
-
-
-def full_spec(spec: str) -> str:
-    """The text that names a source with its kind, where it is but a path.
-
-    Args:
-      spec: as in `open_source`, or the path of a folder.
-
-    Returns:
-      "folder:PATH", "coco:PATH" or "coco_panoptic:PATH", by what the folder holds; what is no path
-      as it is.
-
-    Raises:
-      ValueError: for a folder with both objects and segments in COCO's format.
-
-    Example:
-      >>> full_spec("./photos"), full_spec("synthetic")
-      ('folder:./photos', 'synthetic')
-    """
-    kind = spec.partition(":")[0]
-    root = pathlib.Path(spec).expanduser()
-    if kind in ("synthetic", *_NAMED) or not (root.is_dir() or spec.startswith((".", "/", "~"))):
-        return spec
-    found = {
-        "coco": any(root.glob("*/instances*.json")),
-        "coco_panoptic": any(root.glob("*/panoptic*.json")),
-    }
-    if all(found.values()):
-        raise ValueError(
-            f"data: expected coco:{spec} (its objects) or coco_panoptic:{spec} (its segments), "
-            f"got {spec}, which holds both"
-        )
-    return f"{next((kind for kind in found if found[kind]), 'folder')}:{spec}"
 
 
 def open_source(spec: str, split: str, **options) -> Source:

@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from segjax.data import Source, eval_batches, open_source, train_batches
-from segjax.data.registry import full_spec
+from segjax.data.spec import full_spec
 from segjax.tasks import Task
 from segjax.training import processes
 from segjax.training.annealing import anneal_masks

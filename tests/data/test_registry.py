@@ -1,7 +1,7 @@
 import pytest
 
 from segjax.data.folder import Folder
-from segjax.data.registry import full_spec, open_source
+from segjax.data.spec import full_spec, open_source
 from segjax.data.synthetic import Synthetic
 
 
