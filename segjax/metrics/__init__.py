@@ -6,9 +6,12 @@ from segjax import lazy
 
 if TYPE_CHECKING:
     from segjax.metrics.boundary import (
+        BoundaryScores,
+        LabelBoundaries,
         boundary_f_score,
         boundary_iou,
         hausdorff_distance,
+        label_boundaries,
         normalized_surface_distance,
     )
     from segjax.metrics.calibration import (

@@ -64,8 +64,8 @@ class UNet(nn.Module):
       dimensions: spatial axes, 2 or 3.
       patch_size: side of the blocks of pixels that the first level takes as one position, and that
         the last one is dealt out to; 2 costs a quarter, and keeps the pixels apart all the same.
-      refinement: channels of the pixels that a 3x3 convolution makes logits of, after the blocks are
-        dealt out; 0 has none. With it the pixels of a block agree with their neighbours.
+      refinement: channels that the blocks are dealt out to before a 3x3 convolution makes logits of
+        them, so that the pixels of a block agree with their neighbours; 0 has no such convolution.
       deep_supervision: whether training gives auxiliary logits from the coarser decoder levels.
       remat: recompute each level's activations in the backward pass instead of keeping them.
       axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.

@@ -20,7 +20,7 @@ NO_FACE = {"segjax.cli", "segjax.lazy", "segjax.models.layers"}
 def public_objects() -> dict[str, Any]:
     """Every public function and class by its name without `segjax.`, as in "ops.resize"."""
     found: dict[str, Any] = {}
-    for face in sorted(faces(), key=lambda module: module.__name__.count(".")):
+    for face in sorted(_faces(), key=lambda module: module.__name__.count(".")):
         for name, value in _public_names(face):
             if hasattr(value, "__qualname__") and value not in found.values():
                 found[f"{face.__name__.removeprefix('segjax.')}.{name}"] = value
@@ -56,7 +56,7 @@ def is_array(annotation: Any) -> bool:
     return any(is_array(part) for part in typing.get_args(annotation))
 
 
-def faces() -> Iterator[Any]:
+def _faces() -> Iterator[Any]:
     """The packages, whose `__all__` lists what is public, and the modules beside them."""
     for module in pkgutil.walk_packages(segjax.__path__, "segjax."):
         if module.name not in NO_FACE and (module.ispkg or module.name.count(".") == 1):

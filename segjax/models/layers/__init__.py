@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from segjax.models.layers.convolution import convolve
     from segjax.models.layers.forms import project
     from segjax.models.layers.linear import Conv, Dense, Dtype, UpConv2x
-    from segjax.models.layers.norm import (
+    from segjax.models.layers.normalization import (
         BatchNorm,
         FrozenBatchNorm,
         GroupNorm,

@@ -67,7 +67,7 @@ def test_an_instance_is_seen_or_left_out(drawn):
     assert np.all(drawn.captions[~instances.valid] == 0)
     counts = instances.valid.sum(axis=1)
     assert counts.min() <= 2
-    assert counts.max() >= MANY - 1
+    assert counts.max() >= STYLE.max_instances - 1
 
 
 def test_what_is_hidden_is_left_out():
