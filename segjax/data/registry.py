@@ -16,8 +16,8 @@ def open_source(spec: str, split: str, **options) -> Source:
     """Opens the source that a text names.
 
     Args:
-      spec: "synthetic", "synthetic:outlines", "folder:PATH", "coco:PATH", "coco_panoptic:PATH" or "tfds:NAME"; or the
-        path of a folder alone (see `full_spec`).
+      spec: "synthetic", "synthetic:outlines", "folder:PATH", "coco:PATH", "coco_panoptic:PATH" or
+        "tfds:NAME"; or the path of a folder alone (see `full_spec`).
       split: of the source; "" for a folder without splits.
       **options: of `Synthetic`, `Folder`, `Coco`, `CocoPanoptic` or `Tfds`.
 
@@ -34,7 +34,9 @@ def open_source(spec: str, split: str, **options) -> Source:
     """
     kind, _, name = full_spec(spec).partition(":")
     if kind == "synthetic" and name in ("", "outlines"):
-        return Synthetic(split, **({"style": OUTLINES} if name else {}), **options)
+        if name:
+            options["style"] = OUTLINES
+        return Synthetic(split, **options)
     if kind in _NAMED and name:
         return _NAMED[kind](name, split, **options)
     if kind in _NAMED or kind == "synthetic":
