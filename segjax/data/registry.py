@@ -1,15 +1,12 @@
 """Sources by name, as the command line gives them."""
 
-from segjax.data.coco import Coco
-from segjax.data.coco_panoptic import CocoPanoptic
-from segjax.data.folder import Folder
+from segjax import data
 from segjax.data.source import Source
 from segjax.data.spec import full_spec
-from segjax.data.synthetic import OUTLINES, Synthetic
-from segjax.data.tfds import Tfds
 from segjax.naming import unknown_name
 
-_NAMED = {"coco": Coco, "coco_panoptic": CocoPanoptic, "folder": Folder, "tfds": Tfds}
+# Each is imported when it is opened.
+_NAMED = {"coco": "Coco", "coco_panoptic": "CocoPanoptic", "folder": "Folder", "tfds": "Tfds"}
 
 
 def open_source(spec: str, split: str, **options) -> Source:
@@ -35,10 +32,10 @@ def open_source(spec: str, split: str, **options) -> Source:
     kind, _, name = full_spec(spec).partition(":")
     if kind == "synthetic" and name in ("", "outlines"):
         if name:
-            options["style"] = OUTLINES
-        return Synthetic(split, **options)
+            options["style"] = data.OUTLINES
+        return data.Synthetic(split, **options)
     if kind in _NAMED and name:
-        return _NAMED[kind](name, split, **options)
+        return getattr(data, _NAMED[kind])(name, split, **options)
     if kind in _NAMED or kind == "synthetic":
         named = ", ".join(f"{kind}:{'NAME' if kind == 'tfds' else 'PATH'}" for kind in _NAMED)
         kinds = f"synthetic, synthetic:outlines, {named}"
