@@ -23,12 +23,12 @@ It ends with COCO's average precisions of masks, and leaves `predictions.png`, `
 """
 
 import pathlib
+import sys
 
-import tyro
-
+from segjax import cli
 from segjax.data import Augmentation
 from segjax.tasks import SetLoss
-from segjax.training import OptimizerConfig, TrainConfig, train
+from segjax.training import OptimizerConfig, TrainConfig
 
 CONFIG = TrainConfig(
     run=pathlib.Path("runs/instance"),
@@ -42,4 +42,4 @@ CONFIG = TrainConfig(
 )
 
 if __name__ == "__main__":
-    train(tyro.cli(TrainConfig, default=CONFIG, description=__doc__))
+    sys.exit(cli.train(CONFIG, description=__doc__))

@@ -20,12 +20,12 @@ needed for labels without objects: each class of an image is a segment of stuff.
 """
 
 import pathlib
+import sys
 
-import tyro
-
+from segjax import cli
 from segjax.data import Augmentation
 from segjax.tasks import SetLoss
-from segjax.training import OptimizerConfig, TrainConfig, train
+from segjax.training import OptimizerConfig, TrainConfig
 
 CONFIG = TrainConfig(
     run=pathlib.Path("runs/panoptic"),
@@ -45,4 +45,4 @@ CONFIG = TrainConfig(
 )
 
 if __name__ == "__main__":
-    train(tyro.cli(TrainConfig, default=CONFIG, description=__doc__))
+    sys.exit(cli.train(CONFIG, description=__doc__))

@@ -19,11 +19,12 @@ the same command goes on. Every option has a flag: `--help`. For images of your 
 has the same options, with defaults for photographs.
 """
 
-import tyro
+import sys
 
+from segjax import cli
 from segjax.data import Augmentation
 from segjax.tasks import SemanticLoss
-from segjax.training import TrainConfig, train
+from segjax.training import TrainConfig
 
 CONFIG = TrainConfig(
     steps=1500,
@@ -37,4 +38,4 @@ CONFIG = TrainConfig(
 )
 
 if __name__ == "__main__":
-    train(tyro.cli(TrainConfig, default=CONFIG, description=__doc__))
+    sys.exit(cli.train(CONFIG, description=__doc__))

@@ -3,13 +3,17 @@
 import importlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import absl.logging
 import tyro
 
 import segjax
 from segjax.naming import unknown_name
+
+if TYPE_CHECKING:
+    from segjax.training.config import TrainConfig
 
 COMMANDS = {
     "train": "train a segmentation model",
@@ -51,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"segjax {segjax.__version__}")
             return 0
         case [name, *arguments] if name in COMMANDS:
-            return _run(name, arguments)
+            return _guard(lambda: _run(name, arguments))
         case [name, *_]:
             return _fail(unknown_name("command", name, COMMANDS), 2)
         case _:
@@ -59,12 +63,44 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
 
 
+def train(default: "TrainConfig", *, description: str | None = None) -> int:
+    """The command line of an experiment: that of `segjax train`, with other defaults.
+
+    Args:
+      default: what is trained without any flags.
+      description: the text above the options in `--help`.
+
+    Returns:
+      The exit code, as of `main`.
+    """
+    return _guard(lambda: _train(default, description=description))
+
+
 def _run(name: str, arguments: list[str]) -> int:
+    # Not sooner: `segjax --help` need not wait for JAX.
+    from segjax.training.arguments import check_flags, flags
+
+    if name == "train":
+        from segjax.training.config import TrainConfig
+
+        return _train(TrainConfig(), prog="segjax train", args=arguments)
+    command = importlib.import_module(f"segjax.commands.{name}")
+    check_flags(arguments, flags(command.Options))
+    return command.run(tyro.cli(command.Options, prog=f"segjax {name}", args=arguments))
+
+
+def _train(default: "TrainConfig", **options: Any) -> int:
+    from segjax.training.arguments import parse_args
+
+    config = parse_args(default, **options)
+    return importlib.import_module("segjax.commands.train").run(config)
+
+
+def _guard(command: Callable[[], int]) -> int:
+    """Runs a command; what a user can mend is one line."""
     absl.logging.set_verbosity(absl.logging.ERROR)  # orbax reports every file it touches
     try:
-        # Not sooner: `segjax --help` need not wait for JAX.
-        command = importlib.import_module(f"segjax.commands.{name}")
-        return command.run(tyro.cli(command.Options, prog=f"segjax {name}", args=arguments))
+        return command()
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except Exception as error:

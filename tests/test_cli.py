@@ -59,7 +59,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     for split in ("train", "val"):
         write_data(folder / "data", split)
-    data, run = f"folder:{folder / 'data'}", folder / "run"
+    data, run = str(folder / "data"), folder / "run"
     steps = ["--steps", "4", "--batch-size", "8", "--size", "32", "32"]
     arguments = ["--run", str(run), "--data", data, *steps, *TINY]
     assert cli.main(["train", *arguments, "--average-decay", "0"]) == 0
@@ -256,7 +256,7 @@ def test_conversion_of_published_weights(tmp_path, capsys):
         ("train --run RUN2 --data foldr:x", 1, "unknown source 'foldr': did you mean 'folder'?"),
         ("train --run RUN2 --data folder:no", 1, "no: there is no such folder"),
         ("train --run RUN --data DATA", 1, "RUN holds a run of another configuration"),
-        ("train --run RUN2 --data DATA --batch-size 3", 1, "batch_size: a multiple of 8"),
+        ("train --run RUN2 --data DATA --batch-size 3", 1, "batch_size: expected a multiple of 8"),
         ("train --run RUN2 --data DATA --eval-split vla", 1, "did you mean 'val'?"),
         ("evaluate --run nope", 1, "nope: no run there"),
         ("evaluate --run EMPTY", 1, "EMPTY/checkpoints: no checkpoint there"),

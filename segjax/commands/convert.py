@@ -8,31 +8,38 @@ import jax
 import tyro
 
 from segjax import pretrained
-from segjax.training.build import read_options
+from segjax.pretrained.files import read_metadata
+from segjax.pretrained.weights import is_run, usual_naming
+from segjax.training.build import model_options, read_options
 from segjax.training.checkpoint import load_variables
-from segjax.training.run_folder import read_config
+from segjax.training.run_folder import METADATA, read_config, read_content
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Writes weights as a safetensors file with the names of the published model.
+    """Writes weights as a safetensors file.
 
-    From the folder of a run the file is what torch loads strictly, into the original. From
-    published weights of whichever form it is what `segjax train --weights` reads without an extra.
+    The arrays have the names of the published model, for torch to load strictly into the original;
+    of a model without one, those of our variables. The file of a training run says what the run's
+    `config.json` does, so `segjax predict`, `evaluate` and `train --weights` read it as they read
+    the run. From published weights of whichever form it is what `segjax train --weights` reads
+    without an extra.
 
     Attributes:
-      source: folder of a training run; or published weights: a file (.safetensors, .pth, .pt, .bin,
-        .ckpt) or a repository of the Hugging Face hub, OWNER/NAME.
+      source: folder of a training run, or a file made of one; or published weights: a file
+        (.safetensors, .pth, .pt, .bin, .ckpt) or a repository of the Hugging Face hub, OWNER/NAME.
       output: the file to write, NAME.safetensors.
       model: that the published weights are of; a run knows its own.
-      model_options: attributes of its module, where they are not the published ones.
-      num_classes: of the logits, with a new head; None keeps the file's.
+      model_options: attributes of its module, where they are not the published ones; a run knows
+        its own.
+      num_classes: of the logits of published weights, with a new head; None keeps the file's.
       channels: of the images, with an adapted first kernel; None keeps the file's.
       naming: whose names the file's arrays have, where a model has those of several: "authors",
-        "timm", "transformers"; None for those that it is best known by.
-      checkpoint: of a run: the best one by its mean IoU (where there is none, the last), or the
+        "timm", "transformers", or "segjax" for those of our variables; None for those that it is
+        best known by.
+      checkpoint: of a run: the best one by its task's score (where there is none, the last), or the
         last.
-      seed: of what is drawn anew.
+      seed: of what is newly initialised.
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
@@ -50,15 +57,22 @@ def run(options: Options) -> int:
     """Writes the file."""
     if options.output.suffix != ".safetensors":
         raise ValueError(f"{options.output}: due is a name that ends in .safetensors")
-    folder = pathlib.Path(options.source)
-    if (folder / "config.json").is_file() and (folder / "checkpoints").is_dir():
-        name = read_config(folder).config.model
-        variables, step = load_variables(folder / "checkpoints", options.checkpoint)
-        origin = f"step {step} of {folder}"
+    source = pathlib.Path(options.source)
+    metadata = {}
+    if is_run(source) or METADATA in (read_metadata(source) if source.is_file() else {}):
+        _check_run(options)
+        info, metadata = read_config(source), {METADATA: read_content(source)}
+        name, origin = info.config.model, options.source
+        if source.is_file():
+            variables = pretrained.load(source, name, **model_options(info.config))
+        else:
+            variables, step = load_variables(source / "checkpoints", options.checkpoint)
+            origin = f"step {step} of {origin}"
+        naming = options.naming or usual_naming(variables, name)
     elif options.model is None:
         raise ValueError(f"{options.source}: no run there; --model is due for published weights")
     else:
-        name, origin = options.model, options.source
+        name, origin, naming = options.model, options.source, options.naming
         variables = pretrained.load(
             options.source,
             name,
@@ -67,6 +81,16 @@ def run(options: Options) -> int:
             key=jax.random.key(options.seed),
             **read_options(options.model_options),
         )
-    pretrained.save(variables, options.output, name, naming=options.naming)
+    pretrained.save(variables, options.output, name, naming=naming, metadata=metadata)
     print(f"{name} of {origin}: {options.output}")
     return 0
+
+
+def _check_run(options: Options) -> None:
+    """Options that are for published weights have no use for a run."""
+    for name in ("model", "model_options", "num_classes", "channels"):
+        if getattr(options, name):
+            raise ValueError(
+                f"{name}: expected none, for the run {options.source} knows its own; got "
+                f"{getattr(options, name)}"
+            )

@@ -61,7 +61,7 @@ class Folder(Source):
         if void is not None and not 0 <= void <= 65535:
             raise ValueError(f"void must be 0..65535 or None, got {void}")
         root = Path(path).expanduser()
-        folder = _split_folder(root, split)
+        folder = find_split(root, split)
         masks = folder / "masks"
         self._has_objects = not masks.is_dir()
         if not self._has_objects:
@@ -153,7 +153,19 @@ def _segments(values: np.ndarray, where: np.ndarray, most_objects: int) -> Panop
     return Panoptic(segments, classes=(rows > 0).astype(np.int32), valid=valid)
 
 
-def _split_folder(root: Path, split: str | None) -> Path:
+def find_split(root: Path, split: str | None) -> Path:
+    """The folder of a split, which has `images/`.
+
+    Args:
+      root: of the data set.
+      split: its name; None or "" where there is none.
+
+    Returns:
+      The folder.
+
+    Raises:
+      DataError: where there is no such folder; it names the splits there are.
+    """
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder")
     folder = root / (split or "")

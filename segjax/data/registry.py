@@ -4,7 +4,8 @@ from segjax.data.coco import Coco
 from segjax.data.coco_panoptic import CocoPanoptic
 from segjax.data.folder import Folder
 from segjax.data.source import Source
-from segjax.data.synthetic import Synthetic
+from segjax.data.spec import full_spec
+from segjax.data.synthetic import OUTLINES, Synthetic
 from segjax.data.tfds import Tfds
 from segjax.naming import unknown_name
 
@@ -15,7 +16,8 @@ def open_source(spec: str, split: str, **options) -> Source:
     """Opens the source that a text names.
 
     Args:
-      spec: "synthetic", "folder:PATH", "coco:PATH", "coco_panoptic:PATH" or "tfds:NAME".
+      spec: "synthetic", "synthetic:outlines", "folder:PATH", "coco:PATH", "coco_panoptic:PATH" or "tfds:NAME"; or the
+        path of a folder alone (see `full_spec`).
       split: of the source; "" for a folder without splits.
       **options: of `Synthetic`, `Folder`, `Coco`, `CocoPanoptic` or `Tfds`.
 
@@ -30,12 +32,13 @@ def open_source(spec: str, split: str, **options) -> Source:
       >>> len(open_source("synthetic", "val", length=5))
       5
     """
-    kind, _, name = spec.partition(":")
-    if kind == "synthetic" and not name:
-        return Synthetic(split, **options)
+    kind, _, name = full_spec(spec).partition(":")
+    if kind == "synthetic" and name in ("", "outlines"):
+        return Synthetic(split, **({"style": OUTLINES} if name else {}), **options)
     if kind in _NAMED and name:
         return _NAMED[kind](name, split, **options)
     if kind in _NAMED or kind == "synthetic":
         named = ", ".join(f"{kind}:{'NAME' if kind == 'tfds' else 'PATH'}" for kind in _NAMED)
-        raise ValueError(f"spec must be synthetic or one of {named}; got {spec!r}")
+        kinds = f"synthetic, synthetic:outlines, {named}"
+        raise ValueError(f"spec: expected one of {kinds}; got {spec!r}")
     raise ValueError(unknown_name("source", kind, ["synthetic", *_NAMED]))

@@ -55,6 +55,31 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     raise WeightsError(f"{path}: due is .safetensors, {', '.join(TORCH_SUFFIXES)}")
 
 
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """The texts that a safetensors file has beside its arrays; of other files none.
+
+    Args:
+      path: of a file.
+
+    Returns:
+      Texts by name.
+
+    Raises:
+      WeightsError: where the file is damaged.
+      OSError: where it cannot be read.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        return {}
+    with path.open("rb"):
+        pass
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            return file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{path}: no safetensors file, or a damaged one ({error})") from error
+
+
 def part_names(index: Path) -> list[str]:
     """The names of the files that an index speaks of; they lie beside it.
 

@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from segjax.pretrained.errors import WeightsError
-from segjax.pretrained.keys import KeyTable, Shape, in_turn, map_paths, matches
+from segjax.pretrained.keys import (
+    KeyTable,
+    Shape,
+    adapt_channels,
+    in_turn,
+    map_paths,
+    matches,
+)
+from segjax.pretrained.own import OwnNames
 
 _LISTED = 20  # of each kind of fault
 
@@ -59,6 +67,8 @@ def count_classes(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int 
 
     Of an array without numbers a file may claim any length.
     """
+    if isinstance(table, OwnNames):
+        return table.count_classes(state_dict)
     heads = (array for key, array in state_dict.items() if matches(table.heads[:1], key))
     lengths = (array.shape[0] for array in heads if array.ndim and array.size)
     return next((length - table.extra_classes for length in lengths), None)
@@ -66,6 +76,8 @@ def count_classes(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int 
 
 def count_channels(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int | None:
     """How many channels the images have of a canonical state dict; None where it has no stem."""
+    if isinstance(table, OwnNames):
+        return table.count_channels(state_dict)
     stem = state_dict.get(table.stem)
     return None if stem is None or stem.ndim < 2 or not stem.size else stem.shape[1]
 
@@ -163,29 +175,6 @@ def fit(
     if faults:
         raise WeightsError("\n".join(faults))
     return Fitted(arrays, tuple(adapted), fresh)
-
-
-def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """The first kernel for images of other channels, `w'_i = w_{i mod c} · c / c'`; for one, `Σ w`.
-
-    The factor keeps the size of the results. It is the rule of timm and of
-    segmentation-models-pytorch.
-
-    Args:
-      kernel: `[out, c, …]`, the original's.
-      channels: `c'`.
-
-    Returns:
-      `[out, c', …]`.
-
-    Example:
-      >>> adapt_channels(np.array([[1.0, 2.0, 3.0]]), 1)
-      array([[6.]])
-    """
-    if channels == 1:
-        return kernel.sum(1, keepdims=True)
-    old = kernel.shape[1]
-    return kernel[:, np.arange(channels) % old] * (old / channels)
 
 
 def _adapted(table: KeyTable, key: str, array: np.ndarray, shape: Shape) -> np.ndarray | None:

@@ -272,3 +272,26 @@ def map_paths(function: Callable[[str, Any], Any], variables: dict) -> dict:
         return function("/".join(entry.key for entry in path[1:]), array)
 
     return jax.tree_util.tree_map_with_path(named, variables)
+
+
+def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """The first kernel for images of other channels, `w'_i = w_{i mod c} · c / c'`; for one, `Σ w`.
+
+    The factor keeps the size of the results. It is the rule of timm and of
+    segmentation-models-pytorch.
+
+    Args:
+      kernel: `[out, c, …]`, the original's.
+      channels: `c'`.
+
+    Returns:
+      `[out, c', …]`.
+
+    Example:
+      >>> adapt_channels(np.array([[1.0, 2.0, 3.0]]), 1)
+      array([[6.]])
+    """
+    if channels == 1:
+        return kernel.sum(1, keepdims=True)
+    old = kernel.shape[1]
+    return kernel[:, np.arange(channels) % old] * (old / channels)

@@ -9,6 +9,7 @@ from flax import linen as nn
 from segjax import models
 from segjax.models import backbones
 from segjax.naming import unknown_name
+from segjax.pretrained import recipes
 from segjax.pretrained.keys import KeyTable
 from segjax.pretrained.tables import (
     detr,
@@ -37,6 +38,7 @@ class Published:
       mean: of its images in 0..1, by channel; it is subtracted before the model.
       std: likewise; what is left is divided by it.
       namings: tables of other names that its weights have, by who gives them.
+      recipe: for training on from its weights.
     """
 
     table: KeyTable
@@ -45,14 +47,24 @@ class Published:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # ImageNet's
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     namings: Mapping[str, KeyTable] = dataclasses.field(default_factory=dict)
+    recipe: recipes.Recipe = recipes.DEFAULT
 
 
 _RESNET = Published(
     torchvision.RESNET_BACKBONE, "He et al. 2015, Deep residual learning", (224, 224)
 )
-_FCN = Published(torchvision.FCN_RESNET, "Long et al. 2015, Fully convolutional", (520, 520))
-_DEEPLABV3 = Published(torchvision.DEEPLABV3_RESNET, "Chen et al. 2017, DeepLabV3", (520, 520))
-_DEEPLABV3PLUS = Published(smp.DEEPLABV3PLUS_RESNET, "Chen et al. 2018, DeepLabV3+", (512, 512))
+_FCN = Published(
+    torchvision.FCN_RESNET, "Long et al. 2015, Fully convolutional", (520, 520), recipe=recipes.FCN
+)
+_DEEPLABV3 = Published(
+    torchvision.DEEPLABV3_RESNET, "Chen et al. 2017, DeepLabV3", (520, 520), recipe=recipes.FCN
+)
+_DEEPLABV3PLUS = Published(
+    smp.DEEPLABV3PLUS_RESNET,
+    "Chen et al. 2018, DeepLabV3+",
+    (512, 512),
+    recipe=recipes.DEEPLABV3PLUS,
+)
 _MOBILENET = Published(mobilenet.MOBILENET_V3_LARGE, "Howard et al. 2019, MobileNetV3", (224, 224))
 _MIT = Published(
     segformer.MIT,
@@ -65,6 +77,7 @@ _SEGFORMER = dataclasses.replace(
     table=segformer.SEGFORMER,
     size=(512, 512),
     namings={"authors": segformer.SEGFORMER_AUTHORS},
+    recipe=recipes.SEGFORMER,
 )
 # Vision transformers by the recipe of ImageNet-21k take images in -1..1.
 _VIT = Published(
@@ -81,6 +94,7 @@ _SEGMENTER = dataclasses.replace(
     paper="Strudel et al. 2021, Segmenter",
     size=(512, 512),
     namings={"transformers": vit.SEGMENTER_MASK_TRANSFORMERS},
+    recipe=recipes.SEGMENTER,
 )
 _SEGMENTER_LINEAR = dataclasses.replace(
     _SEGMENTER,
@@ -97,14 +111,18 @@ _VIT_LINEAR = dataclasses.replace(
     _DINOV2,
     table=vit.VIT_LINEAR,
     namings={"transformers": vit.VIT_LINEAR_TRANSFORMERS},
+    recipe=recipes.VIT_LINEAR,
 )
 _UNET = Published(u_net.UNET, "Ronneberger et al. 2015, U-Net", (572, 572), mean=(0.0,), std=(1.0,))
-_UNET_RESNET = Published(u_net.UNET_RESNET, "Ronneberger et al. 2015, U-Net", (224, 224))
+_UNET_RESNET = Published(
+    u_net.UNET_RESNET, "Ronneberger et al. 2015, U-Net", (224, 224), recipe=recipes.UNET_RESNET
+)
 _DETR = Published(
     detr.DETR,
     "Carion et al. 2020, DETR",
     (800, 1066),
     namings={"authors": detr.DETR_AUTHORS},
+    recipe=recipes.DETR,
 )
 _DETR_PANOPTIC = dataclasses.replace(
     _DETR, table=detr.DETR_PANOPTIC, namings={"authors": detr.DETR_PANOPTIC_AUTHORS}
@@ -116,25 +134,34 @@ _SWIN = Published(
     namings={"authors": swin.AUTHORS, "timm": swin.TIMM},
 )
 _MASKFORMER = Published(
-    maskformer.MASKFORMER_RESNET, "Cheng et al. 2021, Per-pixel classification", (512, 512)
+    maskformer.MASKFORMER_RESNET,
+    "Cheng et al. 2021, Per-pixel classification",
+    (512, 512),
+    recipe=recipes.MASKFORMER,
 )
-_MASKFORMER_SWIN = dataclasses.replace(_MASKFORMER, table=maskformer.MASKFORMER_SWIN)
+_MASKFORMER_SWIN = dataclasses.replace(
+    _MASKFORMER, table=maskformer.MASKFORMER_SWIN, recipe=recipes.MASKFORMER_SWIN
+)
 _MASK2FORMER = Published(
-    mask2former.MASK2FORMER_RESNET, "Cheng et al. 2022, Masked-attention mask", (1024, 1024)
+    mask2former.MASK2FORMER_RESNET,
+    "Cheng et al. 2022, Masked-attention mask",
+    (1024, 1024),
+    recipe=recipes.MASK2FORMER,
 )
 _MASK2FORMER_SWIN = dataclasses.replace(_MASK2FORMER, table=mask2former.MASK2FORMER_SWIN)
 _MASK_RCNN = Published(
-    mask_rcnn.MASK_RCNN,
-    "He et al. 2017, Mask R-CNN",
-    (800, 1088),
+    mask_rcnn.MASK_RCNN, "He et al. 2017, Mask R-CNN", (800, 1088), recipe=recipes.MASK_RCNN
 )
 _EOMT = Published(
     eomt.EOMT,
     "Kerssies et al. 2025, Your ViT is secretly",
     (640, 640),
     namings={"authors": eomt.EOMT_AUTHORS},
+    recipe=recipes.EOMT,
 )
-_EOMT_DINOV3 = Published(eomt.EOMT_DINOV3, "Kerssies et al. 2025, Your ViT is secretly", (640, 640))
+_EOMT_DINOV3 = Published(
+    eomt.EOMT_DINOV3, "Kerssies et al. 2025, Your ViT is secretly", (640, 640), recipe=recipes.EOMT
+)
 
 PUBLISHED: dict[str, Published] = {
     "resnet18": _RESNET,
@@ -149,10 +176,10 @@ PUBLISHED: dict[str, Published] = {
     "mobilenet_v3_large": _MOBILENET,
     "mobilenet_v3_small": dataclasses.replace(_MOBILENET, table=mobilenet.MOBILENET_V3_SMALL),
     "deeplabv3_mobilenet_v3_large": dataclasses.replace(
-        _DEEPLABV3, table=mobilenet.DEEPLABV3_MOBILENET
+        _DEEPLABV3, table=mobilenet.DEEPLABV3_MOBILENET, recipe=recipes.MOBILENET
     ),
     "lraspp_mobilenet_v3_large": dataclasses.replace(
-        _MOBILENET, table=mobilenet.LRASPP_MOBILENET, size=(520, 520)
+        _MOBILENET, table=mobilenet.LRASPP_MOBILENET, size=(520, 520), recipe=recipes.MOBILENET
     ),
     "unet": _UNET,
     "unet_resnet18": _UNET_RESNET,

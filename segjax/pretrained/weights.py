@@ -1,16 +1,21 @@
-"""Published weights in, and out again under the same names."""
+"""Weights in and out: published ones under their names, those of runs, and files of either."""
 
+import functools
 import logging
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
 
 from segjax.models import MODELS
 from segjax.naming import unknown_name
 from segjax.pretrained.errors import WeightsError
-from segjax.pretrained.files import read_state_dict, write_safetensors
+from segjax.pretrained.files import read_metadata, read_state_dict, write_safetensors
 from segjax.pretrained.fitting import (
     Fitted,
     canonical,
@@ -20,8 +25,9 @@ from segjax.pretrained.fitting import (
     nearest_table,
 )
 from segjax.pretrained.hub import find_weights
-from segjax.pretrained.keys import map_paths, to_state_dict
-from segjax.pretrained.registry import find_published, make_published
+from segjax.pretrained.keys import KeyTable, map_paths, to_state_dict
+from segjax.pretrained.own import NAMING, is_own, own_names, own_state_dict
+from segjax.pretrained.registry import PUBLISHED, make_published
 
 _LOGGER = logging.getLogger(__name__)
 _SIDE = 64  # pixels of the images that show a model's shapes
@@ -36,16 +42,17 @@ def load(
     key: jax.Array | None = None,
     **options: Any,
 ) -> dict:
-    """A model's variables with published weights.
+    """A model's variables with weights that are published, or that a run has learnt.
 
     Weights of a classifier go into its backbone, also within a segmentation model. For other
     classes the head is new, for other channels the first kernel adapts as timm's does, and position
     embeddings are interpolated; the log says so.
 
     Args:
-      source: a file (`.safetensors`; `.pth`, `.pt`, `.bin` or `.ckpt` with the extra `torch`), a
-        folder with one, or with the extra `hub` a repository of the Hugging Face hub, "OWNER/NAME"
-        or "OWNER/NAME@REVISION".
+      source: the folder of a training run, whose best checkpoint it is; a file that `save` or
+        `segjax convert` has written, or a published one (`.safetensors`; `.pth`, `.pt`, `.bin` or
+        `.ckpt` with the extra `torch`); a folder with one; or with the extra `hub` a repository of
+        the Hugging Face hub, "OWNER/NAME" or "OWNER/NAME@REVISION".
       name: of a model (a key of `segjax.models.MODELS`) or of a backbone.
       num_classes: of the logits; None takes the file's.
       channels: of the images; None takes the file's.
@@ -67,10 +74,22 @@ def load(
       Traceback (most recent call last):
       FileNotFoundError: none.safetensors: there is no such file
     """
-    published = find_published(name)
-    path = find_weights(source)
-    state_dict = read_state_dict(path)
-    table = nearest_table([published.table, *published.namings.values()], state_dict)
+    tables = _tables(name)
+    path, state_dict, origin = _read(source)
+
+    @functools.cache
+    def shapes(classes: int, channels: int) -> dict:
+        model = make_published(name, classes, **options)
+        return jax.eval_shape(model.init, jax.random.key(0), _images(model, channels))
+
+    if is_own(state_dict):
+        table: KeyTable = own_names(shapes)
+    elif tables:
+        table = nearest_table(tables, state_dict)
+    else:
+        raise WeightsError(
+            f"{path}: expected a run of {name} or its file, for nothing is published of {name}"
+        )
     state_dict = canonical(table, state_dict)
     found = count_classes(table, state_dict)
     classes = found if num_classes is None else num_classes
@@ -80,13 +99,12 @@ def load(
         channels = count_channels(table, state_dict) or 3
 
     model = make_published(name, classes or 0, **options)
-    dimensions = getattr(model, "dimensions", 2)
-    images = jax.ShapeDtypeStruct((1, *[_SIDE] * dimensions, channels), jnp.float32)
-    template = jax.eval_shape(model.init, jax.random.key(0), images)
+    template = shapes(classes or 0, channels)
     try:
         fitted = fit(table, state_dict, template, new_head=classes != found)
     except WeightsError as error:
-        raise WeightsError(f"{path}: not the weights of {name}\n{error}") from None
+        other = f", but of {origin}" if origin not in (None, name) else ""
+        raise WeightsError(f"{path}: not the weights of {name}{other}\n{error}") from None
     _report(path, fitted)
     arrays = dict(fitted.arrays)
     if fitted.fresh:
@@ -100,6 +118,7 @@ def load(
         @jax.jit
         def draw(key):
             drawn = {}
+            images = _images(model, channels)
             map_paths(drawn.__setitem__, model.init(key, jnp.zeros(images.shape, images.dtype)))
             return {path: drawn[path] for path in fitted.fresh}
 
@@ -107,14 +126,27 @@ def load(
     return map_paths(lambda path, _: arrays[path], template)
 
 
-def save(variables: dict, path: str | os.PathLike, name: str, *, naming: str | None = None) -> None:
-    """Writes a model's variables under the names of the published one, for torch to load strictly.
+def save(
+    variables: dict,
+    path: str | os.PathLike,
+    name: str,
+    *,
+    naming: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a model's variables into a file that `load` reads.
+
+    Of a published model they have its names, for torch to load strictly. Where none is published
+    they have our own, "COLLECTION/MODULE/ARRAY", which `flax.traverse_util.unflatten_dict` turns
+    back into variables.
 
     Args:
       variables: of the model.
       path: of a safetensors file; one that is there is replaced.
       name: of the model or backbone.
-      naming: whose names, where there are several: a key of `find_published(name).namings`.
+      naming: whose names, where there are several: a key of `find_published(name).namings`, or
+        "segjax" for our own; None for those that the model is best known by.
+      metadata: further texts for the file.
 
     Raises:
       ValueError: for an unknown name or naming, or variables that are not of such a model.
@@ -131,24 +163,86 @@ def save(variables: dict, path: str | os.PathLike, name: str, *, naming: str | N
       >>> len(load(path, "resnet18")["params"]["stem_norm"]["scale"])
       64
     """
-    published = find_published(name)
+    state_dict = _name(jax.device_get(variables), name, naming)
+    write_safetensors(state_dict, path, metadata={"model": name, **(metadata or {})})
+
+
+def usual_naming(variables: dict, name: str) -> str | None:
+    """The naming for a model that a run has learnt: our own where the published one has no names.
+
+    Args:
+      variables: of the model, perhaps of unusual options.
+      name: of the model.
+
+    Returns:
+      None, or "segjax".
+    """
+    if name in PUBLISHED:
+        table = PUBLISHED[name].table
+        try:
+            map_paths(lambda path, _: table.original(path), variables)
+        except ValueError:
+            return NAMING
+    return None
+
+
+def is_run(path: str | os.PathLike) -> bool:
+    """Whether a path is the folder of a training run."""
+    return (Path(path) / "config.json").is_file() and (Path(path) / "checkpoints").is_dir()
+
+
+def _read(source: str | os.PathLike) -> tuple[Path, dict[str, np.ndarray], str | None]:
+    """The path, arrays by name, and the model that they are said to be of."""
+    if not is_run(source):
+        path = find_weights(source)
+        return path, read_state_dict(path), read_metadata(path).get("model")
+    # Runs are of `training`, which itself needs this module.
+    from segjax.training.checkpoint import load_variables
+    from segjax.training.run_folder import read_config
+
+    path = Path(source)
+    name = read_config(path).config.model
+    variables, _ = load_variables(path / "checkpoints", "best")
+    return path, _name(variables, name, usual_naming(variables, name)), name
+
+
+def _tables(name: str) -> list[KeyTable]:
+    """Of the names that a model's published weights have; none where nothing is published."""
+    if name in PUBLISHED:
+        return [PUBLISHED[name].table, *PUBLISHED[name].namings.values()]
+    if name in MODELS:
+        return []
+    raise ValueError(unknown_name("model", name, {*MODELS, *PUBLISHED}))
+
+
+def _name(variables: dict, name: str, naming: str | None) -> dict[str, np.ndarray]:
+    """The arrays of variables by the names that a naming gives them."""
+    tables = _tables(name)
+    if naming == NAMING or (naming is None and not tables):
+        return own_state_dict(variables)
     if naming is None:
-        table = published.table
-    elif naming in published.namings:
-        table = published.namings[naming]
+        table = tables[0]
     else:
-        raise ValueError(unknown_name(f"naming of {name}", naming, published.namings))
+        namings = PUBLISHED[name].namings if tables else {}
+        if naming not in namings:
+            raise ValueError(unknown_name(f"naming of {name}", naming, [*namings, NAMING]))
+        table = namings[naming]
     try:
-        state_dict = to_state_dict(table, jax.device_get(variables))
+        return to_state_dict(table, variables)
     except ValueError as error:
         raise ValueError(f"variables: not of {name}: {error}") from None
-    write_safetensors(state_dict, path, metadata={"model": name})
+
+
+def _images(model: nn.Module, channels: int) -> jax.ShapeDtypeStruct:
+    """Small images that show a model's shapes."""
+    sides = [_SIDE] * getattr(model, "dimensions", 2)
+    return jax.ShapeDtypeStruct((1, *sides, channels), jnp.float32)
 
 
 def _report(path: os.PathLike, fitted: Fitted) -> None:
     """Says what is not as the file has it."""
     if fitted.fresh:
-        _LOGGER.warning("%s: drawn anew: %s", path, _some(fitted.fresh.values()))
+        _LOGGER.warning("%s: newly initialised: %s", path, _some(fitted.fresh.values()))
     if fitted.adapted:
         _LOGGER.warning("%s: adapted in shape: %s", path, _some(fitted.adapted))
 

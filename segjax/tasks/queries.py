@@ -24,17 +24,19 @@ class SetLoss:
     Models with boxes have DETR's objective, the others Mask2Former's, or MaskFormer's.
 
     Attributes:
-      cross_entropy: of the classes.
-      mask: of the cross-entropy of masks, or their focal loss (DETR has 1, MaskFormer 20).
-      dice: of the Dice loss of masks (DETR and MaskFormer have 1).
-      l1: of the distance of boxes.
-      giou: of 1 − GIoU of boxes.
-      no_object: of queries without an object in the cross-entropy.
-      auxiliary: of the same terms after each earlier layer of the decoder.
-      points: how many a mask is compared at; 0 compares all pixels, with a focal loss.
-      max_objects: how many of an image's objects are learnt, the largest.
-      matches: queries that each object is matched with. One makes a set; more, one-to-many, give
-        each object several predictions, of which suppression has to choose.
+      cross_entropy: Weight of the cross-entropy of the classes.
+      mask: Weight of the cross-entropy of the masks, or of their focal loss (1 in DETR, 20 in
+        MaskFormer).
+      dice: Weight of the Dice loss of the masks (1 in DETR and MaskFormer).
+      l1: Weight of the L1 distance of the boxes, in models that have boxes.
+      giou: Weight of 1 − GIoU of the boxes, in models that have boxes.
+      no_object: Weight, within the cross-entropy, of the queries without an object.
+      auxiliary: Weight of the same terms after each earlier layer of the decoder.
+      points: Number of points at which masks are compared; 0 compares all pixels, with a focal
+        loss.
+      max_objects: Number of objects of an image that are learnt, the largest first.
+      matches: Queries that each object is matched with. One makes a set; with more, one-to-many,
+        each object gets several predictions, of which suppression has to choose.
     """
 
     cross_entropy: float = 2.0

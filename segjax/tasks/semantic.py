@@ -23,13 +23,16 @@ class SemanticLoss:
     """The weights of the objective's terms.
 
     Attributes:
-      cross_entropy: of the mean softmax cross-entropy over pixels.
-      dice: of the mean Dice loss over the classes present in each image.
-      lovasz: of the mean Lovász-softmax loss over images.
-      auxiliary: of the same terms on the first auxiliary output; half as much on each one after it.
-      label_smoothing: of the cross-entropy, 0..1.
-      class_weights: of the cross-entropy, one a class; None weighs all alike.
-      focal_gamma: makes a focal loss of the cross-entropy; it takes no label smoothing then.
+      cross_entropy: Weight of the mean softmax cross-entropy over pixels.
+      dice: Weight of the mean Dice loss over the classes present in each image.
+      lovasz: Weight of the mean Lovász-softmax loss over images.
+      auxiliary: Weight of the same terms on the model's first auxiliary output; half as much on
+        each one after it.
+      label_smoothing: Label smoothing of the cross-entropy, in 0..1.
+      class_weights: Weights of the classes in the cross-entropy, one for each; without them all
+        weigh alike.
+      focal_gamma: Exponent that makes the cross-entropy a focal loss, without label smoothing; 0
+        for none.
     """
 
     cross_entropy: float = 1.0

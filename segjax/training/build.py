@@ -1,6 +1,7 @@
 """The model and the task of a configuration."""
 
 import ast
+import dataclasses
 from typing import Any
 
 import jax
@@ -8,8 +9,33 @@ from flax import linen as nn
 
 from segjax import models, pretrained
 from segjax.data import Classes
+from segjax.pretrained.recipes import DEFAULT
 from segjax.tasks import InstanceTask, PanopticTask, SemanticTask, Task
 from segjax.training.config import TrainConfig
+from segjax.training.optimizer import SCRATCH, fill_options
+
+
+def resolve_optimizer(config: TrainConfig) -> TrainConfig:
+    """The configuration with a value for every option of its optimizer.
+
+    Args:
+      config: of the run.
+
+    Returns:
+      It, with the defaults from scratch, or with `weights` those of the model's recipe. What is
+      resolved resolves to itself.
+
+    Raises:
+      ValueError: for options that the recipe has no values for.
+    """
+    recipe = SCRATCH
+    if config.weights is not None:
+        published = pretrained.PUBLISHED.get(config.model)
+        recipe = published.recipe if published else DEFAULT
+    optimizer = fill_options(
+        config.optimizer, recipe, steps=config.steps, batch_size=config.batch_size
+    )
+    return dataclasses.replace(config, optimizer=optimizer)
 
 
 def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
@@ -25,7 +51,7 @@ def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
     Raises:
       ValueError: for an unknown model or option.
     """
-    return models.create(config.model, num_classes, **_options(config))
+    return models.create(config.model, num_classes, **model_options(config))
 
 
 def load_weights(config: TrainConfig, num_classes: int, channels: int) -> dict | None:
@@ -51,7 +77,7 @@ def load_weights(config: TrainConfig, num_classes: int, channels: int) -> dict |
         num_classes=num_classes,
         channels=channels,
         key=jax.random.key(config.seed),
-        **_options(config),
+        **model_options(config),
     )
 
 
@@ -86,8 +112,8 @@ def read_options(texts: dict[str, str]) -> dict[str, Any]:
     return {name: _literal(text) for name, text in texts.items()}
 
 
-def _options(config: TrainConfig) -> dict[str, Any]:
-    """The attributes of the model's module."""
+def model_options(config: TrainConfig) -> dict[str, Any]:
+    """The attributes of the model's module that a configuration names."""
     return {"dtype": config.dtype} | read_options(config.model_options)
 
 

@@ -1,103 +1,126 @@
 """The configuration of a training run: one frozen dataclass, which is also its command line."""
 
+import contextlib
 import dataclasses
 import pathlib
+import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from segjax.data import Augmentation
+from segjax.data.synthetic.style import SceneStyle
+from segjax.naming import unknown_name
 from segjax.tasks import SemanticLoss, SetLoss
 from segjax.training.optimizer import OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Trains a segmentation model; the same command goes on where it was stopped.
+    """Trains a segmentation model. The same command resumes a run that was stopped.
 
     Attributes:
-      run: the folder that gets the checkpoints, the logs and the configuration.
-      task: what is learnt: a class for each pixel, objects, or both at once as segments.
-      data: where examples come from: "synthetic", "folder:PATH", "coco:PATH", "coco_panoptic:PATH"
-        or "tfds:NAME".
-      train_split: split to train on.
-      eval_split: split to evaluate on.
-      void: label to ignore; None leaves it to the data.
-      model: its name; `segjax models` lists them.
-      model_options: attributes of its module, e.g. `norm group`.
-      weights: published weights to start from, a file or a repository of the Hugging Face hub (see
-        `segjax.pretrained.load`); None draws them.
-      size: (height, width) of the crops that training sees, in pixels after `scale`.
-      scale: images are resized by this factor before the model, predictions back after it.
-      steps: of training.
-      batch_size: examples a step, over all devices and hosts.
-      loss: weights of the objective's terms for the semantic task.
-      set_loss: weights of those for instances and panoptic segments.
-      nms_threshold: for the instance task: the IoU above which a surer object suppresses another;
-        None keeps all.
-      score_threshold: for the panoptic task: what a segment's class probability must exceed, in
-        evaluation and prediction. A model that has not learnt for long is less sure.
-      overlap_threshold: likewise, the share of its mask that a segment must win.
-      optimizer: the optimizer and its schedule.
-      augmentation: random changes of the training images, on the device.
-      accumulate: in how many parts, one after the other, a batch goes through the model.
-      average_decay: of the moving average of the weights that is evaluated; 0 keeps none.
-      dtype: of the model's computation; parameters are float32.
-      parallel: data parallelism by pmap, or jit over a mesh.
-      fsdp: with mesh: over how many devices each parameter is sharded.
-      distributed: one process of several; all run the same command (a pod, or a cluster JAX knows).
-      coordinator: HOST:PORT of process 0, where JAX cannot find it by itself.
-      num_processes: likewise, of all.
-      process_id: likewise, of this one.
-      eval_every: steps between evaluations; there is one at the end too.
-      eval_batch_size: examples an evaluation step, over all devices and hosts.
-      save_every: steps between checkpoints.
-      log_every: steps between rows of the log.
-      workers: processes that read images; 0 reads in threads of this one.
-      threads: that read images.
-      seed: of everything random.
+      run: Folder for the checkpoints, the logs and the configuration.
+      task: What to learn: a class for each pixel, objects, or both at once as panoptic segments.
+      seed: Seed of everything random.
+      data: Where the examples come from: synthetic, synthetic:outlines (the same scenes, in which
+        shapes alone tell the classes of things apart), a folder, folder:PATH, coco:PATH,
+        coco_panoptic:PATH or tfds:NAME.
+      train_split: Split to train on.
+      eval_split: Split to evaluate on.
+      void: Label to ignore; without it, what the data itself declares void is ignored.
+      size: Height and width of the training crops in pixels, after --scale.
+      scale: Images are resized by this factor before the model, predictions back after it.
+      workers: Processes that read images; 0 reads in threads of the main process.
+      threads: Threads that read images.
+      model: Name of the model; `segjax models` lists them.
+      model_options: Attributes of the model's module with their values, such as: norm group.
+      weights: Published weights to start from, a file or OWNER/NAME on the Hugging Face hub.
+        Without them the weights are drawn at random.
+      dtype: Precision of the model's computation; parameters stay float32.
+      steps: Number of training steps.
+      batch_size: Examples in a step, over all devices and hosts.
+      accumulate: Number of parts that a batch is split into, one after the other, to save memory.
+      average_decay: Decay of the moving average of the weights, which is what is evaluated;
+        0 evaluates the weights themselves.
+      save_every: Steps between checkpoints.
+      log_every: Steps between rows of the log.
+      eval_every: Steps between evaluations; there is always one at the end.
+      eval_batch_size: Examples in an evaluation step, over all devices and hosts.
+      nms_threshold: An object is suppressed by a surer one that it overlaps by more than this IoU;
+        without it all are kept (instance task).
+      score_threshold: The class probability that a segment must exceed in evaluation and
+        prediction; models trained briefly need a lower one (panoptic task).
+      overlap_threshold: Share of its mask that a segment must win (panoptic task).
+      loss: Weights of the objective's terms (semantic task).
+      set_loss: Weights of the objective's terms, which also weigh the matching (instance and
+        panoptic tasks).
+      scenes: How difficult the synthetic scenes are.
+      optimizer: The optimizer and its schedule.
+      augmentation: Random changes of the training images, made on the device.
+      device: Kind of device to run on; without it, what JAX finds first.
+      parallel: Data parallelism by pmap, or by jit over a mesh of devices.
+      fsdp: Number of devices that each parameter is sharded over (with --parallel mesh).
+      distributed: This process is one of several that run the same command, as on a TPU pod.
+      coordinator: HOST:PORT of process 0, where JAX cannot find it (with --distributed).
+      num_processes: Number of processes, where JAX cannot find it (with --distributed).
+      process_id: Number of this process, where JAX cannot find it (with --distributed).
     """
 
     run: pathlib.Path = pathlib.Path("runs/semantic")
     task: Literal["semantic", "instance", "panoptic"] = "semantic"
+    seed: int = 0
     data: str = "synthetic"
     train_split: str = "train"
     eval_split: str = "val"
     void: int | None = None
+    size: tuple[int, int] = (128, 128)
+    scale: float = 1.0
+    workers: int = 0
+    threads: int = 4
     model: str = "unet_patch2"
     model_options: dict[str, str] = dataclasses.field(default_factory=dict)
     weights: str | None = None
-    size: tuple[int, int] = (128, 128)
-    scale: float = 1.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
     steps: int = 1000
     batch_size: int = 16
-    loss: SemanticLoss = SemanticLoss()
-    set_loss: SetLoss = SetLoss()
+    accumulate: int = 1
+    average_decay: float = 0.99
+    save_every: int = 500
+    log_every: int = 10
+    eval_every: int = 500
+    eval_batch_size: int = 8
     nms_threshold: float | None = None
     score_threshold: float = 0.8
     overlap_threshold: float = 0.8
+    loss: SemanticLoss = SemanticLoss()
+    set_loss: SetLoss = SetLoss()
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: Augmentation = Augmentation(zoom=(0.75, 1.5))
-    accumulate: int = 1
-    average_decay: float = 0.99
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    scenes: SceneStyle = SceneStyle()
+    device: Literal["cpu", "gpu", "tpu"] | None = None
     parallel: Literal["pmap", "mesh"] = "pmap"
     fsdp: int = 1
     distributed: bool = False
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
-    eval_every: int = 500
-    eval_batch_size: int = 8
-    save_every: int = 500
-    log_every: int = 10
-    workers: int = 0
-    threads: int = 4
-    seed: int = 0
 
+
+# The groups of options in `--help`, by the first of each. The dataclasses are groups themselves.
+GROUPS = {
+    "run": "run",
+    "data": "data",
+    "model": "model",
+    "steps": "training",
+    "eval_every": "evaluation",
+    "device": "devices and hosts",
+}
 
 # What may differ when a run goes on: where and how it runs, not what it computes.
 FREE = {
     "run",
+    "device",
     "parallel",
     "fsdp",
     "distributed",
@@ -125,15 +148,94 @@ def to_dict(config: Any) -> dict[str, Any]:
     return plain(config)
 
 
-def from_dict(kind: type, values: dict[str, Any]) -> Any:
-    """The dataclass `kind` that `to_dict` gave `values` of."""
+def from_dict(kind: type, values: Mapping[str, Any], *, default: Any = None, path: str = "") -> Any:
+    """The dataclass `kind` of what a file holds, such as what `to_dict` gave.
+
+    Args:
+      kind: the dataclass.
+      values: by name, nested as the dataclasses are, or flat as in "optimizer.warmup". Hyphens
+        count as underscores.
+      default: an instance of `kind` for what `values` leaves out; None takes `kind()`.
+      path: of `values` in the whole, for messages.
+
+    Returns:
+      An instance of `kind`.
+
+    Raises:
+      ValueError: for an unknown name, with those that come near, or a value of another type.
+
+    Example:
+      >>> from_dict(OptimizerConfig, {"learning-rate": 1, "warmup": 10}).learning_rate
+      1.0
+    """
+    default = kind() if default is None else default
     hints = typing.get_type_hints(kind)
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        name, _, rest = str(key).replace("-", "_").partition(".")
+        if name not in hints:
+            raise ValueError(unknown_name("option", path + name, [path + hint for hint in hints]))
+        if not dataclasses.is_dataclass(hints[name]):
+            nested[name] = read_value(hints[name], value, path + str(key))
+        elif rest:
+            nested.setdefault(name, {})[rest] = value
+        elif isinstance(value, Mapping):
+            nested.setdefault(name, {}).update(value)
+        else:
+            raise ValueError(f"{path}{name}: expected options by name, got {value!r}")
+    for name, value in nested.items():
+        if dataclasses.is_dataclass(hint := hints[name]):
+            assert isinstance(hint, type)
+            nested[name] = from_dict(
+                hint, value, default=getattr(default, name), path=f"{path}{name}."
+            )
+    return dataclasses.replace(default, **nested)
 
-    def read(hint, value):
-        if dataclasses.is_dataclass(hint):
-            return from_dict(hint, value)
-        if hint is pathlib.Path:
-            return pathlib.Path(value)
-        return tuple(value) if isinstance(value, list) else value
 
-    return kind(**{name: read(hints[name], value) for name, value in values.items()})
+def read_value(hint: Any, value: Any, name: str) -> Any:
+    """A value of JSON or YAML as the type `hint` that a field of a configuration has.
+
+    Args:
+      hint: the type.
+      value: from the file.
+      name: of the option, for the message.
+
+    Returns:
+      The value.
+
+    Raises:
+      ValueError: where it is of another type.
+
+    Example:
+      >>> read_value(tuple[int, int], [64, 96], "size")
+      (64, 96)
+    """
+    expected = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
+    options, origin = typing.get_args(hint), typing.get_origin(hint)
+    if origin is Literal:
+        expected = " or ".join(map(str, options))
+        if value in options:
+            return value
+    elif origin in (typing.Union, types.UnionType):  # X | None
+        if value is None:
+            return None
+        return read_value(options[0], value, name)
+    elif origin is dict:
+        expected = "options by name"
+        if isinstance(value, Mapping):
+            # Of a model's module; on the command line each is a literal.
+            return {k: str(tuple(v) if isinstance(v, list) else v) for k, v in value.items()}
+    elif origin is tuple and isinstance(value, (list, tuple)):
+        kinds = options[:1] * len(value) if options[-1] is ... else options
+        if len(kinds) == len(value):
+            return tuple(read_value(k, v, name) for k, v in zip(kinds, value, strict=True))
+    elif hint is float and not isinstance(value, bool):
+        expected = "a number"
+        # YAML takes 1e-3 for a text.
+        with contextlib.suppress(TypeError, ValueError):
+            return float(value)
+    elif hint is pathlib.Path and isinstance(value, str):
+        return pathlib.Path(value)
+    elif type(value) is hint:
+        return value
+    raise ValueError(f"{name}: expected {expected}, got {value!r}")

@@ -13,17 +13,36 @@ from segjax.training.config import TrainConfig
 
 
 def start(config: TrainConfig) -> None:
-    """Joins the other processes and turns the persistent compilation cache on.
+    """Chooses the devices, joins the other processes and keeps compiled programs on disk.
 
     Must come before any use of a device. The cache lies in `$XDG_CACHE_HOME/segjax`
     (`~/.cache/segjax`), unless `JAX_COMPILATION_CACHE_DIR` says otherwise.
 
     Args:
       config: of the run.
+
+    Raises:
+      ValueError: where this machine has no such device.
     """
+    if config.device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
     if config.distributed and not jax.distributed.is_initialized():
         jax.distributed.initialize(config.coordinator, config.num_processes, config.process_id)
+    if config.device is not None:
+        _require_device(config.device)
     enable_compilation_cache()
+
+
+def _require_device(kind: str) -> None:
+    """Accelerators come first in JAX by themselves; here only whether there is one."""
+    if (found := jax.default_backend()) == kind:
+        return
+    try:
+        jax.devices(kind)
+        reason = "which JAX uses already in this process"
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0]
+    raise ValueError(f"device: expected {kind}, got {found} ({reason})")
 
 
 def enable_compilation_cache() -> None:

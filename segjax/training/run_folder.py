@@ -11,9 +11,12 @@ from typing import Any
 import jax
 
 from segjax.data import Classes
+from segjax.pretrained import WeightsError
+from segjax.pretrained.files import read_metadata
 from segjax.training.config import FREE, TrainConfig, from_dict, to_dict
 
 LIBRARIES = ("segjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
+METADATA = "segjax"  # under which a file of weights has the content of `config.json`
 
 
 def write_config(config: TrainConfig, classes: Classes, channels: int) -> None:
@@ -29,14 +32,7 @@ def write_config(config: TrainConfig, classes: Classes, channels: int) -> None:
     """
     path = config.run / "config.json"
     if path.exists():
-        before, now = json.loads(path.read_text())["config"], to_dict(config)
-        different = [k for k in now if k not in FREE and now[k] != before.get(k)]
-        if different:
-            changes = "; ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in different)
-            raise ValueError(
-                f"{config.run} holds a run of another configuration ({changes}). Give another "
-                "--run, or delete that folder."
-            )
+        check_run(config)
         return
     if jax.process_index() != 0:
         return
@@ -56,6 +52,42 @@ def write_config(config: TrainConfig, classes: Classes, channels: int) -> None:
     draft.rename(path)
 
 
+def check_run(config: TrainConfig) -> None:
+    """Holds a run that resumes to the configuration it has.
+
+    Args:
+      config: of the run.
+
+    Raises:
+      ValueError: where the folder holds a run that computes something else; it names what differs.
+    """
+    if not (config.run / "config.json").exists():
+        return
+    before, now = _flat(to_dict(read_config(config.run).config)), _flat(to_dict(config))
+    changes = "; ".join(
+        f"{name} was {before.get(name)}, is {now.get(name)}"
+        for name in now | before
+        if name.partition(".")[0] not in FREE and now.get(name) != before.get(name)
+    )
+    if changes:
+        raise ValueError(
+            f"{config.run} holds a run of another configuration ({changes}). Give another --run, "
+            "or delete that folder."
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with keys such as "optimizer.warmup"."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= (
+            _flat(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{name}": value}
+        )
+    return flat
+
+
 @dataclasses.dataclass(frozen=True)
 class RunInfo:
     """What a run folder says of its model.
@@ -72,21 +104,19 @@ class RunInfo:
 
 
 def read_config(run: pathlib.Path) -> RunInfo:
-    """What `write_config` wrote.
+    """What a run's folder, or the file that `segjax convert` made of it, says of its model.
 
     Args:
-      run: the folder.
+      run: the folder, or the file.
 
     Returns:
       The run's configuration, classes and channels.
 
     Raises:
-      FileNotFoundError: where the folder holds no run.
+      FileNotFoundError: where the folder holds no run, or there is no such file.
+      ValueError: where the file is not of a run.
     """
-    path = run / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{run}: no run there (config.json is missing)")
-    content: dict[str, Any] = json.loads(path.read_text())
+    content: dict[str, Any] = json.loads(read_content(run))
     classes = content["classes"]
     return RunInfo(
         config=from_dict(TrainConfig, content["config"]),
@@ -97,3 +127,27 @@ def read_config(run: pathlib.Path) -> RunInfo:
         ),
         channels=content["channels"],
     )
+
+
+def read_content(run: pathlib.Path) -> str:
+    """The text of a run's `config.json`, which a file of its weights has in its metadata.
+
+    Args:
+      run: the folder, or the file.
+
+    Returns:
+      The text, JSON.
+
+    Raises:
+      FileNotFoundError: where the folder holds no run, or there is no such file.
+      ValueError: where the file is not of a run.
+    """
+    if run.is_file():
+        metadata = read_metadata(run)
+        if METADATA not in metadata:
+            raise WeightsError(f"{run}: expected the file of a run, got weights alone")
+        return metadata[METADATA]
+    path = run / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{run}: no run there (config.json is missing)")
+    return path.read_text()

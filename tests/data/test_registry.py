@@ -2,6 +2,7 @@ import pytest
 
 from segjax.data.folder import Folder
 from segjax.data.registry import open_source
+from segjax.data.spec import full_spec
 from segjax.data.synthetic import Synthetic
 
 
@@ -27,10 +28,10 @@ def test_a_path_may_hold_colons(write_folder, tmp_path):
         ("folders:x", r"unknown source 'folders': did you mean 'folder'\?"),
         ("sintetic", r"unknown source 'sintetic': did you mean 'synthetic'\?"),
         ("ade", r"there are: coco, coco_panoptic, folder, synthetic, tfds"),
-        ("coco", "spec must be synthetic or one of coco:PATH, .*, tfds:NAME; got 'coco'"),
-        ("folder", "spec must be"),
-        ("tfds:", "spec must be"),
-        ("synthetic:big", "spec must be"),
+        ("coco", "spec: expected one of synthetic, .*, coco:PATH, .*, tfds:NAME; got 'coco'"),
+        ("folder", "spec: expected"),
+        ("tfds:", "spec: expected"),
+        ("synthetic:big", "spec: expected"),
     ],
 )
 def test_other_names_bring_up_those_that_exist(spec, message):
@@ -44,3 +45,28 @@ def test_splits_that_do_not_exist_bring_up_those_that_do(write_folder):
         open_source(f"folder:{path}", "training")
     with pytest.raises(ValueError, match="val"):
         open_source("synthetic", "vall")
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ([], "folder"),
+        (["train/images/a.png"], "folder"),
+        (["annotations/instances_train2017.json"], "coco"),
+        (["train/panoptic.json"], "coco_panoptic"),
+    ],
+)
+def test_a_folder_s_kind_is_seen(tmp_path, files, kind):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    assert full_spec(str(tmp_path)) == f"{kind}:{tmp_path}"
+    assert full_spec(f"folder:{tmp_path}") == f"folder:{tmp_path}"
+
+
+def test_a_folder_of_two_kinds_has_to_be_told(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for kind in ("instances", "panoptic"):
+        (tmp_path / "annotations" / f"{kind}_val2017.json").touch()
+    with pytest.raises(ValueError, match=r"data: expected coco:.* or coco_panoptic:"):
+        full_spec(str(tmp_path))

@@ -96,7 +96,7 @@ def test_other_classes_and_channels_change_the_head_and_the_stem_alone(published
     loaded = load(path, "fcn_small", key=key, **options)
     assert_equal(loaded, load(path, "fcn_small", key=key, **options))
     drawn, adapted, *_ = (record.getMessage() for record in caplog.records)
-    assert drawn == f"{path}: drawn anew: classifier.4.bias, classifier.4.weight"
+    assert drawn == f"{path}: newly initialised: classifier.4.bias, classifier.4.weight"
     assert adapted == f"{path}: adapted in shape: backbone.conv1.weight"
 
     assert loaded["params"]["head"]["logits"]["kernel"].shape == (1, 1, 128, 2)
@@ -134,7 +134,9 @@ def test_what_is_drawn_needs_a_key(published):
 
 
 def test_an_error_names_the_file_and_the_model(published, classifier):
-    with pytest.raises(WeightsError, match=r"fcn\.safetensors: not the weights of resnet18\n"):
+    with pytest.raises(
+        WeightsError, match=r"fcn\.safetensors: not the weights of resnet18, but of fcn_small\n"
+    ):
         load(published[1], "resnet18")
     with pytest.raises(WeightsError, match=r"not the weights of resnet18\n  missing:\n    layer"):
         load(classifier, "resnet18")

@@ -1,5 +1,7 @@
 """Optimizers: what each option does to one update."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +9,12 @@ import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from segjax.models import unet
+from segjax.models import create, unet
+from segjax.pretrained import PUBLISHED
 from segjax.training import OptimizerConfig, learning_rate, make_optimizer
+from segjax.training.optimizer import fill_options, frozen_paths, rate_factors
 
-PLAIN = {"name": "sgd", "momentum": 0.0, "schedule": "constant", "warmup": 0, "clip": None}
+PLAIN = {"name": "sgd", "momentum": 0.0, "schedule": "constant", "warmup": 0, "clip": 0.0}
 KERNEL_AND_BIAS = {"kernel": jnp.full((2, 3), 2.0), "bias": jnp.full(3, 2.0)}
 
 
@@ -85,6 +89,129 @@ def test_schedules_after_the_warm_up(schedule, rest, warmup):
     assert_allclose(rates, 2 * rest((steps - warmup) / (50 - warmup)), atol=1e-6)
 
 
+def test_steps_drop_the_rate_to_a_tenth_at_shares_of_the_training():
+    config = OptimizerConfig(learning_rate=2.0, schedule="step", drops=(0.5, 0.9), warmup=10)
+    rates = [float(learning_rate(config, 100)(step)) for step in (10, 49, 51, 89, 91)]
+    assert_allclose(rates, [2, 2, 0.2, 0.2, 0.02], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"^optimizer\.drops: expected a share"):
+        learning_rate(OptimizerConfig(schedule="step"), 100)
+
+
+def _vit():
+    """The names of a segmenter on a vision transformer of 3 blocks."""
+    dense = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    norm = {"scale": jnp.ones(2), "bias": jnp.ones(2)}
+    blocks = {f"block{i}": {"fc1": dense, "norm1": norm} for i in range(3)}
+    encoder = blocks | {"position_embedding": jnp.ones((4, 2)), "norm": norm}
+    return {"encoder": encoder, "decoder": {"class_embedding": jnp.ones((3, 2)), "fc1": dense}}
+
+
+def test_learning_rates_fall_from_block_to_block_and_in_the_backbone():
+    update = _update(_vit(), _vit(), learning_rate=1.0, layer_decay=0.5, backbone=0.1)
+    rate = lambda *path: -float(functools.reduce(dict.__getitem__, path, update).ravel()[0])
+    rates = [rate("encoder", f"block{i}", "fc1", "kernel") for i in range(3)]
+    assert_allclose(rates, [0.025, 0.05, 0.1], rtol=1e-6)
+    assert_allclose(rate("encoder", "position_embedding"), 0.025, rtol=1e-6)
+    assert_allclose(rate("encoder", "norm", "scale"), 0.1, rtol=1e-6)
+    assert_allclose(rate("decoder", "fc1", "kernel"), 1.0)
+
+
+def test_embeddings_do_not_decay():
+    update = _update(
+        jax.tree.map(jnp.zeros_like, _vit()), _vit(), learning_rate=1.0, weight_decay=0.5
+    )
+    assert_array_equal(update["encoder"]["position_embedding"], 0)
+    assert_array_equal(update["decoder"]["class_embedding"], 0)
+    assert_allclose(update["decoder"]["fc1"]["kernel"], -0.5)
+
+
+@pytest.mark.parametrize("freeze", ["backbone", "encoder", "encoder/*", "*/block*", "*norm*"])
+def test_what_is_frozen_neither_moves_nor_has_a_state(freeze):
+    options = {"name": "adamw", "weight_decay": 0.1, "freeze": (freeze,)}
+    update = _update(_vit(), _vit(), learning_rate=1.0, **options)
+    frozen = frozen_paths((freeze,), _vit())
+    moved = {
+        "/".join(k.key for k in path): bool(jnp.any(x))
+        for path, x in jax.tree.leaves_with_path(update)
+    }
+    assert {path for path, moves in moved.items() if not moves} == frozen != set()
+    state = make_optimizer(OptimizerConfig(**options), 100).init(_vit())
+    arrays = [x for x in jax.tree.leaves(state) if x.ndim]
+    assert len(arrays) == 2 * (len(moved) - len(frozen))
+
+
+def test_the_norm_that_clips_is_that_of_what_learns():
+    gradients = {"a": {"bias": jnp.array([3.0, 4.0])}, "b": {"bias": jnp.array([100.0, 0.0])}}
+    update = _update(gradients, gradients, learning_rate=1.0, clip=5.0, freeze=("b",))
+    assert_allclose(update["a"]["bias"], [-3.0, -4.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"freeze": ("decodr",)},
+            r"optimizer\.freeze: unknown parameters 'decodr': did you mean",
+        ),
+        ({"backbone": 0.1}, r"optimizer\.backbone: expected 1 for a model without a backbone"),
+        ({"layer_decay": 0.8}, r"optimizer\.layer_decay: expected 1 for a model without the blo"),
+        ({"freeze": ("backbone",)}, r"optimizer\.freeze: unknown parameters 'backbone'"),
+    ],
+)
+def test_groups_that_a_model_does_not_have_are_refused(options, message):
+    params = {"decoder": {"kernel": jnp.ones(2)}}
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(OptimizerConfig(**options), 100).init(params)
+
+
 def test_a_training_shorter_than_its_warm_up_has_a_schedule_too():
     rates = [float(learning_rate(OptimizerConfig(warmup=50), 3)(step)) for step in range(4)]
     assert_array_equal(np.diff(rates) > 0, True)
+
+
+def test_what_is_given_goes_before_the_recipe_s():
+    recipe = PUBLISHED["segmenter_tiny_patch16"].recipe
+    filled = fill_options(OptimizerConfig(clip=2.0), recipe, steps=50, batch_size=16)
+    assert (filled.name, filled.clip, filled.weight_decay) == ("sgd", 2.0, 0.0)
+    assert filled.learning_rate == 2e-3  # twice the batch
+    assert fill_options(filled, steps=50, batch_size=1) == filled
+    with pytest.raises(ValueError, match=r"optimizer\.learning_rate: expected one for adamw"):
+        fill_options(OptimizerConfig(name="adamw"), recipe, steps=50, batch_size=16)
+
+
+def test_warm_up_is_at_most_a_tenth_of_the_steps_unless_it_is_given():
+    recipe = PUBLISHED["segformer_b0"].recipe
+    warmups = [
+        fill_options(config, recipe, steps=steps, batch_size=1).warmup
+        for config in (OptimizerConfig(), OptimizerConfig(warmup=70))
+        for steps in (100, 160_000)
+    ]
+    assert warmups == [10, 1500, 70, 70]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fcn_resnet50",
+        "lraspp_mobilenet_v3_large",
+        "unet",
+        "unet_resnet18",
+        "segformer_b0",
+        "segmenter_tiny_patch16",
+        "vit_linear",
+        "detr_resnet50",
+        "maskformer_swin_tiny",
+        "mask2former_resnet50",
+        "eomt_small",
+        "eomt_dinov3_small",
+        "maskrcnn_resnet50_fpn",
+    ],
+)
+def test_a_recipe_speaks_of_what_its_model_has(name):
+    config = fill_options(OptimizerConfig(), PUBLISHED[name].recipe, steps=100, batch_size=8)
+    assert 0 < config.learning_rate < 3e-3 or config.name == "sgd"
+    model = create(name, 3)
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+    factors = set(jax.tree.leaves(rate_factors(config, params)))
+    assert (len(factors) > 1) == (config.backbone != 1 or config.layer_decay != 1)
+    jax.eval_shape(make_optimizer(config, 100).init, params)

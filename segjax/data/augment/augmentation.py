@@ -62,18 +62,18 @@ class Augmentation:
     """Random geometry, then colour, blur, cutout, copy-paste; each is off at 0, zoom at 1 1.
 
     Attributes:
-      zoom: least and largest scale of the picture.
-      zoom_from: what that is relative to: the picture's own size, or that at which it fits the
+      zoom: Least and largest scale of the picture.
+      zoom_from: What zoom is relative to: the picture's own size, or the size at which it fits the
         crop (with zoom 0.1 2, large-scale jitter).
-      rotation: largest angle to either side, in degrees.
-      flip: mirror left and right half of the time.
-      brightness: 0..1, how far its factor strays from 1.
-      contrast: 0..1, likewise.
-      saturation: 0..1, likewise.
-      hue: 0..0.5, the largest turn of the colour circle.
-      blur: largest standard deviation of a Gaussian, in pixels.
-      cutout: 0..1, the part of the area that a rectangle hides.
-      copy_paste: 0..1, how likely an object is pasted into the example beside.
+      rotation: Largest angle to either side, in degrees.
+      flip: Whether to mirror left and right half of the time.
+      brightness: How far the factor of the brightness strays from 1, in 0..1.
+      contrast: How far the factor of the contrast strays from 1, in 0..1.
+      saturation: How far the factor of the saturation strays from 1, in 0..1.
+      hue: Largest turn of the colour circle, in 0..0.5.
+      blur: Largest standard deviation of a Gaussian blur, in pixels.
+      cutout: Share of the area that a hidden rectangle has, in 0..1.
+      copy_paste: How likely an object is pasted into the neighbouring example, in 0..1.
     """
 
     zoom: tuple[float, float] = (0.5, 2.0)

@@ -1,0 +1,119 @@
+"""What is weights' worth that were learnt on other images, and the recipe's?
+
+A model learns street scenes on one half of the training images, once and for long. From there it
+learns the other half, by its family's published recipe; beside it, it learns that half from scratch
+in as many steps, and from the same weights at the rate that is for learning from scratch. The
+halves are the first and the second by file name, which for CamVid are different drives, because
+the pictures of one drive are alike.
+
+Street scenes in a folder as `segjax train --data folder:PATH` reads it (about 12 minutes on two
+cores):
+    python experiments/finetuning.py --train.data folder:CAMVID --train.void 11
+
+Prints the table of mean IoUs on the evaluation split, mean and standard deviation over the seeds of
+the second learning, and writes `finetuning.json` beside the runs.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from segjax.training import OptimizerConfig, TrainConfig, train
+
+RUNS = TrainConfig(
+    run=pathlib.Path("runs/finetuning"),
+    data="folder:camvid",
+    model="segformer_b0",
+    size=(128, 128),
+    scale=0.5,
+    steps=150,
+    batch_size=8,
+    average_decay=0.9,  # of so few steps
+    eval_every=1000,
+    save_every=1000,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Fine-tuning against learning from scratch.
+
+    Attributes:
+      train: the runs, alike but for their images, weights and rate.
+      first_steps: of learning the first half.
+      seeds: of learning the second half.
+    """
+
+    train: TrainConfig = RUNS
+    first_steps: int = 800
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+def halve(config: TrainConfig) -> TrainConfig:
+    """The same data, whose training split is there as two, "first" and "second": links."""
+    data = pathlib.Path(config.data.removeprefix("folder:")).expanduser().absolute()
+    halves = config.run / "data"
+    for kind in ("images", "masks"):
+        paths = sorted((data / config.train_split / kind).iterdir())
+        middle = len(paths) // 2
+        for half, some in (("first", paths[:middle]), ("second", paths[middle:])):
+            folder = halves / half / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in some:
+                _link(folder / path.name, path)
+    _link(halves / config.eval_split, data / config.eval_split)
+    _link(halves / "classes.json", data / "classes.json")
+    return dataclasses.replace(config, data=f"folder:{halves}")
+
+
+def _link(link: pathlib.Path, path: pathlib.Path) -> None:
+    if not link.is_symlink():
+        link.symlink_to(path)
+
+
+def main(options: Options) -> None:
+    start = time.process_time()
+    config = halve(options.train)
+    first = dataclasses.replace(
+        config, run=config.run / "first", train_split="first", steps=options.first_steps
+    )
+    rows = {"first half alone": [train(first)["mean_iou"]]}
+    at_scratch_rate = OptimizerConfig(
+        name="adamw",
+        learning_rate=3e-3,
+        schedule="cosine",
+        weight_decay=1e-2,
+        clip=1.0,
+        backbone=1.0,
+    )
+    ways = {
+        "scratch": ("second half from scratch", {}),
+        "recipe": ("second half from the first, by the recipe", {"weights": str(first.run)}),
+        "scratch_rate": (
+            "second half from the first, at 3e-3",
+            {"weights": str(first.run), "optimizer": at_scratch_rate},
+        ),
+    }
+    for seed in options.seeds:
+        for name, (title, changes) in ways.items():
+            run = config.run / f"{name}_seed_{seed}"
+            changes = changes | {"run": run, "train_split": "second", "seed": seed}
+            figures = train(dataclasses.replace(config, **changes))
+            rows.setdefault(title, []).append(figures["mean_iou"])
+
+    table = Table("learnt on", "mean IoU")
+    for title, values in rows.items():
+        table.add_row(title, f"{np.mean(values):.3f} ± {np.std(values):.3f}")
+    Console().print(table)
+    print(f"{time.process_time() - start:.0f} CPU seconds")
+    (config.run / "finetuning.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

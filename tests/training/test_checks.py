@@ -1,0 +1,110 @@
+"""What is wrong with a configuration is said before any data is read."""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+import pytest
+
+from segjax.data import Augmentation
+from segjax.tasks import SemanticLoss, SetLoss
+from segjax.training import OptimizerConfig, TrainConfig
+from segjax.training.checks import check, check_devices
+from segjax.training.config import FREE, GROUPS
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+INSTANCE = {"task": "instance", "model": "mask2former_tiny"}
+PANOPTIC = {"task": "panoptic", "model": "mask2former_tiny"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model": "unet_tny"}, "unknown model 'unet_tny': did you mean 'unet_tiny'"),
+        ({"model_options": {"nrom": "group"}}, "did you mean 'norm'"),
+        ({"model_options": {"norm": "grp"}}, "unet_patch2 takes no .*norm grp"),
+        ({"model": "segformer_b0", "size": (16, 16)}, "segformer_b0 takes no size"),
+        ({"model": "maskrcnn_tiny"}, "model: expected one for the semantic task"),
+        ({**INSTANCE, "model": "unet"}, "model: expected one for the instance task"),
+        ({**PANOPTIC, "model": "maskrcnn_tiny"}, "which predicts objects"),
+        ({**PANOPTIC, "model": "detr_resnet50"}, "which predicts boxes"),
+        ({**INSTANCE, "loss": SemanticLoss(dice=3.0)}, "loss.dice: no effect for the instance"),
+        ({"set_loss": SetLoss(points=3)}, "set_loss.points: no effect for the semantic task"),
+        ({**PANOPTIC, "set_loss": SetLoss(giou=3.0)}, "set_loss.giou: no effect for mask2former"),
+        (
+            {**INSTANCE, "model": "maskrcnn_tiny", "set_loss": SetLoss(matches=2)},
+            "set_loss.matches: no effect for maskrcnn_tiny",
+        ),
+        ({**PANOPTIC, "nms_threshold": 0.5}, "nms_threshold: no effect"),
+        ({**INSTANCE, "score_threshold": 0.5}, "score_threshold: no effect"),
+        ({"overlap_threshold": 0.5}, "overlap_threshold: no effect"),
+        ({"void": 3}, "void: no effect for synthetic"),
+        ({"void": 3, "data": "coco:x"}, "void: no effect for coco:x"),
+        ({"fsdp": 2}, "fsdp: no effect without parallel mesh"),
+        ({"coordinator": "a:1"}, "coordinator: no effect without distributed"),
+        (
+            {"steps": 60, "optimizer": OptimizerConfig(warmup=100)},
+            "optimizer.warmup: expected fewer than the 60 steps of the run, got 100",
+        ),
+        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"eval_every": 0}, "eval_every: expected at least 1"),
+        ({"size": (32, 0)}, "size: expected at least 1"),
+        ({"scale": 0.0}, "scale: expected a positive number"),
+        ({"optimizer": OptimizerConfig(learning_rate=float("nan"))}, "optimizer.learning_rate: "),
+        ({"augmentation": Augmentation(zoom=(2.0, 1.0))}, "augmentation.zoom: expected the least"),
+        ({"augmentation": Augmentation(hue=0.6)}, "augmentation.hue: expected 0 to 0.5"),
+        ({"weights": "no.pth"}, "no.pth: there is no such file"),
+        ({"weights": "./no"}, "./no: there is no such file"),
+        ({"data": "folder:no/where"}, "no/where: there is no such folder"),
+        ({"eval_split": "vla"}, "eval_split: unknown split 'vla': did you mean 'val'"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_what_cannot_be_is_said_with_the_option_s_name(tmp_path, changes, told):
+    with pytest.raises((ValueError, OSError), match=told):
+        check(TrainConfig(run=tmp_path / "run", **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"batch_size": 12}, r"batch_size: expected a multiple of 8 \(8 device\(s\)\), got 12"),
+        ({"accumulate": 4}, "batch_size: expected a multiple of 32"),
+        ({"eval_batch_size": 4}, "eval_batch_size: expected a multiple of 8"),
+        (
+            {"batch_size": 8, "augmentation": Augmentation(copy_paste=0.5)},
+            "batch_size: expected an even number of examples for each of 8 parts",
+        ),
+        ({"parallel": "mesh", "fsdp": 3}, "fsdp: expected a divisor of the 8 devices"),
+    ],
+)
+def test_batches_divide_by_the_devices(changes, told):
+    with pytest.raises(ValueError, match=told):
+        check_devices(TrainConfig(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"steps": 4},  # a trial, whose warm-up is but the default
+        {"weights": "facebook/mask2former-resnet50-coco-panoptic", "size": (8, 8)},
+        {**INSTANCE, "model": "maskrcnn_tiny", "set_loss": SetLoss(points=1, max_objects=3)},
+        {**INSTANCE, "model": "detr_tiny", "set_loss": SetLoss(l1=1.0), "nms_threshold": 0.5},
+        {**PANOPTIC, "model": "detr_resnet50_panoptic", "score_threshold": 0.4},
+        {"distributed": True, "coordinator": "a:1", "parallel": "mesh", "fsdp": 2},
+    ],
+)
+def test_what_makes_sense_passes(tmp_path, changes):
+    check(TrainConfig(run=tmp_path / "run", **changes))
+
+
+@pytest.mark.parametrize("name", ["semantic", "instance", "panoptic"])
+def test_the_experiments_pass(tmp_path, name):
+    config = runpy.run_path(str(EXPERIMENTS / f"{name}.py"))["CONFIG"]
+    check(dataclasses.replace(config, run=tmp_path / "run"))
+
+
+def test_tables_name_fields():
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert FREE | GROUPS.keys() <= names
