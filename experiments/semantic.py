@@ -24,13 +24,16 @@ import sys
 from segjax import cli
 from segjax.data import Augmentation
 from segjax.tasks import SemanticLoss
-from segjax.training import TrainConfig
+from segjax.training import OptimizerConfig, TrainConfig
 
 CONFIG = TrainConfig(
-    steps=1500,
-    batch_size=4,
+    size=(64, 64),
+    steps=1000,
+    batch_size=16,
+    eval_every=1000,
     # Four classes of stuff cover most of a scene, seven classes of things the rest.
-    loss=SemanticLoss(class_weights=(1.0,) * 4 + (4.0,) * 7),
+    loss=SemanticLoss(class_weights=(1.0,) * 4 + (2.0,) * 7),
+    optimizer=OptimizerConfig(learning_rate=6e-3, clip=0.0),
     # No scene comes twice, so there is nothing to make up.
     augmentation=Augmentation(
         zoom=(1.0, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0

@@ -116,7 +116,7 @@ def test_a_finished_run_only_reports_again(whole, capsys):
     before = metrics(run)
     assert train(read_config(run).config) == figures
     assert metrics(run) == before
-    assert "mean IoU" in capsys.readouterr().out
+    assert "frequency weighted IoU" in capsys.readouterr().out
 
 
 def test_a_folder_of_another_run_is_refused(whole):
