@@ -3,13 +3,16 @@
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
+from segjax import viz
 from segjax.commands.extremes import judge_images, write_extremes
 from segjax.commands.trained import ModelOptions, load
+from segjax.tasks import SemanticMetric
 from segjax.training.evaluate import make_evaluate
 from segjax.training.loop import open_config_source
 from segjax.training.parallel import Parallel
-from segjax.training.report import print_figures
+from segjax.training.report import print_confusion, print_figures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,9 +23,11 @@ class Options(ModelOptions):
       data: as of `segjax train`, such as "folder:PATH"; None takes the run's own.
       split: to evaluate on; None takes the one that the run was evaluated on.
       batch_size: images a step, over all devices; None takes the run's.
-      output: a JSON file for the figures.
+      output: a JSON file for the figures; after the semantic task with the confusion matrix in
+        pixels, a row a label, a column a prediction.
       pictures: a folder for best.png, median.png and worst.png: the image that the model does best
-        with, judged by itself, and so on. All are judged one by one then, on one device.
+        with, judged by itself, and so on; after the semantic task confusion.png too. All images
+        are judged one by one then, on one device.
     """
 
     data: str | None = None
@@ -63,11 +68,21 @@ def run(options: Options) -> int:
         scores, metric = judge_images(trained, source, threads=config.threads)
     figures = trained.task.summary(metric, source.classes)
     images = f"{len(source)} images of {config.data}, {config.eval_split}"
-    print_figures(figures, title=f"{options.run}, step {trained.step}: {images}")
+    title = f"{options.run}, step {trained.step}: {images}"
+    print_figures(figures, title=title, classes=source.classes)
+    found: dict[str, Any] = dict(figures)
+    confusion = metric.confusion.counts if isinstance(metric, SemanticMetric) else None
+    if confusion is not None:
+        print_confusion(confusion, source.classes)
+        found["confusion_matrix"] = {"classes": list(names), "counts": confusion.tolist()}
     if options.output is not None:
-        options.output.write_text(json.dumps(figures, indent=2) + "\n")
+        options.output.write_text(json.dumps(found, indent=2) + "\n")
     if options.pictures is not None:
-        found = write_extremes(options.pictures, trained, source, scores)
-        for name, index in found.items():
+        extremes = write_extremes(options.pictures, trained, source, scores)
+        for name, index in extremes.items():
             print(f"{options.pictures / name}.png: image {index}, {scores[index]:.3f}")
+        if confusion is not None:
+            path = options.pictures / "confusion.png"
+            viz.draw_confusion(confusion, source.classes, path=path)
+            print(f"{path}: which classes are taken for which")
     return 0

@@ -74,6 +74,6 @@ def write_extremes(
         record = source[index]
         prediction = jax.device_get(predict(variables, record.require("image")[None]))
         prediction = jax.tree.map(lambda x: x[0], prediction)
-        figure = task.draw(record, prediction, source.classes)
-        viz.save_image(folder / f"{name}.png", viz.figure_image(figure))
+        row = task.draw(record, prediction, source.classes)
+        viz.save_image(folder / f"{name}.png", viz.page([row], source.classes))
     return found

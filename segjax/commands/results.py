@@ -53,7 +53,7 @@ def write_semantic(
     labels = probs.argmax(-1)
     kind = np.uint8 if len(classes) <= 256 else np.uint16
     viz.save_image(f"{path}.png", labels.astype(kind))
-    return viz.overlay(image, labels, classes.colors)
+    return viz.draw_labels(image, labels, classes)
 
 
 def write_instances(

@@ -1,9 +1,12 @@
 """Metrics: sums over devices and batches first, scores last."""
 
 from segjax.metrics.boundary import (
+    BoundaryScores,
+    LabelBoundaries,
     boundary_f_score,
     boundary_iou,
     hausdorff_distance,
+    label_boundaries,
     normalized_surface_distance,
 )
 from segjax.metrics.calibration import Calibration, CalibrationScores, expected_calibration_error

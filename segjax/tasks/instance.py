@@ -6,9 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
-from matplotlib.figure import Figure
 
 from segjax import inference, losses, metrics, ops, viz
 from segjax.data import Classes, panoptic_to_instances
@@ -191,13 +189,10 @@ class InstanceTask(QueryTask):
                 figures[f"ap/{name}"] = float(ap)
         return figures
 
-    def draw(self, record: Record, prediction: Instances, classes: Classes) -> Figure:
-        """The picture, its objects, and the predicted ones of score above one half."""
-        pictures = (
-            viz.draw_instances(record.require("image"), jax.tree.map(np.asarray, x), classes)
-            for x in (self._objects(record), prediction)
-        )
-        return viz.truth_and_prediction(record.require("image"), *pictures)
+    def draw(self, record: Record, prediction: Instances, classes: Classes) -> viz.Row:
+        """The picture, its objects, and the predicted ones of score one half or more."""
+        truth = jax.device_get(self._objects(record))
+        return viz.compare_instances(record.require("image"), truth, prediction, classes)
 
     def _objects(self, record: Record, *, most: int | None = None) -> Instances:
         """Of the record, or its segments of things; the `most` largest of them."""

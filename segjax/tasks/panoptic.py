@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from matplotlib.figure import Figure
 
 from segjax import inference, metrics, viz
 from segjax.data import Classes, panoptic_to_instances
@@ -106,12 +105,10 @@ class PanopticTask(QueryTask):
             figures[f"rq/{name}"] = scores.class_rq[i]
         return {name: float(value) for name, value in figures.items()}
 
-    def draw(self, record: Record, prediction: Panoptic, classes: Classes) -> Figure:
+    def draw(self, record: Record, prediction: Panoptic, classes: Classes) -> viz.Row:
         """The picture, its segments, and the predicted ones."""
-        image = record.require("image")
         truth = jax.device_get(self._segments(record))
-        pictures = (viz.draw_panoptic(image, x, classes) for x in (truth, prediction))
-        return viz.truth_and_prediction(image, *pictures)
+        return viz.compare_segments(record.require("image"), truth, prediction, classes)
 
     def _segments(self, record: Record) -> Panoptic:
         """Of the record, or made of its labels: one segment a class."""

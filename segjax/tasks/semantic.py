@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Float
-from matplotlib.figure import Figure
 
 from segjax import inference, losses, metrics, ops, viz
 from segjax.data import Classes, as_float
+from segjax.metrics.sums import Sums
 from segjax.models import SemanticOutput
 from segjax.numerics import Average, accumulation_dtype
 from segjax.sharding import each_shard
@@ -49,6 +49,20 @@ class SemanticLoss:
                 f"label_smoothing is {self.label_smoothing}; due is 0 with focal_gamma "
                 f"{self.focal_gamma}"
             )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SemanticMetric(Sums):
+    """What became of the pixels of some examples.
+
+    Attributes:
+      confusion: how often each label was predicted as each class.
+      boundaries: how well the borders of the classes match.
+    """
+
+    confusion: metrics.ConfusionMatrix
+    boundaries: metrics.LabelBoundaries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,28 +201,38 @@ class SemanticTask:
             )
         return inference.semantic_probs(outputs.logits, (height, width))
 
-    def measure(self, predictions: Array, record: Record) -> metrics.ConfusionMatrix:
-        """The confusion matrix of the batch's pixels that count, from their probabilities."""
+    def measure(self, predictions: Array, record: Record) -> SemanticMetric:
+        """What became of the batch's pixels that count, from their probabilities."""
         if (labels := record.labels) is None:
             raise ValueError("the semantic task needs labels of pixels; the data has none")
-        empty = metrics.ConfusionMatrix.empty(self.num_classes)
-        return empty.update(inference.semantic_labels(predictions), labels, where=counted(record))
+        predicted, where = inference.semantic_labels(predictions), counted(record)
+        return SemanticMetric(
+            metrics.ConfusionMatrix(
+                metrics.confusion_matrix(predicted, labels, self.num_classes, where=where)
+            ),
+            metrics.label_boundaries(
+                predicted, labels, self.num_classes, where=where, sizes=record.size
+            ),
+        )
 
-    def summary(self, metric: metrics.ConfusionMatrix, classes: Classes) -> dict[str, float]:
-        """The scores of a confusion matrix: means, and each class's IoU by name.
+    def summary(self, metric: SemanticMetric, classes: Classes) -> dict[str, float]:
+        """The scores of pixels and of borders: means, and each class's IoU by name.
 
         Args:
           metric: of all examples, its counts on the host as int64 where there are many.
           classes: their names.
 
         Returns:
-          `mean_iou`, `mean_dice`, `pixel_accuracy`, `frequency_weighted_iou`, and `iou/NAME` for
-          the classes that the labels or the predictions hold.
+          `mean_iou`, `mean_boundary_iou`, `mean_dice`, `pixel_accuracy`, `frequency_weighted_iou`,
+          and `iou/NAME` and `boundary_iou/NAME` for the classes that the labels or the predictions
+          hold.
         """
-        scores = metric.compute()
-        present = (metric.counts.sum(0) + metric.counts.sum(1)) > 0
+        scores, borders = metric.confusion.compute(), metric.boundaries.compute()
+        counts = metric.confusion.counts
+        present = (counts.sum(0) + counts.sum(1)) > 0
         figures = {
             "mean_iou": scores.mean_iou,
+            "mean_boundary_iou": borders.mean_boundary_iou,
             "mean_dice": scores.dice_score,
             "pixel_accuracy": scores.pixel_accuracy,
             "frequency_weighted_iou": scores.frequency_weighted_iou,
@@ -216,13 +240,14 @@ class SemanticTask:
         for i, name in enumerate(classes.names):
             if present[i]:
                 figures[f"iou/{name}"] = scores.class_iou[i]
+                figures[f"boundary_iou/{name}"] = borders.class_boundary_iou[i]
         return {name: float(value) for name, value in figures.items()}
 
-    def draw(self, record: Record, prediction: Array, classes: Classes) -> Figure:
+    def draw(self, record: Record, prediction: Array, classes: Classes) -> viz.Row:
         """The picture, its labels, those predicted and the errors, side by side."""
         image, labels = record.require("image"), record.require("labels")
         predicted = np.asarray(inference.semantic_labels(prediction))
-        return viz.side_by_side(image, labels, predicted, classes, where=record.where)
+        return viz.compare_labels(image, labels, predicted, classes, where=record.where)
 
 
 def _probs(logits: Array, where: Array) -> jax.Array:

@@ -4,11 +4,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 from flax import linen as nn
-from matplotlib.figure import Figure
 
 from segjax.data import Classes
 from segjax.numerics import Average
 from segjax.typing import Array, Record
+from segjax.viz import Row
 
 
 @runtime_checkable
@@ -81,5 +81,5 @@ class Task(Protocol):
     def summary(self, metric: Any, classes: Classes) -> dict[str, float]:
         """The figures of a metric; those of a class are called `KIND/NAME`."""
 
-    def draw(self, record: Record, prediction: Any, classes: Classes) -> Figure:
+    def draw(self, record: Record, prediction: Any, classes: Classes) -> Row:
         """An example of NumPy arrays, without batch axis, beside what was predicted of it."""

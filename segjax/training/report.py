@@ -5,43 +5,101 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from segjax import viz
-from segjax.data import Source
+from segjax.data import Classes, Source
 from segjax.tasks import Task
+from segjax.typing import Array
 
 _WRITTEN = {"iou": "IoU", "dice": "Dice", "pq": "PQ", "sq": "SQ", "rq": "RQ"} | {
     name: name.upper() for name in ("ap", "ap50", "ap75", "ar")
 }
 
 
-def print_figures(figures: dict[str, float], *, title: str) -> None:
+def print_figures(figures: dict[str, float], *, title: str, classes: Classes | None = None) -> None:
     """Prints the figures of an evaluation: those of each class, and the means.
 
     Args:
       figures: of a task's `summary`, the most important mean first.
       title: a line above the table.
+      classes: where these say which are things, things and stuff stand apart.
     """
     means = {name: value for name, value in figures.items() if "/" not in name}
     kinds = list(dict.fromkeys(name.split("/", 1)[0] for name in figures if "/" in name))
     names = list(dict.fromkeys(name.split("/", 1)[1] for name in figures if "/" in name))
     table = Table()
-    table.add_column("class" if names else "")
+    table.add_column("class" if names else "", overflow="fold")
     for kind in kinds or [""]:
         table.add_column(_title(kind), justify="right")
-    for name in names:
-        values = [figures.get(f"{kind}/{name}") for kind in kinds]
-        table.add_row(name, *("" if value is None else f"{value:.3f}" for value in values))
+
+    def written(value):  # below 0 where there is nothing to judge, as COCO has it
+        return "" if value is None else "–" if value < 0 else f"{value:.3f}"
+
+    def add_row(name, values, **options):
+        table.add_row(name, *map(written, values), **options)
+
+    things = set()
+    if classes is not None and classes.things:
+        things = {n for n, thing in zip(classes.names, classes.things, strict=True) if thing}
+    for group in ([n for n in names if n in things], [n for n in names if n not in things]):
+        for name in group:
+            add_row(name, [figures.get(f"{kind}/{name}") for kind in kinds])
+        table.add_section()
+    # Means of a kind stand in its column; what has none follows, a row each.
+    forms = {"mean": ("mean_{}", "{}"), "mean of things": ("{}_things",)}
+    forms["mean of stuff"] = ("{}_stuff",)
+    for label, patterns in forms.items():
+        keys = [next((k for p in patterns if (k := p.format(x)) in means), None) for x in kinds]
+        values = [None if key is None else means.pop(key) for key in keys]
+        if any(value is not None for value in values):
+            add_row(label, values, style="bold" if label == "mean" else None)
     table.add_section()
-    for i, (name, value) in enumerate(means.items()):
-        table.add_row(_title(name), f"{value:.3f}", style=None if i else "bold")
+    for name, value in means.items():
+        add_row(_title(name), [value])
     console = Console()
     console.print(title, highlight=False, markup=False, soft_wrap=True)
+    console.print(table)
+
+
+def print_confusion(counts: Array, classes: Classes, *, most: int = 10) -> None:
+    """Prints a confusion matrix, or of one that is too wide for that its largest entries.
+
+    Args:
+      counts: integers `[c, c]`, in pixels; the row is the label, the column the prediction.
+      classes: their names.
+      most: of the largest entries.
+    """
+    console = Console()
+    counts = np.asarray(counts)
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    shown = np.flatnonzero(counts.sum(0) + counts.sum(1))
+    names = [classes.names[c] for c in shown]
+    rows = [f"{i} {name}" for i, name in enumerate(names)]
+    width = max(map(len, rows), default=0) + 6 * len(rows) + 4
+    if width <= console.width:
+        console.print("predictions, in % of each label's pixels")
+        table = Table()
+        table.add_column("label")
+        for i in range(len(rows)):
+            table.add_column(str(i), justify="right", min_width=3)
+        for name, row in zip(rows, shares[np.ix_(shown, shown)], strict=True):
+            table.add_row(name, *(f"{x:.0f}" if x >= 0.5 else "" for x in row))
+    else:
+        console.print("the most frequent confusions")
+        table = Table()
+        table.add_column("label", overflow="fold")
+        table.add_column("predicted as", overflow="fold")
+        table.add_column("% of the label", justify="right")
+        wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
+        for place in np.argsort(-wrong, axis=None, kind="stable")[:most]:
+            row, column = np.unravel_index(place, wrong.shape)
+            if wrong[row, column]:
+                share = f"{shares[row, column]:.1f}"
+                table.add_row(classes.names[row], classes.names[column], share)
     console.print(table)
 
 
@@ -69,17 +127,14 @@ def write_report(
       predict: an image `[h, w, c]` to what the task predicts of it.
       examples: how many of the source, spread over it, the picture shows.
     """
-    print_figures(figures, title=f"{folder}: {len(source)} images")
+    print_figures(figures, title=f"{folder}: {len(source)} images", classes=source.classes)
     (folder / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
-    viz.training_curves(folder / "metrics.jsonl", path=folder / "curves.png")
+    viz.training_curves(
+        folder / "metrics.jsonl", path=folder / "curves.png", classes=source.classes
+    )
     rows = []
     for index in np.linspace(0, len(source) - 1, min(examples, len(source))).astype(int):
         record = source[int(index)]
         prediction = jax.device_get(predict(record.require("image")))
-        rows.append(viz.figure_image(task.draw(record, prediction, source.classes)))
-    width = max(row.shape[1] for row in rows)
-    rows = [
-        cv2.copyMakeBorder(r, 0, 0, 0, width - r.shape[1], cv2.BORDER_CONSTANT, value=(255,) * 3)
-        for r in rows
-    ]
-    viz.save_image(folder / "predictions.png", np.concatenate(rows))
+        rows.append(task.draw(record, prediction, source.classes))
+    viz.save_image(folder / "predictions.png", viz.page(rows, source.classes))

@@ -1,6 +1,8 @@
 """Pictures of labels, objects, predictions and training runs: NumPy and Matplotlib on the host."""
 
+from segjax.viz.confusion import draw_confusion
 from segjax.viz.curves import training_curves
-from segjax.viz.labels import colorize, overlay, side_by_side
-from segjax.viz.objects import draw_instances, draw_panoptic, truth_and_prediction
-from segjax.viz.pictures import figure_image, save_image
+from segjax.viz.labels import colorize, draw_labels, overlay
+from segjax.viz.objects import draw_instances, draw_panoptic
+from segjax.viz.pictures import save_image
+from segjax.viz.rows import Row, compare_instances, compare_labels, compare_segments, page

@@ -1,21 +1,21 @@
-"""Label maps as pictures, alone and beside the truth."""
+"""Label maps as pictures, and on their pictures."""
 
-import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from segjax.data.source import Classes
 from segjax.numerics import broadcast_where
 from segjax.typing import Array
 from segjax.viz.pictures import as_rgb
+from segjax.viz.text import write_names
 
 Colors = UInt8[np.ndarray, "classes 3"] | Sequence[tuple[int, int, int]]
 
-_WHITE, _GREY, _BLACK = (255, 255, 255), (190, 190, 190), (0, 0, 0)
+VOID = (190, 190, 190)
+_NAMES, _NAMED_SHARE = 3, 0.004  # regions of a class that are named, of the picture's pixels
 
 
 def colorize(
@@ -43,7 +43,7 @@ def colorize(
     valid = np.asarray(broadcast_where(where, labels.shape))
     strangers = labels[valid & ((labels < 0) | (labels >= len(table)))]
     if strangers.size:
-        raise ValueError(f"labels holds {strangers[0]}; due are 0 to {len(table) - 1}")
+        raise ValueError(f"labels: expected 0 to {len(table) - 1}, got {strangers[0]}")
     return np.where(valid[..., None], table[np.where(valid, labels, 0)], np.uint8(0))
 
 
@@ -79,76 +79,52 @@ def overlay(
     """
     picture, labels = as_rgb(image), np.asarray(labels)
     if labels.shape != picture.shape[:-1]:
-        raise ValueError(f"labels has shape {labels.shape}; due is {picture.shape[:-1]}")
+        raise ValueError(f"labels: expected shape {picture.shape[:-1]}, got {labels.shape}")
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; due is a share in 0..1")
+        raise ValueError(f"alpha: expected a share in 0..1, got {alpha}")
     tinted = np.rint((1 - alpha) * picture + alpha * colorize(labels, colors, where=where))
     valid = np.asarray(broadcast_where(where, labels.shape))
     return np.where(valid[..., None], tinted.astype(np.uint8), picture)
 
 
-def side_by_side(
+def draw_labels(
     image: UInt8[Array, "h w c"] | Float[Array, "h w c"],
-    truth: Integer[Array, "h w"],
-    prediction: Integer[Array, "h w"],
+    labels: Integer[Array, "h w"],
     classes: Classes,
     *,
+    alpha: float = 0.5,
     where: Bool[Array, "h w"] | None = None,
-) -> Figure:
-    """A picture, its true and predicted labels, and where they differ, with a legend.
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture tinted by its label map, with the classes' names in their largest regions.
 
     Args:
       image: `[h, w, c]`, grey or RGB; uint8 in 0..255, or floating in 0..1.
-      truth: class ids `[h, w]`.
-      prediction: class ids `[h, w]`.
+      labels: class ids `[h, w]`.
       classes: their names and colours.
-      where: `[h, w]`, False for void, which is grey.
+      alpha: how much the colours cover, in 0..1.
+      where: `[h, w]`, False for void, where the picture stays as it is.
 
     Returns:
-      A figure of four panels; `.savefig(path)` writes it. The legend lists the classes present.
+      RGB uint8 `[h, w, 3]`.
 
     Raises:
-      ValueError: as `colorize` and `overlay`.
+      ValueError: as `overlay`.
 
     Example:
-      >>> classes = Classes(("sky", "road"), ((86, 180, 233), (150, 150, 150)))
-      >>> labels = np.zeros((4, 6), np.int32)
-      >>> figure = side_by_side(np.zeros((4, 6, 3)), labels, labels, classes)
-      >>> [panel.get_title() for panel in figure.axes]
-      ['image', 'truth', 'prediction', 'errors (black): 0.0 %']
+      >>> classes = Classes(("sky",), ((100, 50, 0),))
+      >>> draw_labels(np.zeros((1, 1, 3)), np.array([[0]]), classes)  # too small for a name
+      array([[[50, 25,  0]]], dtype=uint8)
     """
-    picture, truth, prediction = as_rgb(image), np.asarray(truth), np.asarray(prediction)
-    for name, labels in (("truth", truth), ("prediction", prediction)):
-        if labels.shape != picture.shape[:-1]:
-            raise ValueError(f"{name} has shape {labels.shape}; due is {picture.shape[:-1]}")
-    valid = np.asarray(broadcast_where(where, truth.shape))
-    wrong = valid & (truth != prediction)
-    outcome = np.where(valid, wrong.astype(np.int32), 2)
-    panels = {
-        "image": picture,
-        "truth": colorize(np.where(valid, truth, len(classes)), (*classes.colors, _GREY)),
-        "prediction": colorize(prediction, classes.colors),
-        f"errors (black): {100 * wrong.sum() / max(valid.sum(), 1):.1f} %": colorize(
-            outcome, (_WHITE, _BLACK, _GREY)
-        ),
-    }
-    present = np.union1d(truth[valid], prediction)
-    key = [(classes.names[i], classes.colors[i]) for i in present]
-    if not valid.all():
-        key.append(("void", _GREY))
-
-    width, height = 13.2, 3.3 * picture.shape[0] / picture.shape[1]  # of the panels, in inches
-    columns = max(1, int(width / (0.6 + 0.09 * max(len(name) for name, _ in key))))
-    legend_height = 0.22 * math.ceil(len(key) / columns)
-    figure = Figure((width, 0.5 + height + legend_height), dpi=150, layout="constrained")
-    for axes, (title, pixels) in zip(figure.subplots(1, 4), panels.items(), strict=True):
-        axes.imshow(pixels)
-        axes.set_title(title)
-        axes.set_xticks([])
-        axes.set_yticks([])
-    patches = [
-        Patch(facecolor=f"#{bytes(color).hex()}", edgecolor="gray", linewidth=0.5, label=name)
-        for name, color in key
-    ]
-    figure.legend(handles=patches, loc="outside lower center", ncols=columns, frameon=False)
-    return figure
+    picture = overlay(image, labels, classes.colors, alpha=alpha, where=where)
+    valid = np.asarray(broadcast_where(where, np.shape(labels)))
+    regions = []
+    for c in np.unique(np.asarray(labels)[valid]):
+        mask = valid & (np.asarray(labels) == c)
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+        areas = stats[1:, cv2.CC_STAT_AREA]  # the first is what lies outside
+        for k in np.argsort(-areas)[:_NAMES]:
+            if areas[k] >= _NAMED_SHARE * mask.size:
+                regions.append((areas[k], classes.names[c], parts == k + 1))
+    regions.sort(key=lambda region: -region[0])
+    write_names(picture, [(name, mask) for _, name, mask in regions])
+    return picture

@@ -1,18 +1,19 @@
 """Objects and segments drawn onto their picture: tinted, outlined, and named."""
 
-import colorsys
+import itertools
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib.figure import Figure
 
+from segjax.data.palette import palette
 from segjax.data.source import Classes
 from segjax.typing import Array, Instances, Panoptic
-from segjax.viz.pictures import as_rgb
+from segjax.viz.pictures import as_rgb, resize_mask, resize_picture
+from segjax.viz.text import write_names
 
-_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+_OBJECTS = tuple(map(tuple, palette(7).tolist()))
 _OUTLINE = 0.45  # the brightness of an outline beside that of its object
 
 
@@ -23,10 +24,12 @@ def draw_instances(
     *,
     score_threshold: float = 0.5,
     alpha: float = 0.5,
-) -> UInt8[np.ndarray, "h w 3"]:
+    size: tuple[int, int] | None = None,
+) -> UInt8[np.ndarray, "_ _ 3"]:
     """Objects on their picture, each in a shade of its class's colour, outlined and named.
 
-    The largest come first, so that none is covered; without masks, their boxes are drawn.
+    The largest come first, so that none is covered; without masks, their boxes are drawn. Where
+    there is but one class of things, its objects have different colours and no names.
 
     Args:
       image: `[h, w, c]`, grey or RGB; uint8 in 0..255, or floating in 0..1.
@@ -34,9 +37,11 @@ def draw_instances(
       classes: their names and colours.
       score_threshold: the least score of what is drawn, in 0..1.
       alpha: how much the colours cover, in 0..1.
+      size: (height, width) in pixels of what is drawn, names and outlines in full sharpness; None
+        for the picture's own.
 
     Returns:
-      RGB uint8 `[h, w, 3]`.
+      RGB uint8 `[h, w, 3]`, of that size.
 
     Raises:
       ValueError: if the picture is neither grey nor RGB, or the masks are not of its size.
@@ -50,31 +55,41 @@ def draw_instances(
       >>> picture[0, 0].tolist(), bool(picture[1, 1].any())
       ([0, 0, 0], True)
     """
-    picture = as_rgb(image).copy()
+    picture = as_rgb(image)
+    own = picture.shape[:2]
+    size = own if size is None else size
     shown = np.flatnonzero(np.asarray(instances.valid))
     if instances.scores is not None:
         shown = shown[np.asarray(instances.scores)[shown] >= score_threshold]
-    boxes = np.asarray(instances.boxes)
+    boxes = np.asarray(instances.boxes) * np.tile(np.divide(size, own)[::-1], 2)
     if instances.masks is not None:
         masks = np.asarray(instances.masks)
         _check_size("masks", masks, picture)
-        areas = masks[shown].sum((1, 2))
+        resized = {k: resize_mask(masks[k], size) for k in shown}
+        areas = np.array([resized[k].sum() for k in shown], int)
     else:
         masks, areas = None, np.prod(boxes[shown, 2:] - boxes[shown, :2], axis=-1)
+    picture = resize_picture(picture, size).copy()
     order = shown[np.argsort(-areas, kind="stable")]
-    shades = _shades(np.asarray(instances.classes)[order], classes)
+    alike = has_one_thing(classes)
+    of_class = np.asarray(instances.classes)[order]
+    shades = itertools.cycle(_OBJECTS) if alike else _shades(of_class, classes)
     names = []
-    for k, color in zip(order, shades, strict=True):
+    for k, color in zip(order, shades, strict=False):
         if masks is None:
             corners = np.rint(boxes[k]).astype(int)
             cv2.rectangle(picture, corners[:2].tolist(), corners[2:].tolist(), color, 2)
         else:
-            _paint(picture, masks[k], color, alpha)
-        name = classes.names[instances.classes[k]]
-        score = "" if instances.scores is None else f" {100 * instances.scores[k]:.0f}"
-        names.append((name + score, _box_mask(boxes[k], picture) if masks is None else masks[k]))
-    for text, mask in names:  # on top of all objects
-        _write(picture, text, mask)
+            _paint(picture, resized[k], color, alpha)
+        name = "" if alike else classes.names[instances.classes[k]]
+        score = "" if instances.scores is None else f"{100 * instances.scores[k]:.0f}"
+        names.append(
+            (
+                f"{name} {score}".strip(),
+                _box_mask(boxes[k], picture) if masks is None else resized[k],
+            )
+        )
+    write_names(picture, names)  # on top of all objects
     return picture
 
 
@@ -84,7 +99,8 @@ def draw_panoptic(
     classes: Classes,
     *,
     alpha: float = 0.6,
-) -> UInt8[np.ndarray, "h w 3"]:
+    size: tuple[int, int] | None = None,
+) -> UInt8[np.ndarray, "_ _ 3"]:
     """Segments on their picture: stuff tinted, things besides in shades, outlined and named.
 
     Args:
@@ -92,9 +108,11 @@ def draw_panoptic(
       panoptic: of the picture; void stays as it is.
       classes: their names and colours, and which are things (without that, none).
       alpha: how much the colours cover, in 0..1.
+      size: (height, width) in pixels of what is drawn, names and outlines in full sharpness; None
+        for the picture's own.
 
     Returns:
-      RGB uint8 `[h, w, 3]`.
+      RGB uint8 `[h, w, 3]`, of that size.
 
     Raises:
       ValueError: if the picture is neither grey nor RGB, or the segments are not of its size.
@@ -105,8 +123,10 @@ def draw_panoptic(
       array([[[60, 30,  0],
               [ 0,  0,  0]]], dtype=uint8)
     """
-    picture, segments = as_rgb(image).copy(), np.asarray(panoptic.segments)
+    picture, segments = as_rgb(image), np.asarray(panoptic.segments)
     _check_size("segments", segments, picture)
+    size = picture.shape[:2] if size is None else size
+    picture, segments = resize_picture(picture, size).copy(), resize_mask(segments, size)
     numbers, areas = np.unique(segments, return_counts=True)
     valid = np.asarray(panoptic.valid)
     shown = [(a, k) for k, a in zip(numbers, areas, strict=True) if k >= 0 and valid[k]]
@@ -120,59 +140,27 @@ def draw_panoptic(
         color = next(shades) if is_thing else tuple(classes.colors[c])
         _paint(picture, mask, color, alpha, outline=is_thing)
         names.append((classes.names[c], mask))
-    for text, mask in names:
-        _write(picture, text, mask)
+    write_names(picture, names)
     return picture
-
-
-def truth_and_prediction(
-    image: UInt8[Array, "h w c"] | Float[Array, "h w c"],
-    truth: UInt8[np.ndarray, "h w 3"],
-    prediction: UInt8[np.ndarray, "h w 3"],
-) -> Figure:
-    """A picture, and what is true and what is predicted of it, side by side.
-
-    Args:
-      image: `[h, w, c]`, grey or RGB; uint8 in 0..255, or floating in 0..1.
-      truth: RGB `[h, w, 3]`, as `draw_instances` and `draw_panoptic` give it.
-      prediction: likewise.
-
-    Returns:
-      A figure of three panels; `.savefig(path)` writes it.
-
-    Example:
-      >>> picture = np.zeros((4, 6, 3), np.uint8)
-      >>> figure = truth_and_prediction(picture, picture, picture)
-      >>> [panel.get_title() for panel in figure.axes]
-      ['image', 'truth', 'prediction']
-    """
-    picture = as_rgb(image)
-    size = (13.2, 0.5 + 4.4 * picture.shape[0] / picture.shape[1])
-    figure = Figure(size, dpi=150, layout="constrained")
-    panels = {"image": picture, "truth": truth, "prediction": prediction}
-    for axes, (title, pixels) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        axes.imshow(pixels)
-        axes.set_title(title)
-        axes.set_xticks([])
-        axes.set_yticks([])
-    return figure
 
 
 def _check_size(name: str, array: np.ndarray, picture: np.ndarray) -> None:
     if array.shape[-2:] != picture.shape[:2]:
-        raise ValueError(f"{name} has shape {array.shape}; due is (…, {picture.shape[:2]})")
+        raise ValueError(f"{name}: expected shape (…, {picture.shape[:2]}), got {array.shape}")
 
 
 def _shades(of_class: np.ndarray, classes: Classes) -> Iterator[tuple[int, int, int]]:
-    """A colour for each object: its class's, turned and brightened, so that neighbours differ."""
+    """A colour for each object: its class's, darker by turns, so that neighbours differ."""
     seen: dict[int, int] = {}
     for c in of_class.tolist():
         k = seen[c] = seen.get(c, -1) + 1
-        hue, saturation, value = colorsys.rgb_to_hsv(*np.divide(classes.colors[c], 255))
-        hue = (hue + 0.61803 * k) % 1 if len(classes.names) <= 2 else hue + 0.03 * (k % 5 - 2)
-        value = min(1.0, max(0.35, value * (1 - 0.12 * (k % 4))))
-        red, green, blue = colorsys.hsv_to_rgb(hue % 1, max(saturation, 0.4), value)
-        yield round(255 * red), round(255 * green), round(255 * blue)
+        red, green, blue = (round((1 - 0.13 * (k % 4)) * part) for part in classes.colors[c])
+        yield red, green, blue
+
+
+def has_one_thing(classes: Classes) -> bool:
+    """Whether all objects are of one class, so that neither names nor colours need to say it."""
+    return (sum(classes.things) if classes.things else len(classes)) == 1
 
 
 def _paint(picture, mask, color, alpha, *, outline=True):
@@ -192,18 +180,3 @@ def _box_mask(box, picture):
     left, top, right, bottom = np.rint(np.maximum(box, 0)).astype(int)
     mask[top:bottom, left:right] = True
     return mask
-
-
-def _write(picture, text, mask):
-    """A name around the pixel farthest from the mask's border, if there is room for it."""
-    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
-    _, deepest, _, (x, y) = cv2.minMaxLoc(depth)
-    scale = max(0.3, min(picture.shape[:2]) / 900)
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    (width, height), _ = cv2.getTextSize(text, font, scale, 1)
-    if height > 2 * deepest or width > np.count_nonzero(mask.any(0)):
-        return
-    x = min(max(x - width // 2, 1), max(1, picture.shape[1] - width - 1))
-    for dx, dy, color in (*((dx, dy, _BLACK) for dx in (-1, 1) for dy in (-1, 1)), (0, 0, _WHITE)):
-        place = (x + dx, y + height // 2 + dy)
-        cv2.putText(picture, text, place, font, scale, color, 1, cv2.LINE_AA)

@@ -6,28 +6,8 @@ import cv2
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8, UInt16
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from segjax.typing import Array
-
-
-def figure_image(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
-    """A Matplotlib figure as a picture.
-
-    Args:
-      figure: with any backend, or none.
-
-    Returns:
-      RGB uint8 `[h, w, 3]`: the figure's size in inches times its dots per inch.
-
-    Example:
-      >>> figure_image(Figure((2, 1), dpi=50)).shape
-      (50, 100, 3)
-    """
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def save_image(
@@ -72,3 +52,24 @@ def as_rgb(image: Array) -> np.ndarray:
     elif pixels.dtype != np.uint8:
         raise TypeError(f"image is {pixels.dtype}; due is uint8 in 0..255 or floating in 0..1")
     return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
+
+
+def resize_picture(
+    pixels: np.ndarray, size: tuple[int, int], *, nearest: bool = False
+) -> np.ndarray:
+    """`[h, w, 3]` at (height, width): areas averaged to shrink it, cubic or nearest to enlarge."""
+    if pixels.shape[:2] == size:
+        return pixels
+    shrinks = size[0] < pixels.shape[0]
+    enlarge = cv2.INTER_NEAREST if nearest else cv2.INTER_CUBIC
+    how = cv2.INTER_AREA if shrinks else enlarge
+    return cv2.resize(np.ascontiguousarray(pixels), size[::-1], interpolation=how)
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`[h, w]`, boolean or integers, at (height, width), the nearest pixel's value."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip(size, mask.shape, strict=True)
+    )
+    return mask[rows[:, None], columns]

@@ -14,6 +14,7 @@ from segjax.metrics import (
     boundary_f_score,
     boundary_iou,
     hausdorff_distance,
+    label_boundaries,
     normalized_surface_distance,
 )
 
@@ -136,6 +137,47 @@ def test_boundary_iou_compares_what_eroding_takes_away(p, y, width):
     np.testing.assert_allclose(boundary_iou(p, y, width=width), expected, rtol=1e-6)
 
 
+label_maps = hnp.arrays(np.int32, (2, *SHAPE), elements=st.integers(0, 3))
+
+
+@given(label_maps, label_maps, hnp.arrays(bool, (2, *SHAPE)))
+def test_bands_of_label_maps_are_those_of_each_classs_masks(predictions, labels, where):
+    """By eroding one mask after the other; the second picture ends before its canvas."""
+    square = np.ones((3, 3))
+    sizes = np.array([SHAPE, (6, 7)])
+    sums = compiled_boundaries(predictions, labels, where=where, sizes=sizes)
+    expected = np.zeros((3, 4), int)
+    for k, (height, width) in enumerate(sizes):
+        inside = np.s_[k, :height, :width]
+        valid, width = where[inside], max(1, round(0.1 * math.hypot(height, width)))
+        for c in range(4):
+            p, y = (
+                valid & (x == c) & ~ndimage.binary_erosion((x == c) | ~valid, square, width)
+                for x in (predictions[inside], labels[inside])
+            )
+            expected[:, c] += (p & y).sum(), y.sum(), p.sum()
+    np.testing.assert_array_equal([sums.both, sums.labelled, sums.predicted], expected)
+    union = expected[1] + expected[2] - expected[0]
+    ious = np.where(union > 0, expected[0] / np.maximum(union, 1), 1)
+    scores = sums.compute()
+    np.testing.assert_allclose(scores.class_boundary_iou, ious, rtol=1e-6)
+    mean = ious[union > 0].mean() if union.any() else 1
+    np.testing.assert_allclose(scores.mean_boundary_iou, mean, rtol=1e-6)
+
+
+compiled_boundaries = jax.jit(functools.partial(label_boundaries, num_classes=4, fraction=0.1))
+
+
+def test_labels_of_no_class_make_no_band():
+    labels = np.zeros((1, *SHAPE), np.int32)
+    sums = [
+        label_boundaries(labels, np.where(np.eye(*SHAPE, 3) > 0, x, labels), 2) for x in (255, -1)
+    ]
+    void = label_boundaries(labels, labels, 2, where=np.eye(*SHAPE, 3) == 0)
+    for other in sums:
+        jax.tree.map(np.testing.assert_array_equal, other, void)
+
+
 def test_wide_bands_give_mask_iou_and_narrow_ones_do_not_reward_the_inside():
     y = _box(slice(1, 8), slice(1, 10))
     p = _box(slice(1, 8), slice(1, 9))
@@ -169,6 +211,17 @@ def test_one_score_a_mask():
         (lambda m: boundary_iou(m[1:], m), ValueError, r"predictions has shape \(8, 11\)"),
         (lambda m: boundary_iou(m[0], m[0]), ValueError, r"targets has shape \(11,\)"),
         (lambda m: boundary_iou(m, m, width=0), ValueError, "width is 0"),
+        (
+            lambda m: label_boundaries(m[None], m[None, 1:], 2),
+            ValueError,
+            r"predictions, labels: expected the same shape",
+        ),
+        (lambda m: label_boundaries(m[None], m[None], 0), ValueError, "num_classes: expected"),
+        (
+            lambda m: label_boundaries(m[None], m[None], 2, fraction=0.0),
+            ValueError,
+            "fraction: expected",
+        ),
         (lambda m: boundary_f_score(m * 1.0, m), TypeError, "predictions is float64"),
         (lambda m: boundary_f_score(m, m, fraction=-1.0), ValueError, "fraction is -1.0"),
         (lambda m: hausdorff_distance(m, m, percentile=101.0), ValueError, "percentile is 101.0"),

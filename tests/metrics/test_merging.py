@@ -13,10 +13,12 @@ from segjax.metrics import (
     AveragePrecision,
     Calibration,
     ConfusionMatrix,
+    LabelBoundaries,
     PanopticQuality,
     average_precision,
     confusion_matrix,
     expected_calibration_error,
+    label_boundaries,
     panoptic_quality,
 )
 from segjax.typing import Instances, Panoptic
@@ -64,6 +66,11 @@ def _confusion(predictions, labels):
 
 METRICS = {
     "confusion": (_confusion, ConfusionMatrix.empty(CLASSES), _labels),
+    "boundaries": (
+        functools.partial(label_boundaries, num_classes=CLASSES),
+        LabelBoundaries.empty(CLASSES),
+        _labels,
+    ),
     "calibration": (expected_calibration_error, Calibration.empty(), _probs),
     "panoptic": (
         functools.partial(panoptic_quality, num_classes=CLASSES),

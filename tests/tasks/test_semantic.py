@@ -11,10 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from segjax import ops
 from segjax.data import Classes
 from segjax.losses import lovasz_softmax_loss
-from segjax.metrics import ConfusionMatrix, confusion_matrix
+from segjax.metrics import ConfusionMatrix, LabelBoundaries
 from segjax.models import SemanticOutput
 from segjax.numerics import Average
-from segjax.tasks import SemanticLoss, SemanticTask
+from segjax.tasks import SemanticLoss, SemanticMetric, SemanticTask
 from segjax.typing import Record
 
 CLASSES = 3
@@ -200,7 +200,7 @@ def test_examples_that_fill_up_a_batch_change_nothing_and_have_no_gradient():
     assert_allclose(_loss(TASK, logits, filled), _loss(TASK, logits[:1], alone), rtol=1e-6)
     gradient = jax.grad(lambda x: _loss(TASK, x, filled))(logits)
     assert_array_equal(gradient[1], 0)
-    assert_array_equal(TASK.measure(logits, filled).counts, TASK.measure(logits[:1], alone).counts)
+    jax.tree.map(assert_array_equal, TASK.measure(logits, filled), TASK.measure(logits[:1], alone))
 
 
 def test_nothing_to_learn_from_is_loss_0_weight_0_gradient_0():
@@ -287,7 +287,7 @@ def test_confusion_counts_what_counts():
         record.labels[0][where[0]], np.asarray(probs[0].argmax(-1))[where[0]], strict=True
     ):
         expected[label, prediction] += 1
-    assert_array_equal(TASK.measure(probs, record).counts, expected)
+    assert_array_equal(TASK.measure(probs, record).confusion.counts, expected)
 
 
 def _classes(*names):
@@ -297,12 +297,21 @@ def _classes(*names):
 def test_summary_of_a_matrix_made_by_hand():
     # Truth: 4 of a, 3 of b, none of c and d; one a was taken for c.
     matrix = np.array([[3, 0, 1, 0], [0, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
-    figures = SemanticTask(4).summary(ConfusionMatrix(matrix), _classes("a", "b", "c", "d"))
+    # Of the borders: all of a's and half of b's is found, and c has one that is not there.
+    borders = LabelBoundaries(
+        *np.array([[4, 2, 0, 0], [4, 4, 0, 0], [4, 2, 1, 0]])  # both, labelled, predicted
+    )
+    metric = SemanticMetric(ConfusionMatrix(matrix), borders)
+    figures = SemanticTask(4).summary(metric, _classes("a", "b", "c", "d"))
     assert figures == pytest.approx(
         {
             "iou/a": 3 / 4,
             "iou/b": 1.0,
             "iou/c": 0.0,
+            "boundary_iou/a": 1.0,
+            "boundary_iou/b": 0.5,
+            "boundary_iou/c": 0.0,
+            "mean_boundary_iou": 0.5,
             "mean_iou": (3 / 4 + 1 + 0) / 3,
             "mean_dice": (6 / 7 + 1 + 0) / 3,
             "pixel_accuracy": 6 / 7,
@@ -312,10 +321,20 @@ def test_summary_of_a_matrix_made_by_hand():
 
 
 def test_summary_of_a_perfect_prediction_is_1():
-    labels = np.array([[0, 1, 1]], np.int32)
-    metric = ConfusionMatrix(confusion_matrix(labels, labels, 2))
+    labels = np.array([[[0, 1, 1]]], np.int32)
+    metric = SemanticTask(2).measure(jnp.eye(2)[labels], Record(labels=labels))
     figures = SemanticTask(2).summary(metric, _classes("a", "b"))
     assert set(figures.values()) == {1.0}
+
+
+def test_padding_changes_no_figure():
+    """A picture on a larger canvas has the borders that it has alone."""
+    record = _record((12, 16))
+    probs = jax.nn.softmax(_logits(2, 12, 16, CLASSES))
+    record = record.replace(where=np.ones((2, 12, 16), bool), size=np.array([[12, 16]] * 2))
+    pad = lambda x: np.pad(x, [(0, 0), (0, 20), (0, 9), *[(0, 0)] * (x.ndim - 3)])
+    padded = record.replace(labels=pad(record.labels), where=pad(record.where))
+    jax.tree.map(assert_array_equal, TASK.measure(pad(probs), padded), TASK.measure(probs, record))
 
 
 @pytest.mark.parametrize(("channels", "mean"), [(1, [0.25]), (4, [0.25, 0.5, 0.75, 0.25])])

@@ -58,8 +58,24 @@ def test_stuff_has_its_classs_colour_and_void_stays():
 
 
 def test_sizes_that_differ_are_an_error():
-    with pytest.raises(ValueError, match="masks has shape"):
+    with pytest.raises(ValueError, match="masks: expected shape"):
         draw_instances(GREY[:5], _instances(), CLASSES)
     panoptic = Panoptic(np.zeros((3, 3), int), np.zeros(1, np.int32), np.ones(1, bool))
-    with pytest.raises(ValueError, match="segments has shape"):
+    with pytest.raises(ValueError, match="segments: expected shape"):
         draw_panoptic(GREY, panoptic, CLASSES)
+
+
+def test_pictures_are_drawn_at_another_size():
+    panoptic = Panoptic(np.zeros((12, 16), int), np.zeros(1, np.int32), np.ones(1, bool))
+    assert draw_panoptic(GREY, panoptic, CLASSES, size=(36, 48)).shape == (36, 48, 3)
+    picture = draw_instances(GREY, _instances(), CLASSES, size=(36, 48))
+    tinted = (picture != 100).any(-1)
+    np.testing.assert_array_equal(tinted, np.kron(_instances().masks[1], np.ones((3, 3), bool)))
+
+
+def test_objects_of_one_class_alone_differ_in_colour_and_say_no_name():
+    objects = _instances()
+    alone = Classes(("car",), ((200, 40, 40),))
+    objects = Instances(objects.boxes, np.zeros(2, np.int32), objects.valid, masks=objects.masks)
+    small, large = draw_instances(GREY, objects, alone, alpha=1.0)[[6, 3], [6, 4]].tolist()
+    assert {tuple(small), tuple(large)} == {(230, 159, 0), (86, 180, 233)}

@@ -10,24 +10,15 @@ from segjax.data.palette import palette
 from segjax.data.source import Classes
 from segjax.viz import (
     colorize,
-    figure_image,
+    draw_confusion,
+    draw_labels,
     overlay,
     save_image,
-    side_by_side,
     training_curves,
 )
 
 STREET = Classes(("sky", "road", "car"), ((10, 20, 30), (200, 0, 0), (0, 0, 255)))
 RANDOM = np.random.default_rng(0)
-
-
-def test_figure_image_shows_what_is_drawn_where_it_is_drawn():
-    pixels = RANDOM.integers(0, 256, (20, 30, 3), np.uint8)
-    figure = Figure((0.3, 0.2), dpi=100)
-    figure.figimage(pixels, origin="upper")
-    picture = figure_image(figure)
-    assert picture.dtype == np.uint8
-    np.testing.assert_array_equal(picture, pixels)
 
 
 def test_colorize_gives_each_label_its_color_and_void_black():
@@ -40,7 +31,7 @@ def test_colorize_gives_each_label_its_color_and_void_black():
 
 @pytest.mark.parametrize("label", [3, -1])
 def test_a_label_without_a_color_is_an_error_that_names_it(label):
-    with pytest.raises(ValueError, match=f"labels holds {label}; due are 0 to 2"):
+    with pytest.raises(ValueError, match=f"labels: expected 0 to 2, got {label}"):
         colorize(np.array([[0, label]]), STREET.colors)
 
 
@@ -71,68 +62,25 @@ def test_overlay_takes_grey_and_floating_pictures(dtype):
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_overlay_names_what_does_not_fit():
     image, labels = np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3), int)
-    with pytest.raises(ValueError, match="alpha is 2"):
+    with pytest.raises(ValueError, match="alpha: expected"):
         overlay(image, labels, STREET.colors, alpha=2.0)
-    with pytest.raises(ValueError, match=r"labels has shape \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"labels: expected shape \(2, 3\), got \(3, 2\)"):
         overlay(image, labels.T, STREET.colors)
     with pytest.raises(ValueError, match=r"image has shape \(2, 3, 2\)"):
         overlay(image[..., :2], labels, STREET.colors)
 
 
-def panels_of(figure):
-    return {axes.get_title(): np.asarray(axes.images[0].get_array()) for axes in figure.axes}
-
-
-def test_side_by_side_shows_picture_labels_and_errors():
-    image = RANDOM.random((2, 3, 3))
-    truth = np.array([[0, 0, 1], [1, 255, 255]])
-    prediction = np.array([[0, 1, 1], [1, 0, 1]])
-    figure = side_by_side(image, truth, prediction, STREET, where=truth != 255)
-    panels = panels_of(figure)
-    assert list(panels) == ["image", "truth", "prediction", "errors (black): 25.0 %"]
-    np.testing.assert_allclose(panels["image"], image * 255, atol=0.5)
-    np.testing.assert_array_equal(panels["prediction"], colorize(prediction, STREET.colors))
-    valid = truth != 255
-    np.testing.assert_array_equal(
-        panels["truth"][valid], colorize(truth, STREET.colors, where=valid)[valid]
-    )
-    errors = panels["errors (black): 25.0 %"]
-    np.testing.assert_array_equal(errors[0], [[255] * 3, [0] * 3, [255] * 3])
-    void = errors[1, 1]
-    assert void[0] == void[1] == void[2] not in (0, 255)
-    np.testing.assert_array_equal(panels["truth"][~valid], [void, void])
-
-
-def test_the_legend_lists_the_classes_present_in_their_colors():
-    labels = np.array([[0, 2]])
-    figure = side_by_side(np.zeros((1, 2, 1)), labels, labels, STREET)
-    (legend,) = figure.legends
-    shown = {
-        text.get_text(): tuple(round(255 * part) for part in patch.get_facecolor()[:3])
-        for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)
-    }
-    assert shown == {"sky": (10, 20, 30), "car": (0, 0, 255)}
-
-
-def test_nothing_in_a_side_by_side_overlaps_with_many_long_names(tmp_path):
-    classes = Classes(
-        tuple(f"a class with quite a long name, number {i}" for i in range(30)),
-        tuple(tuple(int(part) for part in color) for color in palette(30)),
-    )
-    labels = np.arange(30).reshape(5, 6)
-    figure = side_by_side(np.zeros((5, 6, 3)), labels, labels, classes)
-    figure.savefig(tmp_path / "figure.png")
-    legend = figure.legends[0].get_window_extent()
-    assert figure.bbox.x0 <= legend.x0
-    assert legend.x1 <= figure.bbox.x1
-    assert all(legend.y1 < axes.get_window_extent().y0 for axes in figure.axes)
-
-
-def test_side_by_side_of_a_picture_that_is_all_void():
-    labels = np.zeros((2, 2), int)
-    figure = side_by_side(np.zeros((2, 2, 3)), labels, labels, STREET, where=labels > 0)
-    assert "errors (black): 0.0 %" in panels_of(figure)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["sky", "void"]
+def test_draw_labels_names_large_regions_and_tints_the_rest():
+    image, labels = np.full((60, 120, 3), 100, np.uint8), np.zeros((60, 120), int)
+    labels[:4, :4] = 2  # too small for a name
+    void = np.zeros(labels.shape, bool)
+    void[:, 100:] = True
+    picture = draw_labels(image, labels, STREET, where=~void)
+    tinted = overlay(image, labels, STREET.colors, where=~void)
+    written = (picture != tinted).any(-1)
+    assert written[20:40, 30:90].any()
+    assert not written[:10].any()
+    assert not written[:, 100:].any()
 
 
 def test_save_image_keeps_every_value_of_a_png(tmp_path):
@@ -164,9 +112,9 @@ def draw(tmp_path, monkeypatch):
     figures = []
     savefig = Figure.savefig
 
-    def draw(text):
+    def draw(text, classes=None):
         (tmp_path / "metrics.jsonl").write_text(text)
-        training_curves(tmp_path / "metrics.jsonl", path=tmp_path / "curves.png")
+        training_curves(tmp_path / "metrics.jsonl", path=tmp_path / "curves.png", classes=classes)
         assert cv2.imread(str(tmp_path / "curves.png")) is not None
         return figures[-1]
 
@@ -186,21 +134,68 @@ def lines_of(axes):
     return {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
 
 
-def test_curves_of_training_and_validation_share_a_panel(draw):
-    rows = [
-        {"step": 10, "loss": 2.0, "learning_rate": 0.1},
-        {"step": 20, "loss": 0.1, "learning_rate": 0.001},
-        {"step": 20, "val/loss": 0.5, "val/mean_iou": 0.25, "val/iou/car": 0.5, "val/iou/sky": 0.0},
-    ]
-    panels = curves_of(draw("\n".join(map(json.dumps, rows))))
-    assert list(panels) == ["loss", "learning rate", "mean iou", "iou"]
+ROWS = [
+    {"step": 10, "loss": 2.0, "learning_rate": 0.1},
+    {"step": 20, "loss": 0.1, "learning_rate": 0.001},
+    {"step": 20, "val/loss": 0.5, "val/mean_iou": 0.25, "val/ap": 0.1, "val/ap_small": -1.0},
+    {"step": 20, "val/iou/car": 0.5, "val/iou/sky": 0.0, "val/ap/car": 0.125},
+]
+
+
+def test_what_belongs_together_shares_a_panel(draw):
+    """Training and validation; the mean scores; the classes. What has no object is left out."""
+    panels = curves_of(draw("\n".join(map(json.dumps, ROWS))))
+    assert list(panels) == ["loss", "learning rate", "scores", "AP", "IoU"]
     assert lines_of(panels["loss"]) == {"train": [[10, 2.0], [20, 0.1]], "val": [[20, 0.5]]}
-    assert lines_of(panels["iou"]) == {"car": [[20, 0.5]], "sky": [[20, 0.0]]}
+    assert lines_of(panels["scores"]) == {"mean IoU": [[20, 0.25]], "AP": [[20, 0.1]]}
+    assert lines_of(panels["IoU"]) == {"car": [[20, 0.5]], "sky": [[20, 0.0]]}
+    assert lines_of(panels["AP"]) == {"car": [[20, 0.125]]}
     assert panels["loss"].get_yscale() == "log"
     assert panels["learning rate"].get_yscale() == "linear"
-    for axes in panels.values():
-        names = [text.get_text() for text in axes.get_legend().get_texts()]
-        assert names == list(lines_of(axes))
+
+
+def test_a_single_evaluation_has_the_runs_steps_a_marker_and_the_scores_range(draw):
+    panels = curves_of(draw("\n".join(map(json.dumps, ROWS))))
+    for name, top in (("IoU", 0.5), ("AP", 0.2)):
+        axes = panels[name]
+        assert all(line.get_marker() == "o" for line in axes.lines)
+        assert axes.get_xlim() == panels["loss"].get_xlim()
+        assert axes.get_xlim()[0] == 0
+        np.testing.assert_allclose(axes.get_ylim(), (0, top), rtol=0.05)
+
+
+def test_classes_have_their_own_colours_darker_where_white_swallows_them(draw):
+    classes = Classes(("car", "sky"), ((200, 0, 0), (255, 255, 220)), ())
+    lines = curves_of(draw("\n".join(map(json.dumps, ROWS)), classes))["IoU"].lines
+    car, sky = (255 * np.array(line.get_color()) for line in lines)
+    np.testing.assert_allclose(car, (200, 0, 0), atol=1)
+    assert sky.max() < 220
+
+
+def test_the_legend_of_many_curves_names_the_ends_in_order(draw):
+    row = {"step": 1} | {f"val/iou/{k}": k / 40 for k in range(30)}
+    (axes,) = curves_of(draw(json.dumps(row))).values()
+    names = [text.get_text().split()[0] for text in axes.get_legend().get_texts()]
+    assert names == [*map(str, range(29, 19, -1)), "…", *map(str, range(9, -1, -1))]
+
+
+@pytest.mark.parametrize("count", [2, 30])
+def test_a_confusion_matrix_shows_shares_of_rows(tmp_path, monkeypatch, count):
+    """Of the classes there are; unlabelled rows have none, and few classes their numbers."""
+    figures, savefig = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda f, path: (figures.append(f), savefig(f, path)))
+    classes = Classes(tuple(map(str, range(count + 1))), ((0, 0, 0),) * (count + 1))
+    counts = np.zeros((count + 1, count + 1), np.int64)
+    counts[0, :2] = 3, 1
+    counts[0, 2:count] = 0
+    counts[np.arange(2, count), np.arange(2, count)] = 5
+    draw_confusion(counts, classes, path=tmp_path / "confusion.png")
+    axes = figures[0].axes[0]
+    shares = np.ma.filled(axes.images[0].get_array().astype(float), np.nan)
+    assert shares.shape == (count, count)
+    np.testing.assert_allclose(shares[0, :2], (75, 25))
+    assert np.isnan(shares[1]).all()
+    assert [text.get_text() for text in axes.texts] == (["75", "25"] if count == 2 else [])
 
 
 def test_a_loss_that_reaches_0_has_a_linear_axis(draw):
