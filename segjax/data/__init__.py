@@ -22,5 +22,5 @@ from segjax.data.polygons import rasterize_polygons
 from segjax.data.registry import open_source
 from segjax.data.rle import decode_rle, encode_rle
 from segjax.data.source import Classes, Source
-from segjax.data.synthetic import VOCABULARY, Synthetic, caption_text, scene
+from segjax.data.synthetic import OUTLINES, VOCABULARY, SceneStyle, Synthetic, caption_text, scene
 from segjax.data.tfds import Tfds

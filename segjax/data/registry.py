@@ -1,56 +1,22 @@
 """Sources by name, as the command line gives them."""
 
-import pathlib
-
 from segjax.data.coco import Coco
 from segjax.data.coco_panoptic import CocoPanoptic
 from segjax.data.folder import Folder
 from segjax.data.source import Source
-from segjax.data.synthetic import Synthetic
+from segjax.data.spec import full_spec
+from segjax.data.synthetic import OUTLINES, Synthetic
 from segjax.data.tfds import Tfds
 from segjax.naming import unknown_name
 
 _NAMED = {"coco": Coco, "coco_panoptic": CocoPanoptic, "folder": Folder, "tfds": Tfds}
 
 
-def full_spec(spec: str) -> str:
-    """The text that names a source with its kind, where it is but a path.
-
-    Args:
-      spec: as in `open_source`, or the path of a folder.
-
-    Returns:
-      "folder:PATH", "coco:PATH" or "coco_panoptic:PATH", by what the folder holds; what is no path
-      as it is.
-
-    Raises:
-      ValueError: for a folder with both objects and segments in COCO's format.
-
-    Example:
-      >>> full_spec("./photos"), full_spec("synthetic")
-      ('folder:./photos', 'synthetic')
-    """
-    kind = spec.partition(":")[0]
-    root = pathlib.Path(spec).expanduser()
-    if kind in ("synthetic", *_NAMED) or not (root.is_dir() or spec.startswith((".", "/", "~"))):
-        return spec
-    found = {
-        "coco": any(root.glob("*/instances*.json")),
-        "coco_panoptic": any(root.glob("*/panoptic*.json")),
-    }
-    if all(found.values()):
-        raise ValueError(
-            f"data: expected coco:{spec} (its objects) or coco_panoptic:{spec} (its segments), "
-            f"got {spec}, which holds both"
-        )
-    return f"{next((kind for kind in found if found[kind]), 'folder')}:{spec}"
-
-
 def open_source(spec: str, split: str, **options) -> Source:
     """Opens the source that a text names.
 
     Args:
-      spec: "synthetic", "folder:PATH", "coco:PATH", "coco_panoptic:PATH" or "tfds:NAME"; or the
+      spec: "synthetic", "synthetic:outlines", "folder:PATH", "coco:PATH", "coco_panoptic:PATH" or "tfds:NAME"; or the
         path of a folder alone (see `full_spec`).
       split: of the source; "" for a folder without splits.
       **options: of `Synthetic`, `Folder`, `Coco`, `CocoPanoptic` or `Tfds`.
@@ -67,11 +33,12 @@ def open_source(spec: str, split: str, **options) -> Source:
       5
     """
     kind, _, name = full_spec(spec).partition(":")
-    if kind == "synthetic" and not name:
-        return Synthetic(split, **options)
+    if kind == "synthetic" and name in ("", "outlines"):
+        return Synthetic(split, **({"style": OUTLINES} if name else {}), **options)
     if kind in _NAMED and name:
         return _NAMED[kind](name, split, **options)
     if kind in _NAMED or kind == "synthetic":
         named = ", ".join(f"{kind}:{'NAME' if kind == 'tfds' else 'PATH'}" for kind in _NAMED)
-        raise ValueError(f"spec must be synthetic or one of {named}; got {spec!r}")
+        kinds = f"synthetic, synthetic:outlines, {named}"
+        raise ValueError(f"spec: expected one of {kinds}; got {spec!r}")
     raise ValueError(unknown_name("source", kind, ["synthetic", *_NAMED]))

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import tyro
 import yaml
 
-from segjax.data.registry import full_spec
+from segjax.data.spec import full_spec
 from segjax.training.config import GROUPS, TrainConfig, from_dict
 
 # What other programs call it, and what to use here.

@@ -12,7 +12,7 @@ import numpy as np
 from segjax import models
 from segjax.data import Source
 from segjax.data.folder import find_split
-from segjax.data.registry import full_spec
+from segjax.data.spec import full_spec
 from segjax.naming import unknown_name
 from segjax.pretrained.files import TORCH_SUFFIXES
 from segjax.training.build import make_model
@@ -174,6 +174,7 @@ def _check_effects(config: TrainConfig) -> None:
         "coordinator": (config.distributed, "without distributed"),
         "num_processes": (config.distributed, "without distributed"),
         "process_id": (config.distributed, "without distributed"),
+        "scenes": (config.data == "synthetic", f"for {config.data}"),
         "void": (
             full_spec(config.data).startswith(("folder:", "tfds:")),
             f"for {config.data}, which declares its void itself",
@@ -188,9 +189,9 @@ def _check_effects(config: TrainConfig) -> None:
 def _check_model(config: TrainConfig) -> None:
     """The model's name and options, whether it is one for the task, and whether it takes `size`."""
     model = make_model(config, 1)  # of however many classes
-    gives = str(typing.get_type_hints(type(model).__call__)["return"])
-    semantic = "SemanticOutput" in gives
-    if semantic != (config.task == "semantic"):
+    gives = typing.get_type_hints(type(model).__call__).get("return")
+    semantic = gives is models.SemanticOutput
+    if gives is not None and semantic != (config.task == "semantic"):
         kind = "classes of pixels" if semantic else "objects or segments"
         suited = {
             "semantic": "unet",
@@ -208,7 +209,8 @@ def _check_model(config: TrainConfig) -> None:
             "model: expected one for the panoptic task, such as mask2former_tiny; "
             f"got {config.model}, which predicts {'objects' if proposals else 'boxes'}"
         )
-    idle = [] if semantic or isinstance(model, models.Detr) else ["l1", "giou"]
+    boxes = gives is not models.QueryOutput or isinstance(model, models.Detr)
+    idle = [] if boxes else ["l1", "giou"]
     if proposals:
         # Its `points` may well be a script's, of which the model was changed.
         kept = ("max_objects", "points")

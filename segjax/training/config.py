@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from segjax.data import Augmentation
+from segjax.data.synthetic.style import SceneStyle
 from segjax.naming import unknown_name
 from segjax.tasks import SemanticLoss, SetLoss
 from segjax.training.optimizer import OptimizerConfig
@@ -22,7 +23,8 @@ class TrainConfig:
       run: Folder for the checkpoints, the logs and the configuration.
       task: What to learn: a class for each pixel, objects, or both at once as panoptic segments.
       seed: Seed of everything random.
-      data: Where the examples come from: synthetic, a folder, folder:PATH, coco:PATH,
+      data: Where the examples come from: synthetic, synthetic:outlines (the same scenes, in which
+        shapes alone tell the classes of things apart), a folder, folder:PATH, coco:PATH,
         coco_panoptic:PATH or tfds:NAME.
       train_split: Split to train on.
       eval_split: Split to evaluate on.
@@ -53,6 +55,7 @@ class TrainConfig:
       loss: Weights of the objective's terms (semantic task).
       set_loss: Weights of the objective's terms, which also weigh the matching (instance and
         panoptic tasks).
+      scenes: How difficult the synthetic scenes are.
       optimizer: The optimizer and its schedule.
       augmentation: Random changes of the training images, made on the device.
       device: Kind of device to run on; without it, what JAX finds first.
@@ -94,6 +97,7 @@ class TrainConfig:
     set_loss: SetLoss = SetLoss()
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: Augmentation = Augmentation(zoom=(0.75, 1.5))
+    scenes: SceneStyle = SceneStyle()
     device: Literal["cpu", "gpu", "tpu"] | None = None
     parallel: Literal["pmap", "mesh"] = "pmap"
     fsdp: int = 1

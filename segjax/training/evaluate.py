@@ -22,7 +22,7 @@ def make_evaluate(
     *,
     batch_size: int,
     threads: int = 4,
-) -> Callable[[dict], Any]:
+) -> Callable[..., Any]:
     """A function that evaluates variables over a whole split, each example counted exactly once.
 
     Args:
@@ -35,13 +35,14 @@ def make_evaluate(
 
     Returns:
       `variables -> metric` on the host, the same in every process; the variables as
-      `parallel.place` gives them.
+      `parallel.place` gives them. With `track` it iterates over `track(batches)`, which may show
+      how far it is.
     """
     step = parallel.eval_step(
         make_eval_step(task, model, render=source.render, axis_name=parallel.axis_name)
     )
 
-    def evaluate(variables):
+    def evaluate(variables, *, track=lambda batches: batches):
         batches = eval_batches(
             source,
             batch_size=batch_size,
@@ -49,7 +50,7 @@ def make_evaluate(
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        metrics = (jax.tree.map(to_host, step(variables, batch)) for batch in batches)
+        metrics = (jax.tree.map(to_host, step(variables, batch)) for batch in track(batches))
         return functools.reduce(lambda metric, more: metric.merge(more), metrics)
 
     return evaluate

@@ -2,7 +2,9 @@
 
 import json
 import pathlib
-from typing import TextIO
+import time
+from collections.abc import Iterator, Sized
+from typing import Any, TextIO
 
 import jax
 import numpy as np
@@ -14,8 +16,8 @@ from tensorboardX import SummaryWriter
 class Logger:
     """Writes figures by step; only process 0 writes at all.
 
-    Rows of steps after `start` are dropped first: a run that goes on from step `start` takes them
-    anew.
+    Rows of steps after `start`, and of the evaluation after it, are dropped first: a run that
+    resumes from step `start` makes them again.
 
     Args:
       folder: of the run; gets `metrics.jsonl` and `tensorboard/`.
@@ -26,7 +28,7 @@ class Logger:
     def __init__(self, folder: pathlib.Path, *, start: int, steps: int):
         self._console = Console(quiet=jax.process_index() != 0)
         self._progress = Progress(
-            TextColumn("training"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
@@ -34,13 +36,14 @@ class Logger:
             console=self._console,
             disable=not self._console.is_terminal or jax.process_index() != 0,
         )
-        self._bar = self._progress.add_task("", total=steps, completed=start, figures="")
+        self._bar = self._progress.add_task("training", total=steps, completed=start, figures="")
         self._shown: dict[str, float] = {}
+        self._steps, self._printed = steps, -float("inf")
         self._file: TextIO | None = None
         self._board: SummaryWriter | None = None
         if jax.process_index() == 0:
             path = folder / "metrics.jsonl"
-            kept = [line for line in _rows(path) if json.loads(line)["step"] <= start]
+            kept = [line for line in _rows(path) if _is_before(json.loads(line), start)]
             path.write_text("".join(kept))
             self._file = path.open("a")
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
@@ -73,12 +76,49 @@ class Logger:
         self._shown |= {k: v for k, v in figures.items() if k in SHOWN}
         text = "  ".join(f"{SHOWN[k]} {v:.3g}" for k, v in self._shown.items())
         self._progress.update(self._bar, completed=step, figures=text)
-        if not self._console.is_terminal:
-            self._console.print(f"step {step}  {text}", highlight=False, soft_wrap=True)
+        if not self._console.is_terminal and (
+            step == self._steps or time.monotonic() - self._printed >= _SECONDS
+        ):
+            self._printed = time.monotonic()
+            self.say(f"step {step} of {self._steps}  {text}")
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def track(self, batches: Sized, title: str) -> Iterator[Any]:
+        """The elements of a sequence, with a bar of their own; in a log, a line now and then.
+
+        Args:
+          batches: an iterable with a length.
+          title: what is done with them.
+
+        Yields:
+          Its elements.
+        """
+        task, total = self._progress.add_task(title, total=len(batches), figures=""), len(batches)
+        printed = time.monotonic()
+        for count, batch in enumerate(batches, 1):  # type: ignore[arg-type]
+            yield batch
+            self._progress.update(task, completed=count)
+            if not self._console.is_terminal and time.monotonic() - printed >= _SECONDS:
+                printed = time.monotonic()
+                self.say(f"{title}: {count} of {total} batches")
+        self._progress.remove_task(task)
+
+
+def say(text: str) -> None:
+    """Prints a line before there is a log; only process 0 does."""
+    console = Console(quiet=jax.process_index() != 0)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _is_before(row: dict[str, Any], start: int) -> bool:
+    evaluation = any(name.startswith("val/") for name in row)
+    return row["step"] < start or (row["step"] == start and not evaluation)
+
+
+_SECONDS = 10  # between the lines of a log
 
 
 SHOWN = {"examples_per_second": "images/s", "loss": "loss", "val/mean_iou": "mIoU"}

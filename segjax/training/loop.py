@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from segjax.data import Source, eval_batches, open_source, train_batches
-from segjax.data.registry import full_spec
+from segjax.data.spec import full_spec
 from segjax.tasks import Task
 from segjax.training import processes
 from segjax.training.annealing import anneal_masks
@@ -21,7 +21,7 @@ from segjax.training.checks import check, check_devices, check_sources
 from segjax.training.config import TrainConfig
 from segjax.training.evaluate import make_evaluate
 from segjax.training.finite import find_non_finite
-from segjax.training.logging import Logger
+from segjax.training.logging import Logger, say
 from segjax.training.optimizer import learning_rate, make_optimizer
 from segjax.training.parallel import Parallel, fetch, make_mesh
 from segjax.training.report import write_report
@@ -36,7 +36,7 @@ def train(config: TrainConfig) -> dict[str, float]:
 
     There: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `evaluation.json` and the
     pictures `curves.png` and `predictions.png`. SIGTERM saves after the current step and returns;
-    the same configuration then goes on from there, with the numbers of an uninterrupted run.
+    the same configuration then resumes from there, with the numbers of an uninterrupted run.
 
     Args:
       config: of the run.
@@ -54,8 +54,13 @@ def train(config: TrainConfig) -> dict[str, float]:
     check(config)
     processes.start(config)
     check_devices(config)
+    say(f"opening {config.data}")
     source = open_config_source(config, config.train_split)
     eval_source = open_config_source(config, config.eval_split)
+    say(
+        f"{len(source)} images to train on ({config.train_split}), {len(eval_source)} to evaluate "
+        f"({config.eval_split}), {len(source.classes)} classes"
+    )
     check_sources(config, source, eval_source)
     run = _Run.create(config, source, eval_source)
     write_config(config, source.classes, source.channels)  # of a run that can be
@@ -71,17 +76,18 @@ def train(config: TrainConfig) -> dict[str, float]:
         processes.stop_requests() as stop,
     ):
         if start:
-            logger.say(f"{config.run} goes on after step {start}")
+            logger.say(f"resuming {config.run} from step {start}")
         stopped_at = _fit(config, run, checkpoints, logger, stop)
         checkpoints.close()
         run.batches.close()
         if stopped_at is not None:
-            logger.say(f"stopped after step {stopped_at} and saved; the same command goes on")
+            logger.say(
+                f"stopped after step {stopped_at} and saved; run the same command to resume"
+            )
             return {}
-        if not run.figures:
-            run.figures = run.evaluate(run.state)
         variables = fetch(run.state.variables)
     if jax.process_index() == 0:
+        say("drawing curves.png and predictions.png")
         predict = jax.jit(lambda image: run.predict(variables, image))
         write_report(config.run, run.figures, eval_source, run.task, predict)
     return run.figures
@@ -93,7 +99,7 @@ class _Run:
 
     task: Task
     train_step: Callable[[TrainState, Record], tuple[TrainState, Metrics]]
-    evaluate: Callable[[TrainState], dict[str, float]]
+    evaluate: Callable[..., dict[str, float]]
     predict: Callable[[dict, jax.Array], Any]
     explain: Callable[[TrainState, Record], str]
     batches: Any
@@ -126,7 +132,10 @@ class _Run:
         def init(key, variables):
             return create_state(key, model, optimizer, images, average=average, variables=variables)
 
+        say(f"{config.model}: drawing the parameters")
         state = parallel.place(jax.device_get(init(jax.random.key(config.seed), variables)))
+        count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        say(f"{config.model}: {count / 1e6:.1f} M parameters")
         _check_fit(task, model, state.variables, eval_source)
         step = make_train_step(
             task,
@@ -163,7 +172,9 @@ class _Run:
         return cls(
             task=task,
             train_step=parallel.train_step(annealed_step, state),
-            evaluate=lambda state: task.summary(evaluate(state.variables), source.classes),
+            evaluate=lambda state, track: task.summary(
+                evaluate(state.variables, track=track), source.classes
+            ),
             predict=lambda variables, image: jax.tree.map(
                 lambda x: x[0], task.predict(model, variables, image[None])
             ),
@@ -183,12 +194,22 @@ def _fit(
     stop: Callable[[int], bool],
 ) -> int | None:
     """Takes the steps that are left. Returns the step after which it was asked to stop, if any."""
+    start = int(run.state.step)
+    if start and _evaluates(config, start):
+        # It may have been stopped between the saving of this step and its evaluation.
+        _evaluate(run, start, checkpoints, logger)
     schedule = learning_rate(config.optimizer, config.steps)
-    clock = _Clock(int(run.state.step))
     pending = None
-    for step in range(int(run.state.step) + 1, config.steps + 1):
+    for step in range(start + 1, config.steps + 1):
+        if step == start + 1:
+            logger.say("compiling the training step (first time; kept for the next start)")
+            clock = _Clock(start)
         batch = next(run.batches)
         run.state, metrics = run.train_step(run.state, batch)
+        if step == start + 1:
+            jax.block_until_ready(metrics)
+            logger.say(f"step {step} is done, {clock.seconds():.0f} s after its start")
+            clock = _Clock(step)
         # Looked at one step late, so that the devices have work while the host waits. Nothing is
         # lost: after a step that was not finite the state no longer changes.
         if pending is not None:
@@ -197,8 +218,8 @@ def _fit(
 
         stopping = stop(step)
         logging = step % config.log_every == 0
-        evaluating = step % config.eval_every == 0 or step == config.steps
-        saving = step % config.save_every == 0 or step == config.steps or stopping
+        evaluating = _evaluates(config, step)
+        saving = step % config.save_every == 0 or step == config.steps or stopping or evaluating
         if logging or evaluating or saving:
             _check_finite(run, *pending)
         if logging:
@@ -206,21 +227,28 @@ def _fit(
             row["learning_rate"] = float(schedule(step - 1))
             row["examples_per_second"] = clock.steps_per_second(step) * config.batch_size
             logger.log(step, row)
-        if evaluating:
-            run.figures = run.evaluate(run.state)
-            logger.log(step, {f"val/{name}": value for name, value in run.figures.items()})
-            clock = _Clock(step)
-        better = evaluating and run.figures[run.task.score] > run.best
-        if better:
-            run.best = run.figures[run.task.score]
-        position = {"batches": run.batches.get_state(), "best": run.best}
-        if better:
-            checkpoints.save("best", run.state, position)
-        if saving:
+        if saving:  # first: an evaluation that fails must not cost the step
+            position = {"batches": run.batches.get_state(), "best": run.best}
             checkpoints.save("last", run.state, position)
         if stopping and step < config.steps:
             return step
+        if evaluating:
+            _evaluate(run, step, checkpoints, logger)
+            clock = _Clock(step)
     return None
+
+
+def _evaluates(config: TrainConfig, step: int) -> bool:
+    return step % config.eval_every == 0 or step == config.steps
+
+
+def _evaluate(run: _Run, step: int, checkpoints: Checkpoints, logger: Logger) -> None:
+    """Evaluates the state after a step, and keeps it if none was better."""
+    run.figures = run.evaluate(run.state, lambda batches: logger.track(batches, "evaluating"))
+    logger.log(step, {f"val/{name}": value for name, value in run.figures.items()})
+    if run.figures[run.task.score] > run.best:
+        run.best = run.figures[run.task.score]
+        checkpoints.save("best", run.state, {"best": run.best})
 
 
 def _check_finite(run: _Run, step: int, batch: Record, metrics: Metrics) -> None:
@@ -236,6 +264,9 @@ class _Clock:
 
     def __init__(self, step: int):
         self._step, self._time = step, time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._time
 
     def steps_per_second(self, step: int) -> float:
         now = time.perf_counter()
@@ -259,7 +290,8 @@ def open_config_source(config: TrainConfig, split: str) -> Source:
     """
     spec = full_spec(config.data)
     if spec.startswith("synthetic"):
-        return open_source(spec, split, shape=config.size, seed=config.seed)
+        style = {"style": config.scenes} if spec == "synthetic" else {}
+        return open_source(spec, split, shape=config.size, seed=config.seed, **style)
     if config.void is None:
         return open_source(spec, split)
     return open_source(spec, split, void=config.void)

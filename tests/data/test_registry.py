@@ -1,7 +1,7 @@
 import pytest
 
 from segjax.data.folder import Folder
-from segjax.data.registry import full_spec, open_source
+from segjax.data.spec import full_spec, open_source
 from segjax.data.synthetic import Synthetic
 
 
@@ -27,10 +27,10 @@ def test_a_path_may_hold_colons(write_folder, tmp_path):
         ("folders:x", r"unknown source 'folders': did you mean 'folder'\?"),
         ("sintetic", r"unknown source 'sintetic': did you mean 'synthetic'\?"),
         ("ade", r"there are: coco, coco_panoptic, folder, synthetic, tfds"),
-        ("coco", "spec must be synthetic or one of coco:PATH, .*, tfds:NAME; got 'coco'"),
-        ("folder", "spec must be"),
-        ("tfds:", "spec must be"),
-        ("synthetic:big", "spec must be"),
+        ("coco", "spec: expected one of synthetic, .*, coco:PATH, .*, tfds:NAME; got 'coco'"),
+        ("folder", "spec: expected"),
+        ("tfds:", "spec: expected"),
+        ("synthetic:big", "spec: expected"),
     ],
 )
 def test_other_names_bring_up_those_that_exist(spec, message):

@@ -1,8 +1,8 @@
 """Procedural scenes: things of some shape on stuff of some texture, with every kind of label.
 
-The layout comes first, and every label follows from it; then the picture is painted on it. Shape
-alone tells the classes of things apart, and texture alone those of stuff: the colours of all come
-from one distribution.
+The layout comes first, and every label follows from it; then the picture is painted on it. Texture
+alone tells the classes of stuff apart. Those of things are told by their shapes, and the better by
+colour and pattern the more these depend on the shape: a `SceneStyle` says how much.
 """
 
 import functools
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from segjax.data.synthetic.draws import normal, uniform
 from segjax.data.synthetic.shapes import SHAPES, Things, covers, to_local
+from segjax.data.synthetic.style import SceneStyle
 from segjax.data.synthetic.textures import PATTERNS, STUFF, noise, stuff_textures, thing_textures
 from segjax.ops.boundaries import label_edges
 from segjax.ops.masks import masks_to_boxes
@@ -23,11 +24,21 @@ from segjax.typing import Array, Instances, Panoptic, Points, Record
 COLORS = ("red", "yellow", "green", "cyan", "blue", "magenta")
 VOCABULARY = ("", *COLORS, *PATTERNS, *SHAPES)
 
+# Where each shape's mean hue lies on the colour circle: outlines that look alike are far apart.
+_HUE_PLACES = 3 * np.arange(len(SHAPES)) % len(SHAPES)
+# Shapes of the same pattern are three places apart.
+_OWN_PATTERNS = _HUE_PLACES % len(PATTERNS)
+
 _LEAST_PIXELS = 16
 _LEAST_VISIBLE = 0.25
 
 
-def scene(key: jax.Array, *, shape: tuple[int, int] = (128, 128), max_instances: int = 8) -> Record:
+def scene(
+    key: jax.Array,
+    *,
+    shape: tuple[int, int] = (128, 128),
+    style: SceneStyle = SceneStyle(),
+) -> Record:
     """One scene with every kind of label, consistent with one another.
 
     The first classes are stuff (clouds, gravel, waves, bricks), the others things (disc, box,
@@ -38,7 +49,7 @@ def scene(key: jax.Array, *, shape: tuple[int, int] = (128, 128), max_instances:
     Args:
       key: random key; the whole scene follows from it.
       shape: (height, width) in pixels.
-      max_instances: the most things there may be.
+      style: how many things there may be, how large, and how much their colours tell.
 
     Returns:
       A record without batch axes. The image is float32 in 0..1, and no pixel is void; every segment
@@ -46,18 +57,16 @@ def scene(key: jax.Array, *, shape: tuple[int, int] = (128, 128), max_instances:
       shape.
 
     Raises:
-      ValueError: if `shape` or `max_instances` leaves no room for a thing.
+      ValueError: if `shape` leaves no room for a thing.
 
     Example:
-      >>> record = scene(jax.random.key(0), shape=(64, 80), max_instances=6)
+      >>> record = scene(jax.random.key(0), shape=(64, 80), style=SceneStyle(max_instances=6))
       >>> record.image.shape, record.instances.masks.shape
       ((64, 80, 3), (6, 64, 80))
     """
     if len(shape) != 2 or min(shape) < 16:
-        raise ValueError(f"shape must be (height, width) of 16 pixels or more, not {shape}")
-    if max_instances < 1:
-        raise ValueError(f"max_instances must be at least 1, not {max_instances}")
-    return _draw_scene(key, shape=tuple(shape), max_instances=max_instances)
+        raise ValueError(f"shape: expected (height, width) of 16 pixels or more, got {shape}")
+    return _draw_scene(key, shape=tuple(shape), style=style)
 
 
 def caption_text(caption: Int[Array, "words"]) -> str:
@@ -76,20 +85,21 @@ def caption_text(caption: Int[Array, "words"]) -> str:
     return " ".join(VOCABULARY[word] for word in np.asarray(caption) if word)
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "max_instances"))
-def _draw_scene(key: jax.Array, *, shape: tuple[int, int], max_instances: int) -> Record:
+@functools.partial(jax.jit, static_argnames=("shape", "style"))
+def _draw_scene(key: jax.Array, *, shape: tuple[int, int], style: SceneStyle) -> Record:
     keys = jax.random.split(key, 5)
-    things = _draw_things(keys[0], shape, max_instances)
+    things = _draw_things(keys[0], shape, style)
     segments, valid = _arrange(things, _draw_stuff(keys[1], shape))
-    paint = _draw_paint(keys[2], things)
+    paint = _draw_paint(keys[2], things, style)
     image = _photograph(keys[3], segments, things, paint)
     return _annotate(keys[4], image, segments, valid, paint)
 
 
-def _draw_things(key: jax.Array, shape: tuple[int, int], n: int) -> Things:
+def _draw_things(key: jax.Array, shape: tuple[int, int], style: SceneStyle) -> Things:
     """Things of every shape and size, the nearest first."""
+    n, (least, greatest) = style.max_instances, style.size
     shape_draw, x, y, size, width, height, angle, bend, count = uniform(key, (9, n))
-    size = 0.12 * min(shape) * 2.5**size
+    size = least * min(shape) * (greatest / least) ** size
     return Things(
         shapes=_choose(shape_draw, len(SHAPES)),
         centers=jnp.stack([x * shape[1], y * shape[0]], axis=-1),
@@ -155,22 +165,34 @@ class _Paint(NamedTuple):
     textures: Int[Array, "rows"]
 
 
-def _draw_paint(key: jax.Array, things: Things) -> _Paint:
-    """Colours from one distribution for all; a thing's texture has nothing to do with its shape."""
-    stuff = jnp.arange(len(STUFF), dtype=jnp.int32)
-    draws = uniform(key, (5, len(STUFF) + len(things.shapes)))
-    hues = _choose(draws[0], len(COLORS))
-    hue = (hues + 0.6 * draws[1] - 0.3) / len(COLORS)
-    saturation = 0.25 + 0.5 * draws[2]
+def _draw_paint(key: jax.Array, things: Things, style: SceneStyle) -> _Paint:
+    """Colours and patterns; those of things are drawn about what their shape's are."""
+    stuff, n = jnp.arange(len(STUFF), dtype=jnp.int32), len(STUFF)
+    draws = uniform(key, (6, n + len(things.shapes)))
+    hue = (_choose(draws[0], len(COLORS)) + 0.6 * draws[1] - 0.3) / len(COLORS)
+    if style.hue_spread is not None:
+        off = style.hue_spread * (draws[0, n:] + draws[1, n:] - 1)
+        hue = hue.at[n:].set((jnp.asarray(_HUE_PLACES)[things.shapes] + off) / len(SHAPES))
+    (low, high), (stuff_low, stuff_high) = style.saturation, style.stuff_saturation
+    saturation = jnp.concatenate(
+        [
+            stuff_low + (stuff_high - stuff_low) * draws[2, :n],
+            low + (high - low) * draws[2, n:],
+        ]
+    )
     value = 0.45 + 0.5 * draws[3]
     other_value = value * jnp.where(value > 0.7, 0.45, 1.35)
-    patterns = _choose(draws[4, len(STUFF) :], len(PATTERNS))
+    patterns = jnp.where(
+        draws[5, n:] < style.own_pattern,
+        jnp.asarray(_OWN_PATTERNS)[things.shapes],
+        _choose(draws[4, n:], len(PATTERNS)),
+    )
     color, other = _rgb(hue, saturation, value), _rgb(hue, saturation / 2, other_value)
     return _Paint(
-        classes=jnp.concatenate([stuff, len(STUFF) + things.shapes]),
-        hues=hues,
+        classes=jnp.concatenate([stuff, n + things.shapes]),
+        hues=jnp.round(len(COLORS) * hue).astype(jnp.int32) % len(COLORS),
         colors=jnp.stack([color, other], axis=1),
-        textures=jnp.concatenate([stuff, len(STUFF) + patterns]),
+        textures=jnp.concatenate([stuff, n + patterns]),
     )
 
 

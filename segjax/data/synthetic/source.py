@@ -7,6 +7,7 @@ from segjax.data.palette import palette
 from segjax.data.source import Classes, Source
 from segjax.data.synthetic.scenes import scene
 from segjax.data.synthetic.shapes import SHAPES
+from segjax.data.synthetic.style import SceneStyle
 from segjax.data.synthetic.textures import STUFF
 from segjax.typing import Record
 
@@ -25,7 +26,7 @@ class Synthetic(Source):
       shape: (height, width) in pixels.
       length: number of examples; None for 4096 in "train" and 256 in the others.
       seed: another seed, other scenes.
-      max_instances: the most things a scene may have.
+      style: how difficult the scenes are.
 
     Raises:
       ValueError: if there is no such split.
@@ -50,14 +51,14 @@ class Synthetic(Source):
         shape: tuple[int, int] = (128, 128),
         length: int | None = None,
         seed: int = 0,
-        max_instances: int = 8,
+        style: SceneStyle = SceneStyle(),
     ):
         if split not in _LENGTHS:
             raise ValueError(f"split must be one of {', '.join(_LENGTHS)}, not {split!r}")
         self.split = split
         self.shape = shape
         self.seed = seed
-        self.max_instances = max_instances
+        self.style = style
         self.sizes = np.tile(self.shape, (_LENGTHS[split] if length is None else length, 1))
 
     def read(self, index: int) -> Record:
@@ -70,5 +71,5 @@ class Synthetic(Source):
             raise ValueError("record.index must say which scene to draw; it is None")
         split = jax.random.fold_in(jax.random.key(self.seed), list(_LENGTHS).index(self.split))
         key = jax.random.fold_in(split, record.index)
-        drawn = scene(key, shape=self.shape, max_instances=self.max_instances)
+        drawn = scene(key, shape=self.shape, style=self.style)
         return drawn.replace(index=record.index, valid=record.valid)

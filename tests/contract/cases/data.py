@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from arguments import Argument, Case, classes, corners, fraction, mask, real
 
+from segjax.data import SceneStyle
 from segjax.typing import Instances, Points, Record
 
 _KEY = jax.random.key(0)
@@ -42,7 +43,7 @@ CASES = [
     Case(
         "data.scene",
         lambda h, w: {"seed": classes(num_classes=9)},
-        {"shape": (16, 16), "max_instances": 2},
+        {"shape": (16, 16), "style": SceneStyle(max_instances=2)},
         build=lambda arrays: {"key": jax.random.key(arrays["seed"])},
     ),
     Case("data.as_float", lambda h, w: {"image": real(h, w, 3)}),

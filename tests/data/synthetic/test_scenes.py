@@ -2,14 +2,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from segjax.data.synthetic import VOCABULARY, Synthetic, caption_text, scene
 from segjax.data.synthetic.scenes import COLORS, _arrange
 from segjax.data.synthetic.shapes import SHAPES, Things
+from segjax.data.synthetic.style import OUTLINES, SceneStyle
 from segjax.data.synthetic.textures import PATTERNS, STUFF
 
 SHAPE = (64, 80)
-MANY = 6
+STYLE = SceneStyle(max_instances=6)
 NAMES = Synthetic.classes.names
 KEYS = jax.random.split(jax.random.key(0), 48)
 
@@ -17,7 +19,7 @@ KEYS = jax.random.split(jax.random.key(0), 48)
 @pytest.fixture(scope="module")
 def drawn():
     """A batch of scenes, on the host."""
-    draw = jax.jit(jax.vmap(lambda key: scene(key, shape=SHAPE, max_instances=MANY)))
+    draw = jax.jit(jax.vmap(lambda key: scene(key, shape=SHAPE, style=STYLE)))
     return jax.device_get(draw(KEYS))
 
 
@@ -65,7 +67,7 @@ def test_an_instance_is_seen_or_left_out(drawn):
     assert np.all(drawn.captions[~instances.valid] == 0)
     counts = instances.valid.sum(axis=1)
     assert counts.min() <= 2
-    assert counts.max() >= MANY - 1
+    assert counts.max() >= STYLE.max_instances - 1
 
 
 def test_what_is_hidden_is_left_out():
@@ -150,11 +152,11 @@ def test_the_caption_tells_the_colour(scenes):
 
 
 def test_the_same_key_gives_the_same_scene(drawn):
-    again = jax.device_get(scene(KEYS[3], shape=SHAPE, max_instances=MANY))
+    again = jax.device_get(scene(KEYS[3], shape=SHAPE, style=STYLE))
     # Another compilation may round a pixel on an outline to the other side.
     assert np.mean(again.labels == drawn.labels[3]) > 0.999
     assert np.mean(np.abs(again.image - drawn.image[3]) < 1e-3) > 0.99
-    repeated = jax.device_get(scene(KEYS[3], shape=SHAPE, max_instances=MANY))
+    repeated = jax.device_get(scene(KEYS[3], shape=SHAPE, style=STYLE))
     jax.tree.map(np.testing.assert_array_equal, again, repeated)
     assert np.mean(drawn.labels[3] == drawn.labels[4]) < 0.9
 
@@ -167,22 +169,44 @@ def test_stuff_and_things_share_the_picture(drawn):
     assert len(NAMES) == len(STUFF) + len(SHAPES)
 
 
-def test_colour_alone_does_not_tell_the_class(drawn):
+def test_colour_alone_does_not_tell_outlines():
     """Two colour classifiers, Gaussians and a lookup table, on scenes they have not seen."""
-    colors, labels = drawn.image.reshape(-1, 3), drawn.labels.ravel()
+    drawn = jax.vmap(lambda key: scene(key, shape=SHAPE, style=OUTLINES))(KEYS)
+    colors, labels = np.asarray(drawn.image).reshape(-1, 3), np.asarray(drawn.labels).ravel()
     half = len(labels) // 2
     train, test = (colors[:half], labels[:half]), (colors[half:], labels[half:])
-    assert mean_iou(gaussian_classifier(*train)(test[0]), test[1]) < 0.1
-    assert mean_iou(lookup_classifier(*train)(test[0]), test[1]) < 0.1
-    # The same classifiers do learn where colour is a sign of the class.
-    told = np.float32(np.stack([labels / len(NAMES)] * 3, -1)) + 0.2 * (colors - 0.5)
-    assert mean_iou(gaussian_classifier(told[:half], train[1])(told[half:]), test[1]) > 0.3
+    assert class_iou(gaussian_classifier(*train)(test[0]), test[1]).mean() < 0.1
+    assert class_iou(lookup_classifier(*train)(test[0]), test[1]).mean() < 0.1
 
 
-def mean_iou(predictions, labels):
+def test_colour_helps_but_does_not_decide():
+    """The best single-pixel classifier of colour stays below half of what a network reaches.
+
+    `experiments/semantic.py` has an IoU of things of 0.65 at least.
+    """
+    draw = jax.jit(jax.vmap(lambda key: scene(key, shape=(64, 64))))
+    parts = [draw(keys) for keys in jax.random.split(jax.random.key(1), (10, 128))]
+    colors, labels = (
+        np.concatenate([np.asarray(getattr(part, name)) for part in parts])
+        for name in ("image", "labels")
+    )
+    train, test = slice(128, None), slice(128)
+    ious = [
+        class_iou(
+            lookup_classifier(colors[train].reshape(-1, 3), labels[train].ravel(), balance)(
+                colors[test].reshape(-1, 3)
+            ),
+            labels[test].ravel(),
+        )[len(STUFF) :].mean()
+        for balance in (0, 0.25, 0.5)
+    ]
+    assert 0.15 < max(ious) < 0.65 / 2
+
+
+def class_iou(predictions, labels):
     matrix = np.zeros((len(NAMES),) * 2)
     np.add.at(matrix, (labels, predictions), 1)
-    return np.mean(np.diag(matrix) / (matrix.sum(0) + matrix.sum(1) - np.diag(matrix)))
+    return np.diag(matrix) / (matrix.sum(0) + matrix.sum(1) - np.diag(matrix))
 
 
 def gaussian_classifier(colors, labels):
@@ -201,19 +225,42 @@ def gaussian_classifier(colors, labels):
     return classify
 
 
-def lookup_classifier(colors, labels):
-    """The most frequent class among the training pixels in the same cell of the colour cube."""
+def lookup_classifier(colors, labels, balance=0.0):
+    """The most frequent class among the training pixels in the same cell of the colour cube.
+
+    Frequencies are divided by the class's overall one to the power `balance`, and smoothed over
+    neighbouring cells.
+    """
 
     def cell(colors):
-        return tuple(np.minimum((colors * 12).astype(int), 11).T)
+        return tuple(np.minimum((colors * 24).astype(int), 23).T)
 
-    counts = np.zeros((12, 12, 12, len(NAMES)))
+    counts = np.zeros((24, 24, 24, len(NAMES)))
     np.add.at(counts, (*cell(colors), labels), 1)
-    return lambda colors: np.argmax(counts[cell(colors)], axis=-1)
+    for axis in range(3):
+        counts = scipy.ndimage.convolve1d(counts, [0.25, 0.5, 0.25], axis, mode="constant")
+    winners = np.argmax(counts / counts.sum((0, 1, 2)) ** balance, axis=-1)
+    return lambda colors: winners[cell(colors)]
 
 
-@pytest.mark.parametrize("options", [{"shape": (8, 64)}, {"shape": (64,)}, {"max_instances": 0}])
+@pytest.mark.parametrize("shape", [(8, 64), (64,)])
 @pytest.mark.usefixtures("unchecked_shapes")
-def test_options_that_leave_no_room_are_named(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        scene(jax.random.key(0), **options)
+def test_a_shape_that_leaves_no_room_is_named(shape):
+    with pytest.raises(ValueError, match="shape: expected"):
+        scene(jax.random.key(0), shape=shape)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_instances": 0},
+        {"size": (0.3, 0.1)},
+        {"hue_spread": -1.0},
+        {"own_pattern": 2.0},
+        {"saturation": (0.5, 1.5)},
+        {"stuff_saturation": (0.6, 0.5)},
+    ],
+)
+def test_a_style_that_cannot_be_is_named(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}: expected"):
+        SceneStyle(**options)

@@ -4,18 +4,18 @@ import jax
 import numpy as np
 import pytest
 
-from segjax.data.synthetic import Synthetic, scene
+from segjax.data.synthetic import SceneStyle, Synthetic, scene
 
-SHAPE, MANY = (64, 80), 6
+SHAPE, STYLE = (64, 80), SceneStyle(max_instances=6)
 
 
 def test_an_example_is_drawn_from_its_index_alone():
-    source = Synthetic("val", shape=SHAPE, seed=5, max_instances=MANY)
+    source = Synthetic("val", shape=SHAPE, seed=5, style=STYLE)
     sent = source.read(7)
     assert [leaf.tolist() for leaf in jax.tree.leaves(sent)] == [7]
     example = source[7]
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), 1), 7)
-    expected = scene(key, shape=SHAPE, max_instances=MANY)
+    expected = scene(key, shape=SHAPE, style=STYLE)
     np.testing.assert_array_equal(example.image, expected.image)
     np.testing.assert_array_equal(example.labels, expected.labels)
     assert example.index == 7
@@ -25,7 +25,7 @@ def test_splits_seeds_and_indices_share_no_scene():
     def draw(source, index):
         return np.asarray(source.render(source.read(index)).image)
 
-    options = {"shape": SHAPE, "max_instances": MANY}
+    options = {"shape": SHAPE, "style": STYLE}
     sources = [Synthetic(split, **options) for split in ("train", "val", "test")]
     sources.append(Synthetic("train", seed=1, **options))
     # An index beyond the length is one more scene.
@@ -35,7 +35,7 @@ def test_splits_seeds_and_indices_share_no_scene():
 
 
 def test_render_keeps_what_the_loader_set():
-    source = Synthetic("train", shape=SHAPE, max_instances=MANY)
+    source = Synthetic("train", shape=SHAPE, style=STYLE)
     batch = jax.tree.map(lambda *leaves: np.stack(leaves), source.read(4), source.read(9))
     batch = batch.replace(valid=np.array([True, False]))
     drawn = jax.jit(jax.vmap(source.render))(batch)
