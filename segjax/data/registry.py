@@ -1,23 +1,20 @@
 """Sources by name, as the command line gives them."""
 
-from segjax.data.coco import Coco
-from segjax.data.coco_panoptic import CocoPanoptic
-from segjax.data.folder import Folder
+from segjax import data
 from segjax.data.source import Source
 from segjax.data.spec import full_spec
-from segjax.data.synthetic import OUTLINES, Synthetic
-from segjax.data.tfds import Tfds
 from segjax.naming import unknown_name
 
-_NAMED = {"coco": Coco, "coco_panoptic": CocoPanoptic, "folder": Folder, "tfds": Tfds}
+# Each is imported when it is opened.
+_NAMED = {"coco": "Coco", "coco_panoptic": "CocoPanoptic", "folder": "Folder", "tfds": "Tfds"}
 
 
 def open_source(spec: str, split: str, **options) -> Source:
     """Opens the source that a text names.
 
     Args:
-      spec: "synthetic", "synthetic:outlines", "folder:PATH", "coco:PATH", "coco_panoptic:PATH" or "tfds:NAME"; or the
-        path of a folder alone (see `full_spec`).
+      spec: "synthetic", "synthetic:outlines", "folder:PATH", "coco:PATH", "coco_panoptic:PATH" or
+        "tfds:NAME"; or the path of a folder alone (see `full_spec`).
       split: of the source; "" for a folder without splits.
       **options: of `Synthetic`, `Folder`, `Coco`, `CocoPanoptic` or `Tfds`.
 
@@ -34,9 +31,9 @@ def open_source(spec: str, split: str, **options) -> Source:
     """
     kind, _, name = full_spec(spec).partition(":")
     if kind == "synthetic" and name in ("", "outlines"):
-        return Synthetic(split, **({"style": OUTLINES} if name else {}), **options)
+        return data.Synthetic(split, **({"style": data.OUTLINES} if name else {}), **options)
     if kind in _NAMED and name:
-        return _NAMED[kind](name, split, **options)
+        return getattr(data, _NAMED[kind])(name, split, **options)
     if kind in _NAMED or kind == "synthetic":
         named = ", ".join(f"{kind}:{'NAME' if kind == 'tfds' else 'PATH'}" for kind in _NAMED)
         kinds = f"synthetic, synthetic:outlines, {named}"

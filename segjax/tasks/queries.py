@@ -13,42 +13,9 @@ from jaxtyping import Bool, Float
 from segjax import losses, ops
 from segjax.models import Detr, MaskRCNN, QueryOutput
 from segjax.numerics import Average
+from segjax.tasks.loss_weights import SetLoss
 from segjax.tasks.semantic import scaled, standardize
 from segjax.typing import Array, Instances, Record
-
-
-@dataclasses.dataclass(frozen=True)
-class SetLoss:
-    """The weights of the objective's terms, the same in the matching.
-
-    Models with boxes have DETR's objective, the others Mask2Former's, or MaskFormer's.
-
-    Attributes:
-      cross_entropy: Weight of the cross-entropy of the classes.
-      mask: Weight of the cross-entropy of the masks, or of their focal loss (1 in DETR, 20 in
-        MaskFormer).
-      dice: Weight of the Dice loss of the masks (1 in DETR and MaskFormer).
-      l1: Weight of the L1 distance of the boxes, in models that have boxes.
-      giou: Weight of 1 − GIoU of the boxes, in models that have boxes.
-      no_object: Weight, within the cross-entropy, of the queries without an object.
-      auxiliary: Weight of the same terms after each earlier layer of the decoder.
-      points: Number of points at which masks are compared; 0 compares all pixels, with a focal
-        loss.
-      max_objects: Number of objects of an image that are learnt, the largest first.
-      matches: Queries that each object is matched with. One makes a set; with more, one-to-many,
-        each object gets several predictions, of which suppression has to choose.
-    """
-
-    cross_entropy: float = 2.0
-    mask: float = 5.0
-    dice: float = 5.0
-    l1: float = 5.0
-    giou: float = 2.0
-    no_object: float = 0.1
-    auxiliary: float = 1.0
-    points: int = 12544
-    max_objects: int = 100
-    matches: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,40 +15,8 @@ from segjax.metrics.sums import Sums
 from segjax.models import SemanticOutput
 from segjax.numerics import Average, accumulation_dtype
 from segjax.sharding import each_shard
+from segjax.tasks.loss_weights import SemanticLoss
 from segjax.typing import Array, Record
-
-
-@dataclasses.dataclass(frozen=True)
-class SemanticLoss:
-    """The weights of the objective's terms.
-
-    Attributes:
-      cross_entropy: Weight of the mean softmax cross-entropy over pixels.
-      dice: Weight of the mean Dice loss over the classes present in each image.
-      lovasz: Weight of the mean Lovász-softmax loss over images.
-      auxiliary: Weight of the same terms on the model's first auxiliary output; half as much on
-        each one after it.
-      label_smoothing: Label smoothing of the cross-entropy, in 0..1.
-      class_weights: Weights of the classes in the cross-entropy, one for each; without them all
-        weigh alike.
-      focal_gamma: Exponent that makes the cross-entropy a focal loss, without label smoothing; 0
-        for none.
-    """
-
-    cross_entropy: float = 1.0
-    dice: float = 1.0
-    lovasz: float = 0.0
-    auxiliary: float = 0.5
-    label_smoothing: float = 0.0
-    class_weights: tuple[float, ...] | None = None
-    focal_gamma: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.focal_gamma and self.label_smoothing:
-            raise ValueError(
-                f"label_smoothing is {self.label_smoothing}; due is 0 with focal_gamma "
-                f"{self.focal_gamma}"
-            )
 
 
 @jax.tree_util.register_dataclass

@@ -1,8 +1,16 @@
 """Training: the pure step, the ways to run it on many devices, checkpoints and logs."""
 
-from segjax.training.config import TrainConfig
-from segjax.training.loop import train
-from segjax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
-from segjax.training.parallel import mesh_step, pmap_step
-from segjax.training.state import TrainState, create_state
-from segjax.training.step import make_eval_step, make_train_step
+from typing import TYPE_CHECKING
+
+from segjax import lazy
+
+if TYPE_CHECKING:
+    from segjax.training.config import TrainConfig
+    from segjax.training.loop import train
+    from segjax.training.optimizer import learning_rate, make_optimizer
+    from segjax.training.optimizer_config import OptimizerConfig
+    from segjax.training.parallel import mesh_step, pmap_step
+    from segjax.training.state import TrainState, create_state
+    from segjax.training.step import make_eval_step, make_train_step
+else:
+    __getattr__, __dir__, __all__ = lazy.attach(__name__)

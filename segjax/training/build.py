@@ -12,7 +12,7 @@ from segjax.data import Classes
 from segjax.pretrained.recipes import DEFAULT
 from segjax.tasks import InstanceTask, PanopticTask, SemanticTask, Task
 from segjax.training.config import TrainConfig
-from segjax.training.optimizer import SCRATCH, fill_options
+from segjax.training.optimizer_config import SCRATCH, fill_options
 
 
 def resolve_optimizer(config: TrainConfig) -> TrainConfig:

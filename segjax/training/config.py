@@ -11,8 +11,8 @@ from typing import Any, Literal
 from segjax.data import Augmentation
 from segjax.data.synthetic.style import SceneStyle
 from segjax.naming import unknown_name
-from segjax.tasks import SemanticLoss, SetLoss
-from segjax.training.optimizer import OptimizerConfig
+from segjax.tasks.loss_weights import SemanticLoss, SetLoss
+from segjax.training.optimizer_config import OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,9 +81,7 @@ def train(config: TrainConfig) -> dict[str, float]:
         checkpoints.close()
         run.batches.close()
         if stopped_at is not None:
-            logger.say(
-                f"stopped after step {stopped_at} and saved; run the same command to resume"
-            )
+            logger.say(f"stopped after step {stopped_at} and saved; run the same command to resume")
             return {}
         variables = fetch(run.state.variables)
     if jax.process_index() == 0:

@@ -13,16 +13,16 @@ import jaxtyping
 
 import segjax
 
-# Commands for a terminal, and what models are built of: not for a program to call.
-NO_FACE = {"segjax.cli", "segjax.models.layers"}
+# The terminal, the packages themselves, and what models are built of: not for a program to call.
+NO_FACE = {"segjax.cli", "segjax.lazy", "segjax.models.layers"}
 
 
 def public_objects() -> dict[str, Any]:
     """Every public function and class by its name without `segjax.`, as in "ops.resize"."""
     found: dict[str, Any] = {}
     for face in sorted(_faces(), key=lambda module: module.__name__.count(".")):
-        for name, value in vars(face).items():
-            if _is_public(name, value, face) and value not in found.values():
+        for name, value in _public_names(face):
+            if hasattr(value, "__qualname__") and value not in found.values():
                 found[f"{face.__name__.removeprefix('segjax.')}.{name}"] = value
     return found
 
@@ -57,16 +57,17 @@ def is_array(annotation: Any) -> bool:
 
 
 def _faces() -> Iterator[Any]:
-    """The packages, whose `__init__` lists what is public, and the modules beside them."""
+    """The packages, whose `__all__` lists what is public, and the modules beside them."""
     for module in pkgutil.walk_packages(segjax.__path__, "segjax."):
         if module.name not in NO_FACE and (module.ispkg or module.name.count(".") == 1):
             yield importlib.import_module(module.name)
 
 
-def _is_public(name: str, value: Any, face: Any) -> bool:
-    """Whether a function (a plain one, or one that JAX wraps) or class is the face's to show."""
-    if name.startswith("_") or not (inspect.isclass(value) or hasattr(value, "__qualname__")):
-        return False
+def _public_names(face: Any) -> Iterator[tuple[str, Any]]:
+    """What a face shows; of a module, what it defines itself."""
     if hasattr(face, "__path__"):
-        return value.__module__.startswith("segjax.")
-    return value.__module__ == face.__name__
+        yield from ((name, getattr(face, name)) for name in getattr(face, "__all__", ()))
+        return
+    for name, value in vars(face).items():
+        if not name.startswith("_") and getattr(value, "__module__", "") == face.__name__:
+            yield name, value

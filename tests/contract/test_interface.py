@@ -1,11 +1,15 @@
 """Every public function reads the same: options by keyword, and a docstring with the same parts."""
 
+import importlib
 import inspect
+import pkgutil
 import re
 import sys
 
 import pytest
 from public import array_functions, is_array, public_functions, public_objects
+
+import segjax
 
 FUNCTIONS = public_functions()
 # Losses and metrics that no paper defines.
@@ -38,6 +42,15 @@ def _entry(function, name):
     pattern = rf"^  (?:\*?\w+, )*\*{{0,2}}{name}(?:, \*?\w+)*:(.*?)(?=^  \S|\Z)"
     found = re.search(pattern, _section(function, "Args") or "", re.M | re.S)
     return found and found[1]
+
+
+def test_no_file_hides_what_its_package_shows():
+    """An imported file becomes an attribute of its package, in the place of a function so named."""
+    for package in pkgutil.walk_packages(segjax.__path__, "segjax."):
+        if package.ispkg:
+            face = importlib.import_module(package.name)
+            files = {file.name for file in pkgutil.iter_modules(face.__path__) if not file.ispkg}
+            assert files.isdisjoint(getattr(face, "__all__", ())), package.name
 
 
 @pytest.mark.parametrize("name", public_objects())

@@ -12,7 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from segjax.models import create, unet
 from segjax.pretrained import PUBLISHED
 from segjax.training import OptimizerConfig, learning_rate, make_optimizer
-from segjax.training.optimizer import fill_options, frozen_paths, rate_factors
+from segjax.training.optimizer import frozen_paths, rate_factors
+from segjax.training.optimizer_config import fill_options
 
 PLAIN = {"name": "sgd", "momentum": 0.0, "schedule": "constant", "warmup": 0, "clip": 0.0}
 KERNEL_AND_BIAS = {"kernel": jnp.full((2, 3), 2.0), "bias": jnp.full(3, 2.0)}

@@ -2,59 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import jax
-import jax.numpy as jnp
+from segjax.data import augment
 
-from segjax.data.augment.color import color_jitter, random_blur
-from segjax.data.augment.copy_paste import copy_paste
-from segjax.data.augment.geometry import random_geometry
-from segjax.numerics import accumulation_dtype
-from segjax.typing import Record
+if TYPE_CHECKING:  # options on the command line, which need not wait for JAX
+    import jax
 
-
-def cutout(key: jax.Array, record: Record, *, fraction: float = 0.1) -> Record:
-    """Hides a rectangle: there the image is its mean colour, and `where` is False.
-
-    The rectangle has the proportions of the image and lies anywhere within it.
-
-    Args:
-      key: random key.
-      record: the record of one example, without batch axes, its image floating.
-      fraction: of the area, in 0..1.
-
-    Returns:
-      The example; all but `image` and `where` as before.
-
-    Raises:
-      ValueError: if there is no image, or `fraction` is out of 0..1.
-
-    Example:
-      >>> record = cutout(jax.random.key(0), Record(image=jnp.ones((4, 4, 3))), fraction=0.25)
-      >>> int(jnp.sum(~record.where))
-      4
-
-    Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with
-    cutout", 2017.
-    """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must be in 0..1, not {fraction}")
-    if record.image is None:
-        raise ValueError("record has no image")
-    shape = record.image.shape[:2]
-    within = []
-    for draw, size in zip(jax.random.uniform(key, (2,)), shape, strict=True):
-        length = round(fraction**0.5 * size)
-        start = jnp.floor(draw * (size - length + 1))
-        position = jnp.arange(size)
-        within.append((position >= start) & (position < start + length))
-    hole = within[0][:, None] & within[1]
-    mean = jnp.mean(record.image, axis=(0, 1), dtype=accumulation_dtype(record.image))
-    return record.replace(
-        image=jnp.where(hole[..., None], mean.astype(record.image.dtype), record.image),
-        where=~hole if record.where is None else record.where & ~hole,
-    )
+    import segjax.typing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +43,9 @@ class Augmentation:
     cutout: float = 0.0
     copy_paste: float = 0.0
 
-    def __call__(self, key: jax.Array, record: Record, *, shape: tuple[int, int]) -> Record:
+    def __call__(
+        self, key: "jax.Array", record: "segjax.typing.Record", *, shape: tuple[int, int]
+    ) -> "segjax.typing.Record":
         """One example, augmented.
 
         Args:
@@ -99,8 +56,10 @@ class Augmentation:
         Returns:
           The example, its image floating, its `where` and `size` set.
         """
+        import jax
+
         geometry_key, color_key, blur_key, cutout_key = jax.random.split(key, 4)
-        record = random_geometry(
+        record = augment.random_geometry(
             geometry_key,
             record,
             shape=shape,
@@ -110,7 +69,7 @@ class Augmentation:
             flip=self.flip,
         )
         assert record.image is not None  # or random_geometry would have said so
-        image = color_jitter(
+        image = augment.color_jitter(
             color_key,
             record.image,
             brightness=self.brightness,
@@ -119,11 +78,15 @@ class Augmentation:
             hue=self.hue,
         )
         if self.blur:
-            image = random_blur(blur_key, image, sigma=self.blur)
+            image = augment.random_blur(blur_key, image, sigma=self.blur)
         record = record.replace(image=image)
-        return cutout(cutout_key, record, fraction=self.cutout) if self.cutout else record
+        if not self.cutout:
+            return record
+        return augment.cutout(cutout_key, record, fraction=self.cutout)
 
-    def mix(self, keys: jax.Array, batch: Record, *, things: Sequence[bool] = ()) -> Record:
+    def mix(
+        self, keys: "jax.Array", batch: "segjax.typing.Record", *, things: Sequence[bool] = ()
+    ) -> "segjax.typing.Record":
         """What takes more than one example: copy-paste.
 
         Args:
@@ -136,4 +99,4 @@ class Augmentation:
         """
         if not self.copy_paste:
             return batch
-        return copy_paste(keys, batch, things=things, probability=self.copy_paste)
+        return augment.copy_paste(keys, batch, things=things, probability=self.copy_paste)
