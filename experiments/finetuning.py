@@ -3,12 +3,15 @@
 A model learns street scenes on one half of the training images, once and for long. From there it
 learns the other half, by its family's published recipe; beside it, it learns that half from scratch
 in as many steps, and from the same weights at the rate that is for learning from scratch. The
-halves are the first and the second by file name, which for CamVid are different drives, because
-the pictures of one drive are alike.
+halves are the first and the second by file name, which for CamVid are mostly different drives,
+because the pictures of one drive are alike.
 
-Street scenes in a folder as `segjax train --data folder:PATH` reads it (about 12 minutes on two
-cores):
+Street scenes in a folder as `segjax train --data folder:PATH` reads it (1,340 CPU seconds; of
+CamVid expect 0.26 from scratch, 0.38 by the recipe and 0.41 at 3e-3):
     python experiments/finetuning.py --train.data folder:CAMVID --train.void 11
+
+The recipe is for weights that were learnt for very long. These have still much to learn, which is
+perhaps why the higher rate gains more here.
 
 Prints the table of mean IoUs on the evaluation split, mean and standard deviation over the seeds of
 the second learning, and writes `finetuning.json` beside the runs.

@@ -82,6 +82,9 @@ def test_evaluation_gives_the_figures_that_training_ended_with(trained, tmp_path
     assert cli.main(["evaluate", *options]) == 0
     expected = json.loads((trained / "evaluation.json").read_text())
     figures = json.loads(output.read_text())
+    confusion = figures.pop("confusion_matrix")
+    assert confusion["classes"] == ["sky", "road", "car"]
+    assert np.sum(confusion["counts"]) == 8 * 32 * 40  # pixels
     assert figures.keys() == expected.keys()
     np.testing.assert_allclose(list(figures.values()), list(expected.values()), atol=1e-3)
     printed = capsys.readouterr().out

@@ -31,7 +31,9 @@ def open_source(spec: str, split: str, **options) -> Source:
     """
     kind, _, name = full_spec(spec).partition(":")
     if kind == "synthetic" and name in ("", "outlines"):
-        return data.Synthetic(split, **({"style": data.OUTLINES} if name else {}), **options)
+        if name:
+            options["style"] = data.OUTLINES
+        return data.Synthetic(split, **options)
     if kind in _NAMED and name:
         return getattr(data, _NAMED[kind])(name, split, **options)
     if kind in _NAMED or kind == "synthetic":

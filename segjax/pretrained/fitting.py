@@ -98,7 +98,7 @@ def fit(
       table: of the family.
       state_dict: as `canonical` gives it.
       template: shapes and dtypes of the model's variables.
-      new_head: whether a head for another number of classes is left fresh too.
+      new_head: whether the head is left fresh too, for it is of other classes.
 
     Returns:
       The arrays, and which were adapted or are left fresh.
@@ -142,10 +142,11 @@ def fit(
         if not jnp.issubdtype(array.dtype, jnp.floating):
             misfits[key] = f"{key} is {array.dtype}; due are floating numbers"
             return None
+        if new_head and matches(table.heads, key):
+            return None
         if array.shape == shape:
             return array
-        other_head = new_head and matches(table.heads, key)
-        if other_head or (backbone is not None and matches(table.optional, key)):
+        if backbone is not None and matches(table.optional, key):
             return None
         array = _adapted(table, key, array, shape)
         if array is None:

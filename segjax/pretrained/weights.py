@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def load(
     name: str,
     *,
     num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
     channels: int | None = None,
     key: jax.Array | None = None,
     **options: Any,
@@ -55,6 +56,8 @@ def load(
         the Hugging Face hub, "OWNER/NAME" or "OWNER/NAME@REVISION".
       name: of a model (a key of `segjax.models.MODELS`) or of a backbone.
       num_classes: of the logits; None takes the file's.
+      class_names: of the logits, where there are names; a head that a run has learnt for other
+        classes is new, however many they are.
       channels: of the images; None takes the file's.
       key: a random key, for what the file does not have: a new head, or all but the backbone.
       **options: attributes of the model's module.
@@ -75,7 +78,7 @@ def load(
       FileNotFoundError: none.safetensors: there is no such file
     """
     tables = _tables(name)
-    path, state_dict, origin = _read(source)
+    path, state_dict, origin, learnt = _read(source)
 
     @functools.cache
     def shapes(classes: int, channels: int) -> dict:
@@ -101,10 +104,11 @@ def load(
     model = make_published(name, classes or 0, **options)
     template = shapes(classes or 0, channels)
     try:
-        fitted = fit(table, state_dict, template, new_head=classes != found)
+        other = class_names is not None and learnt not in (None, tuple(class_names))
+        fitted = fit(table, state_dict, template, new_head=other or classes != found)
     except WeightsError as error:
-        other = f", but of {origin}" if origin not in (None, name) else ""
-        raise WeightsError(f"{path}: not the weights of {name}{other}\n{error}") from None
+        but = f", but of {origin}" if origin not in (None, name) else ""
+        raise WeightsError(f"{path}: not the weights of {name}{but}\n{error}") from None
     _report(path, fitted)
     arrays = dict(fitted.arrays)
     if fitted.fresh:
@@ -211,19 +215,23 @@ def is_run(path: str | os.PathLike) -> bool:
     return (Path(path) / "config.json").is_file() and (Path(path) / "checkpoints").is_dir()
 
 
-def _read(source: str | os.PathLike) -> tuple[Path, dict[str, np.ndarray], str | None]:
-    """The path, arrays by name, and the model that they are said to be of."""
-    if not is_run(source):
-        path = find_weights(source)
-        return path, read_state_dict(path), read_metadata(path).get("model")
+def _read(
+    source: str | os.PathLike,
+) -> tuple[Path, dict[str, np.ndarray], str | None, tuple[str, ...] | None]:
+    """The path, arrays by name, and the model and the classes that they are said to be of."""
     # Runs are of `training`, which itself needs this module.
     from segjax.training.checkpoint import load_variables
-    from segjax.training.run_folder import read_config
+    from segjax.training.run_folder import METADATA, read_config
 
-    path = Path(source)
-    name = read_config(path).config.model
-    variables, _ = load_variables(path / "checkpoints", "best")
-    return path, _name(variables, name, usual_naming(variables, name)), name
+    if is_run(source):
+        path, info = Path(source), read_config(Path(source))
+        name = info.config.model
+        variables, _ = load_variables(path / "checkpoints", "best")
+        return path, _name(variables, name, usual_naming(variables, name)), name, info.classes.names
+    path = find_weights(source)
+    metadata = read_metadata(path)
+    names = read_config(path).classes.names if METADATA in metadata else None
+    return path, read_state_dict(path), metadata.get("model"), names
 
 
 def _tables(name: str) -> list[KeyTable]:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from segjax.tasks.loss_weights import SemanticLoss, SetLoss
     from segjax.tasks.panoptic import PanopticTask
     from segjax.tasks.queries import QueryTask
-    from segjax.tasks.semantic import SemanticLoss, SemanticMetric, SemanticTask
+    from segjax.tasks.semantic import SemanticMetric, SemanticTask
     from segjax.tasks.task import Metric, Task
 else:
     __getattr__, __dir__, __all__ = lazy.attach(__name__)

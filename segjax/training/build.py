@@ -54,12 +54,12 @@ def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
     return models.create(config.model, num_classes, **model_options(config))
 
 
-def load_weights(config: TrainConfig, num_classes: int, channels: int) -> dict | None:
+def load_weights(config: TrainConfig, classes: Classes, channels: int) -> dict | None:
     """The variables that a configuration's run starts from; None where it draws them.
 
     Args:
       config: of the run.
-      num_classes: of the logits.
+      classes: of the labels.
       channels: of the images.
 
     Returns:
@@ -74,7 +74,8 @@ def load_weights(config: TrainConfig, num_classes: int, channels: int) -> dict |
     return pretrained.load(
         config.weights,
         config.model,
-        num_classes=num_classes,
+        num_classes=len(classes),
+        class_names=classes.names,
         channels=channels,
         key=jax.random.key(config.seed),
         **model_options(config),

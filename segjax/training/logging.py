@@ -3,7 +3,7 @@
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import jax
@@ -86,7 +86,7 @@ class Logger:
         """Prints a line above the bar."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def track(self, batches: Sized, title: str) -> Iterator[Any]:
+    def track(self, batches: Any, title: str) -> Iterator[Any]:
         """The elements of a sequence, with a bar of their own; in a log, a line now and then.
 
         Args:
@@ -98,7 +98,7 @@ class Logger:
         """
         task, total = self._progress.add_task(title, total=len(batches), figures=""), len(batches)
         printed = time.monotonic()
-        for count, batch in enumerate(batches, 1):  # type: ignore[arg-type]
+        for count, batch in enumerate(batches, 1):
             yield batch
             self._progress.update(task, completed=count)
             if not self._console.is_terminal and time.monotonic() - printed >= _SECONDS:

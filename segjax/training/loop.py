@@ -125,7 +125,7 @@ class _Run:
         average = config.average_decay > 0
         variables = None
         if not has_checkpoint(config.run / "checkpoints"):
-            variables = load_weights(config, num_classes, source.channels)
+            variables = load_weights(config, source.classes, source.channels)
 
         @jax.jit
         def init(key, variables):

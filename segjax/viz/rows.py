@@ -206,9 +206,11 @@ def page(rows: Sequence[Row], classes: Classes) -> UInt8[np.ndarray, "h 1320 3"]
             corners = (start - 1, 0), (start + picture.shape[1], height - 1)
             cv2.rectangle(strip, *corners, _EDGE, 1)
         if row.note:
-            place = (start + picture.shape[1] - 6, height - 5)
-            outline = {"stroke_width": 3, "stroke_fill": _WHITE}
-            write(strip, row.note, place, _TEXT, anchor="rb", **outline)
+            right, bottom = start + picture.shape[1], height - 1
+            left = right - round(font(_TEXT).getlength(row.note)) - 10
+            cv2.rectangle(strip, (left, bottom - _TEXT - 6), (right, bottom), _WHITE, -1)
+            cv2.rectangle(strip, (left, bottom - _TEXT - 6), (right, bottom), _EDGE, 1)
+            write(strip, row.note, (right - 5, bottom - 3), _TEXT, anchor="rb")
         parts.append(strip)
     shown = frozenset().union(*(row.classes for row in rows))
     entries = [(classes.names[c], classes.colors[c]) for c in sorted(shown)]

@@ -1,7 +1,8 @@
 import pytest
 
 from segjax.data.folder import Folder
-from segjax.data.spec import full_spec, open_source
+from segjax.data.registry import open_source
+from segjax.data.spec import full_spec
 from segjax.data.synthetic import Synthetic
 
 

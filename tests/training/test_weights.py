@@ -1,5 +1,7 @@
 """Training that starts from weights: it starts from just those, and goes on without them."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from segjax.pretrained import PUBLISHED, WeightsError
 from segjax.pretrained.files import read_metadata, read_state_dict, write_safetensors
 from segjax.pretrained.recipes import DEFAULT
 from segjax.training import OptimizerConfig, loop, train
-from segjax.training.build import make_task
+from segjax.training.build import load_weights, make_task
 from segjax.training.run_folder import read_config
+
+COLOURS = ((0, 0, 0), (1, 1, 1), (2, 2, 2))
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -69,6 +73,18 @@ def test_the_file_of_a_run_knows_what_the_run_does(data, tmp_path, start_state, 
     write_safetensors(read_state_dict(file), again)
     with pytest.raises(WeightsError, match="expected the file of a run"):
         read_config(again)
+
+
+def test_a_head_that_a_run_has_learnt_for_as_many_other_classes_is_new(data, tmp_path, start_state):
+    first = tiny(tmp_path / "first", data)
+    drawn = start_state(first)
+    config = dataclasses.replace(first, weights=str(first.run))
+    same = load_weights(config, Classes(("ground", "red", "green"), COLOURS), 3)
+    other = load_weights(config, Classes(("soil", "box", "leaf"), COLOURS), 3)
+    heads = [v["params"]["logits"]["kernel"] for v in (drawn.average, same, other)]
+    assert_array_equal(heads[1], heads[0])
+    assert np.any(heads[2] != heads[0])
+    jax.tree.map(assert_array_equal, other["params"]["encoder_0"], same["params"]["encoder_0"])
 
 
 def test_a_head_for_other_classes_is_drawn_by_the_seed(data, tmp_path, start_state):

@@ -25,7 +25,7 @@ COLORS = ("red", "yellow", "green", "cyan", "blue", "magenta")
 VOCABULARY = ("", *COLORS, *PATTERNS, *SHAPES)
 
 # Where each shape's mean hue lies on the colour circle: outlines that look alike are far apart.
-_HUE_PLACES = 3 * np.arange(len(SHAPES)) % len(SHAPES)
+_HUE_PLACES = 2 * np.arange(len(SHAPES)) % len(SHAPES)
 # Shapes of the same pattern are three places apart.
 _OWN_PATTERNS = _HUE_PLACES % len(PATTERNS)
 
