@@ -109,7 +109,7 @@ def judge(config: TrainConfig, nms_threshold: float | None) -> dict[str, float]:
     for kind in (InstanceTask, FoundTask):
         task = kind(**vars(make_task(config, source.classes)) | {"nms_threshold": nms_threshold})
         evaluate = make_evaluate(task, model, source, parallel, batch_size=config.eval_batch_size)
-        figures |= task.summary(evaluate(parallel.place(variables)), source.classes)
+        figures |= task.summary(evaluate(parallel.place(variables)).metric, source.classes)
     return {name: value for name, value in figures.items() if "/" not in name}
 
 

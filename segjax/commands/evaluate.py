@@ -1,13 +1,15 @@
 """`segjax evaluate`."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any
 
 from segjax import viz
-from segjax.commands.extremes import judge_images, write_extremes
-from segjax.commands.trained import ModelOptions, load
+from segjax.commands.extremes import ImageJudge, write_extremes
+from segjax.commands.progress import track
+from segjax.commands.trained import ModelOptions, load, most_canvases
 from segjax.tasks import SemanticMetric
 from segjax.training.evaluate import make_evaluate
 from segjax.training.loop import open_config_source
@@ -39,46 +41,59 @@ class Options(ModelOptions):
 
 def run(options: Options) -> int:
     """Prints the figures as a table, and writes them where they are asked for."""
-    trained = load(options)
-    config, names = trained.info.config, trained.info.classes.names
+    predictor = load(options)
+    if options.model is not None and options.data is None:
+        raise ValueError("data: expected a data set to evaluate published weights on, got none")
+    config, names = predictor.config, predictor.classes.names
     config = dataclasses.replace(
         config,
         data=config.data if options.data is None else options.data,
         eval_split=config.eval_split if options.split is None else options.split,
     )
     source = open_config_source(config, config.eval_split)
-    if source.classes.names != names:
+    if options.model is not None:
+        if len(source.classes) != len(names):
+            raise ValueError(
+                f"data: expected the {len(names)} classes of {options.run}, got the "
+                f"{len(source.classes)} of {config.data}"
+            )
+    elif source.classes.names != names:
         raise ValueError(
             f"{config.data} has the classes {source.classes.names}; {options.run} learnt {names}"
         )
 
+    canvases, bar = most_canvases(options, predictor), functools.partial(track, title="evaluating")
     if options.pictures is None:
         parallel = Parallel()
         evaluate = make_evaluate(
-            trained.task,
-            trained.model,
+            predictor.task,
+            predictor.model,
             source,
             parallel,
             batch_size=config.eval_batch_size if options.batch_size is None else options.batch_size,
+            canvases=canvases,
             threads=config.threads,
         )
-        metric = evaluate(parallel.place(trained.variables))
+        metric = evaluate(parallel.place(predictor.variables), track=bar).metric
     else:
-        # Image by image, on one device: so that no size has to be compiled for twice.
-        scores, metric = judge_images(trained, source, threads=config.threads)
-    figures = trained.task.summary(metric, source.classes)
+        judge = ImageJudge(predictor, source, canvases=canvases, threads=config.threads)
+        scores, metric = judge.scores(track=bar)
+    figures = predictor.task.summary(metric, source.classes)
     images = f"{len(source)} images of {config.data}, {config.eval_split}"
-    title = f"{options.run}, step {trained.step}: {images}"
+    title = f"{predictor.origin}: {images}"
     print_figures(figures, title=title, classes=source.classes)
     found: dict[str, Any] = dict(figures)
     confusion = metric.confusion.counts if isinstance(metric, SemanticMetric) else None
     if confusion is not None:
         print_confusion(confusion, source.classes)
-        found["confusion_matrix"] = {"classes": list(names), "counts": confusion.tolist()}
+        found["confusion_matrix"] = {
+            "classes": list(source.classes.names),
+            "counts": confusion.tolist(),
+        }
     if options.output is not None:
         options.output.write_text(json.dumps(found, indent=2) + "\n")
     if options.pictures is not None:
-        extremes = write_extremes(options.pictures, trained, source, scores)
+        extremes = write_extremes(options.pictures, judge, scores)
         for name, index in extremes.items():
             print(f"{options.pictures / name}.png: image {index}, {scores[index]:.3f}")
         if confusion is not None:

@@ -1,26 +1,24 @@
 """`segjax predict`."""
 
+import contextlib
 import dataclasses
+import functools
 import glob
 import itertools
 import pathlib
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated
 
-import jax
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import track
 
-from segjax import viz
-from segjax.commands.results import crop, write_instances, write_panoptic, write_semantic
-from segjax.commands.trained import ModelOptions, TrainedModel, load
-from segjax.data import DataError, read_image
-from segjax.typing import Instances, Panoptic
+from segjax.commands.progress import track
+from segjax.commands.trained import ModelOptions, load, most_canvases
+from segjax.data import DataError, plan_canvases
+from segjax.data.images import image_header, read_bytes
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-_MULTIPLE = 32  # of pixels: pictures are padded to it, so that few shapes are compiled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,38 +53,45 @@ def run(options: Options) -> int:
     files = find_images(options.inputs)
     if options.output.resolve() in {file.parent.resolve() for file in files}:
         raise ValueError(f"--output {options.output} holds images to predict; give another folder")
-    trained = load(options)
-    if options.probabilities and trained.info.config.task != "semantic":
+    predictor = load(options, score_threshold=options.score_threshold)
+    task = predictor.config.task
+    if options.probabilities and task != "semantic":
         raise ValueError(f"--probabilities: {options.run} has learnt no classes of pixels")
-    predict = _compile(trained)
+    if options.score_threshold != Options.score_threshold and task != "instance":
+        raise ValueError(f"score_threshold: no effect for the {task} task of {options.run}")
     options.output.mkdir(parents=True, exist_ok=True)
+    canvases = _plan(files, most_canvases(options, predictor))
 
     console = Console(stderr=True)
-    named = list(zip(files, output_names(files), strict=True))
+    tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     unread = 0
-    for file, name in track(named, "predicting", console=console, disable=not console.is_terminal):
+    for file, name in track(list(zip(files, output_names(files), strict=True)), "predicting"):
         try:
-            image = read_image(file)
+            prediction = predictor(file, canvas=canvases.get(file))
         except DataError as error:
             unread += 1
-            console.print(f"segjax: {error}", markup=False, highlight=False, soft_wrap=True)
+            tell(f"segjax: {error}")
             continue
         if name != file.stem:
-            console.print(f"{file}: as {name}", markup=False, highlight=False, soft_wrap=True)
-        prediction, classes = predict(image), trained.info.classes
-        path = options.output / name
-        match prediction:
-            case Instances():
-                overlay = write_instances(path, image, prediction, classes, options.score_threshold)
-            case Panoptic():
-                overlay = write_panoptic(path, image, prediction, classes)
-            case _:
-                overlay = write_semantic(path, image, prediction, classes)
-                if options.probabilities:
-                    np.savez_compressed(f"{path}.npz", probs=prediction.astype(np.float16))
-        viz.save_image(f"{path}_overlay.png", overlay)
+            tell(f"{file}: as {name}")
+        extra = {"probabilities": True} if options.probabilities else {}
+        prediction.save(options.output / name, **extra)
     print(f"{len(files) - unread} of {len(files)} images predicted: {options.output}")
     return 1 if unread else 0
+
+
+def _plan(files: list[pathlib.Path], most: int) -> dict[pathlib.Path, tuple[int, int]]:
+    """The canvas of each file that can be read."""
+    sizes = {}
+    for file in files:
+        with contextlib.suppress(DataError):
+            sizes[file] = image_header(read_bytes(file)).upright
+    if not sizes:
+        return {}
+    planned = plan_canvases(np.array(list(sizes.values())), most=most)
+    return {
+        file: (height, width) for file, (height, width) in zip(sizes, planned.tolist(), strict=True)
+    }
 
 
 def find_images(inputs: Iterable[pathlib.Path]) -> list[pathlib.Path]:
@@ -147,22 +152,3 @@ def _images_at(path: pathlib.Path) -> list[pathlib.Path]:
     if path.is_dir():
         return sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
     return [path]
-
-
-def _compile(trained: TrainedModel) -> Callable[[np.ndarray], Any]:
-    """`image -> prediction` on the host, compiled once for all pictures of about the same size."""
-
-    @jax.jit
-    def predict_canvas(variables, image, size):
-        prediction = trained.task.predict(trained.model, variables, image[None], size[None])
-        return jax.tree.map(lambda x: x[0], prediction)
-
-    variables = jax.device_put(trained.variables)
-
-    def predict(image):
-        height, width = image.shape[:2]
-        margins = ((0, -height % _MULTIPLE), (0, -width % _MULTIPLE), (0, 0))
-        canvas, size = np.pad(image, margins, mode="edge"), np.array([height, width], np.int32)
-        return crop(jax.device_get(predict_canvas(variables, canvas, size)), (height, width))
-
-    return predict

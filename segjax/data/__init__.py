@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         random_blur,
         random_geometry,
     )
+    from segjax.data.canvas import plan_canvases
     from segjax.data.coco import Coco
     from segjax.data.coco_panoptic import CocoPanoptic
     from segjax.data.errors import DataError

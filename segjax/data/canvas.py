@@ -1,4 +1,4 @@
-"""Fits the host's examples onto canvases of a given size: scale, cut, pad."""
+"""Fits the host's examples onto canvases: which sizes these have; scale, cut, pad."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,6 +12,47 @@ from segjax.typing import Instances, Panoptic, Record
 _MAPS = ("labels", "where", "edges", "scribbles")
 _LABELS = (*_MAPS, "instances", "panoptic")
 _FITTED = {"image", *_LABELS, "size", "index", "valid"}
+_MOST_SHAPES = 256  # that are compared with one another
+
+
+def plan_canvases(sizes: np.ndarray, *, most: int = 3, multiple: int = 32) -> np.ndarray:
+    """Chooses a few canvases for pictures of many sizes, so that few programs are compiled.
+
+    From one canvas for each size, rounded up to a `multiple`, the two whose union adds the fewest
+    pixels over all pictures become one, until no more than `most` are left.
+
+    Args:
+      sizes: int `[n, 2]`, (height, width) of every picture in pixels.
+      most: canvases; 0 gives every picture its own size, rounded up.
+      multiple: of pixels, for the sides of a canvas.
+
+    Returns:
+      int `[n, 2]`, (height, width) of each picture's canvas: the smallest that it fits on.
+
+    Example:
+      >>> plan_canvases(np.array([[30, 60], [32, 64], [60, 30], [64, 64]]), most=2).tolist()
+      [[32, 64], [32, 64], [64, 64], [64, 64]]
+    """
+    _require("most", most, most >= 0, "at least 0")
+    _require("multiple", multiple, multiple >= 1, "at least 1")
+    rounded = -(-np.asarray(sizes, np.int64) // multiple) * multiple
+    if most == 0:
+        return rounded
+    shapes, counts = np.unique(rounded, axis=0, return_counts=True)
+    while len(shapes) > max(_MOST_SHAPES, most):
+        multiple *= 2
+        shapes, counts = np.unique(-(-rounded // multiple) * multiple, axis=0, return_counts=True)
+    while len(shapes) > most:
+        union = np.maximum(shapes[:, None], shapes)
+        pixels = shapes.prod(-1) * counts
+        added = union.prod(-1) * (counts[:, None] + counts) - pixels[:, None] - pixels
+        added[np.tril_indices(len(shapes))] = np.iinfo(np.int64).max
+        i, j = np.unravel_index(added.argmin(), added.shape)
+        shapes[i] = union[i, j]
+        counts[i] += counts[j]
+        shapes, counts = np.delete(shapes, j, 0), np.delete(counts, j)
+    areas = np.where((rounded[:, None] <= shapes).all(-1), shapes.prod(-1), np.iinfo(np.int64).max)
+    return shapes[areas.argmin(-1)]
 
 
 def rescale(record: Record, scale: float) -> Record:
@@ -177,6 +218,11 @@ def _boxes(masks: np.ndarray) -> np.ndarray:
     (x0, x1), (y0, y1) = _ends(columns), _ends(rows)
     boxes = np.stack([x0, y0, x1, y1], axis=-1).astype(np.float32)
     return np.where(np.any(rows, axis=1)[:, None], boxes, 0)
+
+
+def _require(name: str, value: int, condition: bool, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
 def _ends(taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

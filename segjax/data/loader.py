@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import grain
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from segjax.data.canvas import pad, random_window, rescale
+from segjax.data.canvas import pad, plan_canvases, random_window, rescale
 from segjax.data.source import Source
 from segjax.typing import Record
 
@@ -93,6 +93,7 @@ def eval_batches(
     source: Source,
     *,
     batch_size: int,
+    canvases: int = 3,
     multiple: int = 32,
     threads: int = 4,
     process_index: int = 0,
@@ -100,14 +101,20 @@ def eval_batches(
 ) -> "EvalBatches":
     """Batches in which every example of the source comes exactly once over all processes.
 
-    Images keep their resolution. They are grouped by their size, rounded up to a `multiple`, so
-    that few shapes occur, and padded to it with their own border, void. The last batch of a group
-    is filled up with copies of which `valid` is False. All processes see as many batches, of the
-    same shapes in the same order.
+    Images keep their resolution. So that few shapes occur, they lie on no more than `canvases`
+    sizes, which `plan_canvases` chooses for the source, and are padded to them with their own
+    border, void. The last batch of a size is filled up with copies of which `valid` is False. All
+    processes see as many batches, of the same shapes in the same order.
+
+    What a model says of an image may depend on its canvas: a convolution near the image's right or
+    bottom border sees the border repeated where at the image's own size it sees zeros, and
+    attention or pooling over the whole canvas sees the padding too. With `canvases=0` nothing
+    depends on the sizes of the other images, and there are as many shapes as sizes.
 
     Args:
       source: of the examples.
       batch_size: examples of a batch over all processes.
+      canvases: the most sizes; 0 keeps each image's own, rounded up to a `multiple`.
       multiple: of pixels, for the height and width of a canvas.
       threads: that read.
       process_index: which of the processes this is.
@@ -128,15 +135,14 @@ def eval_batches(
       [[True, True, True, True], [True, False, False, False]]
     """
     _share(batch_size, process_index, process_count)
-    _require("multiple", multiple, multiple >= 1, "at least 1")
     _require("threads", threads, threads >= 1, "at least 1")
-    canvases = -(-source.sizes // multiple) * multiple
+    shapes = plan_canvases(source.sizes, most=canvases, multiple=multiple)
     mine = slice(process_index, None, process_count)
     plan = [
         _Plan((int(height), int(width)), numbers[mine].tolist(), valid[mine])
-        for height, width in np.unique(canvases, axis=0)
+        for height, width in np.unique(shapes, axis=0)
         for numbers, valid in _batched(
-            np.flatnonzero((canvases == (height, width)).all(axis=-1)), batch_size
+            np.flatnonzero((shapes == (height, width)).all(axis=-1)), batch_size
         )
     ]
     return EvalBatches(source, plan, threads)
@@ -271,6 +277,15 @@ class EvalBatches:
 
     def __len__(self) -> int:
         return len(self._plan)
+
+    def numbers(self) -> np.ndarray:
+        """The numbers of the examples that this process reads, ascending."""
+        return np.sort([n for plan in self._plan for n in np.array(plan.numbers)[plan.valid]])
+
+    def holding(self, numbers: Collection[int]) -> "EvalBatches":
+        """Those of the batches that hold any of these examples."""
+        plan = [plan for plan in self._plan if not set(numbers).isdisjoint(plan.numbers)]
+        return EvalBatches(self._source, plan, self._threads)
 
     def __iter__(self) -> Iterator[Record]:
         options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads)

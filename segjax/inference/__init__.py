@@ -7,6 +7,12 @@ from segjax import lazy
 if TYPE_CHECKING:
     from segjax.inference.detection import detect_objects, paste_objects, rpn_proposals
     from segjax.inference.panoptic import panoptic_segmentation
+    from segjax.inference.predictions import (
+        InstancePrediction,
+        PanopticPrediction,
+        SemanticPrediction,
+    )
+    from segjax.inference.predictor import Predictor
     from segjax.inference.queries import (
         instance_segmentation,
         object_detection,

@@ -50,6 +50,27 @@ def find_weights(source: str | os.PathLike) -> Path:
     return _fetch(str(source))
 
 
+def find_config(source: str | os.PathLike) -> Path | None:
+    """The `config.json` beside weights, as transformers writes it; None where there is none.
+
+    Args:
+      source: as in `find_weights`.
+
+    Returns:
+      Its path; from the hub it is fetched, once.
+    """
+    path = Path(source)
+    if path.exists():
+        beside = (path if path.is_dir() else path.parent) / "config.json"
+        return beside if beside.is_file() else None
+    repository, _, revision = str(source).partition("@")
+    try:
+        hub = importlib.import_module("huggingface_hub")
+        return Path(hub.hf_hub_download(repository, "config.json", revision=revision or None))
+    except (ImportError, OSError, ValueError):  # its own errors are among them
+        return None
+
+
 def _fetch(source: str) -> Path:
     """The file of a repository, from the hub's cache on this machine or from the hub."""
     try:

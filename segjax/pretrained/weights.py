@@ -171,6 +171,26 @@ def save(
     write_safetensors(state_dict, path, metadata={"model": name, **(metadata or {})})
 
 
+def count_variables(variables: dict, name: str, **options: Any) -> tuple[int, int]:
+    """What a model's variables are made for.
+
+    Args:
+      variables: of the model, as `load` gives them.
+      name: of the model.
+      **options: attributes of its module.
+
+    Returns:
+      The number of its classes, and that of its images' channels.
+    """
+
+    def shapes(classes: int, channels: int) -> dict:
+        model = make_published(name, classes, **options)
+        return jax.eval_shape(model.init, jax.random.key(0), _images(model, channels))
+
+    table, state_dict = own_names(shapes), own_state_dict(variables)
+    return table.count_classes(state_dict) or 0, table.count_channels(state_dict) or 3
+
+
 def usual_naming(variables: dict, name: str) -> str | None:
     """The naming for a model that a run has learnt: our own where the published one has no names.
 

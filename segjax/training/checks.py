@@ -29,6 +29,7 @@ _RANGES = {
     "accumulate": _POSITIVE,
     "eval_every": _POSITIVE,
     "eval_batch_size": _POSITIVE,
+    "eval_canvases": _NOT_NEGATIVE,
     "save_every": _POSITIVE,
     "log_every": _POSITIVE,
     "threads": _POSITIVE,

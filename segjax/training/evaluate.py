@@ -1,8 +1,7 @@
 """Evaluation over a whole split."""
 
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,8 +20,9 @@ def make_evaluate(
     parallel: Parallel,
     *,
     batch_size: int,
+    canvases: int = 3,
     threads: int = 4,
-) -> Callable[..., Any]:
+) -> Callable[..., "Evaluation"]:
     """A function that evaluates variables over a whole split, each example counted exactly once.
 
     Args:
@@ -31,29 +31,53 @@ def make_evaluate(
       source: the split.
       parallel: how the work is spread.
       batch_size: examples a step, over all devices and hosts.
+      canvases: the most sizes that images are padded to, as in `data.eval_batches`.
       threads: that read images.
 
     Returns:
-      `variables -> metric` on the host, the same in every process; the variables as
-      `parallel.place` gives them. With `track` it iterates over `track(batches)`, which may show
-      how far it is.
+      `variables -> Evaluation`; the variables as `parallel.place` gives them. With `track` it
+      iterates over `track(batches)`, which may show how far it is. With `examples` it keeps the
+      predictions of so many examples, spread over those that this process reads.
     """
     step = parallel.eval_step(
         make_eval_step(task, model, render=source.render, axis_name=parallel.axis_name)
     )
 
-    def evaluate(variables, *, track=lambda batches: batches):
+    def evaluate(variables, *, track=lambda batches: batches, examples=0):
         batches = eval_batches(
             source,
             batch_size=batch_size,
+            canvases=canvases,
             threads=threads,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        metrics = (jax.tree.map(to_host, step(variables, batch)) for batch in track(batches))
-        return functools.reduce(lambda metric, more: metric.merge(more), metrics)
+        numbers = batches.numbers()
+        places = np.linspace(0, len(numbers) - 1, min(examples, len(numbers))).astype(int)
+        wanted, found, metric = set(numbers[places].tolist()), {}, None
+        for batch in track(batches):
+            more, predictions = step(variables, batch)
+            more = jax.tree.map(to_host, more)
+            metric = more if metric is None else metric.merge(more)
+            for place, number in enumerate(batch.index.tolist()):
+                if number in wanted and number not in found:
+                    found[number] = parallel.example(predictions, place)
+        return Evaluation(metric, found)
 
     return evaluate
+
+
+class Evaluation(NamedTuple):
+    """What evaluating a split gives.
+
+    Attributes:
+      metric: of all examples, on the host, the same in every process.
+      predictions: by number in the source, of the examples that are asked for, on their canvases;
+        NumPy arrays.
+    """
+
+    metric: Any
+    predictions: dict[int, Any]
 
 
 def to_host(x: jax.Array) -> np.ndarray:

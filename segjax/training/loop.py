@@ -1,6 +1,7 @@
 """Training from a configuration: data, model, steps, evaluations, checkpoints and logs."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -29,6 +30,8 @@ from segjax.training.run_folder import write_config
 from segjax.training.state import TrainState, create_state
 from segjax.training.step import Metrics, make_eval_step, make_train_step
 from segjax.typing import Record
+
+_EXAMPLES = 4  # that the report shows
 
 
 def train(config: TrainConfig) -> dict[str, float]:
@@ -83,11 +86,9 @@ def train(config: TrainConfig) -> dict[str, float]:
         if stopped_at is not None:
             logger.say(f"stopped after step {stopped_at} and saved; run the same command to resume")
             return {}
-        variables = fetch(run.state.variables)
     if jax.process_index() == 0:
         say("drawing curves.png and predictions.png")
-        predict = jax.jit(lambda image: run.predict(variables, image))
-        write_report(config.run, run.figures, eval_source, run.task, predict)
+        write_report(config.run, run.figures, eval_source, run.task, run.predictions)
     return run.figures
 
 
@@ -97,13 +98,13 @@ class _Run:
 
     task: Task
     train_step: Callable[[TrainState, Record], tuple[TrainState, Metrics]]
-    evaluate: Callable[..., dict[str, float]]
-    predict: Callable[[dict, jax.Array], Any]
+    evaluate: Callable[..., tuple[dict[str, float], dict[int, Any]]]
     explain: Callable[[TrainState, Record], str]
     batches: Any
     state: TrainState
     best: float = -math.inf
     figures: dict[str, float] = dataclasses.field(default_factory=dict)
+    predictions: dict[int, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def create(cls, config: TrainConfig, source: Source, eval_source: Source) -> "_Run":
@@ -150,6 +151,7 @@ class _Run:
             eval_source,
             parallel,
             batch_size=config.eval_batch_size,
+            canvases=config.eval_canvases,
             threads=config.threads,
         )
         batches = train_batches(
@@ -167,15 +169,14 @@ class _Run:
         def annealed_step(state, batch):
             return step(anneal_masks(state, config.steps), batch)
 
+        def evaluate_state(state, **options):
+            metric, predictions = evaluate(state.variables, **options)
+            return task.summary(metric, source.classes), predictions
+
         return cls(
             task=task,
             train_step=parallel.train_step(annealed_step, state),
-            evaluate=lambda state, track: task.summary(
-                evaluate(state.variables, track=track), source.classes
-            ),
-            predict=lambda variables, image: jax.tree.map(
-                lambda x: x[0], task.predict(model, variables, image[None])
-            ),
+            evaluate=evaluate_state,
             explain=lambda state, batch: find_non_finite(
                 task, model, state, batch, prepare=prepare
             ),
@@ -195,7 +196,7 @@ def _fit(
     start = int(run.state.step)
     if start and _evaluates(config, start):
         # It may have been stopped between the saving of this step and its evaluation.
-        _evaluate(run, start, checkpoints, logger)
+        _evaluate(run, start, config.steps, checkpoints, logger)
     schedule = learning_rate(config.optimizer, config.steps)
     pending = None
     for step in range(start + 1, config.steps + 1):
@@ -231,7 +232,7 @@ def _fit(
         if stopping and step < config.steps:
             return step
         if evaluating:
-            _evaluate(run, step, checkpoints, logger)
+            _evaluate(run, step, config.steps, checkpoints, logger)
             clock = _Clock(step)
     return None
 
@@ -240,9 +241,11 @@ def _evaluates(config: TrainConfig, step: int) -> bool:
     return step % config.eval_every == 0 or step == config.steps
 
 
-def _evaluate(run: _Run, step: int, checkpoints: Checkpoints, logger: Logger) -> None:
+def _evaluate(run: _Run, step: int, steps: int, checkpoints: Checkpoints, logger: Logger) -> None:
     """Evaluates the state after a step, and keeps it if none was better."""
-    run.figures = run.evaluate(run.state, lambda batches: logger.track(batches, "evaluating"))
+    track = functools.partial(logger.track, title="evaluating")
+    shown = _EXAMPLES if step == steps else 0
+    run.figures, run.predictions = run.evaluate(run.state, track=track, examples=shown)
     logger.log(step, {f"val/{name}": value for name, value in run.figures.items()})
     if run.figures[run.task.score] > run.best:
         run.best = run.figures[run.task.score]

@@ -40,22 +40,46 @@ class Parallel:
         """The training step on all devices; `state` is as `place` gave it."""
         if self.mesh is None:
             return pmap_step(step)
-        return mesh_step(step, self.mesh, state_sharding=jax.tree.map(lambda x: x.sharding, state))
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        replicated = NamedSharding(self.mesh, PartitionSpec())
+        return mesh_step(step, self.mesh, out_shardings=(shardings, replicated))
 
     def eval_step(self, step: Callable) -> Callable:
-        """The evaluation step on all devices."""
+        """The evaluation step on all devices; each keeps the predictions of its examples."""
         if self.mesh is None:
-            return pmap_step(step, donate=False)
-        return mesh_step(step, self.mesh, donate=False)
+            return pmap_step(step, donate=False, out_axes=(None, 0))
+        predictions = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+        metric = NamedSharding(self.mesh, PartitionSpec())
+        return mesh_step(step, self.mesh, out_shardings=(metric, predictions), donate=False)
+
+    def example(self, predictions, place: int):
+        """The prediction for one example of this process's part of a batch, on the host.
+
+        Args:
+          predictions: of the evaluation step.
+          place: the example's, in the batch as this process gave it.
+
+        Returns:
+          The prediction without its batch axis, NumPy arrays.
+        """
+
+        def pick(x):
+            shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+            axis = 1 if self.mesh is None else 0  # pmap's first axis is that of the devices
+            device, row = divmod(place, shards[0].data.shape[axis])
+            return np.asarray(shards[device].data).take(row, axis).reshape(x.shape[axis + 1 :])
+
+        return jax.tree.map(pick, predictions)
 
 
-def pmap_step(step: Callable, *, donate: bool = True) -> Callable:
+def pmap_step(step: Callable, *, donate: bool = True, out_axes=None) -> Callable:
     """Runs a step by `jax.pmap`, data parallel over all devices of all hosts.
 
     Args:
-      step: `(state, batch) -> outputs`, made with `axis_name=parallel.AXIS`; its outputs must be
-        the same on all devices (summed over them).
+      step: `(state, batch) -> outputs`, made with `axis_name=parallel.AXIS`.
       donate: whether the state's buffers may be reused for the outputs.
+      out_axes: as in `jax.pmap`: None for outputs that are the same on all devices (summed over
+        them), 0 for those of each device's examples.
 
     Returns:
       `(state, batch) -> outputs`; the state as from `replicate`, the batch as NumPy arrays whose
@@ -65,7 +89,7 @@ def pmap_step(step: Callable, *, donate: bool = True) -> Callable:
         step,
         axis_name=AXIS,
         in_axes=(None, 0),
-        out_axes=None,
+        out_axes=out_axes,
         donate_argnums=(0,) if donate else (),
     )
 
@@ -81,25 +105,25 @@ def replicate(tree):
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def mesh_step(step: Callable, mesh: Mesh, *, state_sharding=None, donate: bool = True) -> Callable:
+def mesh_step(step: Callable, mesh: Mesh, *, out_shardings=None, donate: bool = True) -> Callable:
     """Runs a step by `jax.jit`, the batch sharded over all axes of a mesh.
 
     Args:
       step: `(state, batch) -> outputs`, made without an `axis_name`.
       mesh: as from `make_mesh`.
-      state_sharding: of the state that the step returns first; None for a step that returns none.
-        All other outputs are replicated.
+      out_shardings: as in `jax.jit`; None for outputs that are all replicated.
       donate: whether the state's buffers may be reused for the outputs.
 
     Returns:
       `(state, batch) -> outputs`; the state sharded, the batch as NumPy arrays whose first axis,
       over all hosts, divides by the number of devices.
     """
-    replicated = NamedSharding(mesh, PartitionSpec())
     batch_sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    if out_shardings is None:
+        out_shardings = NamedSharding(mesh, PartitionSpec())
     compiled = jax.jit(
         step,
-        out_shardings=replicated if state_sharding is None else (state_sharding, replicated),
+        out_shardings=out_shardings,
         donate_argnums=(0,) if donate else (),
     )
 

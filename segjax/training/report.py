@@ -2,16 +2,16 @@
 
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from segjax import viz
 from segjax.data import Classes, Source
+from segjax.inference.predictions import crop
 from segjax.tasks import Task
 from segjax.typing import Array
 
@@ -113,9 +113,7 @@ def write_report(
     figures: dict[str, float],
     source: Source,
     task: Task,
-    predict: Callable[[np.ndarray], Any],
-    *,
-    examples: int = 4,
+    predictions: Mapping[int, Any],
 ) -> None:
     """Prints the figures, and writes `evaluation.json`, `curves.png` and `predictions.png`.
 
@@ -124,8 +122,7 @@ def write_report(
       figures: of the last evaluation.
       source: that it was made on.
       task: draws the examples.
-      predict: an image `[h, w, c]` to what the task predicts of it.
-      examples: how many of the source, spread over it, the picture shows.
+      predictions: of some examples by their number, as an `Evaluation` has them.
     """
     print_figures(figures, title=f"{folder}: {len(source)} images", classes=source.classes)
     (folder / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
@@ -133,8 +130,8 @@ def write_report(
         folder / "metrics.jsonl", path=folder / "curves.png", classes=source.classes
     )
     rows = []
-    for index in np.linspace(0, len(source) - 1, min(examples, len(source))).astype(int):
-        record = source[int(index)]
-        prediction = jax.device_get(predict(record.require("image")))
+    for index in sorted(predictions):
+        record = source[index]
+        prediction = crop(predictions[index], record.require("image").shape[:2])
         rows.append(task.draw(record, prediction, source.classes))
     viz.save_image(folder / "predictions.png", viz.page(rows, source.classes))

@@ -1,7 +1,7 @@
 """The training step and the evaluation step: pure functions, whatever devices they run on."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -138,8 +138,8 @@ def make_eval_step(
     *,
     render: Callable[[Record], Record],
     axis_name: str | None = None,
-) -> Callable[[dict, Record], Metric]:
-    """The evaluation step, `(variables, batch) -> metric` of all devices' examples.
+) -> Callable[[dict, Record], tuple[Metric, Any]]:
+    """The evaluation step, `(variables, batch) -> (metric, predictions)`.
 
     Args:
       task: e.g. a `SemanticTask`.
@@ -148,13 +148,15 @@ def make_eval_step(
       axis_name: the mapped axis over which the batch is spread, under `pmap`.
 
     Returns:
-      The step, a pure function.
+      The step, a pure function. The metric is of all devices' examples, the predictions are of
+      this device's.
     """
 
     def step(variables, batch):
         batch = jax.vmap(render)(batch)
-        metric = task.measure(task.predict(model, variables, batch.image, batch.size), batch)
-        return metric if axis_name is None else metric.all_reduce(axis_name)
+        predictions = task.predict(model, variables, batch.image, batch.size)
+        metric = task.measure(predictions, batch)
+        return metric if axis_name is None else metric.all_reduce(axis_name), predictions
 
     return step
 

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from segjax.commands.extremes import judge_images, write_extremes
-from segjax.commands.trained import TrainedModel
+from segjax.commands.extremes import ImageJudge, write_extremes
 from segjax.data import Classes, Source
+from segjax.inference import Predictor
 from segjax.models import SemanticOutput
 from segjax.tasks import SemanticTask
 from segjax.training import TrainConfig
 from segjax.training.evaluate import make_evaluate
 from segjax.training.parallel import Parallel
-from segjax.training.run_folder import RunInfo
 from segjax.typing import Record
 
 CLASSES = Classes(("dark", "bright"), ((0, 0, 0), (255, 255, 255)))
@@ -51,15 +50,14 @@ class Pictures(Source):
 
 
 def _trained():
-    info = RunInfo(TrainConfig(), CLASSES, 3)
-    return TrainedModel(info, SemanticTask(2), Brightness(), {}, 1)
+    return Predictor(SemanticTask(2), Brightness(), {}, CLASSES, config=TrainConfig())
 
 
 def test_images_are_ranked_by_their_own_score(tmp_path):
     """Those that are void have none."""
-    trained, source = _trained(), Pictures([3, None, 1, 0, 2, None])
-    scores, _ = judge_images(trained, source)
-    found = write_extremes(tmp_path / "new", trained, source, scores)
+    judge = ImageJudge(_trained(), Pictures([3, None, 1, 0, 2, None]))
+    scores, _ = judge.scores()
+    found = write_extremes(tmp_path / "new", judge, scores)
     assert found == {"best": 3, "median": 2, "worst": 0}
     assert scores[3] == pytest.approx(1)
     # Of 8 columns 3 are wrong: of 4 dark ones 1 is found, and 3 are called bright.
@@ -74,13 +72,13 @@ def test_the_metric_of_all_is_that_of_a_whole_split():
     trained, source, parallel = _trained(), Pictures([3, None, 1, 0, 2, 8]), Parallel()
     batch_size = jax.device_count()
     evaluate = make_evaluate(trained.task, trained.model, source, parallel, batch_size=batch_size)
-    _, metric = judge_images(trained, source)
+    _, metric = ImageJudge(trained, source).scores()
     expected = evaluate(parallel.place(trained.variables))
-    jax.tree.map(assert_array_equal, metric, expected)
+    jax.tree.map(assert_array_equal, metric, expected.metric)
 
 
 def test_nothing_to_judge_is_an_error(tmp_path):
-    trained, source = _trained(), Pictures([None, None])
+    judge = ImageJudge(_trained(), Pictures([None, None]))
     with pytest.raises(ValueError, match="no image of the 2 has anything that can be judged"):
-        write_extremes(tmp_path / "new", trained, source, judge_images(trained, source)[0])
+        write_extremes(tmp_path / "new", judge, judge.scores()[0])
     assert not (tmp_path / "new").exists()

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segjax.data.canvas import pad, random_window, rescale
+from segjax.data.canvas import pad, plan_canvases, random_window, rescale
 from segjax.typing import Instances, Panoptic, Points, Record
 
 sides = st.integers(1, 12)
@@ -188,3 +188,50 @@ def test_labels_that_cannot_be_fitted_are_an_error():
         match=r"record has points, tags; only labels, .* panoptic can",
     ):
         pad(record, (4, 4))
+
+
+many = st.lists(st.tuples(st.integers(1, 700), st.integers(1, 700)), min_size=1, max_size=40)
+
+
+@given(many, st.integers(1, 4), st.integers(1, 64))
+def test_few_canvases_hold_all_pictures(sizes, most, multiple):
+    sizes = np.array(sizes)
+    planned = plan_canvases(sizes, most=most, multiple=multiple)
+    assert (planned >= sizes).all()
+    assert (planned % multiple == 0).all()
+    shapes = np.unique(planned, axis=0)
+    assert len(shapes) <= most
+    # Each has the smallest, and together they are no more than all on the one that holds all.
+    fits = (sizes[:, None] <= shapes).all(-1)
+    least = np.where(fits, shapes.prod(-1), shapes.prod(-1).max() + 1).min(-1)
+    np.testing.assert_array_equal(planned.prod(-1), least)
+    one = plan_canvases(sizes, most=1, multiple=multiple)
+    assert planned.prod(-1).sum() <= one.prod(-1).sum()
+
+
+@given(many)
+def test_where_there_are_few_sizes_nothing_is_enlarged(sizes):
+    own = plan_canvases(np.array(sizes), most=0)
+    np.testing.assert_array_equal(own, -(-np.array(sizes) // 32) * 32)
+    np.testing.assert_array_equal(plan_canvases(np.array(sizes), most=40), own)
+
+
+def test_canvases_group_by_orientation_and_by_how_many_there_are():
+    sizes = np.array([(480, 640)] * 50 + [(640, 480)] * 20 + [(448, 640)] * 9 + [(640, 448)])
+    shapes = np.unique(plan_canvases(sizes, most=2), axis=0)
+    assert shapes.tolist() == [[480, 640], [640, 480]]
+    # One picture does not take a program of its own from fifty.
+    sizes = np.array([(480, 640)] * 50 + [(64, 64)] * 50 + [(96, 96)])
+    assert np.unique(plan_canvases(sizes, most=2), axis=0).tolist() == [[96, 96], [480, 640]]
+
+
+def test_as_many_sizes_as_there_are_pictures_are_planned_quickly():
+    sizes = np.random.default_rng(0).integers(100, 4000, (20000, 2))
+    planned = plan_canvases(sizes)
+    assert len(np.unique(planned, axis=0)) == 3
+    assert (planned >= sizes).all()
+
+
+def test_options_of_planning_out_of_range_are_named():
+    with pytest.raises(ValueError, match="most: expected at least 0, got -1"):
+        plan_canvases(np.array([[2, 2]]), most=-1)

@@ -190,10 +190,13 @@ def test_a_bad_file_is_named(write_folder):
 sizes = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12)
 
 
-@given(sizes, st.integers(1, 3), st.integers(1, 3), st.integers(1, 5))
-def test_evaluation_counts_every_example_exactly_once(sizes, process_count, share, multiple):
+@given(sizes, st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(0, 3))
+def test_evaluation_counts_every_example_exactly_once(
+    sizes, process_count, share, multiple, canvases
+):
     source = Numbered(sizes)
     options = {"batch_size": share * process_count, "multiple": multiple, "threads": 1}
+    options["canvases"] = canvases
     parts = [
         eval_batches(source, process_index=process, process_count=process_count, **options)
         for process in range(process_count)
@@ -210,12 +213,15 @@ def test_evaluation_counts_every_example_exactly_once(sizes, process_count, shar
                 height, width = source.sizes[number]
                 assert size.tolist() == [height, width]
                 assert all(side % multiple == 0 for side in where.shape)
-                assert np.subtract(where.shape, size).max() < multiple
+                assert canvases or np.subtract(where.shape, size).max() < multiple
                 np.testing.assert_array_equal(image[:height, :width], source.read(number).image)
                 assert where[:height, :width].all()
                 assert where.sum() == height * width
     assert sorted(counted) == list(range(len(sizes)))
     assert {len(part) for part in parts} == {len(list(parts[0]))}
+    shapes = {batch.image.shape for batch in parts[0]}
+    assert not canvases or len(shapes) <= canvases
+    assert sorted(n for part in parts for n in part.numbers().tolist()) == sorted(counted)
 
 
 def test_evaluation_compiles_few_shapes():
@@ -224,6 +230,8 @@ def test_evaluation_compiles_few_shapes():
     assert [batch.image.shape[1:3] for batch in batches] == [(32, 64), (32, 64), (64, 64)]
     assert [batch.valid.sum() for batch in batches] == [2, 1, 1]
     assert_same(batches, list(eval_batches(source, batch_size=2, threads=1)))
+    (batch,) = eval_batches(source, batch_size=2).holding({3})
+    assert batch.index[batch.valid].tolist() == [3]
 
 
 def test_evaluation_goes_round_again():
@@ -265,7 +273,7 @@ def test_options_of_training_out_of_range_are_named(options, message):
 def test_no_examples_or_no_multiple_is_an_error():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         train_batches(Numbered([]), batch_size=1, shape=(1, 1))
-    with pytest.raises(ValueError, match="multiple must be at least 1"):
+    with pytest.raises(ValueError, match="multiple: expected at least 1, got 0"):
         eval_batches(Numbered([(2, 2)]), batch_size=1, multiple=0)
 
 

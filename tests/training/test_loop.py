@@ -74,7 +74,7 @@ def test_the_best_and_the_last_checkpoint_are_the_best_and_the_last(whole, data)
     for which, step in (("best", best), ("last", 8)):
         variables, saved = load_variables(run / "checkpoints", which)
         assert saved == step
-        metric = evaluate(Parallel().place(variables))
+        metric = evaluate(Parallel().place(variables)).metric
         assert task.summary(metric, source.classes)["mean_iou"] == scores[step]["val/mean_iou"]
     assert figures["mean_iou"] == scores[8]["val/mean_iou"]
 

@@ -177,7 +177,7 @@ def test_a_batch_that_does_not_divide_into_parts_is_refused():
 
 def test_batches_that_do_not_divide_over_the_devices_are_refused():
     parallel = Parallel()
-    step = parallel.eval_step(lambda state, batch: state)
+    step = parallel.eval_step(lambda state, batch: (state, batch))
     with pytest.raises(ValueError, match="8 devices was due, got 12"):
         step(parallel.place(np.zeros(1)), _batch(12))
 
@@ -200,12 +200,14 @@ def test_evaluation_counts_the_same_pixels_on_any_devices(kind):
     batch = _batch()
     variables = _state(Pixelwise(), SGD).variables
     render = lambda record: record
-    expected = jax.jit(make_eval_step(TASK, Pixelwise(), render=render))(variables, batch)
+    expected, probs = jax.jit(make_eval_step(TASK, Pixelwise(), render=render))(variables, batch)
     assert expected.counts.sum() == (batch.where & batch.valid[:, None, None]).sum()
     parallel = PARALLEL[kind]()
     step = make_eval_step(TASK, Pixelwise(), render=render, axis_name=parallel.axis_name)
-    metric = parallel.eval_step(step)(parallel.place(variables), batch)
-    assert_array_equal(metric.counts, expected.counts)
+    metric, predictions = parallel.eval_step(step)(parallel.place(variables), batch)
+    jax.tree.map(assert_array_equal, metric, expected)
+    for place in (0, 3, len(batch.valid) - 1):
+        assert_allclose(parallel.example(predictions, place), probs[place], rtol=1e-6)
 
 
 def test_the_same_example_is_augmented_alike_wherever_it_stands_in_the_batch():

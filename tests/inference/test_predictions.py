@@ -1,4 +1,4 @@
-"""What is written of predictions can be read back."""
+"""What is saved of predictions can be read back."""
 
 import json
 
@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from segjax.commands.results import crop, write_instances, write_panoptic, write_semantic
 from segjax.data import Classes, decode_rle
+from segjax.inference import InstancePrediction, PanopticPrediction, SemanticPrediction
+from segjax.inference.predictions import crop
 from segjax.typing import Instances, Panoptic
 
 CLASSES = Classes(("sky", "car"), ((40, 80, 200), (200, 40, 40)), (False, True))
@@ -25,8 +26,10 @@ def _objects():
 
 
 def test_objects_come_back_the_surest_first(tmp_path):
-    write_instances(tmp_path / "a", IMAGE, _objects(), CLASSES, 0.5)
-    first, second = json.loads((tmp_path / "a.json").read_text())
+    prediction = InstancePrediction(IMAGE, _objects(), CLASSES, 0.5)
+    prediction.save(tmp_path / "new" / "a")
+    assert [found.score for found in prediction.objects] == pytest.approx([0.9, 0.6])
+    first, second = json.loads((tmp_path / "new" / "a.json").read_text())
     assert (first["score"], first["category"], first["bbox"]) == (
         pytest.approx(0.9),
         "car",
@@ -42,11 +45,13 @@ def test_segments_come_back_by_the_ids_of_their_colours(tmp_path):
     segments[:2, :2] = -1
     valid = np.isin(np.arange(301), [0, 300])
     classes = np.where(np.arange(301) == 300, 1, 0).astype(np.int32)
-    write_panoptic(tmp_path / "a", IMAGE, Panoptic(segments, classes, valid), CLASSES)
+    prediction = PanopticPrediction(IMAGE, Panoptic(segments, classes, valid), CLASSES)
+    prediction.save(tmp_path / "a")
     blue, green, red = cv2.imread(str(tmp_path / "a.png")).astype(int).transpose(2, 0, 1)
     ids = red + 256 * green + 65536 * blue
     entries = {entry["id"]: entry for entry in json.loads((tmp_path / "a.json").read_text())}
-    assert set(np.unique(ids)) == {0, *entries}
+    assert set(np.unique(ids)) == {0, *entries} == {0, *(x.number for x in prediction.segments)}
+    assert_array_equal(ids, prediction.map)
     assert_array_equal(ids == 0, segments == -1)
     assert {e["category"]: (e["isthing"], e["area"]) for e in entries.values()} == {
         "sky": (False, 36),
@@ -56,7 +61,7 @@ def test_segments_come_back_by_the_ids_of_their_colours(tmp_path):
 
 def test_classes_come_back_by_their_ids(tmp_path):
     labels = np.random.default_rng(0).integers(0, 2, (8, 10))
-    write_semantic(tmp_path / "a", IMAGE, np.eye(2)[labels], CLASSES)
+    SemanticPrediction(IMAGE, np.eye(2)[labels], CLASSES).save(tmp_path / "a")
     assert_array_equal(cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED), labels)
 
 

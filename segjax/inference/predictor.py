@@ -1,0 +1,313 @@
+"""A trained model, ready for pictures of any size."""
+
+import json
+import os
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Union
+
+import cv2
+import jax
+import numpy as np
+from flax import linen as nn
+
+from segjax.inference.predictions import (
+    InstancePrediction,
+    PanopticPrediction,
+    Prediction,
+    SemanticPrediction,
+    crop,
+)
+from segjax.typing import Array, Instances, Panoptic
+
+if TYPE_CHECKING:  # they stand above `inference`, so they are imported where they are used
+    from segjax.data import Classes
+    from segjax.tasks import Task
+    from segjax.training import TrainConfig
+
+Picture = Union[str, os.PathLike, Array]
+TaskName = Literal["semantic", "instance", "panoptic"]
+_MULTIPLE = 32  # of pixels, for the sides of a canvas
+
+
+class Predictor:
+    """A trained model, ready for pictures of any size.
+
+    A picture lies on a canvas with sides that are multiples of 32 pixels, its border repeated
+    beyond it; for each size of canvas the model is compiled once.
+
+    `predictor(path)` or `predictor(array)` is a `SemanticPrediction` (`.labels`, `.probs`), an
+    `InstancePrediction` (`.objects`) or a `PanopticPrediction` (`.segments`); each has `.overlay()`
+    and `.save(path)`. A list, or a batch `[b, h, w, c]`, gives a list.
+
+    Attributes:
+      task: how the model is asked.
+      model: the Flax module.
+      variables: its arrays.
+      classes: names and colours of what it predicts.
+      config: of the run that trained it; what is known of it where it is published.
+      origin: where it is from, for people.
+      score_threshold: the least score of an object that counts, in 0..1.
+
+    Example:
+      >>> Predictor.from_run("runs/none")
+      Traceback (most recent call last):
+      FileNotFoundError: runs/none: no run there (config.json is missing)
+    """
+
+    def __init__(
+        self,
+        task: "Task",
+        model: nn.Module,
+        variables: dict,
+        classes: "Classes",
+        *,
+        config: "TrainConfig",
+        channels: int = 3,
+        origin: str = "",
+        score_threshold: float = 0.5,
+    ):
+        self.task, self.model, self.classes = task, model, classes
+        self.variables = jax.device_put(variables)
+        self.config, self.origin, self.score_threshold = config, origin, score_threshold
+        self._channels = channels
+
+        @jax.jit
+        def predict(variables, image, size):
+            prediction = task.predict(model, variables, image[None], size[None])
+            return jax.tree.map(lambda x: x[0], prediction)
+
+        self._predict = predict
+
+    @classmethod
+    def from_run(
+        cls,
+        path: str | os.PathLike,
+        *,
+        checkpoint: Literal["best", "last"] = "best",
+        score_threshold: float = 0.5,
+        **views: Any,
+    ) -> "Predictor":
+        """The model that a training run has learnt.
+
+        Args:
+          path: the folder of the run, or the file that `segjax convert` has made of it.
+          checkpoint: the best one by its task's score, such as the mean IoU (where there is none,
+            the last), or the last; a file has but one.
+          score_threshold: the least score of an object that counts, in 0..1.
+          **views: how a semantic model looks at a picture: `window`, `overlap`, `scales` and
+            `flip`, as in `ViewingTask`.
+
+        Returns:
+          The predictor.
+
+        Raises:
+          FileNotFoundError: where there is no such run, or no checkpoint in it.
+          ValueError: where the file is not of a run, or for options that the task has no use for.
+        """
+        from segjax import pretrained
+        from segjax.training.build import make_model, make_task, model_options
+        from segjax.training.checkpoint import load_variables
+        from segjax.training.run_folder import read_config
+
+        path = Path(path)
+        info = read_config(path)
+        config, classes = info.config, info.classes
+        if path.is_file():
+            count, channels = len(classes), info.channels
+            options = model_options(config) | {"num_classes": count, "channels": channels}
+            variables, origin = pretrained.load(path, config.model, **options), str(path)
+        else:
+            variables, step = load_variables(path / "checkpoints", checkpoint)
+            origin = f"{path}, step {step}"
+        return cls(
+            _with_views(make_task(config, classes), path, config.task, views),
+            make_model(config, len(classes)),
+            variables,
+            classes,
+            config=config,
+            channels=info.channels,
+            origin=origin,
+            score_threshold=score_threshold,
+        )
+
+    @classmethod
+    def from_weights(
+        cls,
+        source: str | os.PathLike,
+        model: str,
+        *,
+        task: TaskName | None = None,
+        classes: Union["Classes", Sequence[str], None] = None,
+        model_options: dict[str, Any] | None = None,
+        score_threshold: float = 0.5,
+        **views: Any,
+    ) -> "Predictor":
+        """A published model with its published weights.
+
+        Args:
+          source: a file, a folder with one, or a repository of the Hugging Face hub, as in
+            `pretrained.load`.
+          model: its name, a key of `segjax.models.MODELS`.
+          task: what it is asked for; None for what the model is usually for.
+          classes: their names, or with colours and things a `Classes`; None takes them from a
+            `config.json` beside the weights (its `id2label`), or else calls them "class 0" ….
+          model_options: attributes of the model's module, by name.
+          score_threshold: the least score of an object that counts, in 0..1.
+          **views: how a semantic model looks at a picture: `window`, `overlap`, `scales` and
+            `flip`, as in `ViewingTask`.
+
+        Returns:
+          The predictor.
+
+        Raises:
+          ValueError: for weights that are not the model's, options that it has no use for, or
+            names that are not as many as its classes.
+          OSError: where the weights cannot be read.
+        """
+        from segjax import models, pretrained
+        from segjax.pretrained.weights import count_variables
+        from segjax.training.build import make_task
+        from segjax.training.config import TrainConfig
+
+        options = model_options or {}
+        variables = pretrained.load(source, model, **options)
+        count, channels = count_variables(variables, model, **options)
+        named = _name_classes(source, classes, count)
+        module = models.create(model, count, **options)
+        task = task or _usual_task(module)
+        config = TrainConfig(task=task, model=model)
+        return cls(
+            _with_views(make_task(config, named), source, task, views),
+            module,
+            variables,
+            named,
+            config=config,
+            channels=channels,
+            origin=f"{model} of {source}",
+            score_threshold=score_threshold,
+        )
+
+    def __call__(
+        self, images: Any, *, canvas: tuple[int, int] | None = None
+    ) -> Any:
+        """Predicts one picture, or several.
+
+        Args:
+          images: path of an image file; or an array `[h, w]` or `[h, w, c]`, uint8 or floating in
+            0..1; or a list of these; or a batch `[b, h, w, c]`.
+          canvas: (height, width) in pixels that every picture is padded to; None for its own size,
+            rounded up to multiples of 32. Where pictures of many sizes share a canvas, less is
+            compiled, and the model sees more of their repeated border
+            (`segjax.data.plan_canvases`).
+
+        Returns:
+          The prediction, or a list of as many as there are pictures.
+
+        Raises:
+          DataError: where a file cannot be read; it names the file.
+          ValueError: for an array that is no picture for this model, or larger than `canvas`.
+        """
+        if isinstance(images, list | tuple):
+            return [self._one(image, canvas) for image in images]
+        if not isinstance(images, str | os.PathLike) and np.ndim(images) == 4:
+            return [self._one(image, canvas) for image in np.asarray(images)]
+        return self._one(images, canvas)
+
+    def _one(self, picture: Picture, canvas: tuple[int, int] | None) -> Prediction:
+        image = self._read(picture)
+        shape = image.shape[:2]
+        if canvas is None:
+            canvas = tuple(-(-side // _MULTIPLE) * _MULTIPLE for side in shape)
+        if canvas[0] < shape[0] or canvas[1] < shape[1]:
+            raise ValueError(f"canvas: expected at least the picture's {shape}, got {canvas}")
+        margins = [(0, new - old) for new, old in zip(canvas, shape, strict=True)]
+        padded = np.pad(image, (*margins, (0, 0)), mode="edge")
+        found = self._predict(self.variables, padded, np.array(shape, np.int32))
+        match prediction := crop(jax.device_get(found), shape):
+            case Instances():
+                return InstancePrediction(image, prediction, self.classes, self.score_threshold)
+            case Panoptic():
+                return PanopticPrediction(image, prediction, self.classes)
+        return SemanticPrediction(image, prediction, self.classes)
+
+    def _read(self, picture: Picture) -> np.ndarray:
+        """As `[h, w, c]`, with the model's channels."""
+        from segjax.data import read_image
+
+        if isinstance(picture, str | os.PathLike):
+            image = read_image(os.fspath(picture))
+            if self._channels == 1:
+                image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        else:
+            image = np.asarray(picture)
+        if image.ndim == 2:
+            image = image[..., None]
+        if image.ndim != 3 or 0 in image.shape:
+            raise ValueError(f"image: expected [h, w] or [h, w, c], got shape {image.shape}")
+        if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
+            raise ValueError(f"image: expected uint8 or floating in 0..1, got {image.dtype}")
+        if image.shape[-1] == 1:
+            image = np.repeat(image, self._channels, axis=-1)
+        if image.shape[-1] != self._channels:
+            raise ValueError(
+                f"image: expected {self._channels} channel(s), as {self.origin} has learnt; got "
+                f"{image.shape[-1]}"
+            )
+        return image
+
+
+def _with_views(task: "Task", source: Any, name: TaskName, views: dict[str, Any]) -> "Task":
+    """The task, looking at pictures as the options say."""
+    from segjax.tasks import SemanticTask
+    from segjax.tasks.viewing import ViewingTask
+
+    if isinstance(task, SemanticTask):
+        return ViewingTask(**vars(task), **views)
+    unset = {"window": None, "overlap": 0.5, "scales": (1.0,), "flip": False}
+    if given := [key for key, value in views.items() if value != unset[key]]:
+        raise ValueError(
+            f"{', '.join(given)}: no effect but for the semantic task; {source} has learnt the "
+            f"{name} one"
+        )
+    return task
+
+
+def _usual_task(model: nn.Module) -> TaskName:
+    from segjax import models
+
+    if typing.get_type_hints(type(model).__call__).get("return") is models.SemanticOutput:
+        return "semantic"
+    boxes = isinstance(model, models.MaskRCNN) or getattr(model, "mask_head", True) is None
+    return "instance" if boxes else "panoptic"
+
+
+def _name_classes(source: Any, classes: Any, count: int) -> "Classes":
+    from segjax.data import Classes
+    from segjax.data.palette import palette
+
+    if classes is None:
+        names = _published_names(source)
+        classes = [names.get(number, f"class {number}") for number in range(count)]
+    if len(classes) != count:
+        raise ValueError(f"classes: expected the {count} of {source}, got {len(classes)}")
+    if isinstance(classes, Classes):
+        return classes
+    colors = tuple((r, g, b) for r, g, b in palette(count).tolist())
+    return Classes(tuple(classes), colors)
+
+
+def _published_names(source: Any) -> dict[int, str]:
+    """The names in a `config.json` beside weights, by number."""
+    from segjax.pretrained import WeightsError
+    from segjax.pretrained.hub import find_config
+
+    path = find_config(source)
+    if path is None:
+        return {}
+    try:
+        names = json.loads(path.read_bytes()).get("id2label") or {}
+        return {int(number): str(name) for number, name in names.items()}
+    except (ValueError, AttributeError) as error:
+        raise WeightsError(f"{path}: expected names by number in id2label ({error})") from error
