@@ -5,7 +5,7 @@ import os
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import jax
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # they stand above `inference`, so they are imported where th
     from segjax.tasks import Task
     from segjax.training import TrainConfig
 
-Picture = Union[str, os.PathLike, Array]
+Picture = str | os.PathLike | Array
 TaskName = Literal["semantic", "instance", "panoptic"]
 _MULTIPLE = 32  # of pixels, for the sides of a canvas
 
@@ -189,9 +189,7 @@ class Predictor:
             score_threshold=score_threshold,
         )
 
-    def __call__(
-        self, images: Any, *, canvas: tuple[int, int] | None = None
-    ) -> Any:
+    def __call__(self, images: Any, *, canvas: tuple[int, int] | None = None) -> Any:
         """Predicts one picture, or several.
 
         Args:

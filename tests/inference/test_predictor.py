@@ -144,7 +144,7 @@ def test_what_is_no_picture_is_an_error(image, message, tmp_path):
         predictor(image)
     with pytest.raises(ValueError, match="canvas: expected at least"):
         predictor(picture(20, 33), canvas=(32, 32))
-    with pytest.raises(DataError, match="no.png"):
+    with pytest.raises(DataError, match=r"no\.png"):
         predictor("no.png")
 
 
@@ -177,7 +177,7 @@ def test_a_run_its_file_and_weights_are_read_alike(tmp_path, capsys):
     assert cli.main(["predict", str(tmp_path / "a.png"), *options]) == 0
     labels = cv2.imread(str(output / "a.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(labels, expected.labels)
-    with pytest.raises(ValueError, match="classes: expected the 2 of .*, got 3"):
+    with pytest.raises(ValueError, match=r"classes: expected the 2 of .*, got 3"):
         Predictor.from_weights(file, "pixels", classes=["a", "b", "c"])
     assert cli.main(["predict", str(tmp_path / "a.png"), *options, "--task", "semantic"]) == 1
     assert "task: no effect without --model" in capsys.readouterr().err
@@ -206,6 +206,8 @@ def test_objects_of_any_model_are_asked_for_what_it_is_for(tmp_path):
         jax.random.key(0), jnp.zeros((1, 8, 8, 3))
     )
     save(variables, tmp_path / "a.safetensors", "queries")
-    load = lambda **options: Predictor.from_weights(tmp_path / "a.safetensors", "queries", **options)
+    load = lambda **options: Predictor.from_weights(
+        tmp_path / "a.safetensors", "queries", **options
+    )
     assert load().config.task == "panoptic"
     assert load(task="instance").config.task == "instance"
