@@ -139,7 +139,7 @@ class Predictor:
         model: str,
         *,
         task: TaskName | None = None,
-        classes: Union["Classes", Sequence[str], None] = None,
+        classes: "Classes | Sequence[str] | None" = None,
         model_options: dict[str, Any] | None = None,
         score_threshold: float = 0.5,
         **views: Any,
