@@ -89,7 +89,7 @@ def test_from_training_to_prediction(task, score, data, tmp_path, monkeypatch, c
 
     arguments = ["predict", images, "--run", str(run), "--output", str(output)]
     assert cli.main([*arguments, "--flip"]) == 1
-    assert "are for the semantic task" in capsys.readouterr().err
+    assert "no effect but for the semantic task" in capsys.readouterr().err
     assert cli.main([*arguments, "--probabilities"]) == 1
     assert "has learnt no classes of pixels" in capsys.readouterr().err
 

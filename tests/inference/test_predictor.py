@@ -1,5 +1,6 @@
 """A trained model on pictures of any size, from a run, its file, or published weights."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -75,7 +76,7 @@ def make_run(folder, task):
     if name == "queries":
         params["logits"] = jnp.array([[9.0, 0, 0], [0, 9.0, 0]])
     checkpoints = Checkpoints(folder / "checkpoints")
-    checkpoints.save("last", state.replace(params=params), {})
+    checkpoints.save("last", dataclasses.replace(state, params=params), {})
     checkpoints.close()
     return folder
 

@@ -201,7 +201,7 @@ def test_evaluation_counts_the_same_pixels_on_any_devices(kind):
     variables = _state(Pixelwise(), SGD).variables
     render = lambda record: record
     expected, probs = jax.jit(make_eval_step(TASK, Pixelwise(), render=render))(variables, batch)
-    assert expected.counts.sum() == (batch.where & batch.valid[:, None, None]).sum()
+    assert expected.confusion.counts.sum() == (batch.where & batch.valid[:, None, None]).sum()
     parallel = PARALLEL[kind]()
     step = make_eval_step(TASK, Pixelwise(), render=render, axis_name=parallel.axis_name)
     metric, predictions = parallel.eval_step(step)(parallel.place(variables), batch)
