@@ -11,6 +11,7 @@ HEAVY += ["matplotlib", "cv2", "PIL", "scipy"]
 STAGES = [
     ("import segjax.cli", []),
     *((f"run({command!r})", []) for command in ("--help", "train --help", "convert --help")),
+    *((f"run({command!r})", []) for command in ("evaluate --help", "predict --help")),
     *((f"run({command!r})", []) for command in ("models --help", "models unet segformer_b0")),
     *((f"use(segjax.{package})", ["jax"]) for package in ("losses", "ops", "matching", "metrics")),
     *((f"use(segjax.{package})", ["flax", "jax"]) for package in ("models", "analysis")),
