@@ -1,11 +1,14 @@
 """Semantic segmentation of procedural scenes: the experiment to start from.
 
-On a laptop (minutes on two cores; expect a mean IoU of 0.40 on 256 scenes):
+On a laptop (295 CPU seconds of an AMD EPYC; expect a mean IoU of 0.63 on 256 scenes, 0.55 of things):
     python experiments/semantic.py
 
-On a GPU (larger scenes, a larger model):
-    python experiments/semantic.py --model unet --size 256 256 --batch-size 32 --steps 20000 \\
-        --dtype bfloat16 --run runs/large
+Easier or harder scenes (`--help` explains each option of --scenes):
+    python experiments/semantic.py --scenes.max-instances 2 --scenes.hue-spread 0.5 --run runs/easy
+
+On a GPU (scenes in which outlines alone tell things apart, a larger model):
+    python experiments/semantic.py --data synthetic:outlines --model unet --size 256 256 \\
+        --batch-size 32 --steps 20000 --optimizer.learning-rate 3e-3 --dtype bfloat16 --run runs/large
 
 On a TPU pod (the same command on every host; each draws its share of every batch):
     python experiments/semantic.py --model unet --size 256 256 --batch-size 1024 --steps 20000 \\
@@ -15,7 +18,7 @@ On a TPU pod (the same command on every host; each draws its share of every batc
 
 It ends with a table of IoUs, and leaves `predictions.png`, `curves.png`, `metrics.jsonl`,
 TensorBoard logs and checkpoints in the run's folder. Interrupted by SIGTERM, it saves and exits;
-the same command goes on. Every option has a flag: `--help`. For images of your own, `segjax train`
+the same command resumes. Every option has a flag: `--help`. For images of your own, `segjax train`
 has the same options, with defaults for photographs.
 """
 
