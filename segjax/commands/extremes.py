@@ -59,7 +59,9 @@ class ImageJudge:
         found = {}
         for batch in self._batches.holding(numbers):
             _, predictions = self._step(self._variables, batch)
-            found[int(np.asarray(batch.index)[0])] = jax.tree.map(lambda x: np.asarray(x)[0], predictions)
+            found[int(np.asarray(batch.index)[0])] = jax.tree.map(
+                lambda x: np.asarray(x)[0], predictions
+            )
         return found
 
 

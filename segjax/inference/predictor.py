@@ -189,9 +189,7 @@ class Predictor:
             score_threshold=score_threshold,
         )
 
-    def __call__(
-        self, images: Any, *, canvas: tuple[int, int] | None = None
-    ) -> Any:
+    def __call__(self, images: Any, *, canvas: tuple[int, int] | None = None) -> Any:
         """Predicts one picture, or several.
 
         Args:
