@@ -1,11 +1,16 @@
 """Semantic segmentation of procedural scenes: the experiment to start from.
 
-On a laptop (minutes on two cores; expect a mean IoU of 0.40 on 256 scenes):
+On a laptop (295 CPU seconds of an AMD EPYC; expect a mean IoU of 0.63, of things 0.55, on 256
+scenes):
     python experiments/semantic.py
 
-On a GPU (larger scenes, a larger model):
-    python experiments/semantic.py --model unet --size 256 256 --batch-size 32 --steps 20000 \\
-        --dtype bfloat16 --run runs/large
+Easier or harder scenes (`--help` explains each option of --scenes):
+    python experiments/semantic.py --scenes.max-instances 2 --scenes.hue-spread 0.5 --run runs/easy
+
+On a GPU (scenes in which outlines alone tell things apart, a larger model):
+    python experiments/semantic.py --data synthetic:outlines --model unet --size 256 256 \\
+        --batch-size 32 --steps 20000 --optimizer.learning-rate 3e-3 --dtype bfloat16 \\
+        --run runs/large
 
 On a TPU pod (the same command on every host; each draws its share of every batch):
     python experiments/semantic.py --model unet --size 256 256 --batch-size 1024 --steps 20000 \\
@@ -15,7 +20,7 @@ On a TPU pod (the same command on every host; each draws its share of every batc
 
 It ends with a table of IoUs, and leaves `predictions.png`, `curves.png`, `metrics.jsonl`,
 TensorBoard logs and checkpoints in the run's folder. Interrupted by SIGTERM, it saves and exits;
-the same command goes on. Every option has a flag: `--help`. For images of your own, `segjax train`
+the same command resumes. Every option has a flag: `--help`. For images of your own, `segjax train`
 has the same options, with defaults for photographs.
 """
 
@@ -24,13 +29,16 @@ import sys
 from segjax import cli
 from segjax.data import Augmentation
 from segjax.tasks import SemanticLoss
-from segjax.training import TrainConfig
+from segjax.training import OptimizerConfig, TrainConfig
 
 CONFIG = TrainConfig(
-    steps=1500,
-    batch_size=4,
+    size=(64, 64),
+    steps=1000,
+    batch_size=16,
+    eval_every=1000,
     # Four classes of stuff cover most of a scene, seven classes of things the rest.
-    loss=SemanticLoss(class_weights=(1.0,) * 4 + (4.0,) * 7),
+    loss=SemanticLoss(class_weights=(1.0,) * 4 + (2.0,) * 7),
+    optimizer=OptimizerConfig(learning_rate=6e-3, clip=0.0),
     # No scene comes twice, so there is nothing to make up.
     augmentation=Augmentation(
         zoom=(1.0, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0

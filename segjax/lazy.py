@@ -2,7 +2,7 @@
 
 import ast
 import importlib
-import pathlib
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ def attach(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]],
       (True, 'segjax.matching.transport')
     """
     module = sys.modules[package]
-    tree = ast.parse(pathlib.Path(str(module.__file__)).read_text(encoding="utf-8"))
+    tree = ast.parse(inspect.getsource(module))
     (checked,) = (node for node in tree.body if isinstance(node, ast.If))
     origins = {
         alias.name: node.module

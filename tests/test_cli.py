@@ -12,13 +12,11 @@ import jax
 import numpy as np
 import optax
 import pytest
-from flax import linen as nn
 
 from segjax import cli, viz
 from segjax.commands import convert, evaluate, models, predict, train
 from segjax.data import Classes, read_image
 from segjax.data.palette import palette
-from segjax.models import layers
 from segjax.models.backbones import mit_b0
 from segjax.pretrained import save
 from segjax.pretrained.files import read_state_dict
@@ -191,46 +189,6 @@ def test_no_result_overwrites_another():
     assert (names[0], names[-1]) == ("x", "y")
     results = [name + end for name in names for end in (".png", "_overlay.png", ".npz")]
     assert len({name.lower() for name in results}) == 3 * len(files)
-
-
-def test_models_are_counted_by_hand(capsys):
-    layer = nn.Dense(5, use_bias=False)
-    assert models.costs(layer, (2, 4, 6, 3)) == (3 * 5, 2 * 4 * 6 * 3 * 5)
-    conv = layers.Conv(5, 3, 2, use_bias=False)  # products with the border's zeros count
-    assert models.costs(conv, (2, 4, 6, 3)) == (9 * 3 * 5, 2 * 2 * 3 * 9 * 3 * 5)
-    attention = layers.SelfAttention(2, layers.Dense, train=False)
-    projections = 4 * 7 * 6 * 6
-    assert models.costs(attention, (1, 7, 6))[1] == projections + 2 * 7 * 7 * 6
-    # Of so many tokens a CPU takes one head after the other.
-    many = models.costs(attention, (1, 730, 6))[1]
-    assert many == projections // 7 * 730 + 2 * 730 * 730 * 6
-    names = ("unet", "fcn_resnet50", "deeplabv3_resnet50")
-    assert cli.main(["models", "--names", *names, "--size", "65", "64"]) == 0
-    rows = {
-        row.split()[1]: row.replace("│", " ").split()[1:]
-        for row in capsys.readouterr().out.splitlines()
-        if row.startswith("│")
-    }
-    assert rows.keys() == set(names)
-    assert rows["unet"][:2] == ["31.0", "M"]
-    assert rows["fcn_resnet50"][4:8] == ["65", "x", "64", "451"]
-    assert rows["deeplabv3_resnet50"][7] == "all"
-
-
-@pytest.mark.parametrize(
-    ("name", "giga"),
-    [
-        ("fcn_resnet50", 152.717),
-        ("deeplabv3_resnet50", 178.722),
-        ("fcn_resnet101", 232.738),
-        ("deeplabv3_resnet101", 258.743),
-        ("deeplabv3_mobilenet_v3_large", 10.452),
-        ("lraspp_mobilenet_v3_large", 2.086),
-    ],
-)
-def test_multiply_adds_are_torchvision_s(name, giga):
-    _, multiply_adds = models.costs(models.create(name, 21), (1, 520, 520, 3))
-    assert round(multiply_adds / 1e9, 3) == giga
 
 
 def test_conversion_of_published_weights(tmp_path, capsys):

@@ -4,15 +4,9 @@ import dataclasses
 import pathlib
 from typing import Annotated, Literal
 
-import jax
 import tyro
 
 from segjax import pretrained
-from segjax.pretrained.files import read_metadata
-from segjax.pretrained.weights import is_run, usual_naming
-from segjax.training.build import model_options, read_options
-from segjax.training.checkpoint import load_variables
-from segjax.training.run_folder import METADATA, read_config, read_content
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +51,15 @@ def run(options: Options) -> int:
     """Writes the file."""
     if options.output.suffix != ".safetensors":
         raise ValueError(f"{options.output}: due is a name that ends in .safetensors")
+    # Not sooner: `--help` need not wait for JAX.
+    import jax
+
+    from segjax.pretrained.files import read_metadata
+    from segjax.pretrained.weights import is_run, usual_naming
+    from segjax.training.build import model_options, read_options
+    from segjax.training.checkpoint import load_variables
+    from segjax.training.run_folder import METADATA, read_config, read_content
+
     source = pathlib.Path(options.source)
     metadata = {}
     if is_run(source) or METADATA in (read_metadata(source) if source.is_file() else {}):

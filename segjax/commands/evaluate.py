@@ -7,14 +7,8 @@ import pathlib
 from typing import Any
 
 from segjax import viz
-from segjax.commands.extremes import ImageJudge, write_extremes
 from segjax.commands.progress import track
 from segjax.commands.trained import ModelOptions, load, most_canvases
-from segjax.tasks import SemanticMetric
-from segjax.training.evaluate import make_evaluate
-from segjax.training.loop import open_config_source
-from segjax.training.parallel import Parallel
-from segjax.training.report import print_confusion, print_figures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +35,14 @@ class Options(ModelOptions):
 
 def run(options: Options) -> int:
     """Prints the figures as a table, and writes them where they are asked for."""
+    # Not sooner: `--help` need not wait for JAX.
+    from segjax.commands.extremes import ImageJudge, write_extremes
+    from segjax.tasks import SemanticMetric
+    from segjax.training.evaluate import make_evaluate
+    from segjax.training.loop import open_config_source
+    from segjax.training.parallel import Parallel
+    from segjax.training.report import print_confusion, print_figures
+
     predictor = load(options)
     if options.model is not None and options.data is None:
         raise ValueError("data: expected a data set to evaluate published weights on, got none")

@@ -1,134 +1,152 @@
 """`segjax models`."""
 
 import dataclasses
-import math
-from typing import Any
+import json
+import pathlib
+from typing import TYPE_CHECKING, Annotated, Any
 
-import jax
-import jax.numpy as jnp
-from flax import linen as nn
-from jax.extend.core import Jaxpr, jaxprs_in_params
+import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from segjax import ops
-from segjax.models import MODELS, create, layers
-from segjax.pretrained import PUBLISHED
+from segjax.naming import unknown_name
 
-_COUNTED = "counted"  # the scope of operations that a layer's own count stands for
+if TYPE_CHECKING:  # what is in the table need not wait for JAX
+    from segjax.commands.costs import Layer
+
+CLASSES = 21  # that the models of the table have
+TABLE = pathlib.Path(__file__).with_suffix(".json")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Lists the models, with what they cost, how far they see, and where they come from.
 
-    Multiply-adds are those of convolutions and matrix products, for one image and with auxiliary
-    heads; products with a border's zeros count. The receptive field is of one output pixel.
+    Of one model it lists the layers too. Multiply-adds are those of convolutions and matrix
+    products, for one image and with auxiliary heads; products with a border's zeros count. The
+    receptive field is of one output pixel.
 
     Attributes:
-      size: HEIGHT WIDTH of the image in pixels; None takes for each model what it is published for.
-      num_classes: of the models' outputs.
-      names: of the models; none stands for all.
+      names: Names of the models; without any, all are listed.
+      size: Height and width of the image in pixels; without it, for each model what it is
+        published for.
+      num_classes: Number of classes of the models' outputs.
+      depth: How deep modules within modules are listed of one model; 0 lists none.
+      json: Whether to print JSON.
     """
 
+    names: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME [NAME ...]]")
+    ] = ()
     size: tuple[int, int] | None = None
-    num_classes: int = 21
-    names: tuple[str, ...] = ()
+    num_classes: int = CLASSES
+    depth: int = 2
+    json: bool = False
 
 
 def run(options: Options) -> int:
     """Prints the table."""
-    table = Table(title=f"with {options.num_classes} classes")
+    entries = _entries(options)
+    layers: list[Layer] = []
+    if len(options.names) == 1 and options.depth > 0:
+        layers = _layers(options, entries[options.names[0]]["size"])
+    if options.json:
+        content: Any = {"num_classes": options.num_classes, "models": entries}
+        if layers:
+            content["layers"] = [dataclasses.asdict(layer) for layer in layers]
+        print(json.dumps(content, indent=2))
+        return 0
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a file or a pipe has room for all columns
+    console.print(_model_table(entries, options.num_classes))
+    if layers:
+        console.print(_layer_table(layers))
+    return 0
+
+
+def _entries(options: Options) -> dict[str, dict[str, Any]]:
+    """What the table says of the models, or what it would say of another size."""
+    known = json.loads(TABLE.read_text())
+    for name in options.names:
+        if name not in known:
+            raise ValueError(unknown_name("model", name, known))
+    if options.num_classes == CLASSES and options.size is None:
+        return {name: known[name] for name in options.names or known}
+    for option in ("num_classes", *(("size",) if options.size else ())):
+        value = getattr(options, option)
+        if min(value if isinstance(value, tuple) else (value,)) < 1:
+            raise ValueError(f"{option}: expected at least 1, got {value}")
+    if not options.names:
+        raise ValueError(
+            f"names: expected models to compute this for, got none; all {len(known)} take a minute"
+        )
+    from segjax.commands import costs
+
+    return {
+        name: costs.describe(name, size=options.size, num_classes=options.num_classes)
+        for name in options.names
+    }
+
+
+def _layers(options: Options, size: list[int]) -> "list[Layer]":
+    """The model and its modules, down to `options.depth`."""
+    from segjax import models
+    from segjax.commands import costs
+
+    model = models.create(options.names[0], options.num_classes)
+    layers = costs.trace(model, (1, *size, 3))
+    return [layer for layer in layers if len(layer.path.split("/")) <= options.depth]
+
+
+def _model_table(entries: dict[str, dict[str, Any]], num_classes: int) -> Table:
+    table = Table(title=f"with {num_classes} classes")
     table.add_column("model", no_wrap=True)
     for heading in ("parameters", "multiply-adds", "image", "sees"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("paper")
-    for name in options.names or MODELS:
-        model = create(name, options.num_classes)
-        published = PUBLISHED.get(name)
-        size = options.size or (published.size if published else (256, 256))
-        parameters, multiply_adds = costs(model, (1, *size, 3))
+    for name, entry in entries.items():
         table.add_row(
             name,
-            f"{parameters / 1e6:.1f} M",
-            f"{multiply_adds / 1e9:.1f} G",
-            f"{size[0]} x {size[1]}",
-            field_of_view(model),
-            published.paper if published else "",
+            f"{entry['parameters'] / 1e6:.1f} M",
+            f"{entry['multiply_adds'] / 1e9:.1f} G",
+            " x ".join(map(str, entry["size"])),
+            str(entry["receptive_field"] or "all"),
+            entry["paper"],
         )
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120  # a file or a pipe has room for all columns
-    console.print(table)
-    return 0
+    return table
 
 
-def field_of_view(model: nn.Module) -> str:
-    """The side of the receptive field in pixels.
-
-    Args:
-      model: that describes its layers by `layer_specs()`; one that does not, or answers with a
-        ValueError, sees everything (by attention, or as it pools over the picture).
-
-    Returns:
-      A number, or "all".
-    """
-    layer_specs = getattr(model, "layer_specs", None)
-    if layer_specs is None:
-        return "all"
-    try:
-        return str(ops.receptive_field(layer_specs()).size)
-    except ValueError:
-        return "all"
-
-
-def costs(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
-    """The number of parameters, and how many multiply-adds a prediction takes.
-
-    Nothing is computed or compiled. A layer counts as what it means, `outputs · kernel / features`,
-    whichever way it is computed; of all else the matrix products count, such as attention's.
-
-    Args:
-      model: the Flax module.
-      shape: of the images, `(b, h, w, c)`.
-
-    Returns:
-      Both numbers.
-    """
-    total = 0
-
-    def count(next_function, args, kwargs, context):
-        nonlocal total
-        module = context.module
-        if not isinstance(module, layers.Conv | layers.Dense):
-            return next_function(*args, **kwargs)
-        with jax.named_scope(_COUNTED):
-            y = next_function(*args, **kwargs)
-        kernel = module.get_variable("params", "kernel")
-        total += y.size * kernel.size // kernel.shape[-1]
-        return y
-
-    images = jax.ShapeDtypeStruct(shape, jnp.float32)
-    with nn.intercept_methods(count):
-        trace = jax.make_jaxpr(model.init_with_output, return_shape=True)
-        program, (_, variables) = trace(jax.random.key(0), images)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    return parameters, total + _products(program.jaxpr)
+def _layer_table(layers: "list[Layer]") -> Table:
+    """A row for each module, indented by how deep it is; the model is the last."""
+    table = Table(show_footer=True)
+    whole, *parts = layers
+    columns = {
+        "layer": "total",
+        "kind": whole.kind,
+        "output": "",
+        "parameters": f"{whole.parameters:,}",
+        "multiply-adds": f"{whole.multiply_adds:,}",
+    }
+    for heading, footer in columns.items():
+        number = heading in ("parameters", "multiply-adds")
+        table.add_column(heading, footer, justify="right" if number else "left", no_wrap=True)
+    for part in parts:
+        *around, name = part.path.split("/")
+        table.add_row(
+            Text("  " * len(around) + name),
+            part.kind,
+            _shapes(part.shapes),
+            f"{part.parameters:,}",
+            f"{part.multiply_adds:,}",
+        )
+    return table
 
 
-def _products(jaxpr: Jaxpr) -> int:
-    """The multiply-adds of the matrix products that no layer has counted."""
-    total = 0
-    for equation in jaxpr.eqns:
-        if _COUNTED in str(equation.source_info.name_stack):
-            continue
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            inputs: Any = equation.invars[0].aval
-            outputs: Any = equation.outvars[0].aval
-            total += outputs.size * math.prod(inputs.shape[axis] for axis in contracted)
-        inner = [_products(program) for program in jaxprs_in_params(equation.params)]
-        # Branches are forms of one thing, or one of them does nothing.
-        together = max(inner) if equation.primitive.name == "cond" else sum(inner)
-        total += together * equation.params.get("length", 1)
-    return total
+def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
+    """The first shape without its batch axis, and how many more there are."""
+    if not shapes:
+        return ""
+    first = " x ".join(map(str, shapes[0][1:]))
+    return first if len(shapes) == 1 else f"{first}  + {len(shapes) - 1}"

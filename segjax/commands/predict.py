@@ -9,14 +9,12 @@ import pathlib
 from collections.abc import Iterable
 from typing import Annotated
 
-import numpy as np
 import tyro
 from rich.console import Console
 
 from segjax.commands.progress import track
 from segjax.commands.trained import ModelOptions, load, most_canvases
-from segjax.data import DataError, plan_canvases
-from segjax.data.images import image_header, read_bytes
+from segjax.data.errors import DataError
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -82,6 +80,12 @@ def run(options: Options) -> int:
 
 def _plan(files: list[pathlib.Path], most: int) -> dict[pathlib.Path, tuple[int, int]]:
     """The canvas of each file that can be read."""
+    # Not sooner: `--help` need not wait for OpenCV.
+    import numpy as np
+
+    from segjax.data import plan_canvases
+    from segjax.data.images import image_header, read_bytes
+
     sizes = {}
     for file in files:
         with contextlib.suppress(DataError):

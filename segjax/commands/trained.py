@@ -2,11 +2,10 @@
 
 import dataclasses
 import pathlib
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from segjax.inference import Predictor
-from segjax.training.build import read_options
-from segjax.training.processes import enable_compilation_cache
+if TYPE_CHECKING:  # `--help` need not wait for JAX
+    from segjax.inference import Predictor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class ModelOptions:
     flip: bool = False
 
 
-def load(options: ModelOptions, *, score_threshold: float = 0.5) -> Predictor:
+def load(options: ModelOptions, *, score_threshold: float = 0.5) -> "Predictor":
     """The model that the options name.
 
     Args:
@@ -58,6 +57,10 @@ def load(options: ModelOptions, *, score_threshold: float = 0.5) -> Predictor:
       OSError: where there is no such run, checkpoint or file.
       ValueError: for options that the model has no use for.
     """
+    from segjax.inference import Predictor
+    from segjax.training.build import read_options
+    from segjax.training.processes import enable_compilation_cache
+
     enable_compilation_cache()
     shared = {name: getattr(options, name) for name in ("window", "overlap", "scales", "flip")}
     shared["score_threshold"] = score_threshold
@@ -75,6 +78,6 @@ def load(options: ModelOptions, *, score_threshold: float = 0.5) -> Predictor:
     return Predictor.from_run(options.run, checkpoint=options.checkpoint, **shared)
 
 
-def most_canvases(options: ModelOptions, predictor: Predictor) -> int:
+def most_canvases(options: ModelOptions, predictor: "Predictor") -> int:
     """On how many canvases pictures lie: as the options say, or else the run."""
     return predictor.config.eval_canvases if options.canvases is None else options.canvases

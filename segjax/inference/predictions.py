@@ -208,7 +208,8 @@ class PanopticPrediction:
         """Writes the segments in COCO's format, PATH.png and PATH.json, and PATH_overlay.png.
 
         The colours of the first are the segments' numbers (red + 256 green + 65536 blue; 0 is
-        void); the second is a list with `id`, `category_id`, `category`, `isthing`, `area`, `score`.
+        void); the second is a list with `id`, `category_id`, `category`, `isthing`, `area` and
+        `score`.
 
         Args:
           path: of the files, without an ending; a missing folder is made.

@@ -5,7 +5,7 @@ import os
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import jax
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # they stand above `inference`, so they are imported where th
     from segjax.tasks import Task
     from segjax.training import TrainConfig
 
-Picture = Union[str, os.PathLike, Array]
+Picture = str | os.PathLike | Array
 TaskName = Literal["semantic", "instance", "panoptic"]
 _MULTIPLE = 32  # of pixels, for the sides of a canvas
 
@@ -139,7 +139,7 @@ class Predictor:
         model: str,
         *,
         task: TaskName | None = None,
-        classes: Union["Classes", Sequence[str], None] = None,
+        classes: "Classes | Sequence[str] | None" = None,
         model_options: dict[str, Any] | None = None,
         score_threshold: float = 0.5,
         **views: Any,

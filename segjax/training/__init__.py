@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from segjax import lazy
 
 if TYPE_CHECKING:
+    from segjax.training.callbacks import Callback
     from segjax.training.config import TrainConfig
     from segjax.training.loop import train
     from segjax.training.optimizer import learning_rate, make_optimizer

@@ -21,10 +21,12 @@ class Checkpoints:
 
     Args:
       folder: made if missing; must be shared by all hosts.
+      keep_every: of the last ones, those of every multiple of so many steps stay; None keeps none.
     """
 
-    def __init__(self, folder: pathlib.Path):
-        self._managers = {which: _manager(folder.absolute(), which) for which in WHICH}
+    def __init__(self, folder: pathlib.Path, *, keep_every: int | None = None):
+        keep = {"last": keep_every, "best": None}
+        self._managers = {which: _manager(folder.absolute(), which, keep[which]) for which in WHICH}
 
     def save(self, which: Which, state: TrainState, position: dict[str, Any]) -> None:
         """Begins to save a state, with what else is needed to go on from it.
@@ -106,11 +108,14 @@ def load_variables(folder: pathlib.Path, which: Which) -> tuple[dict, int]:
     raise FileNotFoundError(f"{folder}: no checkpoint there")
 
 
-def _manager(folder: pathlib.Path, which: Which) -> ocp.CheckpointManager:
+def _manager(folder: pathlib.Path, which: Which, keep_every: int | None) -> ocp.CheckpointManager:
     """Processes meet at barriers by name, which both managers' must not share in the same step."""
     barriers = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=which)
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=1, cleanup_tmp_directories=True, multiprocessing_options=barriers
+        max_to_keep=1,
+        keep_period=keep_every,
+        cleanup_tmp_directories=True,
+        multiprocessing_options=barriers,
     )
     return ocp.CheckpointManager(folder / which, options=options)
 

@@ -43,7 +43,10 @@ class TrainConfig:
       accumulate: Number of parts that a batch is split into, one after the other, to save memory.
       average_decay: Decay of the moving average of the weights, which is what is evaluated;
         0 evaluates the weights themselves.
+      patience: Evaluations without a better score after which the training ends; without it all
+        steps are taken.
       save_every: Steps between checkpoints.
+      keep_every: Checkpoints of every multiple of so many steps stay beside the last and the best.
       log_every: Steps between rows of the log.
       eval_every: Steps between evaluations; there is always one at the end.
       eval_batch_size: Examples in an evaluation step, over all devices and hosts.
@@ -88,7 +91,9 @@ class TrainConfig:
     batch_size: int = 16
     accumulate: int = 1
     average_decay: float = 0.99
+    patience: int | None = None
     save_every: int = 500
+    keep_every: int | None = None
     log_every: int = 10
     eval_every: int = 500
     eval_batch_size: int = 8
@@ -132,6 +137,7 @@ FREE = {
     "process_id",
     "eval_batch_size",
     "save_every",
+    "keep_every",
     "log_every",
     "workers",
     "threads",

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from segjax.tasks import Task
 from segjax.training import processes
 from segjax.training.annealing import anneal_masks
 from segjax.training.build import load_weights, make_model, make_task, resolve_optimizer
+from segjax.training.callbacks import Callback
 from segjax.training.checkpoint import Checkpoints, has_checkpoint
 from segjax.training.checks import check, check_devices, check_sources
 from segjax.training.config import TrainConfig
@@ -34,8 +35,8 @@ from segjax.typing import Record
 _EXAMPLES = 4  # that the report shows
 
 
-def train(config: TrainConfig) -> dict[str, float]:
-    """Trains, or goes on training, and leaves all there is to know in the folder `config.run`.
+def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
+    """Trains, or resumes training, and leaves all there is to know in the folder `config.run`.
 
     There: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `evaluation.json` and the
     pictures `curves.png` and `predictions.png`. SIGTERM saves after the current step and returns;
@@ -43,6 +44,7 @@ def train(config: TrainConfig) -> dict[str, float]:
 
     Args:
       config: of the run.
+      callbacks: what happens beside it, in this order.
 
     Returns:
       The figures of the last evaluation (see the task's `summary`); empty where SIGTERM came.
@@ -68,11 +70,11 @@ def train(config: TrainConfig) -> dict[str, float]:
     run = _Run.create(config, source, eval_source)
     write_config(config, source.classes, source.channels)  # of a run that can be
 
-    checkpoints = Checkpoints(config.run / "checkpoints")
+    checkpoints = Checkpoints(config.run / "checkpoints", keep_every=config.keep_every)
     if checkpoints.latest_step() is not None:
         run.state, position = checkpoints.restore(run.state)
         run.batches.set_state(position["batches"])
-        run.best = position["best"]
+        run.best, run.waited = position["best"], position.get("waited", 0)
     start = int(run.state.step)
     with (
         Logger(config.run, start=start, steps=config.steps) as logger,
@@ -80,7 +82,9 @@ def train(config: TrainConfig) -> dict[str, float]:
     ):
         if start:
             logger.say(f"resuming {config.run} from step {start}")
-        stopped_at = _fit(config, run, checkpoints, logger, stop)
+        for callback in callbacks:
+            callback.on_start(config, source.classes, start)
+        stopped_at = _fit(config, run, checkpoints, logger, callbacks, stop)
         checkpoints.close()
         run.batches.close()
         if stopped_at is not None:
@@ -89,6 +93,8 @@ def train(config: TrainConfig) -> dict[str, float]:
     if jax.process_index() == 0:
         say("drawing curves.png and predictions.png")
         write_report(config.run, run.figures, eval_source, run.task, run.predictions)
+    for callback in callbacks:
+        callback.on_end(run.figures)
     return run.figures
 
 
@@ -103,6 +109,7 @@ class _Run:
     batches: Any
     state: TrainState
     best: float = -math.inf
+    waited: int = 0  # evaluations since the best one
     figures: dict[str, float] = dataclasses.field(default_factory=dict)
     predictions: dict[int, Any] = dataclasses.field(default_factory=dict)
 
@@ -190,13 +197,26 @@ def _fit(
     run: _Run,
     checkpoints: Checkpoints,
     logger: Logger,
+    callbacks: Sequence[Callback],
     stop: Callable[[int], bool],
 ) -> int | None:
     """Takes the steps that are left. Returns the step after which it was asked to stop, if any."""
+
+    def is_over(step):
+        """Evaluates the state after a step, and says whether the training ends with it."""
+        _evaluate(run, step, checkpoints, logger)
+        ends = [callback.on_evaluation(step, run.figures) for callback in callbacks]
+        if any(ends):
+            logger.say(f"a callback ends the training after step {step}")
+        if config.patience is not None and run.waited >= config.patience:
+            logger.say(f"{run.waited} evaluations without a better {run.task.score}: step {step}")
+            return True
+        return any(ends)
+
     start = int(run.state.step)
-    if start and _evaluates(config, start):
-        # It may have been stopped between the saving of this step and its evaluation.
-        _evaluate(run, start, config.steps, checkpoints, logger)
+    # It may have been stopped between the saving of this step and its evaluation.
+    if start and _evaluates(config, start) and is_over(start):
+        return None
     schedule = learning_rate(config.optimizer, config.steps)
     pending = None
     for step in range(start + 1, config.steps + 1):
@@ -226,13 +246,20 @@ def _fit(
             row["learning_rate"] = float(schedule(step - 1))
             row["examples_per_second"] = clock.steps_per_second(step) * config.batch_size
             logger.log(step, row)
+            for callback in callbacks:
+                callback.on_metrics(step, row)
         if saving:  # first: an evaluation that fails must not cost the step
-            position = {"batches": run.batches.get_state(), "best": run.best}
+            position = {
+                "batches": run.batches.get_state(),
+                "best": run.best,
+                "waited": run.waited,
+            }
             checkpoints.save("last", run.state, position)
         if stopping and step < config.steps:
             return step
         if evaluating:
-            _evaluate(run, step, config.steps, checkpoints, logger)
+            if is_over(step):
+                return None
             clock = _Clock(step)
     return None
 
@@ -241,15 +268,16 @@ def _evaluates(config: TrainConfig, step: int) -> bool:
     return step % config.eval_every == 0 or step == config.steps
 
 
-def _evaluate(run: _Run, step: int, steps: int, checkpoints: Checkpoints, logger: Logger) -> None:
+def _evaluate(run: _Run, step: int, checkpoints: Checkpoints, logger: Logger) -> None:
     """Evaluates the state after a step, and keeps it if none was better."""
     track = functools.partial(logger.track, title="evaluating")
-    shown = _EXAMPLES if step == steps else 0
-    run.figures, run.predictions = run.evaluate(run.state, track=track, examples=shown)
+    run.figures, run.predictions = run.evaluate(run.state, track=track, examples=_EXAMPLES)
     logger.log(step, {f"val/{name}": value for name, value in run.figures.items()})
     if run.figures[run.task.score] > run.best:
-        run.best = run.figures[run.task.score]
+        run.best, run.waited = run.figures[run.task.score], 0
         checkpoints.save("best", run.state, {"best": run.best})
+    else:
+        run.waited += 1
 
 
 def _check_finite(run: _Run, step: int, batch: Record, metrics: Metrics) -> None:

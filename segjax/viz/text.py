@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -15,6 +14,8 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 @functools.lru_cache
 def font(size: int) -> ImageFont.FreeTypeFont:
     """The font of all pictures, of a height in pixels."""
+    import matplotlib  # which takes its time, and has the font
+
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 

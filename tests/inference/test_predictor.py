@@ -152,7 +152,7 @@ def test_what_is_no_picture_is_an_error(image, message, tmp_path):
         predictor(image)
     with pytest.raises(ValueError, match="canvas: expected at least"):
         predictor(picture(20, 33), canvas=(32, 32))
-    with pytest.raises(DataError, match="no.png"):
+    with pytest.raises(DataError, match=r"no\.png"):
         predictor("no.png")
 
 
@@ -185,7 +185,7 @@ def test_a_run_its_file_and_weights_are_read_alike(tmp_path, capsys):
     assert cli.main(["predict", str(tmp_path / "a.png"), *options]) == 0
     labels = cv2.imread(str(output / "a.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(labels, expected.labels)
-    with pytest.raises(ValueError, match="classes: expected the 2 of .*, got 3"):
+    with pytest.raises(ValueError, match=r"classes: expected the 2 of .*, got 3"):
         Predictor.from_weights(file, "pixels", classes=["a", "b", "c"])
     assert cli.main(["predict", str(tmp_path / "a.png"), *options, "--task", "semantic"]) == 1
     assert "task: no effect without --model" in capsys.readouterr().err

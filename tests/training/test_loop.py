@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from runs import losses, metrics, saved_state, saved_steps, tiny
 
 from segjax.tasks import SemanticLoss
-from segjax.training import OptimizerConfig, train
+from segjax.training import Callback, OptimizerConfig, train
 from segjax.training.build import make_model, make_task
 from segjax.training.checkpoint import load_variables
 from segjax.training.evaluate import make_evaluate
@@ -116,7 +116,55 @@ def test_a_finished_run_only_reports_again(whole, capsys):
     before = metrics(run)
     assert train(read_config(run).config) == figures
     assert metrics(run) == before
-    assert "mean IoU" in capsys.readouterr().out
+    assert "frequency weighted IoU" in capsys.readouterr().out
+
+
+def test_a_callback_sees_what_the_log_has_and_ends_the_training(data, tmp_path, stop_after):
+    class Recorder(Callback):
+        def __init__(self):
+            self.steps, self.seen, self.final = [], [], None
+
+        def on_start(self, config, classes, step):
+            self.steps.append(step)
+
+        def on_metrics(self, step, metrics):
+            self.seen.append(step)
+
+        def on_evaluation(self, step, metrics):
+            self.seen.append(f"evaluation {step}")
+            return step == 4
+
+        def on_end(self, metrics):
+            self.final = metrics
+
+    config, recorder = tiny(tmp_path / "run", data, keep_every=2), Recorder()
+    stop_after(3)
+    assert train(config, callbacks=[recorder]) == {}
+    assert recorder.final is None
+    stop_after()
+    figures = train(config, callbacks=[recorder])
+    assert recorder.steps == [0, 3]
+    assert recorder.seen == [1, 2, "evaluation 2", 3, 4, "evaluation 4"]
+    assert recorder.final == figures
+    assert saved_steps(config.run) == [2, 4]
+    assert (config.run / "predictions.png").exists()
+
+
+def test_without_a_better_score_for_long_the_training_ends(data, tmp_path):
+    still = OptimizerConfig(name="sgd", learning_rate=1e-30, schedule="constant", warmup=0)
+    config = tiny(
+        tmp_path / "run",
+        data,
+        optimizer=still,
+        average_decay=0.0,
+        eval_every=1,
+        patience=2,
+        model_options={"widths": "(4, 8)", "norm": "none"},
+    )
+    figures = train(config)
+    assert metrics(config.run)[-1]["step"] == 3
+    assert train(config) == figures  # and ends there when it is started again
+    assert saved_steps(config.run) == [3]
 
 
 def test_a_folder_of_another_run_is_refused(whole):

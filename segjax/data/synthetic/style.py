@@ -22,15 +22,15 @@ class SceneStyle:
 
     Example:
       >>> SceneStyle(max_instances=2).size
-      (0.12, 0.3)
+      (0.15, 0.35)
     """
 
     max_instances: int = 4
-    size: tuple[float, float] = (0.12, 0.3)
-    hue_spread: float | None = 1.5
+    size: tuple[float, float] = (0.15, 0.35)
+    hue_spread: float | None = 1.4
     own_pattern: float = 0.85
     saturation: tuple[float, float] = (0.5, 1.0)
-    stuff_saturation: tuple[float, float] = (0.1, 0.4)
+    stuff_saturation: tuple[float, float] = (0.1, 0.5)
 
     def __post_init__(self) -> None:
         ranges = {
@@ -55,6 +55,7 @@ class SceneStyle:
 # Outlines alone tell the classes of things apart: more steps, or an accelerator, are needed.
 OUTLINES = SceneStyle(
     max_instances=8,
+    size=(0.12, 0.3),
     hue_spread=None,
     own_pattern=0.0,
     saturation=(0.25, 0.75),
