@@ -1,4 +1,4 @@
-"""What a model says of a picture on a larger canvas, beside what it says at the picture's own size."""
+"""What a model says of a picture on a larger canvas, beside what it says on the picture's own."""
 
 import jax
 import jax.numpy as jnp
