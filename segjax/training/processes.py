@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 import jax
+import jaxlib.utils
 from jax.experimental import multihost_utils
 
 from segjax.training.config import TrainConfig
@@ -46,7 +47,13 @@ def _require_device(kind: str) -> None:
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs on disk, so that a second start is fast."""
+    """Keeps compiled programs on disk, so that a second start is fast.
+
+    XLA's alarm that a program takes long to compile, which it writes as an error, is not shown;
+    what fails is raised all the same.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ and not jax.distributed.is_initialized():
+        jaxlib.utils.absl_set_min_log_level(3)
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "segjax"))

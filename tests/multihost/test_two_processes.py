@@ -73,7 +73,7 @@ def test_two_processes_are_one(one_process, data, tmp_path, way):
 
     with _two(config) as processes:
         first, second = _finish(processes)
-    assert f"goes on after step {step}" in first
+    assert f"from step {step}" in first
     assert "step" not in second  # only process 0 speaks, and writes
     rows, expected = metrics(config.run), metrics(one_process)
     assert [row["step"] for row in rows] == [row["step"] for row in expected]
