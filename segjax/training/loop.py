@@ -55,9 +55,9 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
       FloatingPointError: at a loss or gradient that is not finite; it says the step and where. The
         last checkpoint is from before.
     """
+    processes.start(config)  # first: a check that traces a model would use a device
     config = resolve_optimizer(config)
     check(config)
-    processes.start(config)
     check_devices(config)
     say(f"opening {config.data}")
     source = open_config_source(config, config.train_split)
