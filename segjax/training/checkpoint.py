@@ -69,10 +69,11 @@ class Checkpoints:
         return TrainState(**jax.tree.map(place, items["state"], vars(state))), items["position"]
 
     def close(self) -> None:
-        """Waits until all that was begun is written."""
+        """Waits until all that was begun is written; a second time there is nothing to do."""
         for manager in self._managers.values():
             manager.wait_until_finished()
             manager.close()
+        self._managers = {}
 
 
 def has_checkpoint(folder: pathlib.Path) -> bool:

@@ -1,5 +1,6 @@
 """Training from a configuration: data, model, steps, evaluations, checkpoints and logs."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -77,6 +78,7 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
         run.best, run.waited = position["best"], position.get("waited", 0)
     start = int(run.state.step)
     with (
+        contextlib.closing(checkpoints),  # so that a step is saved also where its evaluation fails
         Logger(config.run, start=start, steps=config.steps) as logger,
         processes.stop_requests() as stop,
     ):
@@ -138,7 +140,7 @@ class _Run:
         def init(key, variables):
             return create_state(key, model, optimizer, images, average=average, variables=variables)
 
-        say(f"{config.model}: drawing the parameters")
+        say(f"{config.model}: initialising the parameters")
         state = parallel.place(jax.device_get(init(jax.random.key(config.seed), variables)))
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         say(f"{config.model}: {count / 1e6:.1f} M parameters")

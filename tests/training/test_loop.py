@@ -79,6 +79,21 @@ def test_the_best_and_the_last_checkpoint_are_the_best_and_the_last(whole, data)
     assert figures["mean_iou"] == scores[8]["val/mean_iou"]
 
 
+def test_an_evaluation_that_fails_costs_nothing(whole, data, tmp_path, monkeypatch):
+    config = tiny(tmp_path / "run", data)
+
+    def fail(*args):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("segjax.training.loop._evaluate", fail)
+        with pytest.raises(MemoryError):
+            train(config)
+    run, figures = whole
+    assert train(config) == figures
+    assert metrics(config.run) == metrics(run)
+
+
 @pytest.mark.parametrize("stops", [(4,), (1, 5, 6)])
 def test_a_run_goes_on_bit_for_bit(whole, data, tmp_path, stop_after, stops):
     config = tiny(tmp_path / "run", data)
