@@ -24,8 +24,8 @@ class OptimizerConfig:
     Attributes:
       name: The optimizer: AdamW, SGD with momentum, or SGD with Nesterov momentum (nesterov); by
         default adamw, or the recipe's.
-      learning_rate: Learning rate at its peak; by default 3e-3, or the recipe's, in proportion to
-        the batch size where that is for one.
+      learning_rate: Learning rate at its peak; by default 3e-3, or the recipe's, scaled linearly
+        to --batch-size where it was published for one.
       schedule: Decay after the warm-up: a half cosine to 0, a polynomial to 0, to a tenth at each
         of --optimizer.drops, or none; by default cosine, or the recipe's.
       power: Power of the polynomial schedule; by default 0.9, or the recipe's.
