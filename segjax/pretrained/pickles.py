@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import mmap
 import pickletools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +32,7 @@ class Call:
     arguments: tuple
 
 
-def read_pickle(file: io.BufferedIOBase, persistent: Callable[[Any], Any]) -> Any:
+def read_pickle(file: io.BytesIO | mmap.mmap, persistent: Callable[[Any], Any]) -> Any:
     """What a pickle holds, up to its end; the file then stands behind it.
 
     Numbers, texts, tuples, lists and dicts are themselves, of dicts the entries that are under a
@@ -59,17 +60,11 @@ def read_pickle(file: io.BufferedIOBase, persistent: Callable[[Any], Any]) -> An
         raise ValueError(f"damaged pickle ({error})") from error
 
 
-def _run(file: io.BufferedIOBase, persistent: Callable[[Any], Any]) -> Any:
+def _run(file: Any, persistent: Callable[[Any], Any]) -> Any:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
     argument: Any
-
-    def pop_to_mark():
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
-        return items
 
     for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if step == _MOST_STEPS:
@@ -84,7 +79,7 @@ def _run(file: io.BufferedIOBase, persistent: Callable[[Any], Any]) -> Any:
             case "POP":
                 stack.pop()
             case "POP_MARK":
-                pop_to_mark()
+                _pop_to_mark(stack, marks)
             case "DUP":
                 stack.append(stack[-1])
             case "PUT" | "BINPUT" | "LONG_BINPUT":
@@ -103,31 +98,31 @@ def _run(file: io.BufferedIOBase, persistent: Callable[[Any], Any]) -> Any:
                 length = int(opcode.name[-1])
                 stack[-length:] = [tuple(stack[-length:])]
             case "TUPLE":
-                stack.append(tuple(pop_to_mark()))
+                stack.append(tuple(_pop_to_mark(stack, marks)))
             case "EMPTY_LIST":
                 stack.append([])
             case "LIST":
-                stack.append(pop_to_mark())
+                stack.append(_pop_to_mark(stack, marks))
             case "APPEND":
                 _extend(stack[-2], [stack.pop()])
             case "APPENDS" | "ADDITEMS":
-                items = pop_to_mark()
+                items = _pop_to_mark(stack, marks)
                 _extend(stack[-1], items)
             case "EMPTY_DICT":
                 stack.append({})
             case "DICT":
                 entries: dict[str | int, Any] = {}
-                _update(entries, pop_to_mark())
+                _update(entries, _pop_to_mark(stack, marks))
                 stack.append(entries)
             case "SETITEM":
                 _update(stack[-3], [stack.pop(-2), stack.pop()])
             case "SETITEMS":
-                items = pop_to_mark()
+                items = _pop_to_mark(stack, marks)
                 _update(stack[-1], items)
             case "EMPTY_SET":
                 stack.append(Call("builtins.set", ()))
             case "FROZENSET":
-                stack.append(Call("builtins.frozenset", tuple(pop_to_mark())))
+                stack.append(Call("builtins.frozenset", tuple(_pop_to_mark(stack, marks))))
             case "GLOBAL":
                 stack.append(Name(argument.replace(" ", ".")))
             case "STACK_GLOBAL":
@@ -140,9 +135,9 @@ def _run(file: io.BufferedIOBase, persistent: Callable[[Any], Any]) -> Any:
                 _, arguments, function = stack.pop(), stack.pop(), stack.pop()
                 stack.append(_call(function.name, arguments))
             case "INST":
-                stack.append(_call(argument.replace(" ", "."), pop_to_mark()))
+                stack.append(_call(argument.replace(" ", "."), _pop_to_mark(stack, marks)))
             case "OBJ":
-                function, *arguments = pop_to_mark()
+                function, *arguments = _pop_to_mark(stack, marks)
                 stack.append(_call(function.name, arguments))
             case "BUILD":
                 stack.pop()  # attributes, which no array needs
@@ -157,6 +152,13 @@ def _run(file: io.BufferedIOBase, persistent: Callable[[Any], Any]) -> Any:
             case _:  # numbers and texts
                 stack.append(argument)
     raise ValueError("a pickle without an end")
+
+
+def _pop_to_mark(stack: list, marks: list[int]) -> list:
+    start = marks.pop()
+    items = stack[start:]
+    del stack[start:]
+    return items
 
 
 def _call(name: str, arguments: Sequence) -> Any:

@@ -4,6 +4,8 @@ import functools
 import io
 import logging
 import math
+import mmap
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from segjax.pretrained.errors import WeightsError
-from segjax.pretrained.pickles import Call, read_pickle
+from segjax.pretrained.pickles import Call, Name, read_pickle
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -100,6 +102,13 @@ class _Content(NamedTuple):
     big_endian: bool
 
 
+class _File(io.BufferedReader):
+    """Of which no more is asked than it has: before reading, Python allocates what is asked for."""
+
+    def read(self, size=-1, /):
+        return super().read(min(size, os.fstat(self.fileno()).st_size))
+
+
 def read_torch(path: Path, *, average: bool = False) -> dict[str, np.ndarray]:
     """The arrays of the state dict in a file of torch's, by key.
 
@@ -115,14 +124,14 @@ def read_torch(path: Path, *, average: bool = False) -> dict[str, np.ndarray]:
         hold no plain numbers, or take more bytes than the whole file.
       OSError: where it cannot be read.
     """
-    with path.open("rb") as file:
+    with _File(io.FileIO(path)) as file:
         try:
             if zipfile.is_zipfile(file):
                 with zipfile.ZipFile(file) as archive:
                     return _read_arrays(path, _open_zip(archive, path), average)
-            file.seek(0)
-            return _read_arrays(path, _open_legacy(file), average)
-        except (OSError, WeightsError):
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                return _read_arrays(path, _open_legacy(mapped), average)
+        except WeightsError:
             raise
         except Exception as error:  # whatever a damaged file makes of zipfile and pickletools
             reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -158,7 +167,7 @@ def _open_zip(archive: zipfile.ZipFile, path: Path) -> _Content:
     )
 
 
-def _open_legacy(file: io.BufferedIOBase) -> _Content:
+def _open_legacy(file: mmap.mmap) -> _Content:
     """Of the form before torch 1.6: pickles, then each storage's length and numbers."""
     if read_pickle(file, _storage) != _MAGIC:
         raise ValueError("it begins as none of torch's does")
@@ -177,12 +186,10 @@ def _open_legacy(file: io.BufferedIOBase) -> _Content:
         length = int.from_bytes(file.read(8), "little") * sizes[key]
         places[key] = file.tell(), length
         file.seek(length, io.SEEK_CUR)
-    end = file.seek(0, io.SEEK_END)
 
     def read(key):
         start, length = places[key]
-        file.seek(start)
-        return file.read(min(length, end))
+        return file[start : start + length]
 
     return _Content(content, read, not system["little_endian"])
 
@@ -258,7 +265,7 @@ def _entry(content: Any, names: tuple[str, ...]) -> str | None:
 def _described(content: Any) -> str:
     if _is_tensor(content):
         return "a tensor"
-    if isinstance(content, Call):
+    if isinstance(content, Call | Name):
         name = content.name
         return f"an object of {name!r}, of which nothing was run: save its state_dict() instead"
     if isinstance(content, dict) and content:
