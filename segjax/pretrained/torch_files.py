@@ -236,7 +236,7 @@ def _find_state_dict(path: Path, content: Any, average: bool) -> dict:
             _LOGGER.warning("%s: has a moving average alone, %r, which is taken", path, mean)
         elif mean is not None and not average:
             _LOGGER.warning(
-                "%s: taken is %r, not the moving average, %r; average=True (--average) takes that",
+                "%s: taken is %r, not the moving average, %r; for that: average=True, --average",
                 path,
                 name,
                 mean,
