@@ -43,6 +43,7 @@ _AVERAGED = (
 )
 COUNTER = "n_averaged"  # which torch's own average has beside its arrays
 
+_MOST_AXES = 64  # that NumPy knows
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file by torch before 1.6
 _DTYPES = {
     name: np.dtype(dtype)
@@ -317,7 +318,9 @@ def _to_array(
     if not dtype.itemsize:
         raise WeightsError("expected numbers of a type that NumPy has: save its float()")
     numbers = (offset, storage.offset, *shape, *strides)
-    if not all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers):
+    if len(shape) > _MOST_AXES or not all(
+        isinstance(number, int) and 0 <= number < 2**63 for number in numbers
+    ):
         raise ValueError("numbers that are no shape")
     if math.prod(shape) * dtype.itemsize > most:
         raise WeightsError(
