@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Integer
 
+from segjax.labels import valid_labels
 from segjax.metrics.counting import count_pairs
 from segjax.metrics.sums import Sums
 from segjax.numerics import broadcast_where, safe_divide
@@ -169,9 +170,8 @@ def label_boundaries(
         raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     if fraction <= 0:
         raise ValueError(f"fraction: expected a positive number, got {fraction}")
-    predictions, labels = jnp.asarray(predictions), jnp.asarray(labels)
-    known = [(x >= 0) & (x < num_classes) for x in (predictions, labels)]
-    valid = broadcast_where(where, labels.shape) & known[0] & known[1]
+    labels, valid = valid_labels(labels, num_classes, where=where)
+    predictions, valid = valid_labels(predictions, num_classes, where=valid, name="predictions")
     canvas = jnp.array(labels.shape[-2:])
     sizes = jnp.broadcast_to(canvas, (len(labels), 2)) if sizes is None else jnp.asarray(sizes)
     diagonals = jnp.hypot(*jnp.moveaxis(sizes.astype(jnp.float32), -1, 0))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Integer, Num
 
+from segjax.labels import as_int32
 from segjax.metrics.counting import count_pairs
 from segjax.metrics.sums import Sums
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
@@ -104,7 +105,7 @@ def confusion_matrix(
 
     Raises:
       ValueError: if the shapes do not fit together, or `num_classes` is not positive.
-      TypeError: if `where` is not boolean.
+      TypeError: if `predictions` or `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> confusion_matrix(jnp.array([0, 1, 1]), jnp.array([0, 0, 1]), 2)
@@ -121,7 +122,8 @@ def confusion_matrix(
         raise ValueError(f"num_classes is {num_classes}; due is at least 1")
     if where is not None:
         where = broadcast_where(where, labels.shape)
-    return count_pairs(labels, predictions, (num_classes, num_classes), where=where)
+    pairs = as_int32(labels), as_int32(predictions, name="predictions")
+    return count_pairs(*pairs, (num_classes, num_classes), where=where)
 
 
 def class_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt32
 
+from segjax.labels import as_int32
 from segjax.numerics import safe_divide
 from segjax.ops import box_area
 from segjax.sharding import each_shard
@@ -210,6 +211,10 @@ def average_precision(
     """
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; due is at least 1")
+    predictions, targets = (
+        dataclasses.replace(record, classes=as_int32(record.classes, name="classes"))
+        for record in (predictions, targets)
+    )
     if kind not in ("box", "mask"):
         raise ValueError(f'kind is {kind!r}; due is "box" or "mask"')
     if predictions.scores is None:

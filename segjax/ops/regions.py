@@ -33,7 +33,7 @@ def roi_align(
 
     Args:
       features: `[h, w, c]`, floating.
-      boxes: `[n, 4]`, xyxy in continuous pixels of the image, finite.
+      boxes: `[n, 4]`, xyxy in continuous pixels of the image.
       output_size: (oh, ow), static.
       spatial_scale: pixels of `features` for a pixel of the image: 1/stride.
       sampling_ratio: `r`, static; None takes as many points as make their distance in a bin one
@@ -46,7 +46,7 @@ def roi_align(
       `[n, oh, ow, c]` in the dtype of `features`; computed in at least float32. A point up to a
       pixel beyond the centres of the border pixels has their features, one further out 0. A box
       whose sides are swapped is read backwards; with `sampling_ratio=None` it gives 0, as does one
-      without area.
+      without area. A box that is not finite gives NaN, and has no part in any gradient.
 
     Raises:
       ValueError: if the shapes are wrong, or an option's value is none of those named.
@@ -88,7 +88,7 @@ def multilevel_roi_align(
     Args:
       features: the levels, finest first: `[h, w, c]` each, one pixel of which is
         `2^min_level`, `2^(min_level + 1)` … pixels of the image.
-      boxes: `[n, 4]`, xyxy in continuous pixels of the image, finite.
+      boxes: `[n, 4]`, xyxy in continuous pixels of the image.
       output_size: (oh, ow), static.
       min_level: the finest level.
       sampling_ratio: as of `roi_align`.
@@ -98,7 +98,7 @@ def multilevel_roi_align(
       canonical_size: as of `assign_levels`.
 
     Returns:
-      `[n, oh, ow, c]` in the dtype of the features.
+      `[n, oh, ow, c]` in the dtype of the features; as of `roi_align`.
 
     Raises:
       ValueError: if the shapes are wrong, or an option's value is none of those named.
@@ -273,14 +273,16 @@ def _pool_boxes(
 ) -> jax.Array:
     """The means over bins of boxes `[n, 4]` in pixels of their maps, which are `sizes` large."""
     height, width = jnp.split(sizes, 2, axis=1)
-    corners = corners - (0.5 if aligned else 0)
+    known = jnp.isfinite(corners).all(axis=1)
+    corners = jnp.where(known[:, None], corners, 0) - (0.5 if aligned else 0)
     start, sides = corners[:, :2], corners[:, 2:] - corners[:, :2]
     sides = sides if aligned else jnp.maximum(sides, 1)
     regions = Regions(
         y=bin_axis(start[:, 1:], sides[:, 1:], output_size[0], height, options.ratio),
         x=bin_axis(start[:, :1], sides[:, :1], output_size[1], width, options.ratio),
     )
-    return pool_bins(rows, offset, regions, options)
+    pooled = pool_bins(rows, offset, regions, options)
+    return jnp.where(known[:, None, None, None], pooled, jnp.nan)
 
 
 def _check(

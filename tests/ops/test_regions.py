@@ -75,6 +75,26 @@ def test_boxes_however_large_are_finite():
     assert all(np.isfinite(array).all() for array in jax.tree.leaves(run(boxes)))
 
 
+@pytest.mark.parametrize("sampling_ratio", [2, None])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", range(4))
+def test_a_box_that_is_not_finite_gives_nan_and_no_gradient(sampling_ratio, bad, place):
+    """So it is seen where it counts, and where a mask leaves it out it does not matter."""
+    features = jnp.asarray(np.random.default_rng(0).normal(size=(5, 6, 2)), jnp.float32)
+    boxes = jnp.array([[1.0, 1.0, 4.0, 4.0]] * 2).at[1, place].set(bad)
+
+    def pooled(features, boxes):
+        return roi_align(features, boxes, (2, 2), sampling_ratio=sampling_ratio)
+
+    result, pull = jax.vjp(pooled, features, boxes)
+    np.testing.assert_array_equal(jnp.isnan(result).all((1, 2, 3)), [False, True])
+    assert jnp.isfinite(result[0]).all()
+    of_both = pull(jnp.ones_like(result).at[1].set(0))
+    of_one = jax.grad(lambda f, b: pooled(f, b).sum(), (0, 1))(features, boxes[:1])
+    np.testing.assert_allclose(of_both[0], of_one[0], rtol=1e-6)
+    np.testing.assert_allclose(of_both[1], jnp.concatenate([of_one[1], jnp.zeros((1, 4))]))
+
+
 def test_boxes_of_a_batch_share_features():
     """And so their gradients by them add up."""
     boxes = np.random.default_rng(0).uniform(-2, 9, (3, 4, 4)).astype(np.float32)

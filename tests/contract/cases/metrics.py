@@ -36,6 +36,7 @@ CASES = [
         },
         {"num_classes": 3},
         masked=("predictions", "labels"),
+        labels=("predictions", "labels"),
     ),
     *(
         Case(f"metrics.{name}", lambda h, w: {"matrix": counts(3, 3)})
@@ -57,6 +58,7 @@ CASES = [
         },
         {"num_classes": 3},
         masked=("predictions", "labels"),
+        labels=("predictions", "labels"),
     ),
     Case(
         "metrics.panoptic_quality",
@@ -68,6 +70,7 @@ CASES = [
         },
         {"num_classes": 2},
         masked=("classes",),
+        labels=("classes",),
         build=_segments,
     ),
     Case(
@@ -80,6 +83,7 @@ CASES = [
         },
         {"num_classes": 2},
         masked=("scores", "classes"),
+        labels=("classes",),
         build=_objects,
     ),
     Case(
@@ -91,5 +95,6 @@ CASES = [
         },
         {"bins": 4},
         masked=("probs", "labels"),
+        labels=("labels",),
     ),
 ]
