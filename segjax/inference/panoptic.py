@@ -43,8 +43,9 @@ def panoptic_segmentation(
 
     This is "mask2former", EoMT's rule too. "maskformer" leaves to a segment the pixels outside its
     mask. "transformers" does that too, but its mask is `s_k m_k ≥ mask_threshold`, the share won
-    must exceed `overlap_threshold`, and it resizes `m_k` in place of the logits; so Hugging Face fuses the masks of DETR, MaskFormer (there
-    `canvas` is None) and Mask2Former (where it is (384, 384)), with a `score_threshold` of 0.5.
+    must exceed `overlap_threshold`, and it resizes `m_k` in place of the logits; so Hugging Face
+    fuses the masks of DETR, MaskFormer (there `canvas` is None) and Mask2Former (where it is (384,
+    384)), with a `score_threshold` of 0.5.
 
     The queries left come one after the other: memory does not grow with their number.
 

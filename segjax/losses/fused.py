@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from segjax.labels import valid_labels
-from segjax.numerics import accumulation_dtype, safe_divide
+from segjax.losses.region import Smooth, smooth_ratio
+from segjax.numerics import accumulation_dtype
 from segjax.ops.interpolation import resize, resize_matrix
 from segjax.typing import Array
 
@@ -22,7 +23,7 @@ def cross_entropy_and_dice(
     logits: Float[Array, "*b h w c"],
     labels: Integer[Array, "*b h w"],
     *,
-    smooth: float = 0.0,
+    smooth: Smooth = 0.0,
     block: int | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> tuple[Float[jax.Array, "*b h w"], Float[jax.Array, "*b c"]]:
@@ -36,7 +37,7 @@ def cross_entropy_and_dice(
     Args:
       logits: `[*b, h, w, c]`.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
-      smooth: `s`, in pixels.
+      smooth: `s`, in pixels; or a pair, as of `soft_jaccard`.
       block: about how many pixels are handled at a time; None for all of an image, which takes the
         memory of another copy of `logits`. 2¹⁵ suits a CPU, and takes half as long again.
       where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
@@ -105,7 +106,7 @@ def resized_cross_entropy_and_dice(
     logits: Float[Array, "*b low_h low_w c"],
     labels: Integer[Array, "*b h w"],
     *,
-    smooth: float = 0.0,
+    smooth: Smooth = 0.0,
     align_corners: bool = False,
     block: int | None = 2**15,
     where: Bool[Array, "..."] | None = None,
@@ -143,8 +144,7 @@ def resized_cross_entropy_and_dice(
 
 def _dice_loss(sums, smooth):
     intersection, prediction, target = sums
-    dice = safe_divide(2 * intersection + smooth, prediction + target + smooth, default=1.0)
-    return 1 - dice
+    return 1 - smooth_ratio(2 * intersection, prediction + target, smooth)
 
 
 def _terms(logits, labels, where, align_corners, block):

@@ -133,6 +133,72 @@ def multilevel_roi_align(
     )
 
 
+def roi_pool(
+    features: Float[Array, "h w c"],
+    boxes: Float[Array, "n 4"],
+    output_size: tuple[int, int],
+    *,
+    spatial_scale: float = 1.0,
+) -> Float[jax.Array, "n oh ow c"]:
+    """The greatest features of each part of a box: ROI pooling, which ROIAlign replaced.
+
+    A box is rounded to whole pixels, both ends included, and cut into `oh × ow` bins, themselves
+    rounded outward; `out[i, j]` is the maximum over the pixels of bin `(i, j)`. With the values of
+    `torchvision.ops.roi_pool`.
+
+    Args:
+      features: `[h, w, c]`, floating.
+      boxes: `[n, 4]`, xyxy in continuous pixels of the image.
+      output_size: (oh, ow), static.
+      spatial_scale: pixels of `features` for a pixel of the image: 1/stride.
+
+    Returns:
+      `[n, oh, ow, c]` in the dtype of `features`: 0 for a bin outside of the map, and NaN for a box
+      that is not finite. No gradient flows to the boxes; equal maxima share theirs.
+
+    Raises:
+      ValueError: if the shapes are wrong.
+      TypeError: if `features` or `boxes` is not floating.
+
+    Example:
+      >>> ramp = jnp.arange(4.0)[None, :, None] * jnp.ones((4, 1, 1))
+      >>> roi_pool(ramp, jnp.array([[0.0, 0.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
+      Array([1., 3.], dtype=float32)
+
+    Source: Girshick, "Fast R-CNN", 2015, section 2.1.
+    """
+    _check([features], boxes, output_size)
+    features = jnp.asarray(features)
+    boxes = jax.lax.stop_gradient(jnp.asarray(boxes, accumulation_dtype(boxes)))
+    known = jnp.isfinite(boxes).all(axis=1)
+    boxes = jnp.where(known[:, None], boxes, 0) * spatial_scale
+    corners = jnp.sign(boxes) * jnp.floor(jnp.abs(boxes) + 0.5)  # halves away from 0
+
+    def members(start, end, bins, pixels):
+        """`[bins, pixels]`: which pixels of an axis each bin has."""
+        size = jnp.maximum(end - start + 1, 1) / bins
+        edges = jnp.arange(bins + 1) * size
+        first, last = start + jnp.floor(edges[:-1]), start + jnp.ceil(edges[1:])
+        pixel = jnp.arange(pixels)
+        return (pixel >= first[:, None]) & (pixel < last[:, None])
+
+    def pool(box):
+        left, top, right, bottom = box
+        rows = members(top, bottom, output_size[0], features.shape[0])
+        columns = members(left, right, output_size[1], features.shape[1])
+        across = _masked_max(features[:, None], columns[:, :, None])  # [h, ow, c]
+        pooled = _masked_max(across, rows[:, :, None, None], axis=1)
+        some = rows.any(1)[:, None] & columns.any(1)
+        return jnp.where(some[..., None], pooled, 0)
+
+    pooled = jax.lax.map(pool, corners)
+    return jnp.where(known[:, None, None, None], pooled, jnp.nan)
+
+
+def _masked_max(values: jax.Array, where: jax.Array, *, axis: int = -2) -> jax.Array:
+    return jnp.max(jnp.where(where, values, -jnp.inf), axis=axis)
+
+
 def assign_levels(
     boxes: Float[Array, "*n 4"],
     *,
@@ -239,7 +305,11 @@ def _roi_align(
     method: str,
 ) -> jax.Array:
     """ROIAlign of each box at its level: all levels' pixels are the rows of one table."""
-    _check(features, boxes, output_size, sampling_ratio, method)
+    _check(features, boxes, output_size)
+    if sampling_ratio is not None and sampling_ratio < 1:
+        raise ValueError(f"sampling_ratio is {sampling_ratio}; due is at least 1, or None")
+    if method not in ("bilinear", "nearest"):
+        raise ValueError(f'method is {method!r}; due is "bilinear" or "nearest"')
     dtype = accumulation_dtype(boxes, *features)
     channels = features[0].shape[-1]
     tables = [jnp.asarray(level, dtype).reshape(-1, channels) for level in features]
@@ -285,13 +355,7 @@ def _pool_boxes(
     return jnp.where(known[:, None, None, None], pooled, jnp.nan)
 
 
-def _check(
-    features: Sequence[Array],
-    boxes: Array,
-    output_size: tuple[int, int],
-    sampling_ratio: int | None,
-    method: str,
-) -> None:
+def _check(features: Sequence[Array], boxes: Array, output_size: tuple[int, int]) -> None:
     for level in features:
         if level.ndim != 3 or 0 in level.shape[:2] or level.shape[2] != features[0].shape[2]:
             raise ValueError(f"features has shape {level.shape}; due is [h, w, c] with pixels")
@@ -302,7 +366,3 @@ def _check(
             raise TypeError(f"{name} is {array.dtype}; due is a floating dtype")
     if len(output_size) != 2 or min(output_size) < 1:
         raise ValueError(f"output_size is {output_size}; due are two positive sizes (oh, ow)")
-    if sampling_ratio is not None and sampling_ratio < 1:
-        raise ValueError(f"sampling_ratio is {sampling_ratio}; due is at least 1, or None")
-    if method not in ("bilinear", "nearest"):
-        raise ValueError(f'method is {method!r}; due is "bilinear" or "nearest"')

@@ -26,7 +26,9 @@ def test_every_segment_stays_in_its_row():
 
 def test_what_is_in_no_table_is_no_thing():
     """Segments of 64 bits do not wrap, and classes outside the list are no things."""
-    far = Panoptic(SEGMENTS + 2**32 * np.int64(SEGMENTS == 1), CLASSES + [-1, 0, 2, 0, 0, 0], VALID)
+    far = Panoptic(
+        SEGMENTS + 2**32 * np.int64(SEGMENTS == 1), CLASSES + np.array([-1, 0, 2, 0, 0, 0]), VALID
+    )
     assert panoptic_to_instances(far).areas.tolist() == [2, 0, 2, 1, 0, 0]
     things = panoptic_to_instances(far, things=(True, True, True))
     assert things.valid.tolist() == [False, False, False, True, False, False]

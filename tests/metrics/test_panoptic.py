@@ -89,7 +89,7 @@ def test_segments_and_classes_of_64_bits_do_not_wrap():
     """On the host: they are outside of the table, and of no class."""
     segments = np.array([[0, 0, 1, 1, 2, 2, -1, -1]])
     valid, classes = np.ones(3, bool), np.array([0, 1, 1])
-    far = Panoptic(segments + 2**32 * (segments == 1), classes + [0, 0, 2**32], valid)
+    far = Panoptic(segments + 2**32 * (segments == 1), classes + np.array([0, 0, 2**32]), valid)
     void = Panoptic(np.where(segments == 0, 0, -1), classes, valid)
     truth = Panoptic(segments, classes, valid)
     for pair, expected in [((far, truth), (void, truth)), ((truth, far), (truth, void))]:

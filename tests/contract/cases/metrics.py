@@ -44,10 +44,14 @@ CASES = [
             "class_iou",
             "class_dice",
             "mean_iou",
-            "dice_score",
             "pixel_accuracy",
             "frequency_weighted_iou",
         )
+    ),
+    Case(
+        "metrics.dice_score",
+        lambda h, w: {"matrix": counts(3, 3), "where": mask(3)},
+        {"average": "generalized"},
     ),
     Case(
         "metrics.label_boundaries",
@@ -85,6 +89,19 @@ CASES = [
         masked=("scores", "classes"),
         labels=("classes",),
         build=_objects,
+    ),
+    Case(
+        "metrics.voc_average_precision",
+        lambda h, w: {
+            "boxes": corners(4),
+            "scores": fraction(4),
+            "classes": classes(4, num_classes=2),
+            "where": mask(4),
+        },
+        {"num_classes": 2},
+        masked=("scores", "classes"),
+        labels=("classes",),
+        build=lambda arrays: _objects(arrays) | {"difficult": jnp.arange(4) == 2},
     ),
     Case(
         "metrics.expected_calibration_error",
