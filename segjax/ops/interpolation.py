@@ -101,7 +101,7 @@ def sample(
       points: `[*n, 2]`, (x, y) in continuous pixels: (½, ½) is the centre of `features[0, 0]`.
       method: "bilinear", "bicubic" or "nearest".
       padding: what lies outside: "zeros", "border" for the border pixels repeated, or "reflection"
-        for the picture mirrored at its edges, again and again.
+        for the picture mirrored at its edges, again and again (as far as 10⁶ pixels).
 
     Returns:
       `[*n, c]` in the dtype of `features`; computed in at least float32. Points however far
