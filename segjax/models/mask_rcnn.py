@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, Int, Key
 
@@ -143,19 +144,18 @@ class MaskRCNN(nn.Module):
         )(images, train)
         pyramid = FeaturePyramid(self.features, block, name="pyramid")([maps[s] for s in _STAGES])
         levels = [*pyramid, pyramid[-1][:, ::2, ::2]]
+        pyramid = [layers.repeat_border(level) for level in pyramid]
 
         shapes = [level.shape[1:3] for level in levels]
-        anchors = ops.pyramid_anchors(
-            shapes,
-            strides=[(images.shape[1] // h, images.shape[2] // w) for h, w in shapes],
-            sizes=[(size,) for size in self.anchor_sizes],
-            aspect_ratios=self.aspect_ratios,
-            rounded=True,
-            order="ratio",
+        anchors = self._anchors(
+            shapes, [(images.shape[1] // h, images.shape[2] // w) for h, w in shapes]
         )
         propose = ProposalHead(len(self.aspect_ratios), self.rpn_convs, conv, name="rpn")
         logits, deltas = _at_least_float32(propose(levels))
-        proposals = self._propose(train, anchors, logits, deltas, sizes)
+        own = None
+        if (whole := layers.Extent()(images)) is not None:
+            own, logits = self._own_anchors(shapes, whole, map(layers.Extent(), levels), logits)
+        proposals = self._propose(train, anchors, logits, deltas, sizes, own)
 
         classes = self.num_classes + 1
         box_head = BoxHead(
@@ -202,20 +202,45 @@ class MaskRCNN(nn.Module):
         dense = functools.partial(layers.Dense, **dtypes)
         return conv, block, dense, functools.partial(layers.UpConv2x, **dtypes)
 
-    def _propose(self, train, anchors, logits, deltas, sizes) -> Instances:
+    def _anchors(self, shapes, strides) -> list[Float[np.ndarray, "a 4"]]:
+        return ops.pyramid_anchors(
+            shapes,
+            strides=strides,
+            sizes=[(size,) for size in self.anchor_sizes],
+            aspect_ratios=self.aspect_ratios,
+            rounded=True,
+            order="ratio",
+        )
+
+    def _own_anchors(self, shapes, whole, extents, logits):
+        """Each picture's, `[b, a, 4]` of each level, with the logits, −inf of those beyond it.
+
+        The last level's stride depends on the canvas, where that is no multiple of 64 pixels.
+        """
+        xyxy = lambda sides: jnp.tile(sides[:, None, ::-1], 2)
+        still, moved = (self._anchors(shapes, [step] * len(shapes)) for step in (0, 1))
+        anchors, of_picture = [], []
+        for around, one_on, extent, x in zip(still, moved, extents, logits, strict=True):
+            cells = one_on - around
+            anchors.append(around + cells * xyxy(whole // extent))
+            of_picture.append(jnp.where((cells < xyxy(extent)).all(-1), x, -jnp.inf))
+        return anchors, of_picture
+
+    def _propose(self, train, anchors, logits, deltas, sizes, own) -> Instances:
         """Constants: no gradient flows through where the second stage looks."""
 
-        def of_image(logits, deltas, size):
+        def of_image(logits, deltas, size, own):
             return inference.rpn_proposals(
                 logits,
                 deltas,
-                anchors,
+                anchors if own is None else own,
                 size,
                 most_of_level=self.level_proposals[0 if train else 1],
                 max_proposals=self.max_proposals[0 if train else 1],
             )
 
-        return each_shard(jax.vmap(of_image), *jax.lax.stop_gradient((logits, deltas)), sizes)
+        logits, deltas = jax.lax.stop_gradient((logits, deltas))
+        return each_shard(jax.vmap(of_image), logits, deltas, sizes, own)
 
     def _select(self, class_logits, box_deltas, proposals, sizes) -> Instances:
         def of_image(class_logits, box_deltas, proposals, size):
