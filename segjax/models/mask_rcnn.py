@@ -144,7 +144,6 @@ class MaskRCNN(nn.Module):
         )(images, train)
         pyramid = FeaturePyramid(self.features, block, name="pyramid")([maps[s] for s in _STAGES])
         levels = [*pyramid, pyramid[-1][:, ::2, ::2]]
-        pyramid = [layers.repeat_border(level) for level in pyramid]
 
         shapes = [level.shape[1:3] for level in levels]
         anchors = self._anchors(
@@ -152,9 +151,10 @@ class MaskRCNN(nn.Module):
         )
         propose = ProposalHead(len(self.aspect_ratios), self.rpn_convs, conv, name="rpn")
         logits, deltas = _at_least_float32(propose(levels))
-        own = None
+        own = extents = None
         if (whole := layers.Extent()(images)) is not None:
-            own, logits = self._own_anchors(shapes, whole, map(layers.Extent(), levels), logits)
+            extents = jnp.stack([layers.Extent()(level) for level in levels], axis=1)
+            own, logits = self._own_anchors(shapes, whole, extents, logits)
         proposals = self._propose(train, anchors, logits, deltas, sizes, own)
 
         classes = self.num_classes + 1
@@ -163,10 +163,10 @@ class MaskRCNN(nn.Module):
         )
         mask_head = MaskHead(classes, self.mask_convs, block, conv, up_conv, name="mask_head")
         if not train:
-            features = self._align(pyramid, proposals.boxes, _BOX_SIZE)
+            features = self._align(pyramid, proposals.boxes, _BOX_SIZE, extents)
             outputs = _at_least_float32(box_head(features, proposals.valid))
             objects = self._select(*outputs, proposals, sizes)
-            features = self._align(pyramid, objects.boxes, _MASK_SIZE)
+            features = self._align(pyramid, objects.boxes, _MASK_SIZE, extents)
             masks = self._masks(mask_head, features, objects.valid)
             of_class = (objects.classes + 1)[..., None, None, None]
             masks = jnp.take_along_axis(masks, of_class, axis=-1)[..., 0]
@@ -220,8 +220,8 @@ class MaskRCNN(nn.Module):
         xyxy = lambda sides: jnp.tile(sides[:, None, ::-1], 2)
         still, moved = (self._anchors(shapes, [step] * len(shapes)) for step in (0, 1))
         anchors, of_picture = [], []
-        for around, one_on, extent, x in zip(still, moved, extents, logits, strict=True):
-            cells = one_on - around
+        for i, (around, one_on, x) in enumerate(zip(still, moved, logits, strict=True)):
+            cells, extent = one_on - around, extents[:, i]
             anchors.append(around + cells * xyxy(whole // extent))
             of_picture.append(jnp.where((cells < xyxy(extent)).all(-1), x, -jnp.inf))
         return anchors, of_picture
@@ -258,20 +258,29 @@ class MaskRCNN(nn.Module):
 
         return each_shard(jax.vmap(of_image), class_logits, box_deltas, proposals, sizes)
 
-    def _align(self, pyramid, boxes, size) -> Float[jax.Array, "b p h w c"]:
-        """The features inside boxes `[b, p, 4]`, with the half pixel of 2017 as torchvision."""
+    def _align(self, pyramid, boxes, size, extents=None) -> Float[jax.Array, "b p h w c"]:
+        """The features inside boxes `[b, p, 4]`, with the half pixel of 2017 as torchvision.
+
+        On canvases `extents`, `[b, levels, 2]`, are the pictures' rows and columns of each level.
+        """
         method = self.roi_method
         if method == "rounded":
             levels = ops.assign_levels(boxes, max_level=_MIN_LEVEL + len(pyramid) - 1)
             stride = (2.0**levels)[..., None]
             boxes, method = jnp.round(boxes / stride) * stride, "nearest"
 
-        def of_image(pyramid, boxes):
+        def of_image(pyramid, boxes, extents):
             return ops.multilevel_roi_align(
-                pyramid, boxes, size, min_level=_MIN_LEVEL, aligned=False, method=method
+                pyramid,
+                boxes,
+                size,
+                min_level=_MIN_LEVEL,
+                aligned=False,
+                method=method,
+                sizes=None if extents is None else extents[: len(pyramid)],
             )
 
-        return each_shard(jax.vmap(of_image), pyramid, jax.lax.stop_gradient(boxes))
+        return each_shard(jax.vmap(of_image), pyramid, jax.lax.stop_gradient(boxes), extents)
 
     def _masks(self, head, features, valid) -> Float[jax.Array, "b p mh mw classes"]:
         """The logits of the regions' masks, most of which may be padding."""
