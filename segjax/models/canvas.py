@@ -1,7 +1,6 @@
 """Pictures on larger canvases: models see these end where the pictures do."""
 
 import contextlib
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +49,9 @@ def is_canvas_invariant(model: nn.Module) -> bool:
     """
     if isinstance(model, UNet):
         stride = model.patch_size * 2 ** (len(model.widths) - 1)
-        return model.dimensions == 2 and model.upsampling == "transposed" and _MULTIPLE % stride == 0
+        return (
+            model.dimensions == 2 and model.upsampling == "transposed" and _MULTIPLE % stride == 0
+        )
     return isinstance(model, _ON_BACKBONES) and isinstance(model.backbone(parent=None), _BACKBONES)
 
 
@@ -125,7 +126,7 @@ class _Blind:
 
     def _inside(self, x: jax.Array) -> jax.Array:
         """`[*b, 1…, h, w, 1]` of a map."""
-        where = layers.inside(self._extent_of(x), x.shape[-3:-1])
+        where = layers.inside(self._extent_of(x), (x.shape[-3], x.shape[-2]))
         lead = self._extent.ndim - 1
         return jnp.expand_dims(where, (*range(lead, x.ndim - 3), -1))
 
@@ -136,5 +137,7 @@ def _stride(side: int, canvas: int) -> int:
     while -(-canvas // stride) > side:
         stride *= 2
     if -(-canvas // stride) != side:
-        raise ValueError(f"a map with {side} rows or columns is none of a canvas of {canvas} pixels")
+        raise ValueError(
+            f"a map with {side} rows or columns is none of a canvas of {canvas} pixels"
+        )
     return stride

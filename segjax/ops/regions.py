@@ -97,8 +97,8 @@ def multilevel_roi_align(
       method: as of `roi_align`.
       canonical_level: as of `assign_levels`.
       canonical_size: as of `assign_levels`.
-      sizes: `[levels, 2]`, (rows, columns) at the top left of each level that are the image's, where
-        it fills a canvas in part only; None for all.
+      sizes: `[levels, 2]`, (rows, columns) of each level that are the image's, where it lies at the
+        top left of a canvas; None for all.
 
     Returns:
       `[n, oh, ow, c]` in the dtype of the features.
