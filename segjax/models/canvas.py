@@ -18,14 +18,26 @@ from segjax.models.detection_heads import BoxHead, MaskHead
 from segjax.models.detr import Detr
 from segjax.models.fcn import DenseClassifier
 from segjax.models.lraspp import LRASPP
+from segjax.models.mask2former import Mask2Former
 from segjax.models.mask_rcnn import MaskRCNN
+from segjax.models.maskformer import MaskFormer
 from segjax.models.segformer import SegFormer
 from segjax.models.u_net import UNet
 from segjax.models.u_net_resnet import UNetResNet
 from segjax.typing import Array
 
 _MULTIPLE = 32  # of pixels; no stride of a map is larger, but that of a detector's last level
-_ON_BACKBONES = UNetResNet | DenseClassifier | DeepLabV3Plus | LRASPP | SegFormer | Detr | MaskRCNN
+_ON_BACKBONES = (
+    UNetResNet
+    | DenseClassifier
+    | DeepLabV3Plus
+    | LRASPP
+    | SegFormer
+    | Detr
+    | MaskRCNN
+    | MaskFormer
+    | Mask2Former
+)
 _BACKBONES = ResNet | MobileNetV3 | MixTransformer
 
 

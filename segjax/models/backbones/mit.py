@@ -47,15 +47,12 @@ class EfficientAttention(nn.Module):
             y = y.reshape(*y.shape[:-3], -1, self.num_heads, features // self.num_heads)
             return jnp.swapaxes(y, -3, -2)
 
-        # Keys of the picture alone.
-        where = layers.picture_pixels(context)
-        if where is not None:
-            where = where.reshape(*where.shape[:-2], 1, 1, -1)
+        where = layers.picture_tokens(context)
         y, attention = layers.attend(
             heads(x, "query"),
             heads(context, "key"),
             heads(context, "value"),
-            where=where,
+            where=None if where is None else where[..., None, None, :],
             return_attention=self.return_attention,
         )
         y = jnp.swapaxes(y, -3, -2).reshape(x.shape)

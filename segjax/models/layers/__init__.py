@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         global_mean,
         inside,
         picture_pixels,
+        picture_tokens,
         repeat_border,
         upsample,
     )

@@ -35,6 +35,12 @@ def picture_pixels(x: Float[jax.Array, "*b h w c"]) -> Bool[jax.Array, "*b h w"]
     return None if extent is None else inside(extent, (x.shape[-3], x.shape[-2]))
 
 
+def picture_tokens(x: Float[jax.Array, "*b h w c"]) -> Bool[jax.Array, "*b n"] | None:
+    """Likewise, row by row: the keys that attention may look at."""
+    where = picture_pixels(x)
+    return None if where is None else where.reshape(*where.shape[:-2], -1)
+
+
 def global_mean(x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b 1 1 c"]:
     """The mean over the picture."""
     where = picture_pixels(x)
