@@ -64,7 +64,12 @@ def is_canvas_invariant(model: nn.Module) -> bool:
         return (
             model.dimensions == 2 and model.upsampling == "transposed" and _MULTIPLE % stride == 0
         )
-    return isinstance(model, _ON_BACKBONES) and isinstance(model.backbone(parent=None), _BACKBONES)
+    try:
+        return isinstance(model, _ON_BACKBONES) and isinstance(
+            model.backbone(parent=None), _BACKBONES
+        )
+    except TypeError:  # a backbone of somebody's own, with options that it needs
+        return False
 
 
 def blind_beyond(

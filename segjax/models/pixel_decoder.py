@@ -172,8 +172,9 @@ class PixelDecoder(nn.Module):
         centres = np.concatenate([_pixel_centres(size) for size in sizes])
         places = jnp.asarray(centres, jnp.promote_types(self.dtype, jnp.float32))
 
-        of_levels = [layers.picture_tokens(level) for level in levels]
-        where = None if of_levels[0] is None else jnp.concatenate(of_levels, axis=-1)
+        tokens = [layers.picture_tokens(level) for level in levels]
+        of_levels = [where for where in tokens if where is not None]
+        where = jnp.concatenate(of_levels, axis=-1) if of_levels else None
         x = jnp.concatenate([layers.flatten(level) for level in levels], axis=-2)
         layer = nn.remat(DeformableLayer) if self.remat else DeformableLayer
         for i in range(self.num_layers):
