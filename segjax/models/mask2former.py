@@ -50,7 +50,7 @@ class MaskedDecoderLayer(nn.Module):
         x: Float[jax.Array, "*b q c"],
         query_positions: Float[jax.Array, "q c"],
         pixels: Float[jax.Array, "*b n c"],
-        pixel_positions: Float[jax.Array, "n c"],
+        pixel_positions: Float[jax.Array, "*p n c"],
         where: Bool[jax.Array, "*b q n"],
     ) -> tuple[Float[jax.Array, "*b q c"], Float[jax.Array, "*b heads q n"] | None]:
         def attend(name, keys, values, where=None):

@@ -239,7 +239,7 @@ def test_pictures_share_canvases_where_that_changes_nothing():
     assert predictor.plan_canvases(pictures, most=0) == own_sizes
     halved = dataclasses.replace(task, scale=0.5)
     mirrored = ViewingTask(2, flip=True)
-    for task, model in ((halved, model), (mirrored, model), (task, Pixels(2))):
-        other = Predictor(task, model, {}, CLASSES, config=TrainConfig())
+    for of_task, of_model in ((halved, model), (mirrored, model), (task, Pixels(2))):
+        other = Predictor(of_task, of_model, {}, CLASSES, config=TrainConfig())
         assert other.plan_canvases(pictures, most=1) == own_sizes
     assert predictor.plan_canvases(["no.png"]) == [None]
