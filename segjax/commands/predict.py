@@ -1,6 +1,5 @@
 """`segjax predict`."""
 
-import contextlib
 import dataclasses
 import functools
 import glob
@@ -13,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from segjax.commands.progress import track
-from segjax.commands.trained import ModelOptions, load, most_canvases
+from segjax.commands.trained import ModelOptions, load
 from segjax.data.errors import DataError
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -58,14 +57,15 @@ def run(options: Options) -> int:
     if options.score_threshold != Options.score_threshold and task != "instance":
         raise ValueError(f"score_threshold: no effect for the {task} task of {options.run}")
     options.output.mkdir(parents=True, exist_ok=True)
-    canvases = _plan(files, most_canvases(options, predictor))
+    canvases = predictor.plan_canvases(files, most=options.canvases)
 
     console = Console(stderr=True)
     tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     unread = 0
-    for file, name in track(list(zip(files, output_names(files), strict=True)), "predicting"):
+    named = list(zip(files, output_names(files), canvases, strict=True))
+    for file, name, canvas in track(named, "predicting"):
         try:
-            prediction = predictor(file, canvas=canvases.get(file))
+            prediction = predictor(file, canvas=canvas)
         except DataError as error:
             unread += 1
             tell(f"segjax: {error}")
@@ -76,26 +76,6 @@ def run(options: Options) -> int:
         prediction.save(options.output / name, **extra)
     print(f"{len(files) - unread} of {len(files)} images predicted: {options.output}")
     return 1 if unread else 0
-
-
-def _plan(files: list[pathlib.Path], most: int) -> dict[pathlib.Path, tuple[int, int]]:
-    """The canvas of each file that can be read."""
-    # Not sooner: `--help` need not wait for OpenCV.
-    import numpy as np
-
-    from segjax.data import plan_canvases
-    from segjax.data.images import image_header, read_bytes
-
-    sizes = {}
-    for file in files:
-        with contextlib.suppress(DataError):
-            sizes[file] = image_header(read_bytes(file)).upright
-    if not sizes:
-        return {}
-    planned = plan_canvases(np.array(list(sizes.values())), most=most)
-    return {
-        file: (height, width) for file, (height, width) in zip(sizes, planned.tolist(), strict=True)
-    }
 
 
 def find_images(inputs: Iterable[pathlib.Path]) -> list[pathlib.Path]:

@@ -22,8 +22,8 @@ class ModelOptions:
         published ones.
       task: What that model is asked for; without it, what it is usually for.
       canvases: The most sizes that images of many sizes are padded to, each of which compiles a
-        program; 0 keeps each at its own size, rounded up to 32 pixels; without it, the run's
-        --eval-canvases.
+        program; 0 keeps each at its own size, rounded up to 32 pixels, as do models whose
+        predictions would depend on it.
       window: Height and width in pixels of the windows that slide over larger pictures; without
         it the whole picture is seen at once. This and all that follow are for the semantic task.
       overlap: Share of a window's sides that it has in common with the next, 0 up to below 1.
@@ -36,7 +36,7 @@ class ModelOptions:
     model: str | None = None
     model_options: dict[str, str] = dataclasses.field(default_factory=dict)
     task: Literal["semantic", "instance", "panoptic"] | None = None
-    canvases: int | None = None
+    canvases: int = 3
     window: tuple[int, int] | None = None
     overlap: float = 0.5
     scales: tuple[float, ...] = (1.0,)
@@ -76,8 +76,3 @@ def load(options: ModelOptions, *, score_threshold: float = 0.5) -> "Predictor":
         if getattr(options, name):
             raise ValueError(f"{name}: no effect without --model, for a run knows its own")
     return Predictor.from_run(options.run, checkpoint=options.checkpoint, **shared)
-
-
-def most_canvases(options: ModelOptions, predictor: "Predictor") -> int:
-    """On how many canvases pictures lie: as the options say, or else the run."""
-    return predictor.config.eval_canvases if options.canvases is None else options.canvases

@@ -1,5 +1,6 @@
 """A trained model, ready for pictures of any size."""
 
+import contextlib
 import json
 import os
 import typing
@@ -35,7 +36,8 @@ class Predictor:
     """A trained model, ready for pictures of any size.
 
     A picture lies on a canvas with sides that are multiples of 32 pixels, its border repeated
-    beyond it; for each size of canvas the model is compiled once.
+    beyond it; for each size of canvas the model is compiled once. Several pictures share a few
+    canvases where they look the same to the model on each (`models.is_canvas_invariant`).
 
     `predictor(path)` or `predictor(array)` is a `SemanticPrediction` (`.labels`, `.probs`), an
     `InstancePrediction` (`.objects`) or a `PanopticPrediction` (`.segments`); each has `.overlay()`
@@ -195,10 +197,9 @@ class Predictor:
         Args:
           images: path of an image file; or an array `[h, w]` or `[h, w, c]`, uint8 or floating in
             0..1; or a list of these; or a batch `[b, h, w, c]`.
-          canvas: (height, width) in pixels that every picture is padded to; None for its own size,
-            rounded up to multiples of 32. Where pictures of many sizes share a canvas, less is
-            compiled, and the model sees more of their repeated border
-            (`segjax.data.plan_canvases`).
+          canvas: (height, width) in pixels that every picture is padded to, rounded up to
+            multiples of 32; None for its own size, or for one of those that `plan_canvases` chooses
+            for several.
 
         Returns:
           The prediction, or a list of as many as there are pictures.
@@ -207,20 +208,54 @@ class Predictor:
           DataError: where a file cannot be read; it names the file.
           ValueError: for an array that is no picture for this model, or larger than `canvas`.
         """
-        if isinstance(images, list | tuple):
-            return [self._one(image, canvas) for image in images]
-        if not isinstance(images, str | os.PathLike) and np.ndim(images) == 4:
-            return [self._one(image, canvas) for image in np.asarray(images)]
-        return self._one(images, canvas)
+        if not isinstance(images, list | tuple | str | os.PathLike) and np.ndim(images) == 4:
+            images = list(np.asarray(images))
+        if not isinstance(images, list | tuple):
+            return self._one(images, canvas)
+        canvases = self.plan_canvases(images) if canvas is None else [canvas] * len(images)
+        return [self._one(*pair) for pair in zip(images, canvases, strict=True)]
+
+    def plan_canvases(
+        self, images: Sequence[Picture], *, most: int = 3
+    ) -> list[tuple[int, int] | None]:
+        """Chooses a few canvases for pictures of many sizes, so that few programs are compiled.
+
+        Args:
+          images: paths of image files, or arrays `[h, w]` or `[h, w, c]`.
+          most: canvases; 0 gives every picture its own, as it has in any case with a model that
+            would see more of it on a larger one.
+
+        Returns:
+          (height, width) in pixels for each picture, as `data.plan_canvases` has them; None for
+          what cannot be read.
+        """
+        from segjax.data import plan_canvases
+        from segjax.data.errors import DataError
+        from segjax.data.images import image_header, read_bytes
+
+        sizes: dict[int, tuple[int, ...]] = {}
+        for i, image in enumerate(images):
+            if isinstance(image, str | os.PathLike):
+                with contextlib.suppress(DataError):
+                    sizes[i] = image_header(read_bytes(os.fspath(image))).upright
+            elif np.ndim(image) in (2, 3):
+                sizes[i] = np.shape(image)[:2]
+        if not sizes:
+            return [None] * len(images)
+        if not self.task.canvas_invariant(self.model):
+            most = 0
+        planned = plan_canvases(np.array(list(sizes.values())), most=most)
+        found = dict(zip(sizes, map(tuple, planned.tolist()), strict=True))
+        return [found.get(i) for i in range(len(images))]
 
     def _one(self, picture: Picture, canvas: tuple[int, int] | None) -> Prediction:
         image = self._read(picture)
         shape = image.shape[:2]
-        if canvas is None:
-            canvas = tuple(-(-side // _MULTIPLE) * _MULTIPLE for side in shape)
+        canvas = shape if canvas is None else canvas
         if canvas[0] < shape[0] or canvas[1] < shape[1]:
             raise ValueError(f"canvas: expected at least the picture's {shape}, got {canvas}")
-        margins = [(0, new - old) for new, old in zip(canvas, shape, strict=True)]
+        rounded = (-(-side // _MULTIPLE) * _MULTIPLE for side in canvas)
+        margins = [(0, new - old) for new, old in zip(rounded, shape, strict=True)]
         padded = np.pad(image, (*margins, (0, 0)), mode="edge")
         found = self._predict(self.variables, padded, np.array(shape, np.int32))
         match prediction := crop(jax.device_get(found), shape):
