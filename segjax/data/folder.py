@@ -11,7 +11,14 @@ import numpy as np
 
 from segjax.data.class_list import instance_classes, read_classes
 from segjax.data.errors import DataError, naming
-from segjax.data.images import decode_image, decode_mask, image_header, read_bytes
+from segjax.data.images import (
+    decode_image,
+    decode_mask,
+    image_header,
+    is_drawn_upright,
+    pixels,
+    read_bytes,
+)
 from segjax.data.source import Source
 from segjax.naming import unknown_name
 from segjax.typing import Panoptic, Record
@@ -106,7 +113,7 @@ class Folder(Source):
         with naming(example.image):
             image = decode_image(read_bytes(example.image), upright=example.upright)
             if image.shape[:2] != labels.shape:
-                raise DataError(f"is {_pixels(image.shape)}, its mask {_pixels(labels.shape)}")
+                raise DataError(f"is {pixels(image.shape)}, its mask {pixels(labels.shape)}")
         return Record(
             image=image, labels=labels, where=where, size=self.sizes[index], panoptic=panoptic
         )
@@ -120,18 +127,11 @@ class Folder(Source):
     def _inspect(self, image: Path, mask: Path) -> "_Example":
         """Decodes the mask, and holds its size against the image's header."""
         values, labels, where = self._decode(mask)
-        size = labels.shape
         with naming(image):
             header = image_header(read_bytes(image))
-            if size not in (header.stored, header.upright):
-                raise DataError(f"is {_pixels(header.stored)}, its mask {_pixels(size)}")
-            if header.orientation > 1 and header.stored == header.upright:
-                raise DataError(
-                    f"has the EXIF orientation {header.orientation}, and its mask fits it turned "
-                    "or not: save the image upright, without the orientation"
-                )
+            upright = is_drawn_upright(header, labels.shape, where="its mask")
         objects = len(_objects(values, where)) if self._has_objects else 0
-        return _Example(image, mask, size, objects, upright=size == header.upright)
+        return _Example(image, mask, labels.shape, objects, upright)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +211,3 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
         if not file.name.startswith("."):
             files[file.stem].append(file)
     return files
-
-
-def _pixels(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]} x {shape[1]} pixels (height x width)"

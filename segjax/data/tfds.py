@@ -13,7 +13,7 @@ from etils import epath
 from segjax.data.errors import DataError, naming
 from segjax.data.images import decode_image, decode_mask, image_header
 from segjax.data.label_code import LabelCode
-from segjax.data.palette import palette
+from segjax.data.palette import default_colors
 from segjax.data.source import Classes, Source
 from segjax.naming import unknown_name
 from segjax.typing import Record
@@ -104,7 +104,7 @@ class Tfds(Source):
         if void is not None and (void in values or not 0 <= void <= 65535):
             raise ValueError(f"void must be 0..65535 and no class ({values}), got {void}")
 
-        self.classes = Classes(tuple(names), tuple(map(tuple, palette(len(names)).tolist())))
+        self.classes = Classes(tuple(names), default_colors(len(names)), ids=tuple(values))
         self._code = LabelCode.of(
             values, void={_USUAL_VOID} if void is None else {_USUAL_VOID, void}
         )

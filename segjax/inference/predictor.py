@@ -283,7 +283,7 @@ def _usual_task(model: nn.Module) -> TaskName:
 
 def _name_classes(source: Any, classes: Any, count: int) -> "Classes":
     from segjax.data import Classes
-    from segjax.data.palette import palette
+    from segjax.data.palette import default_colors
 
     if classes is None:
         names = _published_names(source)
@@ -292,8 +292,7 @@ def _name_classes(source: Any, classes: Any, count: int) -> "Classes":
         raise ValueError(f"classes: expected the {count} of {source}, got {len(classes)}")
     if isinstance(classes, Classes):
         return classes
-    colors = tuple((r, g, b) for r, g, b in palette(count).tolist())
-    return Classes(tuple(classes), colors)
+    return Classes(tuple(classes), default_colors(count))
 
 
 def _published_names(source: Any) -> dict[int, str]:
