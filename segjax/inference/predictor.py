@@ -1,6 +1,5 @@
 """A trained model, ready for pictures of any size."""
 
-import json
 import os
 import typing
 from collections.abc import Sequence
@@ -174,8 +173,10 @@ class Predictor:
         options = model_options or {}
         variables = pretrained.load(source, model, **options)
         count, channels = count_variables(variables, model, **options)
-        named = _name_classes(source, classes, count)
         module = models.create(model, count, **options)
+        # The published ones count their background as 0.
+        first = 1 if isinstance(module, models.MaskRCNN) else 0
+        named = _name_classes(source, classes, range(first, first + count))
         task = task or _usual_task(module)
         config = TrainConfig(task=task, model=model)
         return cls(
@@ -281,22 +282,23 @@ def _usual_task(model: nn.Module) -> TaskName:
     return "instance" if boxes else "panoptic"
 
 
-def _name_classes(source: Any, classes: Any, count: int) -> "Classes":
+def _name_classes(source: Any, classes: Any, ids: range) -> "Classes":
     from segjax.data import Classes
     from segjax.data.palette import default_colors
 
     if classes is None:
         names = _published_names(source)
-        classes = [names.get(number, f"class {number}") for number in range(count)]
-    if len(classes) != count:
-        raise ValueError(f"classes: expected the {count} of {source}, got {len(classes)}")
+        classes = [names.get(number, f"class {number}") for number in ids]
+    if len(classes) != len(ids):
+        raise ValueError(f"classes: expected the {len(ids)} of {source}, got {len(classes)}")
     if isinstance(classes, Classes):
         return classes
-    return Classes(tuple(classes), default_colors(count))
+    return Classes(tuple(classes), default_colors(len(ids)), ids=tuple(ids))
 
 
 def _published_names(source: Any) -> dict[int, str]:
     """The names in a `config.json` beside weights, by number."""
+    from segjax.data.checked import read_json
     from segjax.pretrained import WeightsError
     from segjax.pretrained.hub import find_config
 
@@ -304,7 +306,7 @@ def _published_names(source: Any) -> dict[int, str]:
     if path is None:
         return {}
     try:
-        names = json.loads(path.read_bytes()).get("id2label") or {}
+        names = read_json(path).get("id2label") or {}
         return {int(number): str(name) for number, name in names.items()}
     except (ValueError, AttributeError) as error:
         raise WeightsError(f"{path}: expected names by number in id2label ({error})") from error

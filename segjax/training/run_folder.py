@@ -124,6 +124,7 @@ def read_config(run: pathlib.Path) -> RunInfo:
             tuple(classes["names"]),
             tuple(tuple(color) for color in classes["colors"]),
             tuple(classes.get("things", ())),
+            tuple(classes.get("ids", ())),
         ),
         channels=content["channels"],
     )
