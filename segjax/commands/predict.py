@@ -7,7 +7,7 @@ import glob
 import itertools
 import pathlib
 from collections.abc import Iterable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -16,6 +16,9 @@ from segjax.commands.progress import track
 from segjax.commands.results import Results, find_listed, number_images, provide_classes
 from segjax.commands.trained import ModelOptions, load, most_canvases
 from segjax.data.errors import DataError
+
+if TYPE_CHECKING:
+    from segjax.data.images import ImageHeader
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -58,6 +61,9 @@ class Options(ModelOptions):
 
 def run(options: Options) -> int:
     """Writes the predictions; 1 where an image could not be read, after all the others."""
+    # Not sooner: `--help` need not wait for OpenCV.
+    from segjax.data.images import warn_of_shades
+
     files = find_images(options.inputs)
     if options.output.resolve() in {file.parent.resolve() for file in files}:
         raise ValueError(f"--output {options.output} holds images to predict; give another folder")
@@ -74,7 +80,12 @@ def run(options: Options) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     if task == "semantic":
         provide_classes(options.output / "classes.json", predictor.classes)
-    sizes = {file: image.size for file, (_, image) in listed.items()} or _sizes(files)
+    headers, max_value = _headers(files), predictor.config.max_value
+    deep = next((file for file, header in headers.items() if header.deep), None)
+    if deep and max_value is None:
+        warn_of_shades(deep)
+    sizes = {file: header.upright for file, header in headers.items()}
+    sizes |= {file: image.size for file, (_, image) in listed.items()}
     canvases = _plan(sizes, most_canvases(options, predictor))
     results = Results(predictor.classes, ids)
 
@@ -83,7 +94,10 @@ def run(options: Options) -> int:
     unread = 0
     for file, name in track(list(zip(files, output_names(files), strict=True)), "predicting"):
         try:
-            picture = listed[file][1].checked().read() if listed else file
+            picture: Any = file
+            if listed:
+                image = listed[file][1].checked()
+                picture = dataclasses.replace(image, max_value=max_value).read()
             prediction = predictor(picture, canvas=canvases.get(file))
         except DataError as error:
             unread += 1
@@ -102,16 +116,15 @@ def run(options: Options) -> int:
     return 1 if unread else 0
 
 
-def _sizes(files: list[pathlib.Path]) -> dict[pathlib.Path, tuple[int, int]]:
-    """The (height, width) of each file that can be read."""
-    # Not sooner: `--help` need not wait for OpenCV.
+def _headers(files: list[pathlib.Path]) -> dict[pathlib.Path, "ImageHeader"]:
+    """Of each file that can be read."""
     from segjax.data.images import image_header, read_bytes
 
-    sizes = {}
+    headers = {}
     for file in files:
         with contextlib.suppress(DataError):
-            sizes[file] = image_header(read_bytes(file)).upright
-    return sizes
+            headers[file] = image_header(read_bytes(file))
+    return headers
 
 
 def _plan(

@@ -56,6 +56,8 @@ class Coco(Source):
         last. None: as many as the fullest image of the split has.
       strict: whether all that the warning would name is an error instead; it is one anyway where
         no object is left.
+      max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
+        the upper 8 bits, with a warning where those of the first such image are few shades.
       progress: passes the files on as they are checked, and may show how far that is.
 
     Raises:
@@ -76,12 +78,13 @@ class Coco(Source):
         *,
         max_instances: int | None = None,
         strict: bool = False,
+        max_value: int | None = None,
         progress: Callable[[list], Iterable] = iter,
     ):
         if max_instances is not None and max_instances < 0:
             raise ValueError(f"max_instances must be at least 0 or None, got {max_instances}")
         layout = find_layout(path, split, "instances")
-        content = read_coco_json(layout, progress=progress)
+        content = read_coco_json(layout, max_value=max_value, progress=progress)
         self.classes = content.classes
         self._images = list(content.images.values())
         objects: dict[int, list[_Object]] = {image: [] for image in content.images}

@@ -13,11 +13,13 @@ from segjax.data.class_list import read_color
 from segjax.data.errors import DataError, naming
 from segjax.data.images import (
     MOST_PIXELS,
+    check_max_value,
     decode_image,
     is_drawn_upright,
     peek_header,
     pixels,
     read_bytes,
+    warn_of_shades,
 )
 from segjax.data.palette import default_colors
 from segjax.data.source import Classes
@@ -85,22 +87,27 @@ class CocoImage:
       path: of its file.
       size: (height, width) that the list gives, on which the annotations were drawn.
       upright: whether that is the image as its EXIF orientation turns it; `checked` knows.
+      deep: whether it has 16 bits a channel; `checked` knows.
+      max_value: what becomes 255 then; None keeps the upper 8 bits.
     """
 
     path: Path
     size: tuple[int, int]
     upright: bool = False
+    deep: bool = False
+    max_value: int | None = None
 
     def checked(self) -> "CocoImage":
-        """The image with `upright` as its file's header tells.
+        """The image with `upright` and `deep` as its file's header tells.
 
         Raises:
           DataError: it cannot be read, has another size, or nothing tells whether it was turned;
             names the file.
         """
         with naming(self.path):
-            upright = is_drawn_upright(peek_header(self.path), self.size, where="in the list")
-        return dataclasses.replace(self, upright=upright)
+            header = peek_header(self.path)
+            upright = is_drawn_upright(header, self.size, where="in the list")
+        return dataclasses.replace(self, upright=upright, deep=header.deep)
 
     def read(self) -> np.ndarray:
         """RGB uint8 `[h, w, 3]`, turned as the annotations were drawn.
@@ -109,7 +116,9 @@ class CocoImage:
           DataError: it cannot be read, or has another size; names the file.
         """
         with naming(self.path):
-            image = decode_image(read_bytes(self.path), upright=self.upright)
+            image = decode_image(
+                read_bytes(self.path), upright=self.upright, max_value=self.max_value
+            )
             check_size(image.shape[:2], self.size)
         return image
 
@@ -151,11 +160,17 @@ class CocoJson:
         return self.images[image].size
 
 
-def read_coco_json(layout: Layout, *, progress: Callable[[list], Iterable] = iter) -> CocoJson:
+def read_coco_json(
+    layout: Layout,
+    *,
+    max_value: int | None = None,
+    progress: Callable[[list], Iterable] = iter,
+) -> CocoJson:
     """Reads categories, images and annotations, and checks all but the annotations.
 
     Args:
       layout: the places of the files.
+      max_value: what becomes 255 in images of 16 bits; None keeps the upper 8 bits.
       progress: passes the files on as they are checked, and may show how far that is.
 
     Returns:
@@ -170,6 +185,7 @@ def read_coco_json(layout: Layout, *, progress: Callable[[list], Iterable] = ite
       Traceback (most recent call last):
       segjax.data.errors.DataError: a.json: No such file or directory
     """
+    check_max_value(max_value)
     with naming(layout.file):
         match read_json(layout.file):
             case {"images": list(images), "annotations": list(entries), "categories": list(listed)}:
@@ -182,10 +198,13 @@ def read_coco_json(layout: Layout, *, progress: Callable[[list], Iterable] = ite
         checks = {name: threads.submit(image.checked) for name, image in by_id.items()}
         for name, check in zip(checks, progress(list(checks.values())), strict=True):
             try:
-                by_id[name] = check.result()
+                by_id[name] = dataclasses.replace(check.result(), max_value=max_value)
             except DataError as error:
                 problems.append(str(error))
     raise_all(layout.file, problems)
+    deep = next((image.path for image in by_id.values() if image.deep), None)
+    if deep and max_value is None:
+        warn_of_shades(deep)
     return CocoJson(classes, class_of, by_id, entries)
 
 

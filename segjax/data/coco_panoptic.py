@@ -45,6 +45,8 @@ class CocoPanoptic(Source):
       max_segments: rows of the tables; of fuller images the largest segments are kept and the
         rest are void in `panoptic`, not in `labels`. None: as many as the fullest image of the
         split has.
+      max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
+        the upper 8 bits, with a warning where those of the first such image are few shades.
       progress: passes the files on as they are checked, and may show how far that is.
 
     Raises:
@@ -64,12 +66,13 @@ class CocoPanoptic(Source):
         split: str | None = "train",
         *,
         max_segments: int | None = None,
+        max_value: int | None = None,
         progress: Callable[[list], Iterable] = iter,
     ):
         if max_segments is not None and max_segments < 0:
             raise ValueError(f"max_segments must be at least 0 or None, got {max_segments}")
         layout = find_layout(path, split, "panoptic")
-        content = read_coco_json(layout, progress=progress)
+        content = read_coco_json(layout, max_value=max_value, progress=progress)
         self.classes = content.classes
         found = dict(
             each_checked(

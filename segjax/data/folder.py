@@ -12,12 +12,14 @@ import numpy as np
 from segjax.data.class_list import instance_classes, read_classes
 from segjax.data.errors import DataError, naming
 from segjax.data.images import (
+    check_max_value,
     decode_image,
     decode_mask,
     image_header,
     is_drawn_upright,
     pixels,
     read_bytes,
+    warn_of_shades,
 )
 from segjax.data.source import Source
 from segjax.naming import unknown_name
@@ -53,6 +55,8 @@ class Folder(Source):
       path: of the folder.
       split: name of the sub-folder; None where `images/` stands directly in `path`.
       void: the mask value of pixels without a class, 0..65535, instead of the declared one.
+      max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
+        the upper 8 bits, with a warning where those of the first such image are few shades.
       progress: passes the files on as they are checked, and may show how far that is.
 
     Raises:
@@ -72,10 +76,13 @@ class Folder(Source):
         split: str | None = "train",
         *,
         void: int | None = None,
+        max_value: int | None = None,
         progress: Callable[[list], Iterable] = iter,
     ):
         if void is not None and not 0 <= void <= 65535:
             raise ValueError(f"void must be 0..65535 or None, got {void}")
+        check_max_value(max_value)
+        self._max_value = max_value
         root = Path(path).expanduser()
         folder = find_split(root, split)
         masks = folder / "masks"
@@ -99,6 +106,9 @@ class Folder(Source):
             raise DataError("\n  ".join([f"{folder}: cannot be used:", *problems]))
         if not pairs:
             raise DataError(f"{folder / 'images'}: there are no images in it")
+        deep = next((example.image for example in self._examples if example.deep), None)
+        if deep and max_value is None:
+            warn_of_shades(deep)
         self.sizes = np.array([example.size for example in self._examples], np.int32)
         self._most_objects = max(example.objects for example in self._examples)
 
@@ -111,7 +121,9 @@ class Folder(Source):
             with naming(example.mask):
                 panoptic = _segments(mask, where, self._most_objects)
         with naming(example.image):
-            image = decode_image(read_bytes(example.image), upright=example.upright)
+            image = decode_image(
+                read_bytes(example.image), upright=example.upright, max_value=self._max_value
+            )
             if image.shape[:2] != labels.shape:
                 raise DataError(f"is {pixels(image.shape)}, its mask {pixels(labels.shape)}")
         return Record(
@@ -131,7 +143,7 @@ class Folder(Source):
             header = image_header(read_bytes(image))
             upright = is_drawn_upright(header, labels.shape, where="its mask")
         objects = len(_objects(values, where)) if self._has_objects else 0
-        return _Example(image, mask, labels.shape, objects, upright)
+        return _Example(image, mask, labels.shape, objects, upright, header.deep)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +153,7 @@ class _Example:
     size: tuple[int, ...]
     objects: int
     upright: bool
+    deep: bool
 
 
 def _objects(values: np.ndarray, where: np.ndarray) -> np.ndarray:

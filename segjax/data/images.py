@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import stat
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,12 @@ class ImageHeader:
     Attributes:
       stored: (height, width) of the pixels in the file.
       orientation: EXIF's, 1..8; 1 where the file has none, or is a TIFF: that is always turned.
+      deep: whether it is a PNG or TIFF of 16 bits a channel.
     """
 
     stored: tuple[int, int]
     orientation: int
+    deep: bool = False
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -95,6 +98,7 @@ def _header(file: Any, *, data: bytes | None = None) -> ImageHeader:
             if image.format == "TIFF" or orientation not in range(1, 9):
                 orientation = 1
             width, height = image.size
+            deep = any(";16" in str(tile[3]) for tile in image.tile)
             end = _ENDS.get(image.format or "")
             if data is not None and (end is None or not data.endswith(end)):
                 image.load()
@@ -102,7 +106,7 @@ def _header(file: Any, *, data: bytes | None = None) -> ImageHeader:
         raise DataError("is no readable image (of no known format)") from error
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         raise DataError(f"is no readable image ({_first_line(error)})") from error
-    return ImageHeader((height, width), orientation)
+    return ImageHeader((height, width), orientation, deep)
 
 
 def is_drawn_upright(header: ImageHeader, size: tuple[int, ...], *, where: str) -> bool:
@@ -134,14 +138,18 @@ def is_drawn_upright(header: ImageHeader, size: tuple[int, ...], *, where: str) 
     return size == header.upright
 
 
-def decode_image(data: bytes, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
+def decode_image(
+    data: bytes, *, upright: bool = True, max_value: int | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes a grey, colour, transparent or 16-bit image to 8-bit RGB.
 
-    Grey is repeated, transparency dropped, and of 16 bits the upper 8 stay.
+    Grey is repeated, and transparency dropped.
 
     Args:
       data: the file's bytes.
       upright: turn the picture as its EXIF orientation says, as every viewer does.
+      max_value: what becomes 255 in an image of 16 bits, such as 4095 where it holds 12; None
+        keeps the upper 8 bits.
 
     Returns:
       RGB in 0..255, `[h, w, 3]`.
@@ -154,7 +162,13 @@ def decode_image(data: bytes, *, upright: bool = True) -> UInt8[np.ndarray, "h w
       (2, 3, 3)
     """
     flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
-    return cv2.cvtColor(_decode(data, flags), cv2.COLOR_BGR2RGB)
+    image = _decode(data, flags if max_value is None else flags | cv2.IMREAD_ANYDEPTH)
+    if max_value is not None and image.dtype == np.uint16:
+        scaled = np.rint(np.arange(2**16) * (255 / max_value))
+        image = np.minimum(scaled, 255).astype(np.uint8)[image]
+    elif image.dtype != np.uint8:  # of 32 bits, which no range is for
+        image = _decode(data, flags)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def decode_mask(
@@ -192,11 +206,38 @@ def decode_mask(
     return decode_image(data, upright=False)
 
 
-def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+def check_max_value(max_value: int | None) -> None:
+    """A ValueError where it is not what white can be in 16 bits."""
+    if max_value is not None and not 1 <= max_value <= 65535:
+        raise ValueError(f"max_value: expected 1..65535 or None, got {max_value}")
+
+
+def warn_of_shades(path: str | Path) -> None:
+    """Warns of a 16-bit image of which the upper 8 bits hold but few shades.
+
+    Args:
+      path: of an image file.
+
+    Raises:
+      DataError: it cannot be read; names the file.
+    """
+    with naming(path):
+        most = int(_decode(read_bytes(path), cv2.IMREAD_UNCHANGED).max(initial=0))
+    if most < 2**14:
+        warnings.warn(
+            f"{path}: has 16 bits, but no value above {most}, of which the upper 8 bits keep "
+            f"{most // 256 + 1} shades; if that is true of all, take max_value "
+            f"{2 ** most.bit_length() - 1}",
+            stacklevel=2,
+        )
+
+
+def read_image(path: str | Path, *, max_value: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
     """Reads an image file as 8-bit RGB, turned upright.
 
     Args:
       path: of a file in any format that OpenCV decodes.
+      max_value: what becomes 255 in an image of 16 bits; None keeps the upper 8 bits.
 
     Returns:
       RGB in 0..255, `[h, w, 3]`.
@@ -212,7 +253,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     with naming(path):
         data = read_bytes(path)
         image_header(data)
-        return decode_image(data)
+        return decode_image(data, max_value=max_value)
 
 
 def read_bytes(path: str | Path) -> bytes:

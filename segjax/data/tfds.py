@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from segjax.data.errors import DataError, naming
-from segjax.data.images import decode_image, decode_mask, image_header
+from segjax.data.images import check_max_value, decode_image, decode_mask, image_header
 from segjax.data.label_code import LabelCode
 from segjax.data.palette import default_colors
 from segjax.data.source import Classes, Source
@@ -56,6 +56,8 @@ class Tfds(Source):
       classes: names of the classes.
       offset: the value of class 0.
       void: the value of pixels without a class.
+      max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
+        the upper 8 bits.
       progress: passes the files on as they are checked, and may show how far that is.
 
     Raises:
@@ -82,8 +84,11 @@ class Tfds(Source):
         classes: Sequence[str] | None = None,
         offset: int | None = None,
         void: int | None = None,
+        max_value: int | None = None,
         progress: Callable[[list], Iterable] = iter,
     ):
+        check_max_value(max_value)
+        self._max_value = max_value
         builder = _prepared(name, data_dir)
         if split.partition("[")[0] not in builder.info.splits:
             raise DataError(f"{name}: {unknown_name('split', split, builder.info.splits)}")
@@ -134,7 +139,7 @@ class Tfds(Source):
         """Example `index`: `image` in uint8 RGB, `labels`, `where` and `size`."""
         with naming(f"{self._title}, example {index}"):
             encoded, mask = (self._records[index][key] for key in self._keys)
-            image = decode_image(encoded, upright=False)
+            image = decode_image(encoded, upright=False, max_value=self._max_value)
             labels, where = self._code(decode_mask(mask))
             if image.shape[:2] != labels.shape:
                 raise DataError(f"has an image of {image.shape[:2]}, a mask of {labels.shape}")

@@ -236,7 +236,7 @@ class Predictor:
         from segjax.data import read_image
 
         if isinstance(picture, str | os.PathLike):
-            image = read_image(os.fspath(picture))
+            image = read_image(os.fspath(picture), max_value=self.config.max_value)
             if self._channels == 1:
                 image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         else:

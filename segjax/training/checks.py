@@ -38,6 +38,7 @@ _RANGES = {
     "workers": _NOT_NEGATIVE,
     "fsdp": _POSITIVE,
     "void": (0, 65535),
+    "max_value": (1, 65535),
     "average_decay": _SHARE,
     "nms_threshold": _SHARE,
     "score_threshold": _SHARE,
@@ -167,6 +168,7 @@ def _check_ranges(config: TrainConfig) -> None:
 
 def _check_effects(config: TrainConfig) -> None:
     """Options that do nothing in this run."""
+    synthetic = full_spec(config.data).startswith("synthetic")
     effects = {
         "loss": (config.task == "semantic", f"for the {config.task} task"),
         "set_loss": (config.task != "semantic", "for the semantic task"),
@@ -177,6 +179,9 @@ def _check_effects(config: TrainConfig) -> None:
         "coordinator": (config.distributed, "without distributed"),
         "num_processes": (config.distributed, "without distributed"),
         "process_id": (config.distributed, "without distributed"),
+        "scale": (not synthetic, f"for {config.data}, whose scenes are drawn in --size"),
+        "max_value": (not synthetic, f"for {config.data}"),
+        "strict": (full_spec(config.data).startswith("coco:"), f"for {config.data}"),
         "scenes": (config.data == "synthetic", f"for {config.data}"),
         "void": (
             full_spec(config.data).startswith(("folder:", "tfds:")),

@@ -29,8 +29,13 @@ class TrainConfig:
       train_split: Split to train on.
       eval_split: Split to evaluate on.
       void: Label to ignore; without it, what the data itself declares void is ignored.
+      max_value: What becomes white in images of 16 bits, such as 4095 where they hold 12; without
+        it the upper 8 bits are kept (not for synthetic data).
+      strict: Refuse a data set of which objects would be left out, such as those without a mask
+        (coco:PATH).
       size: Height and width of the training crops in pixels, after --scale.
-      scale: Images are resized by this factor before the model, predictions back after it.
+      scale: Images are resized by this factor before the model, predictions back after it (not for
+        synthetic data).
       workers: Processes that read images; 0 reads in threads of the main process.
       threads: Threads that read images.
       model: Name of the model; `segjax models` lists them.
@@ -80,6 +85,8 @@ class TrainConfig:
     train_split: str = "train"
     eval_split: str = "val"
     void: int | None = None
+    max_value: int | None = None
+    strict: bool = False
     size: tuple[int, int] = (128, 128)
     scale: float = 1.0
     workers: int = 0

@@ -306,6 +306,15 @@ class _Clock:
         return rate
 
 
+# Which options each kind of data takes.
+_OPTIONS = {
+    "folder": ("void", "max_value"),
+    "coco": ("strict", "max_value"),
+    "coco_panoptic": ("max_value",),
+    "tfds": ("void", "max_value"),
+}
+
+
 def open_config_source(config: TrainConfig, split: str) -> Source:
     """The split of a configuration's data.
 
@@ -323,9 +332,8 @@ def open_config_source(config: TrainConfig, split: str) -> Source:
     if spec.startswith("synthetic"):
         style = {"style": config.scenes} if spec == "synthetic" else {}
         return open_source(spec, split, shape=config.size, seed=config.seed, **style)
-    if config.void is None:
-        return open_source(spec, split)
-    return open_source(spec, split, void=config.void)
+    taken = _OPTIONS.get(spec.partition(":")[0], ())
+    return open_source(spec, split, **{name: getattr(config, name) for name in taken})
 
 
 def canvas_shape(config: TrainConfig, source: Source) -> tuple[int, int]:

@@ -118,6 +118,8 @@ def read_config(run: pathlib.Path) -> RunInfo:
     """
     content: dict[str, Any] = json.loads(read_content(run))
     classes = content["classes"]
+    if "scale" not in content["config"]:  # which decides what the model sees
+        raise ValueError(f"{run}: expected the run's scale in its configuration, got none")
     return RunInfo(
         config=from_dict(TrainConfig, content["config"]),
         classes=Classes(

@@ -144,6 +144,15 @@ def test_numbers_are_one_polygon(tmp_path):
     )
 
 
+def test_few_shades_of_sixteen_bits_are_said_and_may_be_spread(tmp_path):
+    path = write(tmp_path, [])
+    deep = cv2.imencode(".png", np.full((4, 5), 2800, np.uint16))[1]
+    deep.tofile(tmp_path / "images" / "2.png")
+    with pytest.warns(UserWarning, match=r"2\.png: has 16 bits, but no value above 2800"):
+        assert Coco(path, None).read(1).image.max() == 10
+    assert Coco(path, None, max_value=4095).read(1).image.max() == 174
+
+
 @pytest.mark.parametrize("each", [SQUARE, CROWD, COMPRESSED])
 @pytest.mark.parametrize("missing", [{}, {"area": None}])
 def test_an_area_that_is_missing_is_the_masks(tmp_path, each, missing):

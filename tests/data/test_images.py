@@ -63,6 +63,24 @@ def test_every_kind_of_image_comes_as_rgb(data, expected):
     assert image_header(data).stored == expected.shape[:2]
 
 
+@pytest.mark.parametrize("encode", [png, lambda values, bits: save(values, "TIFF")])
+def test_twelve_bits_in_sixteen_keep_their_range(encode):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    data = encode(values, bits=16)
+    assert image_header(data).deep
+    image = decode_image(data, max_value=4095)
+    np.testing.assert_array_equal(image[..., 1], np.rint(values * (255 / 4095)))
+    assert decode_image(data, max_value=1023).max() == 255
+    assert len(np.unique(decode_image(data))) == 16
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+def test_images_of_eight_bits_have_no_other_range(kind):
+    data = save(RGB, kind)
+    assert not image_header(data).deep
+    np.testing.assert_array_equal(decode_image(data, max_value=15), decode_image(data))
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
 def test_a_grey_mask_holds_its_values_whatever_their_bits(bits):
     values = np.array([[0, 1, 2**bits - 1], [2**bits // 2, 1, 0]])
