@@ -95,11 +95,13 @@ class Coco(Source):
             if found is not None:
                 objects[image].append(found)
             if flaw:
-                flaws.setdefault(flaw, []).append(f"annotation {short(name)}")
+                flaws.setdefault(flaw, []).append(short(name))
         if strict or (content.annotations and not any(objects.values())):
-            raise_all(layout.file, [f"{each}: {why}" for why in flaws for each in flaws[why]])
+            raise_all(layout.file, [f"annotation {k}: {why}" for why in flaws for k in flaws[why]])
         if flaws:
-            warnings.warn(f"{layout.file}: {_summary(flaws)}", stacklevel=2)
+            warnings.warn(
+                f"{layout.file}: {_summary(flaws, len(content.annotations))}", stacklevel=2
+            )
         fullest = max(map(len, objects.values()), default=0)
         self.max_instances = fullest if max_instances is None else max_instances
         self._objects = [_largest(group, self.max_instances) for group in objects.values()]
@@ -152,12 +154,12 @@ def _object(content: CocoJson, entry: dict[str, Any]) -> tuple[Any, int, _Object
     return entry.get("id"), entry["image_id"], found, flaw
 
 
-def _summary(flaws: dict[str, list[str]]) -> str:
-    """How many annotations have each flaw, and the first of them."""
+def _summary(flaws: dict[str, list[str]], count: int) -> str:
+    """How many of the annotations have each flaw, and the ids of the first of them."""
     counted = (
-        f"{len(names)} {why} ({', '.join(names[:_MOST_NAMED])}"
-        f"{' ...' if len(names) > _MOST_NAMED else ''})"
-        for why, names in flaws.items()
+        f"{len(ids)} of {count} annotations {why}: {', '.join(ids[:_MOST_NAMED])}"
+        f"{' ...' if len(ids) > _MOST_NAMED else ''}"
+        for why, ids in flaws.items()
     )
     return "; ".join(counted)
 

@@ -126,7 +126,7 @@ FLAWS = [
 @pytest.mark.parametrize(("change", "flaw"), FLAWS)
 def test_what_is_no_object_is_left_out_and_said(tmp_path, change, flaw):
     path = write(tmp_path, [CROWD, SQUARE | change])
-    with pytest.warns(UserWarning, match=rf"instances.json: 1 {flaw}.* \(annotation 5\)$"):
+    with pytest.warns(UserWarning, match=rf"instances.json: 1 of 2 annotations {flaw}.*: 5$"):
         source = Coco(path, None)
     assert source.read(0).instances.crowd.tolist() == [True]
     with pytest.raises(DataError, match=rf"annotation 5: {flaw}"):
@@ -137,7 +137,7 @@ def test_what_is_no_object_is_left_out_and_said(tmp_path, change, flaw):
 
 def test_numbers_are_one_polygon(tmp_path):
     path = write(tmp_path, [SQUARE | {"segmentation": SQUARE["segmentation"][0]}])
-    with pytest.warns(UserWarning, match=r"1 read as one polygon, no list .* \(annotation 5\)$"):
+    with pytest.warns(UserWarning, match=r"1 of 1 annotations read as one polygon, no list .*: 5$"):
         masks = Coco(path, None).read(0).instances.masks
     np.testing.assert_array_equal(
         masks, Coco(write(tmp_path, [SQUARE]), None).read(0).instances.masks
