@@ -25,7 +25,7 @@ def write_images(folder):
     folder.mkdir(parents=True)
     tags = Image.Exif()
     tags[0x0112] = 1
-    for kind in ("jpg", "webp", "tif", "bmp", "gif"):
+    for kind in ("jpg", "webp", "tif", "bmp"):
         Image.fromarray(SMOOTH).save(folder / f"{kind}.{kind}", exif=tags)
     cv2.imwrite(str(folder / "png.png"), SMOOTH)
     cv2.imwrite(str(folder / "deep.png"), SMOOTH.astype(np.uint16) * 256)
