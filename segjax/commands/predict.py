@@ -12,9 +12,9 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from segjax.commands.progress import track
 from segjax.commands.trained import ModelOptions, load, most_canvases
 from segjax.data.errors import DataError
+from segjax.progress import track
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 

@@ -16,7 +16,7 @@ class ModelOptions:
       run: Folder of a training run, or the file that `segjax convert` made of it; with --model
         published weights: a file, or OWNER/NAME on the Hugging Face hub.
       checkpoint: Of a run's folder: the best one by its task's score, such as the mean IoU (where
-        there is none, the last), or the last.
+        there is none, the last), the last, or that of a step, by its number.
       model: Name of the model that published weights are of; a run knows its own.
       model_options: Attributes of that model's module with their values, where they are not the
         published ones.
@@ -32,7 +32,7 @@ class ModelOptions:
     """
 
     run: pathlib.Path
-    checkpoint: Literal["best", "last"] = "best"
+    checkpoint: Literal["best", "last"] | int = "best"
     model: str | None = None
     model_options: dict[str, str] = dataclasses.field(default_factory=dict)
     task: Literal["semantic", "instance", "panoptic"] | None = None
@@ -59,9 +59,9 @@ def load(options: ModelOptions, *, score_threshold: float = 0.5) -> "Predictor":
     """
     from segjax.inference import Predictor
     from segjax.training.build import read_options
-    from segjax.training.processes import enable_compilation_cache
+    from segjax.training.processes import set_up_compiler
 
-    enable_compilation_cache()
+    set_up_compiler()
     shared = {name: getattr(options, name) for name in ("window", "overlap", "scales", "flip")}
     shared["score_threshold"] = score_threshold
     if options.model is not None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Coco(Source):
       split: of it; None or "" where the JSON stands directly in `path`.
       max_instances: rows of the tables; of fuller images the largest objects are kept, crowds
         last. None: as many as the fullest image of the split has.
+      progress: passes the files on as they are checked, and may show how far that is.
 
     Raises:
       DataError: something is missing or unusable; names the files, and each annotation by its id.
@@ -54,11 +56,12 @@ class Coco(Source):
         split: str | None = "train",
         *,
         max_instances: int | None = None,
+        progress: Callable[[list], Iterable] = iter,
     ):
         if max_instances is not None and max_instances < 0:
             raise ValueError(f"max_instances must be at least 0 or None, got {max_instances}")
         layout = find_layout(path, split, "instances")
-        content = read_coco_json(layout)
+        content = read_coco_json(layout, progress=progress)
         self.classes = content.classes
         self._images = list(content.images.values())
         objects: dict[int, list[_Object]] = {image: [] for image in content.images}

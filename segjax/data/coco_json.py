@@ -1,7 +1,7 @@
 """What COCO's kinds of annotation share: the files' places, the categories, the images."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -131,11 +131,12 @@ class CocoJson:
         return self.images[image].size
 
 
-def read_coco_json(layout: Layout) -> CocoJson:
+def read_coco_json(layout: Layout, *, progress: Callable[[list], Iterable] = iter) -> CocoJson:
     """Reads categories, images and annotations, and checks all but the annotations.
 
     Args:
       layout: the places of the files.
+      progress: passes the files on as they are checked, and may show how far that is.
 
     Returns:
       The content.
@@ -161,7 +162,8 @@ def read_coco_json(layout: Layout) -> CocoJson:
         if len(by_id) < len(images):
             raise DataError("has several images with the same id")
     with ThreadPoolExecutor() as threads:
-        problems = [text for text in threads.map(_problem, by_id.values()) if text]
+        checks = [threads.submit(_problem, image) for image in by_id.values()]
+        problems = [text for check in progress(checks) if (text := check.result())]
     raise_all(layout.file, problems)
     return CocoJson(classes, class_of, by_id, entries)
 

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Folder(Source):
       path: of the folder.
       split: name of the sub-folder; None where `images/` stands directly in `path`.
       void: the mask value of pixels without a class, 0..65535, instead of the declared one.
+      progress: passes the files on as they are checked, and may show how far that is.
 
     Raises:
       DataError: something is missing or unusable; names every such file, all at once.
@@ -57,7 +59,14 @@ class Folder(Source):
 
     channels = 3
 
-    def __init__(self, path: str | Path, split: str | None = "train", *, void: int | None = None):
+    def __init__(
+        self,
+        path: str | Path,
+        split: str | None = "train",
+        *,
+        void: int | None = None,
+        progress: Callable[[list], Iterable] = iter,
+    ):
         if void is not None and not 0 <= void <= 65535:
             raise ValueError(f"void must be 0..65535 or None, got {void}")
         root = Path(path).expanduser()
@@ -74,7 +83,7 @@ class Folder(Source):
         pairs, problems = _pair(folder / "images", masks)
         self._examples = []
         with ThreadPoolExecutor() as threads:
-            for inspection in [threads.submit(self._inspect, *pair) for pair in pairs]:
+            for inspection in progress([threads.submit(self._inspect, *pair) for pair in pairs]):
                 try:
                     self._examples.append(inspection.result())
                 except DataError as error:

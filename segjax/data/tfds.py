@@ -1,8 +1,7 @@
 """Data sets prepared by TensorFlow Datasets as sources, read without TensorFlow."""
 
 import difflib
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +43,8 @@ class Tfds(Source):
     tfds.builder("oxford_iiit_pet", file_format="array_record").download_and_prepare()
     ```
 
+    Opening reads the header of every image.
+
     Images are taken as they are stored: an EXIF orientation counts for nothing, as in TensorFlow.
 
     Args:
@@ -55,6 +56,7 @@ class Tfds(Source):
       classes: names of the classes.
       offset: the value of class 0.
       void: the value of pixels without a class.
+      progress: passes the files on as they are checked, and may show how far that is.
 
     Raises:
       DataError: it is not there, not prepared in files of random access, or lacks a feature.
@@ -80,6 +82,7 @@ class Tfds(Source):
         classes: Sequence[str] | None = None,
         offset: int | None = None,
         void: int | None = None,
+        progress: Callable[[list], Iterable] = iter,
     ):
         builder = _prepared(name, data_dir)
         if split.partition("[")[0] not in builder.info.splits:
@@ -116,15 +119,12 @@ class Tfds(Source):
                 f"tfds convert_format --dataset_version_dir={builder.data_path} "
                 "--out_file_format=array_record"
             ) from error
+        with ThreadPoolExecutor() as threads:
+            sizes = [threads.submit(self._size, index) for index in range(len(self))]
+            self.sizes = np.array([size.result() for size in progress(sizes)], np.int32)
 
     def __len__(self) -> int:
         return len(self._records)
-
-    @functools.cached_property
-    def sizes(self) -> np.ndarray:  # type: ignore[override]
-        """Reads the header of every image, once."""
-        with ThreadPoolExecutor() as threads:
-            return np.array(list(threads.map(self._size, range(len(self)))), np.int32)
 
     def _size(self, index: int) -> tuple[int, int]:
         with naming(f"{self._title}, example {index}"):

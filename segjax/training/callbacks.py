@@ -59,3 +59,6 @@ class Callback:
         Args:
           metrics: Those of the last evaluation.
         """
+
+    def close(self) -> None:
+        """However the training ends: finished, stopped or by an error."""

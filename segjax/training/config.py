@@ -46,8 +46,10 @@ class TrainConfig:
       patience: Evaluations without a better score after which the training ends; without it all
         steps are taken.
       save_every: Steps between checkpoints.
+      keep_best: Number of the best checkpoints that stay.
       keep_every: Checkpoints of every multiple of so many steps stay beside the last and the best.
       log_every: Steps between rows of the log.
+      loggers: Where metrics go beside metrics.jsonl.
       eval_every: Steps between evaluations; there is always one at the end.
       eval_batch_size: Examples in an evaluation step, over all devices and hosts.
       eval_canvases: The most sizes that images of many sizes are padded to, each of which compiles
@@ -93,8 +95,10 @@ class TrainConfig:
     average_decay: float = 0.99
     patience: int | None = None
     save_every: int = 500
+    keep_best: int = 1
     keep_every: int | None = None
     log_every: int = 10
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     eval_every: int = 500
     eval_batch_size: int = 8
     eval_canvases: int = 3
@@ -137,8 +141,10 @@ FREE = {
     "process_id",
     "eval_batch_size",
     "save_every",
+    "keep_best",
     "keep_every",
     "log_every",
+    "loggers",
     "workers",
     "threads",
 }

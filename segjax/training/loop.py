@@ -1,10 +1,11 @@
 """Training from a configuration: data, model, steps, evaluations, checkpoints and logs."""
 
+import contextlib
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +24,8 @@ from segjax.training.checks import check, check_devices, check_sources
 from segjax.training.config import TrainConfig
 from segjax.training.evaluate import make_evaluate
 from segjax.training.finite import find_non_finite
-from segjax.training.logging import Logger, say
+from segjax.training.loggers import LOGGERS
+from segjax.training.logging import Logger, say, track
 from segjax.training.optimizer import learning_rate, make_optimizer
 from segjax.training.parallel import Parallel, fetch, make_mesh
 from segjax.training.report import write_report
@@ -39,29 +41,35 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
     """Trains, or resumes training, and leaves all there is to know in the folder `config.run`.
 
     There: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `evaluation.json` and the
-    pictures `curves.png` and `predictions.png`. SIGTERM saves after the current step and returns;
-    the same configuration then resumes from there, with the numbers of an uninterrupted run.
+    pictures `curves.png` and `predictions.png`. SIGTERM saves after the current step and exits; the
+    same configuration then resumes from there, with the numbers of an uninterrupted run.
 
     Args:
       config: of the run.
-      callbacks: what happens beside it, in this order.
+      callbacks: what happens beside it, in this order, after the loggers of the configuration.
 
     Returns:
-      The figures of the last evaluation (see the task's `summary`); empty where SIGTERM came.
+      The figures of the last evaluation (see the task's `summary`).
 
     Raises:
       ValueError: for a configuration that cannot be, data that does not fit, or a run folder that
         holds another run.
       FloatingPointError: at a loss or gradient that is not finite; it says the step and where. The
         last checkpoint is from before.
+      ImportError: for a logger that is not installed.
+      SystemExit: of code 143, where SIGTERM came and the state is saved.
     """
     config = resolve_optimizer(config)
     check(config)
     processes.start(config)
     check_devices(config)
     say(f"opening {config.data}")
-    source = open_config_source(config, config.train_split)
-    eval_source = open_config_source(config, config.eval_split)
+    source, eval_source = (
+        open_config_source(
+            config, split, progress=functools.partial(track, title=f"checking {split}")
+        )
+        for split in (config.train_split, config.eval_split)
+    )
     say(
         f"{len(source)} images to train on ({config.train_split}), {len(eval_source)} to evaluate "
         f"({config.eval_split}), {len(source.classes)} classes"
@@ -70,31 +78,37 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
     run = _Run.create(config, source, eval_source)
     write_config(config, source.classes, source.channels)  # of a run that can be
 
-    checkpoints = Checkpoints(config.run / "checkpoints", keep_every=config.keep_every)
+    if jax.process_index() == 0:
+        callbacks = [*(LOGGERS[name]() for name in config.loggers), *callbacks]
+    checkpoints = Checkpoints(
+        config.run / "checkpoints", keep_best=config.keep_best, keep_every=config.keep_every
+    )
     if checkpoints.latest_step() is not None:
         run.state, position = checkpoints.restore(run.state)
         run.batches.set_state(position["batches"])
-        run.best, run.waited = position["best"], position.get("waited", 0)
+        run.scores, run.waited = position["scores"], position["waited"]
     start = int(run.state.step)
-    with (
-        Logger(config.run, start=start, steps=config.steps) as logger,
-        processes.stop_requests() as stop,
-    ):
-        if start:
-            logger.say(f"resuming {config.run} from step {start}")
+    with contextlib.ExitStack() as exits:
         for callback in callbacks:
             callback.on_start(config, source.classes, start)
-        stopped_at = _fit(config, run, checkpoints, logger, callbacks, stop)
-        checkpoints.close()
-        run.batches.close()
+            exits.callback(callback.close)
+        with (
+            Logger(config.run, start=start, steps=config.steps) as logger,
+            processes.stop_requests() as stop,
+        ):
+            if start:
+                logger.say(f"resuming {config.run} from step {start}")
+            stopped_at = _fit(config, run, checkpoints, logger, callbacks, stop)
+            checkpoints.close()
+            run.batches.close()
         if stopped_at is not None:
-            logger.say(f"stopped after step {stopped_at} and saved; run the same command to resume")
-            return {}
-    if jax.process_index() == 0:
-        say("drawing curves.png and predictions.png")
-        write_report(config.run, run.figures, eval_source, run.task, run.predictions)
-    for callback in callbacks:
-        callback.on_end(run.figures)
+            say(f"stopped after step {stopped_at} and saved; run the same command to resume")
+            raise SystemExit(processes.STOPPED)
+        if jax.process_index() == 0:
+            say("drawing curves.png and predictions.png")
+            write_report(config.run, run.figures, eval_source, run.task, run.predictions)
+        for callback in callbacks:
+            callback.on_end(run.figures)
     return run.figures
 
 
@@ -108,7 +122,7 @@ class _Run:
     explain: Callable[[TrainState, Record], str]
     batches: Any
     state: TrainState
-    best: float = -math.inf
+    scores: list[float] = dataclasses.field(default_factory=list)  # the best ones, descending
     waited: int = 0  # evaluations since the best one
     figures: dict[str, float] = dataclasses.field(default_factory=dict)
     predictions: dict[int, Any] = dataclasses.field(default_factory=dict)
@@ -132,6 +146,8 @@ class _Run:
         average = config.average_decay > 0
         variables = None
         if not has_checkpoint(config.run / "checkpoints"):
+            if config.weights is not None:
+                say(f"reading {config.weights}")
             variables = load_weights(config, source.classes, source.channels)
 
         @jax.jit
@@ -204,7 +220,7 @@ def _fit(
 
     def is_over(step):
         """Evaluates the state after a step, and says whether the training ends with it."""
-        _evaluate(run, step, checkpoints, logger)
+        _evaluate(run, step, checkpoints, logger, keep=config.keep_best)
         ends = [callback.on_evaluation(step, run.figures) for callback in callbacks]
         if any(ends):
             logger.say(f"a callback ends the training after step {step}")
@@ -220,15 +236,12 @@ def _fit(
     schedule = learning_rate(config.optimizer, config.steps)
     pending = None
     for step in range(start + 1, config.steps + 1):
-        if step == start + 1:
-            logger.say("compiling the training step (first time; kept for the next start)")
-            clock = _Clock(start)
         batch = next(run.batches)
-        run.state, metrics = run.train_step(run.state, batch)
         if step == start + 1:
-            jax.block_until_ready(metrics)
-            logger.say(f"step {step} is done, {clock.seconds():.0f} s after its start")
+            run.state, metrics = _take_first_step(run, batch, logger)
             clock = _Clock(step)
+        else:
+            run.state, metrics = run.train_step(run.state, batch)
         # Looked at one step late, so that the devices have work while the host waits. Nothing is
         # lost: after a step that was not finite the state no longer changes.
         if pending is not None:
@@ -251,7 +264,7 @@ def _fit(
         if saving:  # first: an evaluation that fails must not cost the step
             position = {
                 "batches": run.batches.get_state(),
-                "best": run.best,
+                "scores": run.scores,
                 "waited": run.waited,
             }
             checkpoints.save("last", run.state, position)
@@ -268,16 +281,28 @@ def _evaluates(config: TrainConfig, step: int) -> bool:
     return step % config.eval_every == 0 or step == config.steps
 
 
-def _evaluate(run: _Run, step: int, checkpoints: Checkpoints, logger: Logger) -> None:
-    """Evaluates the state after a step, and keeps it if none was better."""
-    track = functools.partial(logger.track, title="evaluating")
-    run.figures, run.predictions = run.evaluate(run.state, track=track, examples=_EXAMPLES)
+def _take_first_step(run: _Run, batch: Record, logger: Logger) -> tuple[TrainState, Metrics]:
+    """The step that takes longest, for it is compiled unless a start before has done so."""
+    logger.say("compiling the training step (once; it is kept for the next start)")
+    begin = time.perf_counter()
+    with processes.cache_events() as events:
+        state, metrics = jax.block_until_ready(run.train_step(run.state, batch))
+    kept = "cache_hits" in events and "cache_misses" not in events
+    how = "it was kept from a start before" if kept else "compiled"
+    logger.say(f"{how}; the first step is done after {time.perf_counter() - begin:.0f} s")
+    return state, metrics
+
+
+def _evaluate(run: _Run, step: int, checkpoints: Checkpoints, logger: Logger, *, keep: int) -> None:
+    """Evaluates the state after a step, and saves it if it is one of the best ones to keep."""
+    follow = functools.partial(logger.track, title="evaluating")
+    run.figures, run.predictions = run.evaluate(run.state, track=follow, examples=_EXAMPLES)
     logger.log(step, {f"val/{name}": value for name, value in run.figures.items()})
-    if run.figures[run.task.score] > run.best:
-        run.best, run.waited = run.figures[run.task.score], 0
-        checkpoints.save("best", run.state, {"best": run.best})
-    else:
-        run.waited += 1
+    score = run.figures[run.task.score]
+    run.waited = 0 if score > max(run.scores, default=-math.inf) else run.waited + 1
+    if score > (run.scores[keep - 1] if len(run.scores) >= keep else -math.inf):
+        run.scores = sorted([*run.scores, score], reverse=True)[:keep]
+        checkpoints.save("best", run.state, {}, score=score)
 
 
 def _check_finite(run: _Run, step: int, batch: Record, metrics: Metrics) -> None:
@@ -294,9 +319,6 @@ class _Clock:
     def __init__(self, step: int):
         self._step, self._time = step, time.perf_counter()
 
-    def seconds(self) -> float:
-        return time.perf_counter() - self._time
-
     def steps_per_second(self, step: int) -> float:
         now = time.perf_counter()
         rate = (step - self._step) / (now - self._time)
@@ -304,12 +326,15 @@ class _Clock:
         return rate
 
 
-def open_config_source(config: TrainConfig, split: str) -> Source:
+def open_config_source(
+    config: TrainConfig, split: str, *, progress: Callable[[list], Iterable] = iter
+) -> Source:
     """The split of a configuration's data.
 
     Args:
       config: of the run.
       split: its name.
+      progress: passes the files on as they are checked, and may show how far that is.
 
     Returns:
       The source.
@@ -321,9 +346,8 @@ def open_config_source(config: TrainConfig, split: str) -> Source:
     if spec.startswith("synthetic"):
         style = {"style": config.scenes} if spec == "synthetic" else {}
         return open_source(spec, split, shape=config.size, seed=config.seed, **style)
-    if config.void is None:
-        return open_source(spec, split)
-    return open_source(spec, split, void=config.void)
+    void = {} if config.void is None else {"void": config.void}
+    return open_source(spec, split, progress=progress, **void)
 
 
 def canvas_shape(config: TrainConfig, source: Source) -> tuple[int, int]:

@@ -81,10 +81,10 @@ def started(config, environment, *, devices=1):
         process.communicate()
 
 
-def finish(process):
-    """Waits for a process, and returns what it printed; it must end well."""
+def finish(process, code=0):
+    """Waits for a process, and returns what it printed; it must end with an exit code."""
     output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, output
+    assert process.returncode == code, output
     return output
 
 

@@ -58,7 +58,7 @@ def test_only_the_last_is_kept_and_the_best_beside_it(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.latest_step() is None
     placed = {step: Parallel().place(_state(step=step)) for step in (1, 2, 3)}
-    checkpoints.save("best", placed[1], {})
+    checkpoints.save("best", placed[1], {}, score=1.0)
     for step in (1, 2, 3):
         checkpoints.save("last", placed[step], {})
     checkpoints.close()
@@ -83,7 +83,7 @@ def test_variables_are_those_to_evaluate(tmp_path, average):
     last, best = _state(0, step=9, average=average), _state(1, step=4, average=average)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save("last", Parallel().place(last), {})
-    checkpoints.save("best", Parallel().place(best), {})
+    checkpoints.save("best", Parallel().place(best), {}, score=1.0)
     checkpoints.close()
     for which, state in (("last", last), ("best", best)):
         variables, step = load_variables(tmp_path, which)

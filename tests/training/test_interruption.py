@@ -36,12 +36,12 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole, data, compiled, tmp_p
     with started(config, compiled) as process:
         wait_for_step(process, config.run, 5)
         process.send_signal(signal.SIGTERM)
-        output = finish(process)
+        output = finish(process, code=143)
     (step,) = saved_steps(config.run)
     assert 5 <= step < 60
     assert f"stopped after step {step} and saved" in output
     with started(config, compiled) as process:
-        assert f"goes on after step {step}" in finish(process)
+        assert f"resuming {config.run} from step {step}" in finish(process)
     _assert_same_run(config.run, whole)
 
 

@@ -84,7 +84,8 @@ def test_a_run_goes_on_bit_for_bit(whole, data, tmp_path, stop_after, stops):
     config = tiny(tmp_path / "run", data)
     for stop in stops:
         stop_after(stop)
-        assert train(config) == {}
+        with pytest.raises(SystemExit, match="143"):
+            train(config)
         assert saved_steps(config.run) == [stop]
         assert metrics(config.run)[-1]["step"] == stop
     stop_after()
@@ -105,7 +106,8 @@ def test_a_run_goes_on_bit_for_bit(whole, data, tmp_path, stop_after, stops):
 def test_a_checkpoint_goes_on_under_the_other_way_to_run(whole, data, tmp_path, stop_after, ways):
     first, second = (tiny(tmp_path / "run", data, **way) for way in ways)
     stop_after(4)
-    train(first)
+    with pytest.raises(SystemExit, match="143"):
+        train(first)
     stop_after()
     train(second)
     assert_allclose(losses(second.run), losses(whole[0]), rtol=1e-4)
@@ -122,7 +124,7 @@ def test_a_finished_run_only_reports_again(whole, capsys):
 def test_a_callback_sees_what_the_log_has_and_ends_the_training(data, tmp_path, stop_after):
     class Recorder(Callback):
         def __init__(self):
-            self.steps, self.seen, self.final = [], [], None
+            self.steps, self.seen, self.final, self.closed = [], [], None, 0
 
         def on_start(self, config, classes, step):
             self.steps.append(step)
@@ -137,15 +139,20 @@ def test_a_callback_sees_what_the_log_has_and_ends_the_training(data, tmp_path, 
         def on_end(self, metrics):
             self.final = metrics
 
+        def close(self):
+            self.closed += 1
+
     config, recorder = tiny(tmp_path / "run", data, keep_every=2), Recorder()
     stop_after(3)
-    assert train(config, callbacks=[recorder]) == {}
+    with pytest.raises(SystemExit, match="143"):
+        train(config, callbacks=[recorder])
+    assert recorder.closed == 1
     assert recorder.final is None
     stop_after()
     figures = train(config, callbacks=[recorder])
     assert recorder.steps == [0, 3]
     assert recorder.seen == [1, 2, "evaluation 2", 3, 4, "evaluation 4"]
-    assert recorder.final == figures
+    assert (recorder.final, recorder.closed) == (figures, 2)
     assert saved_steps(config.run) == [2, 4]
     assert (config.run / "predictions.png").exists()
 
