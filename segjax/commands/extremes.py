@@ -25,7 +25,7 @@ class ImageJudge:
     """
 
     def __init__(
-        self, predictor: Predictor, source: Source, *, canvases: int = 3, threads: int = 4
+        self, predictor: Predictor, source: Source, *, canvases: int = 0, threads: int = 4
     ):
         self.task, self.source = predictor.task, source
         self._variables = predictor.variables

@@ -93,7 +93,7 @@ def eval_batches(
     source: Source,
     *,
     batch_size: int,
-    canvases: int = 3,
+    canvases: int = 0,
     multiple: int = 32,
     threads: int = 4,
     process_index: int = 0,
@@ -101,9 +101,9 @@ def eval_batches(
 ) -> "EvalBatches":
     """Batches in which every example of the source comes exactly once over all processes.
 
-    Images keep their resolution. So that few shapes occur, they lie on no more than `canvases`
-    sizes, which `plan_canvases` chooses for the source, and are padded to them with their own
-    border, void. The last batch of a size is filled up with copies of which `valid` is False. All
+    Images keep their resolution. Each lies on a canvas of its own size, rounded up to a `multiple`;
+    so that fewer shapes occur, on one of no more than `canvases` sizes, which `plan_canvases`
+    chooses for the source. It is padded with its own border, void. The last batch of a size is filled up with copies of which `valid` is False. All
     processes see as many batches, of the same shapes in the same order.
 
     What a model says of an image may depend on its canvas: a convolution near the image's right or

@@ -53,7 +53,8 @@ class TrainConfig:
       eval_every: Steps between evaluations; there is always one at the end.
       eval_batch_size: Examples in an evaluation step, over all devices and hosts.
       eval_canvases: The most sizes that images of many sizes are padded to, each of which compiles
-        a program; 0 keeps each at its own size, rounded up to 32 pixels.
+        a program. 0 keeps each image at its own size, rounded up to 32 pixels: slower to start with
+        many sizes, but no prediction depends on the other images.
       nms_threshold: An object is suppressed by a surer one that it overlaps by more than this IoU;
         without it all are kept (instance task).
       score_threshold: The class probability that a segment must exceed in evaluation and
@@ -101,7 +102,7 @@ class TrainConfig:
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     eval_every: int = 500
     eval_batch_size: int = 8
-    eval_canvases: int = 3
+    eval_canvases: int = 0
     nms_threshold: float | None = None
     score_threshold: float = 0.8
     overlap_threshold: float = 0.8

@@ -20,7 +20,7 @@ def make_evaluate(
     parallel: Parallel,
     *,
     batch_size: int,
-    canvases: int = 3,
+    canvases: int = 0,
     threads: int = 4,
 ) -> Callable[..., "Evaluation"]:
     """A function that evaluates variables over a whole split, each example counted exactly once.

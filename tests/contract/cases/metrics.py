@@ -49,6 +49,16 @@ CASES = [
         )
     ),
     Case(
+        "metrics.label_boundaries",
+        lambda h, w: {
+            "predictions": classes(1, h, w, num_classes=3),
+            "labels": classes(1, h, w, num_classes=3),
+            "where": mask(1, h, w),
+        },
+        {"num_classes": 3},
+        masked=("predictions", "labels"),
+    ),
+    Case(
         "metrics.panoptic_quality",
         lambda h, w: {
             "predicted": classes(h, w, num_classes=4),
