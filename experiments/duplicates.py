@@ -23,6 +23,7 @@ the runs.
 
 import dataclasses
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,7 @@ from instance import CONFIG
 from rich.console import Console
 from rich.table import Table
 
+from segjax.commands.train import STOPPED
 from segjax.data import Augmentation
 from segjax.metrics.sums import Sums
 from segjax.ops import mask_iou
@@ -124,7 +126,7 @@ def main(options: Options) -> None:
                 set_loss=dataclasses.replace(options.train.set_loss, matches=matches),
                 seed=seed,
             )
-            train(config)
+            train(config) or sys.exit(STOPPED)
             figures["no"].append(judge(config, None))
             figures["yes"].append(judge(config, options.nms_threshold))
         rows |= {f"{matches}, NMS: {nms}": figures[nms] for nms in figures}

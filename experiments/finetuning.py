@@ -20,6 +20,7 @@ the second learning, and writes `finetuning.json` beside the runs.
 import dataclasses
 import json
 import pathlib
+import sys
 import time
 
 import numpy as np
@@ -27,6 +28,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from segjax.commands.train import STOPPED
 from segjax.training import OptimizerConfig, TrainConfig, train
 
 RUNS = TrainConfig(
@@ -86,7 +88,7 @@ def main(options: Options) -> None:
     first = dataclasses.replace(
         config, run=config.run / "first", train_split="first", steps=options.first_steps
     )
-    rows = {"first half alone": [train(first)["mean_iou"]]}
+    rows = {"first half alone": [(train(first) or sys.exit(STOPPED))["mean_iou"]]}
     at_scratch_rate = OptimizerConfig(
         name="adamw",
         learning_rate=3e-3,
@@ -107,7 +109,7 @@ def main(options: Options) -> None:
         for name, (title, changes) in ways.items():
             run = config.run / f"{name}_seed_{seed}"
             changes = changes | {"run": run, "train_split": "second", "seed": seed}
-            figures = train(dataclasses.replace(config, **changes))
+            figures = train(dataclasses.replace(config, **changes)) or sys.exit(STOPPED)
             rows.setdefault(title, []).append(figures["mean_iou"])
 
     table = Table("learnt on", "mean IoU")

@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import sys
 
 import duplicates
 import jax
@@ -30,6 +31,7 @@ from rich.table import Table
 
 from segjax import ops
 from segjax.analysis import bilinear_gradient_ratio
+from segjax.commands.train import STOPPED
 from segjax.data import eval_batches
 from segjax.models.detection_heads import MaskHead
 from segjax.training import TrainConfig, train
@@ -63,7 +65,7 @@ class Options:
 
 def training_figures(config: TrainConfig) -> dict[str, float]:
     """The scores of a run, and how the norm of its gradient varied in the second half."""
-    scores = train(config)
+    scores = train(config) or sys.exit(STOPPED)
     rows = [json.loads(line) for line in (config.run / "metrics.jsonl").read_text().splitlines()]
     norms = [row["gradient_norm"] for row in rows if "gradient_norm" in row]
     norms = norms[len(norms) // 2 :]

@@ -46,9 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit code: 0, 1 for a failure, 2 for wrong usage, 130 where it was interrupted.
-
-    Raises:
-      SystemExit: of code 143, where SIGTERM stopped a training, which has saved.
     """
     match list(sys.argv[1:] if argv is None else argv):
         case ["-h" | "--help"]:

@@ -59,9 +59,9 @@ def load(options: ModelOptions, *, score_threshold: float = 0.5) -> "Predictor":
     """
     from segjax.inference import Predictor
     from segjax.training.build import read_options
-    from segjax.training.processes import set_up_compiler
+    from segjax.training.processes import enable_compilation_cache
 
-    set_up_compiler()
+    enable_compilation_cache()
     shared = {name: getattr(options, name) for name in ("window", "overlap", "scales", "flip")}
     shared["score_threshold"] = score_threshold
     if options.model is not None:

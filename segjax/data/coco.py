@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Coco(Source):
       split: of it; None or "" where the JSON stands directly in `path`.
       max_instances: rows of the tables; of fuller images the largest objects are kept, crowds
         last. None: as many as the fullest image of the split has.
-      progress: passes the files on as they are checked, and may show how far that is.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Raises:
       DataError: something is missing or unusable; names the files, and each annotation by its id.
@@ -56,7 +56,7 @@ class Coco(Source):
         split: str | None = "train",
         *,
         max_instances: int | None = None,
-        progress: Callable[[list], Iterable] = iter,
+        progress: Callable[[Sequence], Iterable] = iter,
     ):
         if max_instances is not None and max_instances < 0:
             raise ValueError(f"max_instances must be at least 0 or None, got {max_instances}")
@@ -67,7 +67,7 @@ class Coco(Source):
         objects: dict[int, list[_Object]] = {image: [] for image in content.images}
         unseen = []
         for name, image, found in each_checked(
-            layout.file, content.annotations, lambda entry: _object(content, entry)
+            layout.file, progress(content.annotations), lambda entry: _object(content, entry)
         ):
             if found.is_seen(content.images[image].size):
                 objects[image].append(found)

@@ -1,7 +1,7 @@
 """What COCO's kinds of annotation share: the files' places, the categories, the images."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -131,12 +131,12 @@ class CocoJson:
         return self.images[image].size
 
 
-def read_coco_json(layout: Layout, *, progress: Callable[[list], Iterable] = iter) -> CocoJson:
+def read_coco_json(layout: Layout, *, progress: Callable[[Sequence], Iterable] = iter) -> CocoJson:
     """Reads categories, images and annotations, and checks all but the annotations.
 
     Args:
       layout: the places of the files.
-      progress: passes the files on as they are checked, and may show how far that is.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Returns:
       The content.
@@ -168,7 +168,7 @@ def read_coco_json(layout: Layout, *, progress: Callable[[list], Iterable] = ite
     return CocoJson(classes, class_of, by_id, entries)
 
 
-def each_checked(file: Path, entries: list[Any], check) -> Iterator[Any]:
+def each_checked(file: Path, entries: Iterable[Any], check) -> Iterator[Any]:
     """Applies `check` to each annotation; the DataErrors come at the end, together.
 
     Args:

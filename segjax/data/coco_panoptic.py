@@ -1,7 +1,7 @@
 """Panoptic segments annotated in COCO's format as a source."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class CocoPanoptic(Source):
       max_segments: rows of the tables; of fuller images the largest segments are kept and the
         rest are void in `panoptic`, not in `labels`. None: as many as the fullest image of the
         split has.
-      progress: passes the files on as they are checked, and may show how far that is.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Raises:
       DataError: something is missing or unusable; names the files, and what in them.
@@ -62,7 +62,7 @@ class CocoPanoptic(Source):
         split: str | None = "train",
         *,
         max_segments: int | None = None,
-        progress: Callable[[list], Iterable] = iter,
+        progress: Callable[[Sequence], Iterable] = iter,
     ):
         if max_segments is not None and max_segments < 0:
             raise ValueError(f"max_segments must be at least 0 or None, got {max_segments}")
@@ -72,7 +72,7 @@ class CocoPanoptic(Source):
         found = dict(
             each_checked(
                 layout.file,
-                content.annotations,
+                progress(content.annotations),
                 lambda entry: _example(content, layout.maps, entry),
             )
         )

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Folder(Source):
       path: of the folder.
       split: name of the sub-folder; None where `images/` stands directly in `path`.
       void: the mask value of pixels without a class, 0..65535, instead of the declared one.
-      progress: passes the files on as they are checked, and may show how far that is.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Raises:
       DataError: something is missing or unusable; names every such file, all at once.
@@ -65,7 +65,7 @@ class Folder(Source):
         split: str | None = "train",
         *,
         void: int | None = None,
-        progress: Callable[[list], Iterable] = iter,
+        progress: Callable[[Sequence], Iterable] = iter,
     ):
         if void is not None and not 0 <= void <= 65535:
             raise ValueError(f"void must be 0..65535 or None, got {void}")

@@ -103,8 +103,9 @@ def eval_batches(
 
     Images keep their resolution. Each lies on a canvas of its own size, rounded up to a `multiple`;
     so that fewer shapes occur, on one of no more than `canvases` sizes, which `plan_canvases`
-    chooses for the source. It is padded with its own border, void. The last batch of a size is filled up with copies of which `valid` is False. All
-    processes see as many batches, of the same shapes in the same order.
+    chooses for the source. It is padded with its own border, void. The last batch of a size is
+    filled up with copies of which `valid` is False. All processes see as many batches, of the same
+    shapes in the same order.
 
     What a model says of an image may depend on its canvas: a convolution near the image's right or
     bottom border sees the border repeated where at the image's own size it sees zeros, and

@@ -56,7 +56,7 @@ class Tfds(Source):
       classes: names of the classes.
       offset: the value of class 0.
       void: the value of pixels without a class.
-      progress: passes the files on as they are checked, and may show how far that is.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Raises:
       DataError: it is not there, not prepared in files of random access, or lacks a feature.
@@ -82,7 +82,7 @@ class Tfds(Source):
         classes: Sequence[str] | None = None,
         offset: int | None = None,
         void: int | None = None,
-        progress: Callable[[list], Iterable] = iter,
+        progress: Callable[[Sequence], Iterable] = iter,
     ):
         builder = _prepared(name, data_dir)
         if split.partition("[")[0] not in builder.info.splits:

@@ -61,4 +61,4 @@ class Callback:
         """
 
     def close(self) -> None:
-        """However the training ends: finished, stopped or by an error."""
+        """At the end, however it comes: finished, stopped by SIGTERM, or by an error."""

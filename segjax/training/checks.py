@@ -18,8 +18,8 @@ from segjax.pretrained.files import TORCH_SUFFIXES
 from segjax.training.build import make_model
 from segjax.training.checkpoint import has_checkpoint
 from segjax.training.config import TrainConfig
-from segjax.training.loggers import check_loggers
 from segjax.training.run_folder import check_run
+from segjax.training.trackers import check_trackers
 
 # Least and largest value of each option; what is open above has no bound.
 _POSITIVE, _NOT_NEGATIVE, _SHARE = (1, math.inf), (0, math.inf), (0, 1)
@@ -86,7 +86,7 @@ def check(config: TrainConfig) -> None:
       ValueError: for an option that is out of range, contradicts another or has no effect, or a run
         folder that holds another run.
       FileNotFoundError: where the weights or the data are not there.
-      ImportError: where a logger's package is not there.
+      ImportError: where a tracker's package is not there.
     """
     _check_ranges(config)
     _check_effects(config)
@@ -102,7 +102,7 @@ def check(config: TrainConfig) -> None:
             f"augmentation.zoom: expected the least scale first, got {least} {largest}"
         )
     _check_places(config)
-    check_loggers(config)
+    check_trackers(config)
     check_run(config)
 
 

@@ -46,10 +46,10 @@ class TrainConfig:
       patience: Evaluations without a better score after which the training ends; without it all
         steps are taken.
       save_every: Steps between checkpoints.
-      keep_best: Number of the best checkpoints that stay.
-      keep_every: Checkpoints of every multiple of so many steps stay beside the last and the best.
+      keep_best: Number of checkpoints with the best scores that stay, beside the last.
+      keep_every: Checkpoints of every multiple of so many steps stay too.
       log_every: Steps between rows of the log.
-      loggers: Where metrics go beside metrics.jsonl.
+      trackers: Where metrics go beside metrics.jsonl: wandb and mlflow are extras to install.
       eval_every: Steps between evaluations; there is always one at the end.
       eval_batch_size: Examples in an evaluation step, over all devices and hosts.
       eval_canvases: The most sizes that images of many sizes are padded to, each of which compiles
@@ -99,7 +99,7 @@ class TrainConfig:
     keep_best: int = 1
     keep_every: int | None = None
     log_every: int = 10
-    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     eval_every: int = 500
     eval_batch_size: int = 8
     eval_canvases: int = 0
@@ -145,7 +145,7 @@ FREE = {
     "keep_best",
     "keep_every",
     "log_every",
-    "loggers",
+    "trackers",
     "workers",
     "threads",
 }
@@ -162,6 +162,19 @@ def to_dict(config: Any) -> dict[str, Any]:
         return list(value) if isinstance(value, tuple) else value
 
     return plain(config)
+
+
+def to_flat_dict(config: Any) -> dict[str, Any]:
+    """As `to_dict`, by names such as "optimizer.warmup"."""
+
+    def flat(values, prefix):
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    return dict(flat(to_dict(config), ""))
 
 
 def from_dict(kind: type, values: Mapping[str, Any], *, default: Any = None, path: str = "") -> Any:

@@ -24,7 +24,6 @@ from segjax.training.checks import check, check_devices, check_sources
 from segjax.training.config import TrainConfig
 from segjax.training.evaluate import make_evaluate
 from segjax.training.finite import find_non_finite
-from segjax.training.loggers import LOGGERS
 from segjax.training.logging import Logger, say, track
 from segjax.training.optimizer import learning_rate, make_optimizer
 from segjax.training.parallel import Parallel, fetch, make_mesh
@@ -32,6 +31,7 @@ from segjax.training.report import write_report
 from segjax.training.run_folder import write_config
 from segjax.training.state import TrainState, create_state
 from segjax.training.step import Metrics, make_eval_step, make_train_step
+from segjax.training.trackers import TRACKERS
 from segjax.typing import Record
 
 _EXAMPLES = 4  # that the report shows
@@ -41,27 +41,25 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
     """Trains, or resumes training, and leaves all there is to know in the folder `config.run`.
 
     There: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `evaluation.json` and the
-    pictures `curves.png` and `predictions.png`. SIGTERM saves after the current step and exits; the
-    same configuration then resumes from there, with the numbers of an uninterrupted run.
+    pictures `curves.png` and `predictions.png`. SIGTERM saves after the current step and returns;
+    the same configuration then resumes from there, with the numbers of an uninterrupted run.
 
     Args:
       config: of the run.
-      callbacks: what happens beside it, in this order, after the loggers of the configuration.
+      callbacks: what happens beside it, in this order, after the trackers of the configuration.
 
     Returns:
-      The figures of the last evaluation (see the task's `summary`).
+      The figures of the last evaluation (see the task's `summary`); empty where SIGTERM came.
 
     Raises:
       ValueError: for a configuration that cannot be, data that does not fit, or a run folder that
         holds another run.
       FloatingPointError: at a loss or gradient that is not finite; it says the step and where. The
         last checkpoint is from before.
-      ImportError: for a logger that is not installed.
-      SystemExit: of code 143, where SIGTERM came and the state is saved.
     """
+    processes.start(config)  # first: a check that traces a model would use a device
     config = resolve_optimizer(config)
     check(config)
-    processes.start(config)
     check_devices(config)
     say(f"opening {config.data}")
     source, eval_source = (
@@ -78,17 +76,18 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
     run = _Run.create(config, source, eval_source)
     write_config(config, source.classes, source.channels)  # of a run that can be
 
-    if jax.process_index() == 0:
-        callbacks = [*(LOGGERS[name]() for name in config.loggers), *callbacks]
     checkpoints = Checkpoints(
         config.run / "checkpoints", keep_best=config.keep_best, keep_every=config.keep_every
     )
     if checkpoints.latest_step() is not None:
         run.state, position = checkpoints.restore(run.state)
         run.batches.set_state(position["batches"])
-        run.scores, run.waited = position["scores"], position["waited"]
+        run.best, run.waited = position["best"], position.get("waited", 0)
     start = int(run.state.step)
+    if jax.process_index() == 0:
+        callbacks = [*(TRACKERS[name]() for name in config.trackers), *callbacks]
     with contextlib.ExitStack() as exits:
+        exits.callback(checkpoints.close)  # so that a step is saved also where its evaluation fails
         for callback in callbacks:
             callback.on_start(config, source.classes, start)
             exits.callback(callback.close)
@@ -103,7 +102,7 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
             run.batches.close()
         if stopped_at is not None:
             say(f"stopped after step {stopped_at} and saved; run the same command to resume")
-            raise SystemExit(processes.STOPPED)
+            return {}
         if jax.process_index() == 0:
             say("drawing curves.png and predictions.png")
             write_report(config.run, run.figures, eval_source, run.task, run.predictions)
@@ -122,7 +121,7 @@ class _Run:
     explain: Callable[[TrainState, Record], str]
     batches: Any
     state: TrainState
-    scores: list[float] = dataclasses.field(default_factory=list)  # the best ones, descending
+    best: float = -math.inf
     waited: int = 0  # evaluations since the best one
     figures: dict[str, float] = dataclasses.field(default_factory=dict)
     predictions: dict[int, Any] = dataclasses.field(default_factory=dict)
@@ -146,15 +145,13 @@ class _Run:
         average = config.average_decay > 0
         variables = None
         if not has_checkpoint(config.run / "checkpoints"):
-            if config.weights is not None:
-                say(f"reading {config.weights}")
             variables = load_weights(config, source.classes, source.channels)
 
         @jax.jit
         def init(key, variables):
             return create_state(key, model, optimizer, images, average=average, variables=variables)
 
-        say(f"{config.model}: drawing the parameters")
+        say(f"{config.model}: initialising the parameters")
         state = parallel.place(jax.device_get(init(jax.random.key(config.seed), variables)))
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         say(f"{config.model}: {count / 1e6:.1f} M parameters")
@@ -220,7 +217,7 @@ def _fit(
 
     def is_over(step):
         """Evaluates the state after a step, and says whether the training ends with it."""
-        _evaluate(run, step, checkpoints, logger, keep=config.keep_best)
+        _evaluate(run, step, checkpoints, logger)
         ends = [callback.on_evaluation(step, run.figures) for callback in callbacks]
         if any(ends):
             logger.say(f"a callback ends the training after step {step}")
@@ -236,12 +233,15 @@ def _fit(
     schedule = learning_rate(config.optimizer, config.steps)
     pending = None
     for step in range(start + 1, config.steps + 1):
-        batch = next(run.batches)
         if step == start + 1:
-            run.state, metrics = _take_first_step(run, batch, logger)
+            logger.say("compiling the training step (first time; kept for the next start)")
+            clock = _Clock(start)
+        batch = next(run.batches)
+        run.state, metrics = run.train_step(run.state, batch)
+        if step == start + 1:
+            jax.block_until_ready(metrics)
+            logger.say(f"step {step} is done, {clock.seconds():.0f} s after its start")
             clock = _Clock(step)
-        else:
-            run.state, metrics = run.train_step(run.state, batch)
         # Looked at one step late, so that the devices have work while the host waits. Nothing is
         # lost: after a step that was not finite the state no longer changes.
         if pending is not None:
@@ -264,10 +264,10 @@ def _fit(
         if saving:  # first: an evaluation that fails must not cost the step
             position = {
                 "batches": run.batches.get_state(),
-                "scores": run.scores,
+                "best": run.best,
                 "waited": run.waited,
             }
-            checkpoints.save("last", run.state, position)
+            checkpoints.save(run.state, position)
         if stopping and step < config.steps:
             return step
         if evaluating:
@@ -281,28 +281,14 @@ def _evaluates(config: TrainConfig, step: int) -> bool:
     return step % config.eval_every == 0 or step == config.steps
 
 
-def _take_first_step(run: _Run, batch: Record, logger: Logger) -> tuple[TrainState, Metrics]:
-    """The step that takes longest, for it is compiled unless a start before has done so."""
-    logger.say("compiling the training step (once; it is kept for the next start)")
-    begin = time.perf_counter()
-    with processes.cache_events() as events:
-        state, metrics = jax.block_until_ready(run.train_step(run.state, batch))
-    kept = "cache_hits" in events and "cache_misses" not in events
-    how = "it was kept from a start before" if kept else "compiled"
-    logger.say(f"{how}; the first step is done after {time.perf_counter() - begin:.0f} s")
-    return state, metrics
-
-
-def _evaluate(run: _Run, step: int, checkpoints: Checkpoints, logger: Logger, *, keep: int) -> None:
-    """Evaluates the state after a step, and saves it if it is one of the best ones to keep."""
+def _evaluate(run: _Run, step: int, checkpoints: Checkpoints, logger: Logger) -> None:
+    """Evaluates the state after a step, and saves it if it is one of the best ones."""
     follow = functools.partial(logger.track, title="evaluating")
     run.figures, run.predictions = run.evaluate(run.state, track=follow, examples=_EXAMPLES)
     logger.log(step, {f"val/{name}": value for name, value in run.figures.items()})
     score = run.figures[run.task.score]
-    run.waited = 0 if score > max(run.scores, default=-math.inf) else run.waited + 1
-    if score > (run.scores[keep - 1] if len(run.scores) >= keep else -math.inf):
-        run.scores = sorted([*run.scores, score], reverse=True)[:keep]
-        checkpoints.save("best", run.state, {}, score=score)
+    run.best, run.waited = (score, 0) if score > run.best else (run.best, run.waited + 1)
+    checkpoints.save_best(run.state, score)
 
 
 def _check_finite(run: _Run, step: int, batch: Record, metrics: Metrics) -> None:
@@ -319,6 +305,9 @@ class _Clock:
     def __init__(self, step: int):
         self._step, self._time = step, time.perf_counter()
 
+    def seconds(self) -> float:
+        return time.perf_counter() - self._time
+
     def steps_per_second(self, step: int) -> float:
         now = time.perf_counter()
         rate = (step - self._step) / (now - self._time)
@@ -327,14 +316,14 @@ class _Clock:
 
 
 def open_config_source(
-    config: TrainConfig, split: str, *, progress: Callable[[list], Iterable] = iter
+    config: TrainConfig, split: str, *, progress: Callable[[Sequence], Iterable] = iter
 ) -> Source:
     """The split of a configuration's data.
 
     Args:
       config: of the run.
       split: its name.
-      progress: passes the files on as they are checked, and may show how far that is.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Returns:
       The source.

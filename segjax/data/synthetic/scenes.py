@@ -24,9 +24,10 @@ from segjax.typing import Array, Instances, Panoptic, Points, Record
 COLORS = ("red", "yellow", "green", "cyan", "blue", "magenta")
 VOCABULARY = ("", *COLORS, *PATTERNS, *SHAPES)
 
-# Where each shape's mean hue lies on the colour circle: outlines that look alike are far apart.
+# Where each shape's mean hue lies on the colour circle: disc, ring, box, cross, triangle, blob,
+# star, so that thin shapes and solid ones alternate as far as they can.
 _HUE_PLACES = 2 * np.arange(len(SHAPES)) % len(SHAPES)
-# Shapes of the same pattern are three places apart.
+# Shapes of the same pattern are at least three places apart.
 _OWN_PATTERNS = _HUE_PLACES % len(PATTERNS)
 
 _LEAST_PIXELS = 16
