@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.console import Console
 
-from segjax.commands.progress import track
 from segjax.commands.results import Results, find_listed, number_images, provide_classes
 from segjax.commands.trained import ModelOptions, load, most_canvases
 from segjax.data.errors import DataError
+from segjax.progress import track
 
 if TYPE_CHECKING:
     from segjax.data.images import ImageHeader

@@ -16,7 +16,7 @@ class ModelOptions:
       run: Folder of a training run, or the file that `segjax convert` made of it; with --model
         published weights: a file, or OWNER/NAME on the Hugging Face hub.
       checkpoint: Of a run's folder: the best one by its task's score, such as the mean IoU (where
-        there is none, the last), or the last.
+        there is none, the last), the last, or that of a step, by its number.
       model: Name of the model that published weights are of; a run knows its own.
       model_options: Attributes of that model's module with their values, where they are not the
         published ones.
@@ -34,7 +34,7 @@ class ModelOptions:
     """
 
     run: pathlib.Path
-    checkpoint: Literal["best", "last"] = "best"
+    checkpoint: Literal["best", "last"] | int = "best"
     model: str | None = None
     model_options: dict[str, str] = dataclasses.field(default_factory=dict)
     task: Literal["semantic", "instance", "panoptic"] | None = None

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Coco(Source):
         no object is left.
       max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
         the upper 8 bits, with a warning where those of the first such image are few shades.
-      progress: passes the files on as they are checked, and may show how far that is.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Raises:
       DataError: something is missing or unusable; names the files, and each annotation by its id.
@@ -79,7 +79,7 @@ class Coco(Source):
         max_instances: int | None = None,
         strict: bool = False,
         max_value: int | None = None,
-        progress: Callable[[list], Iterable] = iter,
+        progress: Callable[[Sequence], Iterable] = iter,
     ):
         if max_instances is not None and max_instances < 0:
             raise ValueError(f"max_instances must be at least 0 or None, got {max_instances}")
@@ -90,7 +90,7 @@ class Coco(Source):
         objects: dict[int, list[_Object]] = {image: [] for image in content.images}
         flaws: dict[str, list[str]] = {}
         for name, image, found, flaw in each_checked(
-            layout.file, content.annotations, lambda entry: _object(content, entry)
+            layout.file, progress(content.annotations), lambda entry: _object(content, entry)
         ):
             if found is not None:
                 objects[image].append(found)

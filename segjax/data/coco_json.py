@@ -1,7 +1,7 @@
 """What COCO's kinds of annotation share: the files' places, the categories, the images."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -164,14 +164,14 @@ def read_coco_json(
     layout: Layout,
     *,
     max_value: int | None = None,
-    progress: Callable[[list], Iterable] = iter,
+    progress: Callable[[Sequence], Iterable] = iter,
 ) -> CocoJson:
     """Reads categories, images and annotations, and checks all but the annotations.
 
     Args:
       layout: the places of the files.
       max_value: what becomes 255 in images of 16 bits; None keeps the upper 8 bits.
-      progress: passes the files on as they are checked, and may show how far that is.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Returns:
       The content.
@@ -233,7 +233,7 @@ def read_image_list(file: Path, folder: Path) -> dict[int, CocoImage]:
         raise DataError('is not {"images": [...], ...}')
 
 
-def each_checked(file: Path, entries: list[Any], check) -> Iterator[Any]:
+def each_checked(file: Path, entries: Iterable[Any], check) -> Iterator[Any]:
     """Applies `check` to each annotation; the DataErrors come at the end, together.
 
     Args:

@@ -1,7 +1,7 @@
 """Panoptic segments annotated in COCO's format as a source."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class CocoPanoptic(Source):
         split has.
       max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
         the upper 8 bits, with a warning where those of the first such image are few shades.
-      progress: passes the files on as they are checked, and may show how far that is.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Raises:
       DataError: something is missing or unusable; names the files, and what in them.
@@ -67,7 +67,7 @@ class CocoPanoptic(Source):
         *,
         max_segments: int | None = None,
         max_value: int | None = None,
-        progress: Callable[[list], Iterable] = iter,
+        progress: Callable[[Sequence], Iterable] = iter,
     ):
         if max_segments is not None and max_segments < 0:
             raise ValueError(f"max_segments must be at least 0 or None, got {max_segments}")
@@ -77,7 +77,7 @@ class CocoPanoptic(Source):
         found = dict(
             each_checked(
                 layout.file,
-                content.annotations,
+                progress(content.annotations),
                 lambda entry: _example(content, layout.maps, entry),
             )
         )

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,7 +57,7 @@ class Folder(Source):
       void: the mask value of pixels without a class, 0..65535, instead of the declared one.
       max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
         the upper 8 bits, with a warning where those of the first such image are few shades.
-      progress: passes the files on as they are checked, and may show how far that is.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Raises:
       DataError: something is missing or unusable; names every such file, all at once.
@@ -77,7 +77,7 @@ class Folder(Source):
         *,
         void: int | None = None,
         max_value: int | None = None,
-        progress: Callable[[list], Iterable] = iter,
+        progress: Callable[[Sequence], Iterable] = iter,
     ):
         if void is not None and not 0 <= void <= 65535:
             raise ValueError(f"void must be 0..65535 or None, got {void}")

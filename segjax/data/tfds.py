@@ -58,7 +58,7 @@ class Tfds(Source):
       void: the value of pixels without a class.
       max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
         the upper 8 bits.
-      progress: passes the files on as they are checked, and may show how far that is.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Raises:
       DataError: it is not there, not prepared in files of random access, or lacks a feature.
@@ -85,7 +85,7 @@ class Tfds(Source):
         offset: int | None = None,
         void: int | None = None,
         max_value: int | None = None,
-        progress: Callable[[list], Iterable] = iter,
+        progress: Callable[[Sequence], Iterable] = iter,
     ):
         check_max_value(max_value)
         self._max_value = max_value

@@ -84,7 +84,7 @@ class Predictor:
         cls,
         path: str | os.PathLike,
         *,
-        checkpoint: Literal["best", "last"] = "best",
+        checkpoint: Literal["best", "last"] | int = "best",
         score_threshold: float = 0.5,
         **views: Any,
     ) -> "Predictor":
@@ -93,7 +93,7 @@ class Predictor:
         Args:
           path: the folder of the run, or the file that `segjax convert` has made of it.
           checkpoint: the best one by its task's score, such as the mean IoU (where there is none,
-            the last), or the last; a file has but one.
+            the last), the last, or that of a step, by its number; a file has but one.
           score_threshold: the least score of an object that counts, in 0..1.
           **views: how a semantic model looks at a picture: `window`, `overlap`, `scales` and
             `flip`, as in `ViewingTask`.

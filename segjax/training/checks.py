@@ -19,6 +19,7 @@ from segjax.training.build import make_model
 from segjax.training.checkpoint import has_checkpoint
 from segjax.training.config import TrainConfig
 from segjax.training.run_folder import check_run
+from segjax.training.trackers import check_trackers
 
 # Least and largest value of each option; what is open above has no bound.
 _POSITIVE, _NOT_NEGATIVE, _SHARE = (1, math.inf), (0, math.inf), (0, 1)
@@ -32,6 +33,7 @@ _RANGES = {
     "eval_canvases": _NOT_NEGATIVE,
     "patience": _POSITIVE,
     "save_every": _POSITIVE,
+    "keep_best": _POSITIVE,
     "keep_every": _POSITIVE,
     "log_every": _POSITIVE,
     "threads": _POSITIVE,
@@ -87,6 +89,7 @@ def check(config: TrainConfig) -> None:
       ValueError: for an option that is out of range, contradicts another or has no effect, or a run
         folder that holds another run.
       FileNotFoundError: where the weights or the data are not there.
+      ImportError: where a tracker's package is not there.
     """
     _check_ranges(config)
     _check_effects(config)
@@ -103,6 +106,7 @@ def check(config: TrainConfig) -> None:
             f"augmentation.zoom: expected the least scale first, got {least} {largest}"
         )
     _check_places(config)
+    check_trackers(config)
     check_run(config)
 
 

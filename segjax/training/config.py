@@ -51,8 +51,10 @@ class TrainConfig:
       patience: Evaluations without a better score after which the training ends; without it all
         steps are taken.
       save_every: Steps between checkpoints.
-      keep_every: Checkpoints of every multiple of so many steps stay beside the last and the best.
+      keep_best: Number of checkpoints with the best scores that stay, beside the last.
+      keep_every: Checkpoints of every multiple of so many steps stay too.
       log_every: Steps between rows of the log.
+      trackers: Where metrics go beside metrics.jsonl: wandb and mlflow are extras to install.
       eval_every: Steps between evaluations; there is always one at the end.
       eval_batch_size: Examples in an evaluation step, over all devices and hosts.
       eval_canvases: The most sizes that images of many sizes are padded to, each of which compiles
@@ -101,8 +103,10 @@ class TrainConfig:
     average_decay: float = 0.99
     patience: int | None = None
     save_every: int = 500
+    keep_best: int = 1
     keep_every: int | None = None
     log_every: int = 10
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     eval_every: int = 500
     eval_batch_size: int = 8
     eval_canvases: int = 0
@@ -145,8 +149,10 @@ FREE = {
     "process_id",
     "eval_batch_size",
     "save_every",
+    "keep_best",
     "keep_every",
     "log_every",
+    "trackers",
     "workers",
     "threads",
 }
@@ -163,6 +169,19 @@ def to_dict(config: Any) -> dict[str, Any]:
         return list(value) if isinstance(value, tuple) else value
 
     return plain(config)
+
+
+def to_flat_dict(config: Any) -> dict[str, Any]:
+    """As `to_dict`, by names such as "optimizer.warmup"."""
+
+    def flat(values, prefix):
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    return dict(flat(to_dict(config), ""))
 
 
 def from_dict(kind: type, values: Mapping[str, Any], *, default: Any = None, path: str = "") -> Any:
