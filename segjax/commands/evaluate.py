@@ -7,8 +7,8 @@ import pathlib
 from typing import Any
 
 from segjax import viz
-from segjax.commands.progress import track
 from segjax.commands.trained import ModelOptions, load
+from segjax.progress import track
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,8 @@ def run(options: Options) -> int:
         data=config.data if options.data is None else options.data,
         eval_split=config.eval_split if options.split is None else options.split,
     )
-    source = open_config_source(config, config.eval_split)
+    checking = functools.partial(track, title=f"checking {config.eval_split}")
+    source = open_config_source(config, config.eval_split, progress=checking)
     if options.model is not None:
         if len(source.classes) != len(names):
             raise ValueError(

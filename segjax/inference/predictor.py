@@ -1,7 +1,6 @@
 """A trained model, ready for pictures of any size."""
 
 import contextlib
-import json
 import os
 import typing
 from collections.abc import Sequence
@@ -87,7 +86,7 @@ class Predictor:
         cls,
         path: str | os.PathLike,
         *,
-        checkpoint: Literal["best", "last"] = "best",
+        checkpoint: Literal["best", "last"] | int = "best",
         score_threshold: float = 0.5,
         **views: Any,
     ) -> "Predictor":
@@ -96,7 +95,7 @@ class Predictor:
         Args:
           path: the folder of the run, or the file that `segjax convert` has made of it.
           checkpoint: the best one by its task's score, such as the mean IoU (where there is none,
-            the last), or the last; a file has but one.
+            the last), the last, or that of a step, by its number; a file has but one.
           score_threshold: the least score of an object that counts, in 0..1.
           **views: how a semantic model looks at a picture: `window`, `overlap`, `scales` and
             `flip`, as in `ViewingTask`.
@@ -176,8 +175,10 @@ class Predictor:
         options = model_options or {}
         variables = pretrained.load(source, model, **options)
         count, channels = count_variables(variables, model, **options)
-        named = _name_classes(source, classes, count)
         module = models.create(model, count, **options)
+        # The published ones count their background as 0.
+        first = 1 if isinstance(module, models.MaskRCNN) else 0
+        named = _name_classes(source, classes, range(first, first + count))
         task = task or _usual_task(module)
         config = TrainConfig(task=task, model=model)
         return cls(
@@ -215,6 +216,11 @@ class Predictor:
         canvases = self.plan_canvases(images) if canvas is None else [canvas] * len(images)
         return [self._one(*pair) for pair in zip(images, canvases, strict=True)]
 
+    @property
+    def canvas_invariant(self) -> bool:
+        """Whether a picture's prediction is the same on a larger canvas."""
+        return self.task.canvas_invariant(self.model)
+
     def plan_canvases(
         self, images: Sequence[Picture], *, most: int = 3
     ) -> list[tuple[int, int] | None]:
@@ -242,8 +248,7 @@ class Predictor:
                 sizes[i] = np.shape(image)[:2]
         if not sizes:
             return [None] * len(images)
-        if not self.task.canvas_invariant(self.model):
-            most = 0
+        most = most if self.canvas_invariant else 0
         planned = plan_canvases(np.array(list(sizes.values())), most=most)
         found = dict(zip(sizes, map(tuple, planned.tolist()), strict=True))
         return [found.get(i) for i in range(len(images))]
@@ -270,7 +275,7 @@ class Predictor:
         from segjax.data import read_image
 
         if isinstance(picture, str | os.PathLike):
-            image = read_image(os.fspath(picture))
+            image = read_image(os.fspath(picture), max_value=self.config.max_value)
             if self._channels == 1:
                 image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         else:
@@ -316,23 +321,23 @@ def _usual_task(model: nn.Module) -> TaskName:
     return "instance" if boxes else "panoptic"
 
 
-def _name_classes(source: Any, classes: Any, count: int) -> "Classes":
+def _name_classes(source: Any, classes: Any, ids: range) -> "Classes":
     from segjax.data import Classes
-    from segjax.data.palette import palette
+    from segjax.data.palette import default_colors
 
     if classes is None:
         names = _published_names(source)
-        classes = [names.get(number, f"class {number}") for number in range(count)]
-    if len(classes) != count:
-        raise ValueError(f"classes: expected the {count} of {source}, got {len(classes)}")
+        classes = [names.get(number, f"class {number}") for number in ids]
+    if len(classes) != len(ids):
+        raise ValueError(f"classes: expected the {len(ids)} of {source}, got {len(classes)}")
     if isinstance(classes, Classes):
         return classes
-    colors = tuple((r, g, b) for r, g, b in palette(count).tolist())
-    return Classes(tuple(classes), colors)
+    return Classes(tuple(classes), default_colors(len(ids)), ids=tuple(ids))
 
 
 def _published_names(source: Any) -> dict[int, str]:
     """The names in a `config.json` beside weights, by number."""
+    from segjax.data.checked import read_json
     from segjax.pretrained import WeightsError
     from segjax.pretrained.hub import find_config
 
@@ -340,7 +345,7 @@ def _published_names(source: Any) -> dict[int, str]:
     if path is None:
         return {}
     try:
-        names = json.loads(path.read_bytes()).get("id2label") or {}
+        names = read_json(path).get("id2label") or {}
         return {int(number): str(name) for number, name in names.items()}
     except (ValueError, AttributeError) as error:
         raise WeightsError(f"{path}: expected names by number in id2label ({error})") from error
