@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Int
 
+from segjax.labels import as_int32, valid_labels
 from segjax.ops.masks import masks_to_boxes
 from segjax.typing import Array, Instances, Panoptic
 
@@ -33,7 +34,7 @@ def panoptic_to_instances(
       >>> panoptic_to_instances(panoptic, max_instances=1).boxes
       Array([[1., 0., 3., 1.]], dtype=float32)
     """
-    segments, classes = jnp.asarray(panoptic.segments), jnp.asarray(panoptic.classes)
+    segments, classes = as_int32(panoptic.segments), as_int32(panoptic.classes)
     n = classes.shape[-1]
     areas = segment_areas(segments, n)
     valid = panoptic.valid & (areas > 0) & of_things(classes, things)
@@ -72,7 +73,8 @@ def segment_areas(segments: Int[Array, "*b h w"], rows: int) -> Int[jax.Array, "
 def of_things(
     classes: Int[Array, "*b n"], things: Sequence[bool] | None
 ) -> Bool[jax.Array, "*b n"]:
-    """Whether each class is a thing; all are where nobody says."""
+    """Whether each class is a thing; all are where nobody says. What is no class is none."""
     if not things:
         return jnp.ones(classes.shape, bool)
-    return jnp.asarray(things, bool)[classes]
+    classes, known = valid_labels(classes, len(things), name="classes")
+    return known & jnp.asarray(things, bool)[classes]

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float
 
@@ -41,9 +42,10 @@ def panoptic_segmentation(
        of the same class that is not a thing share the first one's segment.
 
     This is "mask2former", EoMT's rule too. "maskformer" leaves to a segment the pixels outside its
-    mask. "transformers" does that too, but its mask is `s_k m_k ≥ mask_threshold`, and it resizes
-    `m_k` in place of the logits; so Hugging Face fuses the masks of DETR, MaskFormer (there
-    `canvas` is None) and Mask2Former (where it is (384, 384)), with a `score_threshold` of 0.5.
+    mask. "transformers" does that too, but its mask is `s_k m_k ≥ mask_threshold`, the share won
+    must exceed `overlap_threshold`, and it resizes `m_k` in place of the logits; so Hugging Face
+    fuses the masks of DETR, MaskFormer (there `canvas` is None) and Mask2Former (where it is (384,
+    384)), with a `score_threshold` of 0.5.
 
     The queries left come one after the other: memory does not grow with their number.
 
@@ -103,6 +105,15 @@ def panoptic_segmentation(
     return Panoptic(segments, classes, valid, scores=scores)
 
 
+def _above(threshold: float) -> np.float32:
+    """The least float32 above it: Hugging Face compares a float32 share with a Python float.
+
+    So with 0.5 half a mask is not enough, but with 0.8 four fifths are, which float32 rounds up.
+    """
+    nearest = np.float32(threshold)
+    return nearest if float(nearest) > threshold else np.nextafter(nearest, np.float32(np.inf))
+
+
 def _fuse(things, mask_probs, rule, thresholds, class_logits, mask_logits, where):
     """The segments, and their classes, validity and scores, of one picture."""
     score_threshold, mask_threshold, overlap_threshold = thresholds
@@ -137,8 +148,7 @@ def _fuse(things, mask_probs, rule, thresholds, class_logits, mask_logits, where
 
     own = where & inside if rule == "mask2former" else where
     share = safe_divide(count(where), areas)
-    # Transformers asks for more than the threshold, but in float32, where 4/5 is more than 0.8.
-    enough = share >= overlap_threshold
+    enough = share >= (_above(overlap_threshold) if rule == "transformers" else overlap_threshold)
     exists = kept & (areas > 0) & enough & (count(own) > 0)
 
     merged = exists & ~things[classes]

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer, Num
 
-from segjax.losses.pixel import check_integer, softmax_cross_entropy
+from segjax.labels import valid_labels
+from segjax.losses.pixel import softmax_cross_entropy
 from segjax.numerics import (
     accumulation_dtype,
     broadcast_where,
@@ -161,7 +162,7 @@ def edge_weighted_cross_entropy(
 
     Args:
       logits: `[*b, h, w, c]`.
-      labels: integers `[*b, h, w]` in 0..c−1.
+      labels: integers `[*b, h, w]` in 0..c−1; others are void.
       edge_weight: `w`.
       sigma: `σ` in pixels, positive.
       where: broadcasts to `labels`; False for void pixels: they have no loss and make no border.
@@ -181,10 +182,10 @@ def edge_weighted_cross_entropy(
     Source: Ronneberger et al., "U-Net: convolutional networks for biomedical image segmentation",
       2015, equation 2, with one distance in the place of two: to the border, not to two cells.
     """
-    _check_labels(labels, logits)
+    _check_shape("labels", labels, logits.shape[:-1])
     if sigma <= 0:
         raise ValueError(f"sigma is {sigma}; due is a positive number")
-    valid = broadcast_where(where, labels.shape)
+    labels, valid = valid_labels(labels, logits.shape[-1], where=where)
     edges = label_edges(labels, where=valid)
     distance = distance_transform(~edges)
     has_edges = jnp.any(edges, axis=(-2, -1), keepdims=True)
@@ -212,7 +213,7 @@ def active_boundary_loss(
 
     Args:
       logits: `[*b, h, w, c]`.
-      labels: integers `[*b, h, w]` in 0..c−1.
+      labels: integers `[*b, h, w]` in 0..c−1; others are void.
       boundary_fraction: the share of a picture's pixels that differ most, in 0..1.
       max_distance: `D` in pixels, positive.
       label_smoothing: of the cross-entropy CE, in 0..1.
@@ -235,12 +236,12 @@ def active_boundary_loss(
 
     Source: Wang et al., "Active boundary loss for semantic segmentation", 2022, section 3.
     """
-    _check_labels(labels, logits)
+    _check_shape("labels", labels, logits.shape[:-1])
     if not 0 < boundary_fraction <= 1:
         raise ValueError(f"boundary_fraction is {boundary_fraction}; due is a number in (0, 1]")
     if max_distance <= 0:
         raise ValueError(f"max_distance is {max_distance}; due is a positive number")
-    valid = broadcast_where(where, labels.shape)
+    labels, valid = valid_labels(labels, logits.shape[-1], where=where)
     distance = distance_transform(~label_edges(labels, where=valid))
     paired = [valid & _shift(valid, step) for step in _STEPS]
 
@@ -297,11 +298,6 @@ def _shift(values: jax.Array, step: tuple[int, int]) -> jax.Array:
     row, column = (1 + s for s in step)
     padded = jnp.pad(values, [(0, 0)] * (values.ndim - 2) + [(1, 1), (1, 1)])
     return padded[..., row : row + height, column : column + width]
-
-
-def _check_labels(labels: Array, logits: Array) -> None:
-    _check_shape("labels", labels, logits.shape[:-1])
-    check_integer(labels)
 
 
 def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:

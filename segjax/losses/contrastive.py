@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer
 
+from segjax.labels import valid_labels
 from segjax.losses.pixel import softmax_cross_entropy
 from segjax.numerics import broadcast_where
 from segjax.ops.similarity import cosine_similarity
@@ -23,13 +24,14 @@ def pixel_text_cross_entropy(
     Args:
       features: `[*b, h, w, d]`, of any length.
       text: `[c, d]`, the embedding of each class's text, of any length.
-      labels: integers `[*b, h, w]` in 0..c−1, or soft ones `[*b, h, w, c]`, probabilities.
+      labels: integers `[*b, h, w]` in 0..c−1, others being void, or soft ones `[*b, h, w, c]`,
+        probabilities.
       temperature: `τ`, above 0; may be an array, a scalar, to be learned.
       where: broadcasts to `[*b, h, w]`; False for void pixels, whose features and labels may be
         anything.
 
     Returns:
-      `[*b, h, w]` in nats, at least float32; 0 where `where` is False.
+      `[*b, h, w]` in nats, at least float32; 0 in void.
 
     Raises:
       ValueError: if the shapes do not fit together, or `temperature` is not above 0.
@@ -47,6 +49,8 @@ def pixel_text_cross_entropy(
     if isinstance(temperature, int | float) and temperature <= 0:
         raise ValueError(f"temperature is {temperature}; due is above 0")
     valid = broadcast_where(where, features.shape[:-1])
+    if labels.shape == valid.shape:
+        labels, valid = valid_labels(labels, len(text), where=valid)
     features = jnp.where(valid[..., None], features, 0)
     logits = cosine_similarity(features, text) / temperature
     return softmax_cross_entropy(logits, labels, where=valid)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer
 
+from segjax.labels import valid_labels
 from segjax.losses.pixel import sigmoid_cross_entropy, softmax_cross_entropy
 from segjax.matching.proposals import BACKGROUND
 from segjax.numerics import Average, accumulation_dtype, broadcast_where
@@ -99,7 +100,7 @@ def box_head_loss(
       proposals: `[*b, p, 4]`, xyxy in pixels.
       matches: `[*b, p]`, as of `matching.match_proposals`; -2 counts nowhere.
       targets: padded objects, of which `boxes` `[*b, n, 4]` (xyxy in pixels) and `classes`
-        `[*b, n]`, in 0..classes−1, are read.
+        `[*b, n]`, in 0..classes−1, are read; proposals of objects of others do not count.
       where: `[*b, p]`, False for proposals not sampled, whose values may be anything.
       weights: the four `λ` that the deltas are encoded with, as of `ops.encode_boxes`.
       beta: `β`, at least 0.
@@ -123,8 +124,7 @@ def box_head_loss(
     """
     _check("class_logits", class_logits, (*matches.shape, class_logits.shape[-1]))
     _check("deltas", deltas, (*class_logits.shape, 4))
-    sampled = _sampled(matches, where)
-    labels = _labels(matches, targets)
+    labels, sampled = _labels(matches, targets, class_logits.shape[-1], where)
     cross_entropy = softmax_cross_entropy(class_logits, labels, where=sampled)
     deltas = jnp.take_along_axis(deltas, labels[..., None, None], axis=-2)[..., 0, :]
     return {
@@ -153,7 +153,7 @@ def mask_head_loss(
       proposals: `[*b, p, 4]`, xyxy in pixels, inside the image.
       matches: `[*b, p]`, as of `matching.match_proposals`.
       targets: padded objects, of which `masks` `[*b, n, h, w]` and `classes` `[*b, n]`, in
-        0..classes−1, are read.
+        0..classes−1, are read; proposals of objects of others do not count.
       where: `[*b, p]`, False for proposals not sampled, whose values may be anything.
       pixels: `[*b, h, w]`, False for void ones; the mean leaves out the bins that have any.
 
@@ -177,8 +177,8 @@ def mask_head_loss(
         raise ValueError("targets have no masks; due is bool [*b, n, h, w]")
     _check("mask_logits", mask_logits, (*matches.shape, *mask_logits.shape[-3:]))
     _check("proposals", proposals, (*matches.shape, 4))
-    positive = _sampled(matches, where) & (matches >= 0)
-    labels = _labels(matches, targets)
+    labels, sampled = _labels(matches, targets, mask_logits.shape[-1], where)
+    positive = sampled & (matches >= 0)
     logits = jnp.take_along_axis(mask_logits, labels[..., None, None, None], axis=-1)[..., 0]
     dtype = accumulation_dtype(mask_logits, proposals)
     boxes = jax.lax.stop_gradient(jnp.where(positive[..., None], proposals, 0)).astype(dtype)
@@ -234,9 +234,16 @@ def _sampled(matches: Array, where: Array | None) -> jax.Array:
     return broadcast_where(where, matches.shape) & (matches >= BACKGROUND)
 
 
-def _labels(matches: Array, targets: Instances) -> jax.Array:
-    """`[*b, p]`: 0 for background, and 1 + the class of an object."""
-    return _of_object(targets.classes.astype(jnp.int32) + 1, matches)
+def _labels(
+    matches: Array, targets: Instances, outputs: int, where: Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """`[*b, p]`: 0 for background, and 1 + the class of an object; and which are sampled.
+
+    Those whose object is of no class there is are not.
+    """
+    classes, known = valid_labels(targets.classes, outputs - 1)
+    labels = _of_object(jnp.where(known, classes + 1, -1), matches)
+    return valid_labels(labels, outputs, where=_sampled(matches, where))
 
 
 def _of_object(values: Array, matches: Array) -> jax.Array:

@@ -4,12 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer, Num
 
-from segjax.losses.pixel import (
-    binary_inputs,
-    check_integer,
-    pixel_weights,
-    softmax_cross_entropy,
-)
+from segjax.labels import check_integer
+from segjax.losses.pixel import binary_inputs, pixel_weights, softmax_cross_entropy
 from segjax.numerics import broadcast_where, softplus_pair
 from segjax.typing import Array
 
@@ -73,13 +69,13 @@ def softmax_focal_loss(
 
     Args:
       logits: `[*b, h, w, c]`.
-      labels: `y`, integers `[*b, h, w]` in 0..c−1.
+      labels: `y`, integers `[*b, h, w]` in 0..c−1; others are void.
       gamma: `γ` ≥ 0; 0 gives the cross-entropy.
       class_weights: `w`, `[c]`; None weighs all classes 1.
       where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
-      `[*b, h, w]` in nats, at least float32; 0 where `where` is False.
+      `[*b, h, w]` in nats, at least float32; 0 in void.
 
     Raises:
       ValueError: if the shapes do not fit together.
@@ -111,12 +107,12 @@ def poly_cross_entropy(
 
     Args:
       logits: `[*b, h, w, c]`.
-      labels: `y`, integers `[*b, h, w]` in 0..c−1.
+      labels: `y`, integers `[*b, h, w]` in 0..c−1; others are void.
       epsilon: `ε` ≥ −1.
       where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
-      `[*b, h, w]`, at least float32; 0 where `where` is False.
+      `[*b, h, w]`, at least float32; 0 in void.
 
     Raises:
       ValueError: if the shapes do not fit together.
@@ -149,14 +145,14 @@ def symmetric_cross_entropy(
 
     Args:
       logits: `[*b, h, w, c]`; `p` is their softmax.
-      labels: `y`, integers `[*b, h, w]` in 0..c−1.
+      labels: `y`, integers `[*b, h, w]` in 0..c−1; others are void.
       alpha: the weight of the cross-entropy.
       beta: the weight of the reverse cross-entropy.
       log_zero: `A` < 0.
       where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
-      `[*b, h, w]`, at least float32; 0 where `where` is False.
+      `[*b, h, w]`, at least float32; 0 in void.
 
     Raises:
       ValueError: if the shapes do not fit together.

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from segjax.losses.pixel import check_integer
-from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
+from segjax.labels import valid_labels
+from segjax.losses.region import Smooth, smooth_ratio
+from segjax.numerics import accumulation_dtype
 from segjax.ops.interpolation import resize, resize_matrix
 from segjax.typing import Array
 
@@ -22,7 +23,7 @@ def cross_entropy_and_dice(
     logits: Float[Array, "*b h w c"],
     labels: Integer[Array, "*b h w"],
     *,
-    smooth: float = 0.0,
+    smooth: Smooth = 0.0,
     block: int | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> tuple[Float[jax.Array, "*b h w"], Float[jax.Array, "*b c"]]:
@@ -35,14 +36,14 @@ def cross_entropy_and_dice(
 
     Args:
       logits: `[*b, h, w, c]`.
-      labels: integers `[*b, h, w]` in 0..c−1.
-      smooth: `s`, in pixels.
+      labels: integers `[*b, h, w]` in 0..c−1; others are void.
+      smooth: `s`, in pixels; or a pair, as of `soft_jaccard`.
       block: about how many pixels are handled at a time; None for all of an image, which takes the
         memory of another copy of `logits`. 2¹⁵ suits a CPU, and takes half as long again.
       where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
-      The cross-entropy `[*b, h, w]` in nats, 0 where `where` is False, and the Dice loss `[*b, c]`
+      The cross-entropy `[*b, h, w]` in nats, 0 in void, and the Dice loss `[*b, c]`
       in 0..1, 0 for a class neither predicted nor there; at least float32.
 
     Raises:
@@ -79,13 +80,13 @@ def resized_cross_entropy(
 
     Args:
       logits: `[*b, low_h, low_w, c]`; resized by bilinear interpolation in at least float32.
-      labels: integers `[*b, h, w]` in 0..c−1.
+      labels: integers `[*b, h, w]` in 0..c−1; others are void.
       align_corners: as in `ops.resize`.
       block: about how many pixels of the labels are handled at a time; None for all of an image.
       where: broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
 
     Returns:
-      `[*b, h, w]` in nats, at least float32; 0 where `where` is False.
+      `[*b, h, w]` in nats, at least float32; 0 in void.
 
     Raises:
       ValueError: if the shapes do not fit together, or `block` is not positive.
@@ -105,7 +106,7 @@ def resized_cross_entropy_and_dice(
     logits: Float[Array, "*b low_h low_w c"],
     labels: Integer[Array, "*b h w"],
     *,
-    smooth: float = 0.0,
+    smooth: Smooth = 0.0,
     align_corners: bool = False,
     block: int | None = 2**15,
     where: Bool[Array, "..."] | None = None,
@@ -116,7 +117,7 @@ def resized_cross_entropy_and_dice(
 
     Args:
       logits: `[*b, low_h, low_w, c]`; resized by bilinear interpolation in at least float32.
-      labels: integers `[*b, h, w]` in 0..c−1.
+      labels: integers `[*b, h, w]` in 0..c−1; others are void.
       smooth: `s` of the Dice loss, in pixels of the labels.
       align_corners: as in `ops.resize`.
       block: about how many pixels of the labels are handled at a time; None for all of an image.
@@ -143,8 +144,7 @@ def resized_cross_entropy_and_dice(
 
 def _dice_loss(sums, smooth):
     intersection, prediction, target = sums
-    dice = safe_divide(2 * intersection + smooth, prediction + target + smooth, default=1.0)
-    return 1 - dice
+    return 1 - smooth_ratio(2 * intersection, prediction + target, smooth)
 
 
 def _terms(logits, labels, where, align_corners, block):
@@ -154,12 +154,11 @@ def _terms(logits, labels, where, align_corners, block):
             f"logits has shape {logits.shape} and labels {labels.shape}; due are [*b, low_h, "
             "low_w, c] and [*b, h, w]"
         )
-    check_integer(labels)
     if block is not None and block < 1:
         raise ValueError(f"block is {block}; due is a positive number of pixels, or None")
     *batch, height, width = labels.shape
     *_, low_height, low_width, num_classes = logits.shape
-    valid = broadcast_where(where, labels.shape)
+    labels, valid = valid_labels(labels, num_classes, where=where)
     images = jnp.asarray(logits, accumulation_dtype(logits))
     images = images.reshape(-1, low_height, low_width, num_classes)
     if (low_height, low_width) == (height, width):

@@ -8,7 +8,7 @@ from jax import lax
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Bool, Float, Integer
 
-from segjax.losses.pixel import check_integer
+from segjax.labels import valid_labels
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
 from segjax.typing import Array
 
@@ -34,7 +34,7 @@ def lovasz_softmax_loss(
     Args:
       probs: `[*b, h, w, c]`, in 0..1. All of it is one set of pixels; `jax.vmap` makes one of each
         image.
-      labels: integers `[*b, h, w]` in 0..c−1.
+      labels: integers `[*b, h, w]` in 0..c−1; others are void.
       classes: "present" for the mean over the classes that the labels hold, or "all".
       bins: None for exact; else errors are ordered only by which of so many equal parts of 0..1
         they lie in, which is faster, and never more than `1/bins` below the exact value.
@@ -55,17 +55,16 @@ def lovasz_softmax_loss(
     """
     if probs.ndim < 1 or labels.shape != probs.shape[:-1]:
         raise ValueError(f"labels has shape {labels.shape}; due is {probs.shape[:-1]}")
-    check_integer(labels)
     if classes not in ("present", "all"):
         raise ValueError(f'classes is {classes!r}; due is "present" or "all"')
     if bins is not None and bins < 1:
         raise ValueError(f"bins is {bins}; due is a positive number, or None")
     num_classes = probs.shape[-1]
-    valid = broadcast_where(where, labels.shape).ravel()
+    labels, valid = (x.ravel() for x in valid_labels(labels, num_classes, where=where))
     # A row for each class: sorting reads the pixels of one class at a time.
     probs = jnp.moveaxis(jnp.asarray(probs, accumulation_dtype(probs)), -1, 0)
     probs = jnp.where(valid, probs.reshape(num_classes, -1), 0)
-    foreground = (labels.ravel() == jnp.arange(num_classes)[:, None]) & valid
+    foreground = (labels == jnp.arange(num_classes)[:, None]) & valid
     errors = jnp.where(foreground, 1 - probs, probs)
     losses = jax.vmap(_extended_jaccard_loss, (0, 0, None, None))(errors, foreground, valid, bins)
     # The paper and segmentation_models_pytorch count the classes present, kornia all: there an
@@ -87,7 +86,7 @@ def lovasz_hinge_loss(
 
     Args:
       logits: `[*b, h, w]`; all of it is one set of pixels.
-      targets: 0 or 1 (or boolean), the same shape.
+      targets: boolean, or 0 and 1, others being void; the same shape.
       where: broadcasts to `logits`; False for void pixels, whose values may be anything.
 
     Returns:
@@ -95,7 +94,7 @@ def lovasz_hinge_loss(
 
     Raises:
       ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      TypeError: if `targets` is neither integer nor boolean, or `where` not boolean.
 
     Example:
       >>> float(lovasz_hinge_loss(jnp.array([0.0, -1.0]), jnp.array([1, 0])))
@@ -105,8 +104,11 @@ def lovasz_hinge_loss(
     """
     if targets.shape != logits.shape:
         raise ValueError(f"targets has shape {targets.shape}; due is that of logits {logits.shape}")
-    valid = broadcast_where(where, logits.shape).ravel()
-    foreground = (targets.ravel() == 1) & valid
+    if targets.dtype == bool:
+        valid = broadcast_where(where, logits.shape)
+    else:
+        targets, valid = valid_labels(targets, 2, where=where, name="targets")
+    valid, foreground = valid.ravel(), (valid & (targets == 1)).ravel()
     logits = jnp.where(valid, logits.ravel().astype(accumulation_dtype(logits)), 0)
     errors = jnp.where(valid, jax.nn.relu(1 - jnp.where(foreground, logits, -logits)), 0)
     return _extended_jaccard_loss(errors, foreground, valid, None)

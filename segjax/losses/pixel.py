@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer, Num
 
+from segjax.labels import check_integer, valid_labels
 from segjax.numerics import accumulation_dtype, broadcast_where, softplus_pair
 from segjax.typing import Array
 
@@ -23,14 +24,15 @@ def softmax_cross_entropy(
 
     Args:
       logits: `[*b, h, w, c]`.
-      labels: integers `[*b, h, w]` in 0..c−1, or soft ones `[*b, h, w, c]`, probabilities.
+      labels: integers `[*b, h, w]` in 0..c−1, others being void, or soft ones `[*b, h, w, c]`,
+        probabilities.
       class_weights: `[c]`; None weighs all classes 1.
       label_smoothing: the share of every label that is spread over all classes, in 0..1.
       where: broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
 
     Returns:
-      `[*b, h, w]` in nats, at least float32; 0 where `where` is False. A logit of −inf rules its
-      class out, at no cost to the pixels that integer labels give another class.
+      `[*b, h, w]` in nats, at least float32; 0 in void. A logit of −inf rules its class out, at no
+      cost to the pixels that integer labels give another class.
 
     Raises:
       ValueError: if the shapes do not fit together.
@@ -48,6 +50,8 @@ def softmax_cross_entropy(
     num_classes = logits.shape[-1]
     valid = broadcast_where(where, logits.shape[:-1])
     is_soft = _check_labels(labels, (*valid.shape, num_classes))
+    if not is_soft:
+        labels, valid = valid_labels(labels, num_classes, where=valid)
     weights = jnp.ones(num_classes) if class_weights is None else jnp.asarray(class_weights)
     _check_class_weights(weights, num_classes)
     dtype = accumulation_dtype(logits, labels)
@@ -63,7 +67,6 @@ def softmax_cross_entropy(
         weight = jnp.sum(weighted, axis=-1)
         of_target = jnp.sum(weighted * (logits - maximum[..., None]), axis=-1)
     else:
-        labels = jnp.where(valid, labels, 0)
         weight = weights[labels]
         of_target = weight * jnp.where(valid, _at_labels(logits, labels) - maximum, 0)
     losses = (1 - label_smoothing) * (weight * log_normalizer - of_target)
@@ -123,12 +126,12 @@ def pixel_weights(
     """The weight of every pixel in a mean weighted by class: `Σ_c w_c y_c`.
 
     Args:
-      labels: integers `[*b, h, w]` in 0..c−1, or soft ones `[*b, h, w, c]`.
+      labels: integers `[*b, h, w]` in 0..c−1, others being void, or soft ones `[*b, h, w, c]`.
       class_weights: `[c]`.
       where: broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
 
     Returns:
-      `[*b, h, w]`, at least float32; 0 where `where` is False.
+      `[*b, h, w]`, at least float32; 0 in void.
 
     Raises:
       ValueError: if the shapes do not fit together.
@@ -146,7 +149,8 @@ def pixel_weights(
     valid = broadcast_where(where, shape[:-1])
     if _check_labels(labels, (*valid.shape, weights.size)):
         return jnp.sum(weights * jnp.where(valid[..., None], labels, 0), axis=-1)
-    return jnp.where(valid, weights[jnp.where(valid, labels, 0)], 0)
+    labels, valid = valid_labels(labels, weights.size, where=valid)
+    return jnp.where(valid, weights[labels], 0)
 
 
 def binary_inputs(
@@ -193,21 +197,15 @@ def _(primals, tangents):
     return _at_labels(values, labels), jnp.sum(jnp.where(chosen, tangents[0], 0), axis=-1)
 
 
-def check_integer(labels: Array, *, or_else: str = "") -> None:
-    """A TypeError where the labels are no integers."""
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels is {labels.dtype}; due is integer{or_else}")
-
-
 def _check_labels(labels: Array, shape: tuple[int, ...]) -> bool:
     """Whether the labels are soft ones, `shape` then, rather than integers of `shape[:-1]`."""
-    is_soft = jnp.issubdtype(labels.dtype, jnp.floating)
+    is_soft = jnp.issubdtype(labels.dtype, jnp.floating) and labels.shape != shape[:-1]
     if not is_soft:
-        check_integer(labels, or_else=", or floating if soft")
+        check_integer(labels)
     if labels.shape != (shape if is_soft else shape[:-1]):
         raise ValueError(
-            f"labels has shape {labels.shape}; due is {shape[:-1]} of integers, or {shape} of soft "
-            "labels"
+            f"labels: expected integers {shape[:-1]}, or probabilities {shape}, got {labels.dtype} "
+            f"{labels.shape}"
         )
     return is_soft
 

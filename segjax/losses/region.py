@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Num
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
 from segjax.typing import Array
 
+# `s` of numerator and denominator, or one number for both.
+Smooth = float | tuple[float, float]
 # The exponent of 1/Σy in a class's weight.
 _POWERS = {"square": 2, "simple": 1, "uniform": 0}
 
@@ -20,7 +22,7 @@ def soft_jaccard(
     *,
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
-    smooth: float = 0.0,
+    smooth: Smooth = 0.0,
     squared: bool = False,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[jax.Array, "..."]:
@@ -37,7 +39,8 @@ def soft_jaccard(
       targets: the same shape, in 0..1 or boolean.
       axis: what a mask extends over, as in `jnp.sum`; None makes one mask of it all.
       where: broadcasts to `probs`; False for void pixels, whose values may be anything.
-      smooth: `s`, in pixels.
+      smooth: `s`, in pixels; or a pair, `s` of the numerator and that of the denominator (MONAI's
+        `smooth_nr` and `smooth_dr`).
       squared: whether the denominator sums `p²` and `y²` instead of `p` and `y`.
       axis_name: of the mapped axes over which a mask extends too, as in `jax.lax.psum`.
 
@@ -58,7 +61,7 @@ def soft_jaccard(
     """
     intersection, prediction, target = _sums(probs, targets, axis, where, axis_name, squared)
     union = prediction + target - intersection
-    return safe_divide(intersection + smooth, union + smooth, default=1.0)
+    return smooth_ratio(intersection, union, smooth)
 
 
 def soft_dice(
@@ -67,7 +70,7 @@ def soft_dice(
     *,
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
-    smooth: float = 0.0,
+    smooth: Smooth = 0.0,
     squared: bool = False,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[jax.Array, "..."]:
@@ -83,7 +86,7 @@ def soft_dice(
       image segmentation", 2016, section 3 (there `squared`).
     """
     intersection, prediction, target = _sums(probs, targets, axis, where, axis_name, squared)
-    return safe_divide(2 * intersection + smooth, prediction + target + smooth, default=1.0)
+    return smooth_ratio(2 * intersection, prediction + target, smooth)
 
 
 def jaccard_loss(
@@ -92,7 +95,7 @@ def jaccard_loss(
     *,
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
-    smooth: float = 0.0,
+    smooth: Smooth = 0.0,
     squared: bool = False,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[jax.Array, "..."]:
@@ -117,7 +120,7 @@ def dice_loss(
     *,
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
-    smooth: float = 0.0,
+    smooth: Smooth = 0.0,
     squared: bool = False,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[jax.Array, "..."]:
@@ -142,7 +145,7 @@ def log_cosh_dice_loss(
     *,
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
-    smooth: float = 0.0,
+    smooth: Smooth = 0.0,
     squared: bool = False,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[jax.Array, "..."]:
@@ -170,7 +173,7 @@ def tversky_loss(
     beta: float = 0.7,
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
-    smooth: float = 0.0,
+    smooth: Smooth = 0.0,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[jax.Array, "..."]:
     """One minus the Tversky index: `1 − (Σpy + s) / (Σpy + αΣp(1−y) + βΣ(1−p)y + s)`.
@@ -204,7 +207,7 @@ def tversky_loss(
         raise ValueError(f"alpha and beta are {alpha} and {beta}; due is 0 or more")
     intersection, prediction, target = _sums(probs, targets, axis, where, axis_name)
     errors = alpha * (prediction - intersection) + beta * (target - intersection)
-    return 1 - safe_divide(intersection + smooth, intersection + errors + smooth, default=1.0)
+    return 1 - smooth_ratio(intersection, intersection + errors, smooth)
 
 
 def focal_tversky_loss(
@@ -216,7 +219,7 @@ def focal_tversky_loss(
     gamma: float = 4 / 3,
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
-    smooth: float = 0.0,
+    smooth: Smooth = 0.0,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[jax.Array, "..."]:
     """A power of the Tversky loss: `L^(1/γ)`, which for `γ > 1` grows steeper as `L` falls.
@@ -266,7 +269,7 @@ def generalized_dice_loss(
     *,
     axis: int | Sequence[int],
     where: Bool[Array, "..."] | None = None,
-    smooth: float = 0.0,
+    smooth: Smooth = 0.0,
     weighting: str = "square",
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[jax.Array, "..."]:
@@ -280,7 +283,7 @@ def generalized_dice_loss(
       targets: the same shape, in 0..1 or boolean.
       axis: what a mask extends over, as in `jnp.sum`; not the last axis, which is the classes'.
       where: broadcasts to `probs`; False for void pixels, whose values may be anything.
-      smooth: `s`, in pixels of the rarest class.
+      smooth: `s`, in pixels of the rarest class; or a pair, as of `soft_jaccard`.
       weighting: "square" (`1/(Σy)²`), "simple" (`1/Σy`) or "uniform" (1).
       axis_name: as of `soft_jaccard`.
 
@@ -311,7 +314,13 @@ def generalized_dice_loss(
     rarest = jnp.min(target, axis=-1, keepdims=True, where=target > 0, initial=jnp.inf)
     weights = jnp.where(target > 0, safe_divide(rarest, target) ** _POWERS[weighting], 0)
     overlap, total = (jnp.sum(weights * x, axis=-1) for x in (intersection, prediction + target))
-    return 1 - safe_divide(2 * overlap + smooth, total + smooth, default=1.0)
+    return 1 - smooth_ratio(2 * overlap, total, smooth)
+
+
+def smooth_ratio(numerator: jax.Array, denominator: jax.Array, smooth: Smooth) -> jax.Array:
+    """`(numerator + s) / (denominator + s)`; 1 where that is 0/0."""
+    above, below = smooth if isinstance(smooth, tuple) else (smooth, smooth)
+    return safe_divide(numerator + above, denominator + below, default=1.0)
 
 
 def _sums(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from segjax import matching
+from segjax.labels import valid_labels
 from segjax.losses.focal import sigmoid_focal_loss
 from segjax.losses.per_object import of_each_object, sum_images
 from segjax.losses.pixel import sigmoid_cross_entropy, softmax_cross_entropy
@@ -91,7 +92,8 @@ def detr_loss(
       class_logits: `[*b, q, classes + 1]`; the last is "no object".
       boxes: `[*b, q, 4]`, cxcywh as fractions of the image.
       targets: padded objects: `boxes` `[*b, n, 4]` (xyxy in pixels), `classes` and `valid`
-        `[*b, n]`, with `mask_logits` also `masks` `[*b, n, H, W]`. Crowds count as padding.
+        `[*b, n]`, with `mask_logits` also `masks` `[*b, n, H, W]`. Crowds count as padding, and
+        so do objects of a class not in 0..classes−1.
       shape: (height, width) of the images in pixels, or int `[*b, 2]` where each has its own.
       mask_logits: `[*b, q, h, w]`, compared with the targets' masks at the targets' size.
       where: `[*b, H, W]`, of the targets' size; False for void pixels, which no mask term counts.
@@ -121,7 +123,7 @@ def detr_loss(
     if mask_logits is not None:
         _check_masks(targets)
     batch = class_logits.shape[:-2]
-    targets = _counted(targets, examples)
+    targets = _counted(targets, examples, class_logits)
     height, width = jnp.moveaxis(jnp.broadcast_to(jnp.asarray(shape), (*batch, 2)), -1, 0)
     size = jnp.stack([width, height, width, height], -1)[..., None, :]
     true_boxes = jnp.where(targets.valid[..., None], targets.boxes / size, 0)
@@ -176,7 +178,7 @@ def maskformer_loss(
       class_logits: `[*b, q, classes + 1]`; the last is "no object".
       mask_logits: `[*b, q, h, w]`.
       targets: padded objects, or segments of things and stuff: `masks` `[*b, n, H, W]`, `classes`
-        and `valid`. Crowds count as padding.
+        and `valid`. Crowds count as padding, and so do those of a class not in 0..classes−1.
       where: `[*b, H, W]`, False for void pixels, which neither matching nor mask term counts.
       examples: `[*b]`, False for an image that only fills up the batch.
       class_weight, focal_weight, dice_weight: of the terms, in the matching too.
@@ -200,7 +202,7 @@ def maskformer_loss(
       2021, sections 3.3 and 4.
     """
     _check_masks(targets)
-    targets = _counted(targets, examples)
+    targets = _counted(targets, examples, class_logits)
 
     def image_terms(class_logits, mask_logits, targets, where, example):
         pixels = mask_logits.shape[-2:]
@@ -285,7 +287,7 @@ def mask2former_loss(
     batch = class_logits.shape[:-2]
     if key.shape != batch:
         raise ValueError(f"key has shape {key.shape}; due is {batch}, one for each image")
-    targets = _counted(targets, examples)
+    targets = _counted(targets, examples, class_logits)
     chosen = int(importance * points)
 
     def image_terms(key, class_logits, mask_logits, targets, where, example):
@@ -332,14 +334,19 @@ def _check_masks(targets: Instances) -> None:
         raise ValueError("targets have no masks; due is bool [*b, n, H, W]")
 
 
-def _counted(targets: Instances, examples: Array | None) -> Instances:
-    """The objects of images that count, without crowds: of those no query has to find any."""
-    valid = targets.valid
+def _counted(targets: Instances, examples: Array | None, class_logits: Array) -> Instances:
+    """The objects that count: of such images, of a class there is, and no crowds.
+
+    Of those no query has to find any.
+    """
+    classes, valid = valid_labels(
+        targets.classes, class_logits.shape[-1] - 1, where=targets.valid, name="targets.classes"
+    )
     if targets.crowd is not None:
         valid = valid & ~targets.crowd
     if examples is not None:
         valid = valid & examples[..., None]
-    return dataclasses.replace(targets, valid=valid)
+    return dataclasses.replace(targets, classes=classes, valid=valid)
 
 
 def _examples(examples: Array | None, batch: tuple[int, ...]) -> Array:
@@ -369,7 +376,7 @@ def _cross_entropy(
     queries, classes = logits.shape
     no_object = classes - 1
     is_query_of = query_of == jnp.arange(queries)[:, None]
-    offsets = targets.classes.astype(jnp.int32) - no_object
+    offsets = targets.classes - no_object
     labels = no_object + jnp.sum(jnp.where(is_query_of, offsets, 0), axis=-1)
     class_weights = jnp.ones(classes).at[no_object].set(no_object_weight)
     losses = softmax_cross_entropy(logits, labels, class_weights=class_weights, where=example)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Num
 
+from segjax.labels import valid_labels
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide, softplus_pair
 from segjax.ops.boxes import check_boxes
 from segjax.ops.overlap import generalized_box_iou
@@ -20,7 +21,7 @@ def class_cost(
 
     Args:
       logits: `[*b, n, c]`, of the predictions; "no object" may be among the classes.
-      classes: `[*b, m]`, of the targets; what is not in 0..c−1 counts as the nearest that is.
+      classes: `[*b, m]`, of the targets; what is not in 0..c−1 costs 0.
 
     Returns:
       `[*b, n, m]`, in −1..0, at least float32.
@@ -51,7 +52,7 @@ def focal_class_cost(
 
     Args:
       logits: `[*b, n, c]`, of the predictions, each class for itself.
-      classes: `[*b, m]`, of the targets; what is not in 0..c−1 counts as the nearest that is.
+      classes: `[*b, m]`, of the targets; what is not in 0..c−1 costs 0.
       alpha: `α`, the weight of targets against none, in 0..1.
       gamma: `γ`, at least 1.
 
@@ -240,8 +241,10 @@ def _of_classes(scores: jax.Array, classes: Array) -> jax.Array:
         raise ValueError(
             f"classes has shape {classes.shape}; due is [*b, m] to logits of shape {scores.shape}"
         )
-    classes = jnp.clip(classes, 0, scores.shape[-1] - 1)
-    return jnp.take_along_axis(scores, classes[..., None, :], axis=-1)
+    classes, known = (
+        x[..., None, :] for x in valid_labels(classes, scores.shape[-1], name="classes")
+    )
+    return jnp.where(known, jnp.take_along_axis(scores, classes, axis=-1), 0)
 
 
 def _focal_losses(x: jax.Array, alpha: float, gamma: float) -> tuple[jax.Array, jax.Array]:

@@ -10,9 +10,7 @@ if TYPE_CHECKING:
         LabelBoundaries,
         boundary_f_score,
         boundary_iou,
-        hausdorff_distance,
         label_boundaries,
-        normalized_surface_distance,
     )
     from segjax.metrics.calibration import (
         Calibration,
@@ -32,5 +30,11 @@ if TYPE_CHECKING:
     )
     from segjax.metrics.detection import AveragePrecision, DetectionScores, average_precision
     from segjax.metrics.panoptic import PanopticQuality, PanopticScores, panoptic_quality
+    from segjax.metrics.surface import (
+        average_surface_distance,
+        hausdorff_distance,
+        normalized_surface_distance,
+    )
+    from segjax.metrics.voc import VocAveragePrecision, VocScores, voc_average_precision
 else:
     __getattr__, __dir__, __all__ = lazy.attach(__name__)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Integer
 
+from segjax.labels import valid_labels
 from segjax.metrics.counting import count_pairs
 from segjax.metrics.sums import Sums
 from segjax.numerics import broadcast_where, safe_divide
@@ -169,9 +170,8 @@ def label_boundaries(
         raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     if fraction <= 0:
         raise ValueError(f"fraction: expected a positive number, got {fraction}")
-    predictions, labels = jnp.asarray(predictions), jnp.asarray(labels)
-    known = [(x >= 0) & (x < num_classes) for x in (predictions, labels)]
-    valid = broadcast_where(where, labels.shape) & known[0] & known[1]
+    labels, valid = valid_labels(labels, num_classes, where=where)
+    predictions, valid = valid_labels(predictions, num_classes, where=valid, name="predictions")
     canvas = jnp.array(labels.shape[-2:])
     sizes = jnp.broadcast_to(canvas, (len(labels), 2)) if sizes is None else jnp.asarray(sizes)
     diagonals = jnp.hypot(*jnp.moveaxis(sizes.astype(jnp.float32), -1, 0))
@@ -276,106 +276,6 @@ def boundary_f_score(
     return safe_divide(2 * precision * recall, precision + recall)
 
 
-def hausdorff_distance(
-    predictions: Bool[Array, "*b h w"],
-    targets: Bool[Array, "*b h w"],
-    *,
-    percentile: float = 95.0,
-    spacing: tuple[float, float] = (1.0, 1.0),
-    where: Bool[Array, "..."] | None = None,
-) -> Float[jax.Array, "*b"]:
-    """How far the rims of two masks lie apart: `max(q_{p ∈ ∂P} d(p, ∂Y), q_{y ∈ ∂Y} d(y, ∂P))`.
-
-    `q` is the percentile, the largest value at 100, and `∂` the pixels of a mask with a 4-neighbour
-    outside of it; outside of the picture counts as that.
-
-    Args:
-      predictions: `[*b, h, w]`, boolean.
-      targets: `[*b, h, w]`, boolean.
-      percentile: 0..100, of the distances in each direction, linear between two of them.
-      spacing: of (rows, columns), positive: the unit of the distances.
-      where: broadcasts to the masks; False for void pixels: they do not count and make no rim.
-
-    Returns:
-      float32 `[*b]`, in units of `spacing`: 0 where both masks are empty, and the diagonal of the
-      picture where one is.
-
-    Raises:
-      ValueError: if the shapes do not fit together, or an option is out of its range.
-      TypeError: if a mask or `where` is not boolean.
-
-    Example:
-      >>> dot = jnp.zeros((5, 6), bool).at[1, 1].set(True)
-      >>> float(hausdorff_distance(jnp.roll(dot, 2, axis=1), dot))
-      2.0
-
-    Source: Huttenlocher et al., "Comparing images using the Hausdorff distance", 1993; rims and
-      percentile as MONAI's `compute_hausdorff_distance`.
-    """
-    _check_masks(predictions, targets)
-    if not 0 <= percentile <= 100:
-        raise ValueError(f"percentile is {percentile}; due is 0 to 100")
-    p, y = (_rim(mask, where) for mask in (predictions, targets))
-    to_p, to_y = (distance_transform(~rim, spacing=spacing) for rim in (p, y))
-    apart = jnp.maximum(_percentile(to_y, p, percentile), _percentile(to_p, y, percentile))
-    has_p, has_y = (jnp.any(rim, axis=(-2, -1)) for rim in (p, y))
-    height, width = targets.shape[-2:]
-    diagonal = math.hypot(height * spacing[0], width * spacing[1])
-    return jnp.where(has_p & has_y, apart, jnp.where(has_p | has_y, diagonal, 0.0))
-
-
-def normalized_surface_distance(
-    predictions: Bool[Array, "*b h w"],
-    targets: Bool[Array, "*b h w"],
-    *,
-    tolerance: float,
-    spacing: tuple[float, float] = (1.0, 1.0),
-    where: Bool[Array, "..."] | None = None,
-) -> Float[jax.Array, "*b"]:
-    """The share of the rims of two masks that lies within `τ` of the other one.
-
-    `(|{p ∈ ∂P: d(p, ∂Y) ≤ τ}| + |{y ∈ ∂Y: d(y, ∂P) ≤ τ}|) / (|∂P| + |∂Y|)`, with the rims of
-    `hausdorff_distance`. Also called surface Dice.
-
-    Args:
-      predictions: `[*b, h, w]`, boolean.
-      targets: `[*b, h, w]`, boolean.
-      tolerance: `τ`, not negative, in units of `spacing`.
-      spacing: of (rows, columns), positive: the unit of the distances.
-      where: broadcasts to the masks; False for void pixels: they do not count and make no rim.
-
-    Returns:
-      float32 `[*b]`, in 0..1; 1 where both masks are empty, 0 where one is.
-
-    Raises:
-      ValueError: if the shapes do not fit together, or an option is out of its range.
-      TypeError: if a mask or `where` is not boolean.
-
-    Example:
-      >>> dot = jnp.zeros((5, 6), bool).at[1, 1].set(True)
-      >>> moved = jnp.roll(dot, 2, axis=1)
-      >>> [float(normalized_surface_distance(moved, dot, tolerance=t)) for t in (1.0, 2.0)]
-      [0.0, 1.0]
-
-    Source: Nikolov et al., "Deep learning to achieve clinically applicable segmentation of head and
-      neck anatomy for radiotherapy", 2018, section 2.
-    """
-    # The authors weigh pixels of the rim by the length of the contour through them; this counts
-    # them, as MONAI does by default.
-    _check_masks(predictions, targets)
-    if tolerance < 0:
-        raise ValueError(f"tolerance is {tolerance}; due is 0 or more")
-    p, y = (_rim(mask, where) for mask in (predictions, targets))
-    to_p, to_y = (distance_transform(~rim, spacing=spacing) <= tolerance for rim in (p, y))
-    both = jnp.any(p, axis=(-2, -1)) & jnp.any(y, axis=(-2, -1))
-    near = jnp.where(both, _count(p & to_y) + _count(y & to_p), 0)
-    return safe_divide(near, _count(p) + _count(y), default=1.0)
-
-
-def _rim(mask: Array, where: Array | None) -> jax.Array:
-    return mask_boundary(mask, width=1, connectivity=4, where=where)
-
-
 def _border(mask: jax.Array, valid: jax.Array) -> jax.Array:
     """The pixels whose right, lower or lower right neighbour is on the other side."""
 
@@ -387,19 +287,6 @@ def _border(mask: jax.Array, valid: jax.Array) -> jax.Array:
     for step in [(0, 1), (1, 0), (1, 1)]:
         differs |= (shifted(mask, *step) != mask) & shifted(valid, *step)
     return differs & valid
-
-
-def _percentile(values: jax.Array, chosen: jax.Array, percentile: float) -> jax.Array:
-    """`[*b]` from `[*b, h, w]`: a percentile of the chosen values, linear between two of them."""
-    shape = (*values.shape[:-2], values.shape[-2] * values.shape[-1])
-    ordered = jnp.sort(jnp.where(chosen, values, jnp.inf).reshape(shape), axis=-1)
-    last = jnp.maximum(_count(chosen) - 1, 0)
-    place = last * (percentile / 100)
-    below = jnp.floor(place).astype(int)
-    at = lambda index: jnp.take_along_axis(ordered, index[..., None], axis=-1)[..., 0]
-    low, high = at(below), at(jnp.minimum(below + 1, last.astype(int)))
-    low, high = (jnp.where(jnp.isfinite(value), value, 0) for value in (low, high))
-    return low + (place - below) * (high - low)
 
 
 def _count(mask: jax.Array) -> jax.Array:

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Integer
 
+from segjax.labels import valid_labels
 from segjax.metrics.sums import Sums
-from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
+from segjax.numerics import accumulation_dtype, safe_divide
 from segjax.typing import Array
 
 
@@ -90,7 +91,7 @@ def expected_calibration_error(
 
     Args:
       probs: `[*b, h, w, c]`, in 0..1.
-      labels: integers `[*b, h, w]`.
+      labels: integers `[*b, h, w]` in 0..c−1; others are void.
       bins: M, static.
       where: broadcasts to `labels`; False for void pixels.
 
@@ -99,7 +100,7 @@ def expected_calibration_error(
 
     Raises:
       ValueError: if the shapes do not fit together, or `bins` is not positive.
-      TypeError: if `where` is not boolean.
+      TypeError: if `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> probs = jnp.array([[0.9, 0.1], [0.7, 0.3], [0.4, 0.6]])
@@ -115,7 +116,7 @@ def expected_calibration_error(
         )
     if bins < 1:
         raise ValueError(f"bins is {bins}; due is at least 1")
-    counted = broadcast_where(where, labels.shape)
+    labels, counted = valid_labels(labels, probs.shape[-1], where=where)
     confidence = jnp.max(probs, axis=-1).astype(accumulation_dtype(probs))
     correct = jnp.argmax(probs, axis=-1) == labels
     edges = jnp.arange(1, bins, dtype=confidence.dtype) / bins

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Integer, Num
 
+from segjax.labels import as_int32
 from segjax.metrics.counting import count_pairs
 from segjax.metrics.sums import Sums
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
@@ -104,7 +105,7 @@ def confusion_matrix(
 
     Raises:
       ValueError: if the shapes do not fit together, or `num_classes` is not positive.
-      TypeError: if `where` is not boolean.
+      TypeError: if `predictions` or `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> confusion_matrix(jnp.array([0, 1, 1]), jnp.array([0, 0, 1]), 2)
@@ -121,7 +122,8 @@ def confusion_matrix(
         raise ValueError(f"num_classes is {num_classes}; due is at least 1")
     if where is not None:
         where = broadcast_where(where, labels.shape)
-    return count_pairs(labels, predictions, (num_classes, num_classes), where=where)
+    pairs = as_int32(labels), as_int32(predictions, name="predictions")
+    return count_pairs(*pairs, (num_classes, num_classes), where=where)
 
 
 def class_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
@@ -168,17 +170,30 @@ def class_dice(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
     return safe_divide(2 * correct, labelled + predicted, default=1.0)
 
 
-def mean_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
+def mean_iou(
+    matrix: Num[Array, "*b c c"],
+    *,
+    average: str = "macro",
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b"]:
     """The mean of `class_iou` over the classes labelled or predicted anywhere.
+
+    That is "macro". With `I_c / U_c` the IoU of a class and `n_c` its labelled pixels, "micro" is
+    `Σ_c I_c / Σ_c U_c`, "weighted" `Σ_c n_c IoU_c / Σ_c n_c` (`frequency_weighted_iou`), and
+    "generalized" `Σ_c w_c I_c / Σ_c w_c U_c` with `w_c = 1/n_c²`, 0 for a class not labelled.
 
     Args:
       matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
+      average: "macro", "micro", "weighted" or "generalized".
+      where: broadcasts to `[*b, c]`; the classes that are averaged over, such as all but the
+        background. None for all.
 
     Returns:
-      `[*b]`, in 0..1, at least float32; 1 where no pixel was counted.
+      `[*b]`, in 0..1, at least float32; 1 where no class is averaged over.
 
     Raises:
-      ValueError: if `matrix` is not square.
+      ValueError: if `matrix` is not square, or `average` is another.
+      TypeError: if `where` is not boolean.
 
     Example:
       >>> float(mean_iou(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])))
@@ -186,28 +201,41 @@ def mean_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
 
     Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
     """
-    return _mean_over_present(class_iou(matrix), matrix)
+    correct, labelled, predicted = _class_counts(matrix)
+    return _average(correct, labelled + predicted - correct, labelled, average, where)
 
 
-def dice_score(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
+def dice_score(
+    matrix: Num[Array, "*b c c"],
+    *,
+    average: str = "macro",
+    where: Bool[Array, "..."] | None = None,
+) -> Float[jax.Array, "*b"]:
     """The mean of `class_dice` over the classes labelled or predicted anywhere.
 
     Args:
       matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
+      average: "macro", "micro", "weighted" or "generalized", as of `mean_iou`; the last is the
+        generalised Dice score.
+      where: as of `mean_iou`: broadcasts to `[*b, c]`, the classes that are averaged over.
 
     Returns:
-      `[*b]`, in 0..1, at least float32; 1 where no pixel was counted.
+      `[*b]`, in 0..1, at least float32; 1 where no class is averaged over.
 
     Raises:
-      ValueError: if `matrix` is not square.
+      ValueError: if `matrix` is not square, or `average` is another.
+      TypeError: if `where` is not boolean.
 
     Example:
       >>> float(dice_score(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])))
       0.7333333492279053
 
-    Source: Dice, "Measures of the amount of ecologic association between species", 1945.
+    Source: Dice, "Measures of the amount of ecologic association between species", 1945;
+      generalised by Crum et al., "Generalized overlap measures for evaluation and validation in
+      medical image analysis", 2006.
     """
-    return _mean_over_present(class_dice(matrix), matrix)
+    correct, labelled, predicted = _class_counts(matrix)
+    return _average(2 * correct, labelled + predicted, labelled, average, where)
 
 
 def pixel_accuracy(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
@@ -250,9 +278,7 @@ def frequency_weighted_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b
 
     Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
     """
-    _, labelled, _ = _class_counts(matrix)
-    weighted = (labelled * class_iou(matrix)).sum(-1)
-    return safe_divide(weighted, labelled.sum(-1), default=1.0)
+    return mean_iou(matrix, average="weighted")
 
 
 def _class_counts(matrix: Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -264,8 +290,24 @@ def _class_counts(matrix: Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return jnp.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
 
 
-def _mean_over_present(scores: jax.Array, matrix: Array) -> jax.Array:
-    _, labelled, predicted = _class_counts(matrix)
-    present = labelled + predicted > 0
-    total = jnp.sum(jnp.where(present, scores, 0), axis=-1)
-    return safe_divide(total, present.sum(-1), default=1.0)
+def _average(
+    overlap: jax.Array, size: jax.Array, labelled: jax.Array, average: str, where: Array | None
+) -> jax.Array:
+    """The average over classes of the scores `overlap / size`, `[*b, c]` each."""
+    present = broadcast_where(where, size.shape) & (size > 0)
+    if average in ("macro", "weighted"):
+        weights = jnp.where(present, labelled if average == "weighted" else 1, 0)
+        total = (weights * safe_divide(overlap, size)).sum(-1)
+        return safe_divide(total, weights.sum(-1), default=1.0)
+    if average not in ("micro", "generalized"):
+        raise ValueError(
+            f'average: expected "macro", "micro", "weighted" or "generalized", got {average!r}'
+        )
+    if average == "generalized":
+        # As multiples of the largest weight: a square of pixels may have too many digits.
+        counted = present & (labelled > 0)
+        rarest = jnp.min(labelled, axis=-1, keepdims=True, where=counted, initial=jnp.inf)
+        weights = jnp.where(counted, safe_divide(rarest, labelled) ** 2, 0)
+    else:
+        weights = jnp.where(present, 1, 0)
+    return safe_divide((weights * overlap).sum(-1), (weights * size).sum(-1), default=1.0)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt32
+from jaxtyping import Bool, Float, Int
 
-from segjax.numerics import safe_divide
-from segjax.ops import box_area
+from segjax.labels import as_int32
+from segjax.metrics.overlaps import box_overlaps, mask_overlaps
 from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
@@ -210,6 +210,10 @@ def average_precision(
     """
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; due is at least 1")
+    predictions, targets = (
+        dataclasses.replace(record, classes=as_int32(record.classes, name="classes"))
+        for record in (predictions, targets)
+    )
     if kind not in ("box", "mask"):
         raise ValueError(f'kind is {kind!r}; due is "box" or "mask"')
     if predictions.scores is None:
@@ -248,11 +252,11 @@ def _match_images(
     crowd = jnp.zeros_like(targets.valid) if targets.crowd is None else targets.crowd
     targets = dataclasses.replace(targets, crowd=crowd)
     if kind == "box":
-        overlaps = jax.vmap(_box_overlaps)(predictions.boxes, targets.boxes, crowd)
+        overlaps = jax.vmap(box_overlaps)(predictions.boxes, targets.boxes, crowd)
     else:
         # One image at a time: the memory for the masks' words is used again.
         masks = predictions.masks, targets.masks, crowd
-        overlaps = jax.lax.map(lambda image: _mask_overlaps(*image), masks)
+        overlaps = jax.lax.map(lambda image: mask_overlaps(*image), masks)
     match = functools.partial(_match_image, num_classes=num_classes)
     return jax.vmap(match)(predictions, targets, *overlaps)
 
@@ -323,41 +327,6 @@ def _match_greedily(
     shape = len(AREA_RANGES), len(IOU_THRESHOLDS), len(index)
     free = jnp.ones_like(overlaps, bool, shape=shape)
     return jax.lax.scan(take, free, overlaps)[1]
-
-
-def _box_overlaps(a: Array, b: Array, crowd: Array) -> tuple[jax.Array, ...]:
-    """`_overlaps` of boxes `[n, 4]` and `[m, 4]`, and the areas of both."""
-    areas = box_area(a), box_area(b)
-    dtype = areas[0].dtype
-    a, b = a[:, None].astype(dtype), b.astype(dtype)
-    sides = jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2])
-    return _overlaps(jnp.prod(jnp.maximum(sides, 0), axis=-1), *areas, crowd), *areas
-
-
-def _mask_overlaps(a: Array, b: Array, crowd: Array) -> tuple[jax.Array, ...]:
-    """`_overlaps` of masks `[n, h, w]` and `[m, h, w]`, and the areas of both."""
-    a, b = _pack(a), _pack(b)
-    areas = _count(a), _count(b)
-    return _overlaps(_count(a[:, None] & b), *areas, crowd), *areas
-
-
-def _pack(masks: Bool[Array, "n h w"]) -> UInt32[jax.Array, "n words"]:
-    """Thirty-two pixels a word: what masks share is then counted as the bits of `a & b`."""
-    n, height, width = masks.shape
-    words = -(-height * width // 32)
-    pixels = jnp.pad(masks.reshape(n, height * width), ((0, 0), (0, 32 * words - height * width)))
-    bits = pixels.reshape(n, words, 32).astype(jnp.uint32)
-    return jnp.sum(bits << jnp.arange(32, dtype=jnp.uint32), axis=-1, dtype=jnp.uint32)
-
-
-def _count(words: UInt32[jax.Array, "... words"]) -> Float[jax.Array, "..."]:
-    return jnp.sum(jax.lax.population_count(words), axis=-1, dtype=jnp.int32).astype(jnp.float32)
-
-
-def _overlaps(intersection, detected_area, labelled_area, crowd) -> Float[jax.Array, "n m"]:
-    """The IoU of each pair; with a crowd, the share of the detection inside it."""
-    union = detected_area[:, None] + jnp.where(crowd, 0, labelled_area - intersection)
-    return safe_divide(intersection, union)
 
 
 def _in_range(areas: Float[Array, "n"]) -> Bool[jax.Array, "areas n"]:

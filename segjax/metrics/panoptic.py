@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from segjax.labels import valid_labels
 from segjax.metrics.counting import count_pairs
 from segjax.metrics.sums import Sums
 from segjax.numerics import broadcast_where, masked_sum, safe_divide
@@ -129,8 +130,8 @@ def panoptic_quality(
         )
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; due is at least 1")
-    predicted, labelled = (
-        record.valid & (record.classes >= 0) & (record.classes < num_classes)
+    (predicted_classes, predicted), (labelled_classes, labelled) = (
+        valid_labels(record.classes, num_classes, where=record.valid, name="classes")
         for record in (predictions, targets)
     )
     overlaps = _overlaps(predictions, targets)
@@ -141,7 +142,7 @@ def panoptic_quality(
     predicted &= predicted_area > 0
     labelled &= labelled_area > 0
 
-    same_class = predictions.classes[..., :, None] == targets.classes[..., None, :]
+    same_class = predicted_classes[..., :, None] == labelled_classes[..., None, :]
     same_class &= predicted[..., :, None] & labelled[..., None, :]
     crowd = jnp.zeros_like(labelled) if targets.crowd is None else jnp.asarray(targets.crowd)
     crowd = crowd[..., None, :]
@@ -155,15 +156,16 @@ def panoptic_quality(
     ignored = 2 * (on_void + on_crowd) > predicted_area
     found, hit = match.any(-1), match.any(-2)
 
-    def by_class(values, record):
-        classes = jnp.where(values != 0, record.classes, num_classes)
-        return jnp.zeros(num_classes, values.dtype).at[classes].add(values, mode="drop")
+    invented, missed = predicted & ~found & ~ignored, labelled & ~hit & ~crowd[..., 0, :]
+
+    def by_class(values, classes):
+        return jnp.zeros(num_classes, values.dtype).at[classes].add(values)
 
     return PanopticQuality(
-        iou=by_class(iou, predictions),
-        true_positives=by_class(found.astype(jnp.int32), predictions),
-        false_positives=by_class((predicted & ~found & ~ignored).astype(jnp.int32), predictions),
-        false_negatives=by_class((labelled & ~hit & ~crowd[..., 0, :]).astype(jnp.int32), targets),
+        iou=by_class(iou, predicted_classes),
+        true_positives=by_class(found.astype(jnp.int32), predicted_classes),
+        false_positives=by_class(invented.astype(jnp.int32), predicted_classes),
+        false_negatives=by_class(missed.astype(jnp.int32), labelled_classes),
     )
 
 
@@ -172,10 +174,12 @@ def _overlaps(predictions: Panoptic, targets: Panoptic) -> Int[jax.Array, "*b ro
     *batch, n = predictions.classes.shape
     m = targets.classes.shape[-1]
     images = math.prod(batch)
-    rows, columns = (
-        jnp.where((segments >= 0) & (segments < size), segments, size).reshape(images, -1)
-        for segments, size in ((predictions.segments, n), (targets.segments, m))
-    )
+
+    def row_of(segments, size):
+        segments, known = valid_labels(segments, size, name="segments")
+        return jnp.where(known, segments, size).reshape(images, -1)
+
+    rows, columns = row_of(predictions.segments, n), row_of(targets.segments, m)
     rows += (n + 1) * jnp.arange(images)[:, None]  # the images' tables, one below the other
     counts = count_pairs(rows, columns, (images * (n + 1), m + 1))
     return counts.reshape(*batch, n + 1, m + 1)

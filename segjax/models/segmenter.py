@@ -82,6 +82,8 @@ class MaskTransformer(nn.Module):
     def __call__(
         self, patches: Float[jax.Array, "*b h w c"]
     ) -> tuple[Float[jax.Array, "*b h w classes"], tuple]:
+        if self.num_classes < 2:  # the layer norm over classes makes a single one constant
+            raise ValueError(f"num_classes: expected at least 2, got {self.num_classes}")
         *lead, rows, columns, features = patches.shape
         number = rows * columns
         x = self.dense(features, name="input")(patches.reshape(*lead, number, features))

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
         seen_pixels,
         skips_objects,
     )
-    from segjax.ops.regions import assign_levels, crop_masks, multilevel_roi_align, roi_align
+    from segjax.ops.regions import (
+        assign_levels,
+        crop_masks,
+        multilevel_roi_align,
+        roi_align,
+        roi_pool,
+    )
     from segjax.ops.similarity import cosine_similarity, zero_shot_labels
     from segjax.ops.suppression import batched_nms, matrix_nms, nms, soft_nms
 else:

@@ -15,20 +15,20 @@ _STRIP = 64
 
 
 def distance_transform(
-    mask: Bool[Array, "*b h w"], *, spacing: tuple[float, float] = (1.0, 1.0)
+    mask: Bool[Array, "*b h w"], *, spacing: tuple[float, ...] = (1.0, 1.0)
 ) -> Float[jax.Array, "*b h w"]:
     """The exact distance to the nearest False pixel: `min_{q: ¬mask_q} ‖p − q‖₂`, centre to centre.
 
     Args:
-      mask: `[*b, h, w]`.
-      spacing: of (rows, columns), positive: the unit of the distances.
+      mask: `[*b, h, w]`, or with three spacings a volume, `[*b, d, h, w]`.
+      spacing: of (rows, columns) or (slices, rows, columns), positive: the unit of the distances.
 
     Returns:
-      float32 `[*b, h, w]`: 0 where `mask` is False. A mask without any False pixel has the
+      float32 of `mask`'s shape: 0 where `mask` is False. A mask without any False pixel has the
       diagonal of its picture everywhere, which no distance reaches.
 
     Raises:
-      ValueError: if `mask` has fewer than 2 axes or `spacing` is not positive.
+      ValueError: if `spacing` is not two or three positive numbers, or `mask` has fewer axes.
       TypeError: if `mask` is not boolean.
 
     Example:
@@ -39,16 +39,20 @@ def distance_transform(
     Source: Felzenszwalb and Huttenlocher, "Distance transforms of sampled functions", 2012,
       section 2: one axis after the other.
     """
-    _check_mask(mask)
-    if min(spacing) <= 0:
-        raise ValueError(f"spacing is {spacing}; due are two positive numbers")
-    row, column = spacing
-    height, width = mask.shape[-2:]
-    bounded = jnp.any(~mask, axis=(-2, -1), keepdims=True)
+    if len(spacing) not in (2, 3) or min(spacing) <= 0:
+        raise ValueError(f"spacing: expected two or three positive numbers, got {spacing}")
+    _check_mask(mask, axes=len(spacing))
+    *slices, row, column = spacing
+    size = mask.shape[-len(spacing) :]
+    bounded = jnp.any(~mask, axis=tuple(range(-len(spacing), 0)), keepdims=True)
     # Without any False pixel the distances would be inf, and 0 takes less time.
     along_row = jnp.where(bounded, _run_lengths(jnp.asarray(mask)) * (column / row), 0)
-    distance = row * jnp.sqrt(_nearest_row(along_row**2))
-    return jnp.where(bounded, distance, math.hypot(row * height, column * width))
+    squared, unit = _nearest_row(along_row**2), row
+    if slices:
+        rows = squared.reshape(*mask.shape[:-2], -1) * (unit / slices[0]) ** 2
+        squared, unit = _nearest_row(rows).reshape(mask.shape), slices[0]
+    diagonal = math.hypot(*(step * n for step, n in zip(spacing, size, strict=True)))
+    return jnp.where(bounded, unit * jnp.sqrt(squared), diagonal)
 
 
 def signed_distance(
@@ -196,8 +200,9 @@ def _solve_strip(strip_and_range: tuple[jax.Array, jax.Array, jax.Array]) -> jax
     return jax.lax.map(solve_tile, tiles).reshape(strip.shape)
 
 
-def _check_mask(mask: Array) -> None:
-    if mask.ndim < 2:
-        raise ValueError(f"mask has shape {mask.shape}; due is [*b, h, w]")
+def _check_mask(mask: Array, *, axes: int = 2) -> None:
+    if mask.ndim < axes:
+        due = "[*b, h, w]" if axes == 2 else "[*b, d, h, w]"
+        raise ValueError(f"mask: expected {due}, got shape {mask.shape}")
     if mask.dtype != bool:
-        raise TypeError(f"mask is {mask.dtype}; due is bool")
+        raise TypeError(f"mask: expected bool, got {mask.dtype}")

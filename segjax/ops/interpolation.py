@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 from segjax.numerics import accumulation_dtype
 from segjax.typing import Array
 
-_METHODS = ("bilinear", "bicubic", "nearest")
+_KERNELS = ("bilinear", "bicubic")
 # With more pixels than this under the kernel, one matrix product beats a gather for each.
 _MAX_GATHERS = 32
 # Rows at either end of an axis whose kernel the border cuts.
@@ -33,19 +33,21 @@ def resize(
     """The image on a grid of another size, with the values of `torch.nn.functional.interpolate`.
 
     Output pixel `i` of an axis lies at input coordinate `(i + ½)·size/new_size − ½`, counted in
-    pixel centres; with `align_corners` at `i·(size − 1)/(new_size − 1)`; for "nearest" it is input
-    pixel `⌊i·size/new_size⌋`. The value there is `Σ_k w_k image[k]` over the nearest 2
-    ("bilinear") or 4 ("bicubic", a = −¾) pixels of each axis, the border pixels repeated outside.
+    pixel centres; with `align_corners` at `i·(size − 1)/(new_size − 1)`. The value there is
+    `Σ_k w_k image[k]` over the nearest 2 ("bilinear") or 4 ("bicubic", a = −¾) pixels of each axis,
+    the border pixels repeated outside. "area" is the mean of the input pixels from
+    `⌊i·size/new_size⌋` to before `⌈(i + 1)·size/new_size⌉`; "nearest-exact" is pixel
+    `⌊(i + ½)·size/new_size⌋`, the nearest indeed, and "nearest" is `⌊i·size/new_size⌋`.
 
     Args:
-      image: `[*b, h, w, c]`, floating; of any dtype for "nearest". A mask goes as
-        `mask[..., None]`.
+      image: `[*b, h, w, c]`, floating; of any dtype for "nearest" and "nearest-exact". A mask goes
+        as `mask[..., None]`.
       shape: (new_h, new_w), static.
-      method: "bilinear", "bicubic" or "nearest".
+      method: "bilinear", "bicubic", "area", "nearest" or "nearest-exact".
       align_corners: whether the centres of the corner pixels stay where they are, instead of the
-        outer edges of the image. Not for "nearest".
+        outer edges of the image. For "bilinear" and "bicubic" alone.
       antialias: whether an axis that shrinks is low-pass filtered: the kernel (for "bicubic"
-        a = −½) is widened to `size/new_size` and normalised. Not for "nearest".
+        a = −½) is widened to `size/new_size` and normalised. Likewise.
 
     Returns:
       `[*b, new_h, new_w, c]` in the dtype of `image`; computed in at least float32.
@@ -53,7 +55,7 @@ def resize(
     Raises:
       ValueError: if `image` has fewer than 3 axes or an empty one, if `shape` is not two positive
         sizes, or if the options do not fit together.
-      TypeError: if `image` is not floating and `method` is not "nearest".
+      TypeError: if `image` is not floating and `method` takes means.
 
     Example:
       >>> resize(jnp.array([0.0, 1.0])[:, None, None], (4, 1))[:, 0, 0]
@@ -61,15 +63,15 @@ def resize(
 
     Source: Keys, "Cubic convolution interpolation for digital image processing", 1981, eq. 15.
     """
-    _check_method(method, image, "image")
+    _check_method(method, (*_KERNELS, "area", "nearest", "nearest-exact"), image, "image")
     if image.ndim < 3 or 0 in image.shape[-3:-1]:
         raise ValueError(f"image has shape {image.shape}; due is [*b, h, w, c] with pixels")
     if len(shape) != 2 or not all(
         isinstance(size, numbers.Integral) and size > 0 for size in shape
     ):
         raise ValueError(f"shape is {shape}; due are two positive sizes (new_h, new_w)")
-    if method == "nearest" and (align_corners or antialias):
-        raise ValueError('method "nearest" takes neither align_corners nor antialias')
+    if method not in _KERNELS and (align_corners or antialias):
+        raise ValueError(f'method "{method}" takes neither align_corners nor antialias')
 
     floating = jnp.issubdtype(image.dtype, jnp.floating)
     result = jnp.asarray(image, accumulation_dtype(image) if floating else None)
@@ -98,7 +100,8 @@ def sample(
       features: `[h, w, c]`, floating; of any dtype for "nearest".
       points: `[*n, 2]`, (x, y) in continuous pixels: (½, ½) is the centre of `features[0, 0]`.
       method: "bilinear", "bicubic" or "nearest".
-      padding: what lies outside: "zeros", or "border" for the border pixels repeated.
+      padding: what lies outside: "zeros", "border" for the border pixels repeated, or "reflection"
+        for the picture mirrored at its edges, again and again (as far as 10⁶ pixels).
 
     Returns:
       `[*n, c]` in the dtype of `features`; computed in at least float32. Points however far
@@ -115,23 +118,27 @@ def sample(
 
     Source: Jaderberg et al., "Spatial transformer networks", 2015, eq. 5.
     """
-    _check_method(method, features, "features")
+    _check_method(method, (*_KERNELS, "nearest"), features, "features")
     if features.ndim != 3 or 0 in features.shape[:2]:
         raise ValueError(f"features has shape {features.shape}; due is [h, w, c] with pixels")
     if points.ndim < 1 or points.shape[-1] != 2:
         raise ValueError(f"points has shape {points.shape}; due is [*n, 2]")
-    if padding not in ("zeros", "border"):
-        raise ValueError(f'padding is {padding!r}; due is "zeros" or "border"')
+    if padding not in ("zeros", "border", "reflection"):
+        raise ValueError(f'padding: expected "zeros", "border" or "reflection", got {padding!r}')
 
     height, width, channels = features.shape
     rows = jnp.asarray(features).reshape(height * width, channels)
     points = jnp.asarray(points, accumulation_dtype(points))
+    if padding == "reflection":
+        points = _reflect(points, jnp.array([width, height], points.dtype))
     total: Any = 0
     for (y, weight_y), (x, weight_x) in itertools.product(
         _point_taps(points[..., 1], height, method), _point_taps(points[..., 0], width, method)
     ):
         if padding == "border":
             y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
+        elif padding == "reflection":
+            y, x = _reflect_index(y, height), _reflect_index(x, width)
         inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
         index = jnp.where(inside, y * width + x, len(rows))
         values = rows.at[index].get(mode="fill", fill_value=0)
@@ -139,10 +146,22 @@ def sample(
     return total.astype(features.dtype)
 
 
-def _check_method(method: str, values: Array, name: str) -> None:
-    if method not in _METHODS:
-        raise ValueError(f"method is {method!r}; due is one of {', '.join(_METHODS)}")
-    if method != "nearest" and not jnp.issubdtype(values.dtype, jnp.floating):
+def _reflect(coordinates: jax.Array, size: jax.Array) -> jax.Array:
+    """The same place in the picture, `0..size`, of which its mirror images lie around it."""
+    folded = jnp.mod(jnp.clip(coordinates, -1e6, 1e6), 2 * size)
+    return jnp.minimum(folded, 2 * size - folded)
+
+
+def _reflect_index(index: jax.Array, size: int) -> jax.Array:
+    """The pixel that one just outside is the mirror image of: of −1 it is 0."""
+    index = jnp.mod(index, 2 * size)
+    return jnp.minimum(index, 2 * size - 1 - index)
+
+
+def _check_method(method: str, methods: tuple[str, ...], values: Array, name: str) -> None:
+    if method not in methods:
+        raise ValueError(f"method is {method!r}; due is one of {', '.join(methods)}")
+    if not method.startswith("nearest") and not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"{name} is {values.dtype}; method {method!r} needs a floating dtype")
 
 
@@ -195,9 +214,16 @@ def _grid_matrix(grid: _Grid) -> np.ndarray:
         weights = _antialias_kernel(distance, method)
         return weights / weights.sum(axis=1, keepdims=True)
 
-    if method == "nearest":
+    if method == "area":
+        starts, ends = rows * size // new_size, -(-(rows + 1) * size // new_size)
+        pixels = np.arange(size)
+        inside = (starts[:, None] <= pixels) & (pixels < ends[:, None])
+        return inside / inside.sum(axis=1, keepdims=True)
+
+    if method.startswith("nearest"):
         # float32 decides where i·size/new_size falls just short of a whole number, as in torch.
-        first = np.floor(rows.astype(np.float32) * np.float32(scale))
+        places = rows.astype(np.float32) + np.float32(0.5 if method == "nearest-exact" else 0)
+        first = np.floor(places * np.float32(scale))
         taps = [(0, np.ones(new_size))]
     else:
         coordinates = scale * rows + (0 if align_corners else 0.5 * scale - 0.5)

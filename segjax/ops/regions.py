@@ -33,7 +33,7 @@ def roi_align(
 
     Args:
       features: `[h, w, c]`, floating.
-      boxes: `[n, 4]`, xyxy in continuous pixels of the image, finite.
+      boxes: `[n, 4]`, xyxy in continuous pixels of the image.
       output_size: (oh, ow), static.
       spatial_scale: pixels of `features` for a pixel of the image: 1/stride.
       sampling_ratio: `r`, static; None takes as many points as make their distance in a bin one
@@ -46,7 +46,7 @@ def roi_align(
       `[n, oh, ow, c]` in the dtype of `features`; computed in at least float32. A point up to a
       pixel beyond the centres of the border pixels has their features, one further out 0. A box
       whose sides are swapped is read backwards; with `sampling_ratio=None` it gives 0, as does one
-      without area.
+      without area. A box that is not finite gives NaN, and has no part in any gradient.
 
     Raises:
       ValueError: if the shapes are wrong, or an option's value is none of those named.
@@ -88,7 +88,7 @@ def multilevel_roi_align(
     Args:
       features: the levels, finest first: `[h, w, c]` each, one pixel of which is
         `2^min_level`, `2^(min_level + 1)` … pixels of the image.
-      boxes: `[n, 4]`, xyxy in continuous pixels of the image, finite.
+      boxes: `[n, 4]`, xyxy in continuous pixels of the image.
       output_size: (oh, ow), static.
       min_level: the finest level.
       sampling_ratio: as of `roi_align`.
@@ -98,7 +98,7 @@ def multilevel_roi_align(
       canonical_size: as of `assign_levels`.
 
     Returns:
-      `[n, oh, ow, c]` in the dtype of the features.
+      `[n, oh, ow, c]` in the dtype of the features; as of `roi_align`.
 
     Raises:
       ValueError: if the shapes are wrong, or an option's value is none of those named.
@@ -131,6 +131,72 @@ def multilevel_roi_align(
         aligned=aligned,
         method=method,
     )
+
+
+def roi_pool(
+    features: Float[Array, "h w c"],
+    boxes: Float[Array, "n 4"],
+    output_size: tuple[int, int],
+    *,
+    spatial_scale: float = 1.0,
+) -> Float[jax.Array, "n oh ow c"]:
+    """The greatest features of each part of a box: ROI pooling, which ROIAlign replaced.
+
+    A box is rounded to whole pixels, both ends included, and cut into `oh × ow` bins, themselves
+    rounded outward; `out[i, j]` is the maximum over the pixels of bin `(i, j)`. With the values of
+    `torchvision.ops.roi_pool`.
+
+    Args:
+      features: `[h, w, c]`, floating.
+      boxes: `[n, 4]`, xyxy in continuous pixels of the image.
+      output_size: (oh, ow), static.
+      spatial_scale: pixels of `features` for a pixel of the image: 1/stride.
+
+    Returns:
+      `[n, oh, ow, c]` in the dtype of `features`: 0 for a bin outside of the map, and NaN for a box
+      that is not finite. No gradient flows to the boxes; equal maxima share theirs.
+
+    Raises:
+      ValueError: if the shapes are wrong.
+      TypeError: if `features` or `boxes` is not floating.
+
+    Example:
+      >>> ramp = jnp.arange(4.0)[None, :, None] * jnp.ones((4, 1, 1))
+      >>> roi_pool(ramp, jnp.array([[0.0, 0.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
+      Array([1., 3.], dtype=float32)
+
+    Source: Girshick, "Fast R-CNN", 2015, section 2.1.
+    """
+    _check([features], boxes, output_size)
+    features = jnp.asarray(features)
+    boxes = jax.lax.stop_gradient(jnp.asarray(boxes, accumulation_dtype(boxes)))
+    known = jnp.isfinite(boxes).all(axis=1)
+    boxes = jnp.where(known[:, None], boxes, 0) * spatial_scale
+    corners = jnp.sign(boxes) * jnp.floor(jnp.abs(boxes) + 0.5)  # halves away from 0
+
+    def members(start, end, bins, pixels):
+        """`[bins, pixels]`: which pixels of an axis each bin has."""
+        size = jnp.maximum(end - start + 1, 1) / bins
+        edges = jnp.arange(bins + 1) * size
+        first, last = start + jnp.floor(edges[:-1]), start + jnp.ceil(edges[1:])
+        pixel = jnp.arange(pixels)
+        return (pixel >= first[:, None]) & (pixel < last[:, None])
+
+    def pool(box):
+        left, top, right, bottom = box
+        rows = members(top, bottom, output_size[0], features.shape[0])
+        columns = members(left, right, output_size[1], features.shape[1])
+        across = _masked_max(features[:, None], columns[:, :, None])  # [h, ow, c]
+        pooled = _masked_max(across, rows[:, :, None, None], axis=1)
+        some = rows.any(1)[:, None] & columns.any(1)
+        return jnp.where(some[..., None], pooled, 0)
+
+    pooled = jax.lax.map(pool, corners)
+    return jnp.where(known[:, None, None, None], pooled, jnp.nan)
+
+
+def _masked_max(values: jax.Array, where: jax.Array, *, axis: int = -2) -> jax.Array:
+    return jnp.max(jnp.where(where, values, -jnp.inf), axis=axis)
 
 
 def assign_levels(
@@ -239,7 +305,11 @@ def _roi_align(
     method: str,
 ) -> jax.Array:
     """ROIAlign of each box at its level: all levels' pixels are the rows of one table."""
-    _check(features, boxes, output_size, sampling_ratio, method)
+    _check(features, boxes, output_size)
+    if sampling_ratio is not None and sampling_ratio < 1:
+        raise ValueError(f"sampling_ratio is {sampling_ratio}; due is at least 1, or None")
+    if method not in ("bilinear", "nearest"):
+        raise ValueError(f'method is {method!r}; due is "bilinear" or "nearest"')
     dtype = accumulation_dtype(boxes, *features)
     channels = features[0].shape[-1]
     tables = [jnp.asarray(level, dtype).reshape(-1, channels) for level in features]
@@ -273,23 +343,19 @@ def _pool_boxes(
 ) -> jax.Array:
     """The means over bins of boxes `[n, 4]` in pixels of their maps, which are `sizes` large."""
     height, width = jnp.split(sizes, 2, axis=1)
-    corners = corners - (0.5 if aligned else 0)
+    known = jnp.isfinite(corners).all(axis=1)
+    corners = jnp.where(known[:, None], corners, 0) - (0.5 if aligned else 0)
     start, sides = corners[:, :2], corners[:, 2:] - corners[:, :2]
     sides = sides if aligned else jnp.maximum(sides, 1)
     regions = Regions(
         y=bin_axis(start[:, 1:], sides[:, 1:], output_size[0], height, options.ratio),
         x=bin_axis(start[:, :1], sides[:, :1], output_size[1], width, options.ratio),
     )
-    return pool_bins(rows, offset, regions, options)
+    pooled = pool_bins(rows, offset, regions, options)
+    return jnp.where(known[:, None, None, None], pooled, jnp.nan)
 
 
-def _check(
-    features: Sequence[Array],
-    boxes: Array,
-    output_size: tuple[int, int],
-    sampling_ratio: int | None,
-    method: str,
-) -> None:
+def _check(features: Sequence[Array], boxes: Array, output_size: tuple[int, int]) -> None:
     for level in features:
         if level.ndim != 3 or 0 in level.shape[:2] or level.shape[2] != features[0].shape[2]:
             raise ValueError(f"features has shape {level.shape}; due is [h, w, c] with pixels")
@@ -300,7 +366,3 @@ def _check(
             raise TypeError(f"{name} is {array.dtype}; due is a floating dtype")
     if len(output_size) != 2 or min(output_size) < 1:
         raise ValueError(f"output_size is {output_size}; due are two positive sizes (oh, ow)")
-    if sampling_ratio is not None and sampling_ratio < 1:
-        raise ValueError(f"sampling_ratio is {sampling_ratio}; due is at least 1, or None")
-    if method not in ("bilinear", "nearest"):
-        raise ValueError(f'method is {method!r}; due is "bilinear" or "nearest"')

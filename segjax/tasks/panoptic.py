@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from segjax import inference, metrics, viz
 from segjax.data import Classes, panoptic_to_instances
+from segjax.labels import valid_labels
 from segjax.sharding import each_shard
 from segjax.tasks.queries import QueryTask
 from segjax.typing import Array, Instances, Panoptic, Record
@@ -118,9 +119,8 @@ class PanopticTask(QueryTask):
             raise ValueError(
                 "the panoptic task needs segments, or labels of pixels; the data has neither"
             )
-        labels = jnp.asarray(record.labels)
-        if record.where is not None:
-            labels = jnp.where(record.where, labels, -1)
+        labels, valid = valid_labels(record.labels, self.num_classes, where=record.where)
+        labels = jnp.where(valid, labels, -1)
         classes = jnp.arange(self.num_classes)
         present = (labels[..., None] == classes).any((-3, -2))
         return Panoptic(labels, jnp.broadcast_to(classes, present.shape), present)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from segjax import inference, losses, metrics, ops, viz
 from segjax.data import Classes, as_float
+from segjax.labels import valid_labels
 from segjax.metrics.sums import Sums
 from segjax.models import SemanticOutput
 from segjax.numerics import Average, accumulation_dtype
@@ -82,7 +83,9 @@ class SemanticTask:
         Returns:
           The weighted averages by name; the objective is the sum of their values.
         """
-        labels, where = record.require("labels"), counted(record)
+        labels, where = valid_labels(
+            record.require("labels"), self.num_classes, where=counted(record)
+        )
         heads = [("", 1.0, outputs.logits)]
         for i, logits in enumerate(outputs.auxiliary):
             heads.append((f"auxiliary_{i + 1}/", self.loss.auxiliary / 2**i, logits))
@@ -137,7 +140,7 @@ class SemanticTask:
     def _present(self, labels: Array, where: Array) -> jax.Array:
         """`[b, classes]`: which classes each image has."""
         nowhere = jnp.zeros(self.num_classes, bool)
-        return jax.vmap(lambda y, counts: nowhere.at[y].max(counts, mode="drop"))(labels, where)
+        return jax.vmap(lambda y, counts: nowhere.at[y].max(counts))(labels, where)
 
     def _lovasz(self, logits, labels, where) -> Average:
         loss = jax.vmap(lambda p, y, w: losses.lovasz_softmax_loss(p, y, where=w))

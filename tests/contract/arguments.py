@@ -16,11 +16,13 @@ class Argument:
       draw: from a NumPy generator, an ordinary value.
       extremes: numbers it may consist of throughout.
       junk: numbers that may stand where a mask is False.
+      void: labels that no class has.
     """
 
     draw: Callable[[np.random.Generator], np.ndarray]
     extremes: tuple = ()
     junk: tuple = ()
+    void: tuple = ()
 
 
 def real(*shape: int) -> Argument:
@@ -49,6 +51,7 @@ def classes(*shape: int, num_classes: int) -> Argument:
         lambda rng: rng.integers(num_classes, size=shape, dtype=np.int32),
         (0, num_classes - 1),
         (255, -1),
+        (255, -1, -num_classes, num_classes),
     )
 
 
@@ -75,6 +78,7 @@ class Case:
       arguments: of (h, w), the array arguments by name.
       options: the other arguments.
       masked: the arguments whose values under `where=False` may be anything.
+      labels: the arguments of classes, of which those that there are not are void.
       tag: what tells the case from others of the same function.
       rounding: the relative error that bfloat16 arguments may cause in a float32 result.
       forward: whether it has forward-mode derivatives of its own (`jax.jvp`).
@@ -87,6 +91,7 @@ class Case:
     arguments: Callable[[int, int], dict[str, Argument]]
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     masked: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     tag: str = ""
     rounding: float = 1e-5
     forward: bool = True

@@ -1,6 +1,7 @@
 """Every array function keeps the promises of the library, on the inputs that `cases` lists."""
 
 import functools
+import inspect
 import itertools
 
 import jax
@@ -163,6 +164,31 @@ def test_masked_pixels_do_not_matter(case):
             jax.tree.leaves(_run(case, spoilt)), jax.tree.leaves((outputs, expected)), strict=True
         ):
             np.testing.assert_array_equal(actual, due)
+
+
+def test_labels_of_every_loss_and_metric_may_be_void():
+    taking = {name for name, f in FUNCTIONS.items() if "labels" in inspect.signature(f).parameters}
+    taking = {name for name in taking if name.startswith(("losses.", "metrics."))}
+    assert not taking - {case.function for case in CASES if case.labels}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.labels], ids=str)
+def test_labels_of_no_class_are_void(case):
+    """As where a mask is False, on the host in 64 bits too, which must not wrap."""
+    arguments = case.arguments(HEIGHT, WIDTH)
+    clean = _draw(case)
+    void = np.random.default_rng(3).random(clean[case.labels[0]].shape) < 0.4
+    assert void.any()
+    expected = _run(case, {**clean, "where": clean["where"] & ~void})
+    for name in case.labels:
+        for label in arguments[name].void:
+            spoilt = _run(case, {**clean, name: jnp.where(void, label, clean[name])})
+            for actual, due in zip(*map(jax.tree.leaves, (spoilt, expected)), strict=True):
+                np.testing.assert_array_equal(actual, due)
+        wide = np.asarray(clean[name], np.int64)
+        for label in (wide + 2**32, np.iinfo(np.int64).min):
+            spoilt = _call(case, {**clean, name: np.where(void, label, wide)})
+            _assert_close(spoilt, expected[0])
 
 
 @functools.cache

@@ -24,6 +24,16 @@ def test_every_segment_stays_in_its_row():
     assert instances.boxes[4].tolist() == [0, 0, 0, 0]
 
 
+def test_what_is_in_no_table_is_no_thing():
+    """Segments of 64 bits do not wrap, and classes outside the list are no things."""
+    far = Panoptic(
+        SEGMENTS + 2**32 * np.int64(SEGMENTS == 1), CLASSES + np.array([-1, 0, 2, 0, 0, 0]), VALID
+    )
+    assert panoptic_to_instances(far).areas.tolist() == [2, 0, 2, 1, 0, 0]
+    things = panoptic_to_instances(far, things=(True, True, True))
+    assert things.valid.tolist() == [False, False, False, True, False, False]
+
+
 def test_the_largest_things_come_first():
     things = (False, True, True)
     for most in (0, 2, 3):

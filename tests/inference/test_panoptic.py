@@ -97,6 +97,29 @@ def test_each_piece_of_a_thing_stays_a_segment_and_stuff_becomes_one():
     np.testing.assert_array_equal(result.valid, [[True, True, True], [True, False, False]])
 
 
+@pytest.mark.parametrize("threshold", [0.5, 0.6, 0.7, 0.75, 0.8, 0.9])
+def test_transformers_compares_a_float32_share_with_a_python_float(threshold):
+    """Strictly: a share that equals the threshold is enough where float32 rounds it up."""
+    equal = round(20 * threshold)
+    won = np.array([equal - 1, equal, equal + 1])
+    class_logits = np.tile(np.float32([[5, 0, 0], [9, 0, 0]]), (3, 1, 1))
+    mask_logits = np.full((3, 2, 1, 20), 9, np.float32)
+    mask_logits[:, 1, 0] = np.where(np.arange(20) < won[:, None], -9, 19)
+    result = panoptic_segmentation(
+        class_logits,
+        mask_logits,
+        np.array([True, True]),
+        (1, 20),
+        rule="transformers",
+        score_threshold=0.5,
+        overlap_threshold=threshold,
+    )
+    expected = [float(np.float32(n) / np.float32(20)) > threshold for n in won]
+    assert expected[0] is False
+    assert expected[2] is True
+    np.testing.assert_array_equal(result.valid[:, 0], expected)
+
+
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_wrong_arguments_are_named():
     class_logits, masks = jnp.zeros((3, NONE + 1)), jnp.zeros((3, 4, 5))

@@ -256,5 +256,5 @@ def test_errors_name_the_argument(call, message):
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_labels_are_integers(loss):
     logits, labels = _scene()
-    with pytest.raises(TypeError, match="labels is float64; due is integer"):
+    with pytest.raises(TypeError, match="labels: expected integers, got float64"):
         loss(logits, labels.astype(np.float64))

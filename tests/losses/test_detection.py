@@ -95,6 +95,22 @@ def test_what_is_not_sampled_may_be_anything():
         assert_array_equal(np.asarray(gradient)[left_out], 0)
 
 
+@pytest.mark.parametrize("unknown", [-1, CLASSES, 255])
+def test_proposals_of_objects_of_no_class_do_not_count(unknown):
+    """In the heads' losses they are as those that were not sampled."""
+    outputs, proposals, matches, targets = _arrays()
+    where = np.ones(matches.shape, bool)
+    where[1, 1] = False
+    expected = _run(outputs, proposals, matches, targets, where)
+    classes = targets.classes.copy()
+    classes[1, 1] = unknown
+    actual = _run(outputs, proposals, matches, dataclasses.replace(targets, classes=classes))
+    of_heads = ("class", "box", "mask"), ("class_logits", "deltas", "mask_logits")
+    for a, b, names in zip(actual, expected, of_heads, strict=True):
+        for name in names:
+            jax.tree.map(assert_array_equal, a[name], b[name])
+
+
 def test_only_positives_and_their_class_learn_boxes_and_masks():
     outputs, proposals, matches, targets = _arrays()
     _, gradients = _run(outputs, proposals, matches, targets)

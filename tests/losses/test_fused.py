@@ -123,5 +123,5 @@ def test_errors_name_the_argument(call, message):
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("loss", [resized_cross_entropy, lovasz_softmax_loss])
 def test_labels_are_integers(loss):
-    with pytest.raises(TypeError, match="labels is float32; due is integer"):
+    with pytest.raises(TypeError, match="labels: expected integers, got float32"):
         loss(jnp.zeros((2, 3, 4)), jnp.zeros((2, 3)))

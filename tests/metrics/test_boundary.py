@@ -2,7 +2,6 @@ import functools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,15 +12,12 @@ from scipy import ndimage
 from segjax.metrics import (
     boundary_f_score,
     boundary_iou,
-    hausdorff_distance,
     label_boundaries,
-    normalized_surface_distance,
 )
 
 SHAPE = (9, 11)
 DIAGONAL = math.hypot(*SHAPE)
 masks = hnp.arrays(bool, SHAPE)
-filled = masks.filter(np.any)
 ALL = np.ones(SHAPE, bool)
 
 
@@ -34,10 +30,7 @@ def _compiled(function, **options):
 SCORES = {
     "iou": _compiled(boundary_iou),
     "f": _compiled(boundary_f_score),
-    "distance": _compiled(normalized_surface_distance, tolerance=1.0),
 }
-hausdorff = _compiled(hausdorff_distance)
-spaced_hausdorff = _compiled(hausdorff_distance, percentile=100.0, spacing=(0.5, 2.0))
 every_score = pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
 
 
@@ -56,50 +49,12 @@ def test_scores_are_symmetric_in_0_to_1_and_1_for_equal_masks(score, p, y):
     assert score(y, y) == 1
 
 
-@given(masks, masks)
-def test_the_hausdorff_distance_is_symmetric_and_0_for_equal_masks(p, y):
-    assert hausdorff(p, y) == hausdorff(y, p)
-    assert hausdorff(y, y) == 0
-    assert hausdorff(p, y) <= np.float32(DIAGONAL)
-
-
 def test_empty_masks():
-    """Both: perfect. One of them: nothing matches, and the distance is the diagonal."""
+    """Both: perfect. One of them: nothing matches."""
     nothing, something = _box(0, slice(0)), _box(slice(2, 5), slice(3, 6))
     for score in SCORES.values():
         assert score(nothing, nothing) == 1
         assert score(something, nothing) == score(nothing, something) == 0
-    assert hausdorff(nothing, nothing) == 0
-    np.testing.assert_allclose(hausdorff(something, nothing), DIAGONAL, rtol=1e-6)
-    far = math.hypot(0.5 * SHAPE[0], 2 * SHAPE[1])
-    np.testing.assert_allclose(spaced_hausdorff(something, nothing), far, rtol=1e-6)
-
-
-def _rim(mask):
-    return mask & ~ndimage.binary_erosion(mask)
-
-
-def _distances(rim, other, spacing):
-    return ndimage.distance_transform_edt(~other, sampling=spacing)[rim]
-
-
-@pytest.mark.parametrize(
-    ("score", "percentile", "spacing"),
-    [(hausdorff, 95, (1.0, 1.0)), (spaced_hausdorff, 100, (0.5, 2.0))],
-)
-@given(filled, filled)
-def test_the_hausdorff_distance_is_a_percentile_of_scipys(score, percentile, spacing, p, y):
-    rims = _rim(p), _rim(y)
-    directed = [_distances(*pair, spacing) for pair in (rims, rims[::-1])]
-    expected = max(np.percentile(distances, percentile) for distances in directed)
-    np.testing.assert_allclose(score(p, y), expected, rtol=1e-5, atol=1e-5)
-
-
-@given(filled, filled)
-def test_the_surface_distance_counts_scipys_distances(p, y):
-    rims = _rim(p), _rim(y)
-    both = np.concatenate([_distances(*pair, None) for pair in (rims, rims[::-1])])
-    np.testing.assert_allclose(SCORES["distance"](p, y), np.mean(both <= 1), rtol=1e-6)
 
 
 @given(masks, masks)
@@ -185,7 +140,7 @@ def test_wide_bands_give_mask_iou_and_narrow_ones_do_not_reward_the_inside():
     assert boundary_iou(p, y, width=1) < boundary_iou(p, y, width=9)
 
 
-@pytest.mark.parametrize("score", [*SCORES.values(), hausdorff], ids=[*SCORES, "hausdorff"])
+@every_score
 def test_void_at_a_border_makes_none(score):
     """A prediction that ends in void is as good as the mask it stands for."""
     y = _box(slice(2, 7), slice(2, 9))
@@ -199,10 +154,9 @@ def test_void_at_a_border_makes_none(score):
 def test_one_score_a_mask():
     rng = np.random.default_rng(0)
     p, y = rng.random((2, 2, 3, *SHAPE)) < 0.7
-    for score in (SCORES["f"], hausdorff):
-        scores = score(p, y)
-        assert scores.shape == (2, 3)
-        np.testing.assert_allclose(scores[1, 2], score(p[1, 2], y[1, 2]), rtol=1e-6)
+    scores = SCORES["f"](p, y)
+    assert scores.shape == (2, 3)
+    np.testing.assert_allclose(scores[1, 2], SCORES["f"](p[1, 2], y[1, 2]), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -224,18 +178,6 @@ def test_one_score_a_mask():
         ),
         (lambda m: boundary_f_score(m * 1.0, m), TypeError, "predictions is float64"),
         (lambda m: boundary_f_score(m, m, fraction=-1.0), ValueError, "fraction is -1.0"),
-        (lambda m: hausdorff_distance(m, m, percentile=101.0), ValueError, "percentile is 101.0"),
-        (lambda m: hausdorff_distance(m, m, spacing=(0.0, 1.0)), ValueError, "spacing is"),
-        (
-            lambda m: normalized_surface_distance(m, m, tolerance=-1.0),
-            ValueError,
-            "tolerance is -1.0; due is 0 or more",
-        ),
-        (
-            lambda m: hausdorff_distance(m, m, where=jnp.ones(3, bool)),
-            ValueError,
-            r"where has shape \(3,\)",
-        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

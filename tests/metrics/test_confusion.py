@@ -71,6 +71,29 @@ def test_means_are_those_of_the_classes_seen(predictions, labels):
     np.testing.assert_allclose(frequency_weighted_iou(matrix), np.mean(of_each_pixel), rtol=1e-5)
 
 
+@given(label_maps, label_maps, hnp.arrays(bool, 4))
+def test_averages_are_of_the_masks_of_the_classes_asked_for(predictions, labels, where):
+    matrix = confusion_matrix(predictions, labels, 4)
+    chosen = np.flatnonzero(where)[:, None, None]
+    p, y = predictions == chosen, labels == chosen
+    overlap, both, size = (x.sum((1, 2)) for x in (p & y, p | y, y))
+    rare = np.where(size, 1 / np.maximum(size, 1) ** 2, 0)
+    for score, numerator, denominator in (
+        (mean_iou, overlap, both),
+        (dice_score, 2 * overlap, both + overlap),
+    ):
+        ratios = np.divide(numerator, denominator, where=denominator > 0, out=np.ones(len(rare)))
+        for average, top, bottom in (
+            ("macro", ratios[denominator > 0].sum(), (denominator > 0).sum()),
+            ("micro", numerator.sum(), denominator.sum()),
+            ("weighted", (size * ratios).sum(), size.sum()),
+            ("generalized", (rare * numerator).sum(), (rare * denominator).sum()),
+        ):
+            expected = top / bottom if bottom else 1
+            actual = score(matrix, average=average, where=where)
+            np.testing.assert_allclose(actual, expected, rtol=1e-5, err_msg=average)
+
+
 @given(matrices)
 def test_scores_lie_in_the_unit_interval_and_the_diagonal_is_perfect(matrix):
     for score in SCORES:
@@ -106,6 +129,8 @@ def test_errors_name_the_argument():
         confusion_matrix(labels, labels, 0)
     with pytest.raises(ValueError, match=r"where has shape \(2,\)"):
         confusion_matrix(labels, labels, 2, where=np.ones(2, bool))
+    with pytest.raises(ValueError, match=r"average: expected .* got 'mean'"):
+        mean_iou(np.zeros((2, 2)), average="mean")
     for score in (*SCORES, class_iou, class_dice):
         with pytest.raises(ValueError, match=r"matrix has shape \(2, 3\)"):
             score(labels)

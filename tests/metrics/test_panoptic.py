@@ -85,6 +85,18 @@ def test_pixels_of_rows_out_of_use_are_void(change):
         jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def test_segments_and_classes_of_64_bits_do_not_wrap():
+    """On the host: they are outside of the table, and of no class."""
+    segments = np.array([[0, 0, 1, 1, 2, 2, -1, -1]])
+    valid, classes = np.ones(3, bool), np.array([0, 1, 1])
+    far = Panoptic(segments + 2**32 * (segments == 1), classes + np.array([0, 0, 2**32]), valid)
+    void = Panoptic(np.where(segments == 0, 0, -1), classes, valid)
+    truth = Panoptic(segments, classes, valid)
+    for pair, expected in [((far, truth), (void, truth)), ((truth, far), (truth, void))]:
+        actual, due = (panoptic_quality(*x, num_classes=2) for x in (pair, expected))
+        jax.tree.map(np.testing.assert_array_equal, actual, due)
+
+
 def test_means_are_those_of_the_classes_seen_and_asked_for():
     metric = PanopticQuality(*map(jnp.array, ([1.5, 0.0, 0.0], [2, 0, 0], [0, 0, 1], [0, 0, 0])))
     scores = metric.compute()

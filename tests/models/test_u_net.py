@@ -102,16 +102,16 @@ def test_parameters_are_as_many_as_the_docstrings_say(model, millions):
 
 def test_deep_supervision_gives_the_coarser_levels_in_training_alone():
     model = unet(3, widths=(2, 3, 4, 5), deep_supervision=True)
-    images = _images(1, 13, 10, 3)
+    images = _images(1, 26, 20, 3)
     # The auxiliary heads' parameters exist only where training made them.
     variables = _init(model, images, train=True)
     output, _ = jax.eval_shape(
         lambda: model.apply(variables, images, train=True, mutable=["batch_stats"])
     )
-    assert [a.shape for a in output.auxiliary] == [(1, 6, 5, 3), (1, 3, 2, 3)]
+    assert [a.shape for a in output.auxiliary] == [(1, 13, 10, 3), (1, 6, 5, 3)]
     judged = jax.eval_shape(model.apply, variables, images)
     assert judged.auxiliary == ()
-    assert judged.logits.shape == (1, 13, 10, 3)
+    assert judged.logits.shape == (1, 26, 20, 3)
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])

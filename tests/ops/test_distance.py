@@ -27,6 +27,19 @@ def test_distances_are_scipys(mask, spacing):
     np.testing.assert_allclose(distance_transform(mask, spacing=spacing), expected, rtol=1e-6)
 
 
+def test_distances_in_volumes_are_scipys():
+    """Also through slices that are all True, of more of them than a tile has, and where none is."""
+    volumes = np.random.default_rng(0).random((3, 20, 5, 6)) < 0.97
+    volumes[1, :17] = True
+    volumes[2] = True
+    spacing = 2.5, 0.5, 1.5
+    distances = distance_transform(volumes, spacing=spacing)
+    for volume, distance in zip(volumes[:2], distances[:2], strict=True):
+        expected = ndimage.distance_transform_edt(volume, sampling=spacing)
+        np.testing.assert_allclose(distance, expected, rtol=1e-6)
+    np.testing.assert_allclose(distances[2], np.linalg.norm([50, 2.5, 9]), rtol=1e-6)
+
+
 def _shapes_of_many_sizes():
     """Pictures of several tiles of rows and strips of columns, the last of them not whole."""
     corner, far, stripe, diagonal, circle = np.ones((5, 1, 100, 90), bool)
@@ -105,15 +118,27 @@ def test_distances_in_real_masks_are_scipys(data_dir):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda mask: distance_transform(mask[0]), ValueError, r"mask has shape \(4,\)"),
-        (lambda mask: distance_transform(mask * 1.0), TypeError, "mask is float64; due is bool"),
+        (
+            lambda mask: distance_transform(mask[0]),
+            ValueError,
+            r"mask: expected \[\*b, h, w\], got shape \(4,\)",
+        ),
+        (
+            lambda mask: distance_transform(mask * 1.0),
+            TypeError,
+            "mask: expected bool, got float64",
+        ),
         (
             lambda mask: distance_transform(mask, spacing=(0, 1)),
             ValueError,
-            r"spacing is \(0, 1\); due are two positive numbers",
+            r"spacing: expected two or three positive numbers, got \(0, 1\)",
         ),
-        (lambda mask: signed_distance(mask[0]), ValueError, r"mask has shape \(4,\)"),
-        (lambda mask: signed_distance(mask + 1), TypeError, "mask is int64"),
+        (
+            lambda mask: signed_distance(mask[0]),
+            ValueError,
+            r"mask: expected \[\*b, h, w\], got shape \(4,\)",
+        ),
+        (lambda mask: signed_distance(mask + 1), TypeError, "mask: expected bool, got int64"),
         (lambda mask: signed_distance(mask, where=jnp.ones(3, bool)), ValueError, "where has"),
     ],
 )

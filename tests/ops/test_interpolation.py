@@ -9,7 +9,7 @@ from segjax.ops import resize, sample
 
 SMOOTH = ("bilinear", "bicubic")
 OPTIONS = [
-    {"method": "nearest"},
+    *({"method": method} for method in ("nearest", "nearest-exact", "area")),
     *({"method": method, "align_corners": align} for method in SMOOTH for align in (False, True)),
     *({"method": method, "antialias": True} for method in SMOOTH),
 ]
@@ -148,11 +148,21 @@ def test_sample_outside_is_zero_or_the_border():
     np.testing.assert_allclose(sample(image, outside, padding="border"), border, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["nearest", *SMOOTH])
+def test_sample_by_reflection_is_of_the_picture_mirrored_at_its_edges(method):
+    image = _random(3, 4, 2)
+    mirrored = np.pad(image, ((9, 9), (12, 12), (0, 0)), "symmetric")
+    points = np.random.default_rng(1).uniform([-9, -6], [13, 9], (50, 2)).astype(np.float32)
+    reflected = sample(image, points, method=method, padding="reflection")
+    expected = sample(mirrored, points + np.float32([12, 9]), method=method)
+    np.testing.assert_allclose(reflected, expected, atol=1e-5)
+
+
 def test_sample_has_finite_gradients_however_far_outside():
     image = _random(3, 3, 1)
     points = jnp.array([[1e30, 1.0], [jnp.inf, -jnp.inf], [-1e9, 1e9]])
     for method in SMOOTH:
-        for padding in ("zeros", "border"):
+        for padding in ("zeros", "border", "reflection"):
             gradients = jax.grad(
                 lambda image, points, m=method, p=padding: jnp.sum(
                     sample(image, points, method=m, padding=p)
@@ -189,7 +199,7 @@ def test_sample_of_nan_outside_the_taps_does_not_matter():
         (
             lambda: sample(np.zeros((2, 2, 1)), np.zeros(2), padding="reflect"),
             ValueError,
-            "padding is 'reflect'",
+            "padding: expected .*, got 'reflect'",
         ),
     ],
 )

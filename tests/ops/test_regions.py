@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -8,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segjax.ops import assign_levels, crop_masks, multilevel_roi_align, roi_align, sample
+from segjax.ops import (
+    assign_levels,
+    crop_masks,
+    multilevel_roi_align,
+    roi_align,
+    roi_pool,
+    sample,
+)
 
 OUTPUT_SIZE = (2, 3)
 HEIGHT, WIDTH = 6, 8
@@ -73,6 +81,33 @@ def test_boxes_however_large_are_finite():
         return pooled, pull(pooled)
 
     assert all(np.isfinite(array).all() for array in jax.tree.leaves(run(boxes)))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        functools.partial(roi_align, sampling_ratio=2),
+        functools.partial(roi_align, sampling_ratio=None),
+        roi_pool,
+    ],
+    ids=["fixed", "adaptive", "maximum"],
+)
+@pytest.mark.parametrize(("place", "bad"), [(0, np.nan), (3, np.nan), (1, np.inf), (2, -np.inf)])
+def test_a_box_that_is_not_finite_gives_nan_and_no_gradient(pool, place, bad):
+    """So it is seen where it counts, and where a mask leaves it out it does not matter."""
+    features = jnp.asarray(np.random.default_rng(0).normal(size=(5, 6, 2)), jnp.float32)
+    boxes = jnp.array([[1.0, 1.0, 4.0, 4.0]] * 2).at[1, place].set(bad)
+
+    def pooled(features, boxes):
+        return pool(features, boxes, (2, 2))
+
+    result, pull = jax.vjp(pooled, features, boxes)
+    np.testing.assert_array_equal(jnp.isnan(result).all((1, 2, 3)), [False, True])
+    assert jnp.isfinite(result[0]).all()
+    of_both = pull(jnp.ones_like(result).at[1].set(0))
+    of_one = jax.grad(lambda f, b: pooled(f, b).sum(), (0, 1))(features, boxes[:1])
+    np.testing.assert_allclose(of_both[0], of_one[0], rtol=1e-6)
+    np.testing.assert_allclose(of_both[1], jnp.concatenate([of_one[1], jnp.zeros((1, 4))]))
 
 
 def test_boxes_of_a_batch_share_features():

@@ -45,24 +45,27 @@ def test_sample(golden, i, case):
     np.testing.assert_allclose(points_gradient, golden[f"sample_{i}_points_gradient"], atol=1e-12)
 
 
-def _sizes_that_float32_rounds(limit):
-    """(size, new_size) where `i·size/new_size` in float32 falls short of a whole number."""
+def _sizes_that_float32_rounds(limit, start):
+    """(size, new_size) where `(i + start)·size/new_size` in float32 is on the wrong side of a whole
+    number.
+    """
     for size in range(1, limit):
         for new_size in range(1, limit):
             i = np.arange(new_size)
-            rounded = np.floor(i.astype(np.float32) * np.float32(size / new_size))
-            if (rounded != i * size // new_size).any():
+            rounded = np.floor((i + start).astype(np.float32) * np.float32(size / new_size))
+            if (rounded != (2 * i + round(2 * start)) * size // (2 * new_size)).any():
                 yield size, new_size
 
 
-def test_nearest_rounds_like_torch():
+@pytest.mark.parametrize(("method", "start"), [("nearest", 0.0), ("nearest-exact", 0.5)])
+def test_nearest_rounds_like_torch(method, start):
     torch = pytest.importorskip("torch")
-    sizes = list(_sizes_that_float32_rounds(120))[:10]
+    sizes = list(_sizes_that_float32_rounds(120, start))[:10]
     assert sizes
     for size, new_size in sizes:
         pixels = np.arange(size, dtype=np.float32)
         expected = torch.nn.functional.interpolate(
-            torch.tensor(pixels)[None, None, :, None], size=(new_size, 1), mode="nearest"
+            torch.tensor(pixels)[None, None, :, None], size=(new_size, 1), mode=method
         )
-        output = resize(pixels[:, None, None], (new_size, 1), method="nearest")
+        output = resize(pixels[:, None, None], (new_size, 1), method=method)
         np.testing.assert_array_equal(output[:, 0, 0], expected[0, 0, :, 0])

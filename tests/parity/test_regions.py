@@ -1,4 +1,4 @@
-"""ROIAlign has torchvision's values and gradients, in float64."""
+"""ROIAlign and ROI pooling have torchvision's values and gradients, in float64."""
 
 import functools
 import runpy
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax.ops import roi_align
+from segjax.ops import roi_align, roi_pool
 
 SCRIPT = Path(__file__).parent / "golden" / "torchvision_regions.py"
 PEER = runpy.run_path(str(SCRIPT))
@@ -38,3 +38,16 @@ def test_value_and_gradient(golden, i, case):
     output, gradient = _run(*inputs, *case)
     np.testing.assert_allclose(output, golden[f"{i}_output"], atol=1e-12)
     np.testing.assert_allclose(gradient, golden[f"{i}_gradient"], atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", PEER["POOLED_SCALES"])
+def test_pooling(golden, scale):
+    features, boxes = jnp.asarray(golden["features"]), jnp.asarray(golden["boxes"])
+
+    def pool(features):
+        return roi_pool(features, boxes, PEER["OUTPUT_SIZE"], spatial_scale=scale)
+
+    output, pull = jax.vjp(pool, features)
+    np.testing.assert_allclose(output, golden[f"pool_{scale}_output"], atol=1e-12)
+    (gradient,) = pull(jnp.asarray(golden["cotangent"]))
+    np.testing.assert_allclose(gradient, golden[f"pool_{scale}_gradient"], atol=1e-12)

@@ -18,3 +18,10 @@ def test_surfaces(golden, case):
     name, options = PEER["CASES"][case]
     values = getattr(metrics, name)(golden["predictions"], golden["targets"], **options)
     np.testing.assert_allclose(values, golden[case], rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", PEER["VOLUME_CASES"])
+def test_surfaces_of_volumes(golden, case):
+    name, options = PEER["VOLUME_CASES"][case]
+    values = getattr(metrics, name)(*golden["volumes"], **options)
+    np.testing.assert_allclose(values, golden[case], rtol=1e-6)

@@ -61,6 +61,21 @@ def test_cross_entropy_is_the_mean_over_the_pixels_that_count():
     assert term.weight == where.sum()
 
 
+@pytest.mark.parametrize("label", [-1, CLASSES, 255])
+def test_labels_of_no_class_are_void(label):
+    """They have neither loss nor weight, and no class of them is present."""
+    void = np.zeros((2, 4, 6), bool)
+    void[:, :2] = True
+    record = _record()
+    spoilt = record.replace(labels=np.where(void, label, record.labels))
+    task = SemanticTask(CLASSES, SemanticLoss(class_weights=(1.0, 2.0, 3.0), lovasz=1.0))
+    terms, expected = (
+        task.losses(SemanticOutput(_logits(2, 4, 6, CLASSES)), r)
+        for r in (spoilt, record.replace(where=~void))
+    )
+    jax.tree.map(assert_array_equal, terms, expected)
+
+
 def test_dice_is_the_mean_over_the_classes_present_in_each_image():
     record = _record()
     record = record.replace(labels=np.where(np.arange(2)[:, None, None] == 0, 1, record.labels))

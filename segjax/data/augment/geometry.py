@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from segjax.data.augment.color import as_float
 from segjax.data.instances import segment_areas
+from segjax.labels import valid_labels
 from segjax.numerics import accumulation_dtype, safe_divide
 from segjax.ops.boxes import box_area, clip_boxes
 from segjax.ops.interpolation import sample
@@ -220,6 +221,5 @@ def _tags(
     """The classes among the labels; without labels, what was known of the whole picture."""
     if tags is None or labels is None:
         return tags
-    unknown = len(tags)
-    present = jnp.zeros(len(tags), bool)
-    return present.at[jnp.where(where, labels, unknown)].set(True, mode="drop")
+    labels, valid = valid_labels(labels, len(tags), where=where)
+    return jnp.zeros(len(tags), bool).at[labels].max(valid)

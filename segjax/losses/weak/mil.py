@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer
 
+from segjax.labels import valid_labels
 from segjax.numerics import accumulation_dtype, broadcast_where, log1mexp
 from segjax.typing import Array
 
@@ -38,7 +39,7 @@ def noisy_or_log_likelihood(
       `[...]`, at most 0: `log_probs`' shape without `axis`, at least float32. −inf, with gradient
       0, only where every `p` is 0; 0 for a bag without pixels, which says nothing. The gradient is
       finite for all `p`: that to a `log p` is the probability that this pixel alone is positive,
-      given the bag is, and 0 at `p = 1`.
+      given the bag is.
 
     Raises:
       ValueError: if `where` does not broadcast to `log_probs`.
@@ -51,7 +52,13 @@ def noisy_or_log_likelihood(
     Source: Maron and Lozano-Pérez, "A framework for multiple-instance learning", 1998, section 2.
     """
     log_probs, size = _bag(log_probs, axis, where)
-    log_likelihood = _log_prob(_log_sum_exp(_log_rate(log_probs), axis))
+    log_rates = _log_rate(log_probs)
+    log_likelihood = _log_prob(_log_sum_exp(log_rates, axis))
+    # At p = 1 the rate is cut off, and with it the gradient; there this is 0, and its slope right.
+    sure = log_probs > -jnp.finfo(log_probs.dtype).tiny
+    others = jnp.exp(-jnp.sum(jnp.where(sure, 0, jnp.exp(log_rates)), axis))
+    alone = jnp.where(jnp.sum(sure, axis) == 1, others, 0)
+    log_likelihood += alone * jnp.sum(jnp.where(sure, log_probs, 0), axis)
     return jnp.where(size > 0, log_likelihood, 0)
 
 
@@ -187,7 +194,7 @@ def point_mil_loss(
     Args:
       logits: `[h, w, c]`, of one image.
       points: `[n, 2]`, (x, y) in continuous pixels.
-      labels: integers `[n]` in 0..c−1, the points' classes.
+      labels: integers `[n]` in 0..c−1, the points' classes; points with others do not count.
       radius: in pixels, static.
       aggregate: the likelihood of a bag: "noisy_or", "log_sum", "max", "mean" or "log_sum_exp".
       where: `[n]`, False for points that do not count; whatever they hold.
@@ -219,10 +226,9 @@ def point_mil_loss(
         raise ValueError(f"radius must be at least 0, not {radius}")
     if aggregate not in _LIKELIHOODS:
         raise ValueError(f"aggregate is {aggregate!r}; due is one of {', '.join(_LIKELIHOODS)}")
-    counts = broadcast_where(where, labels.shape)
+    labels, counts = valid_labels(labels, logits.shape[-1], where=where)
     valid = broadcast_where(valid_pixels, logits.shape[:2])
     points = jnp.where(counts[:, None], points, 0)
-    labels = jnp.where(counts, labels, 0)
 
     rows, cols, member = _bag_pixels(points, radius, logits.shape[:2])
     member &= valid[rows, cols] & counts[:, None]

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Integer
 
-from segjax.losses.pixel import check_integer, softmax_cross_entropy
+from segjax.labels import valid_labels
+from segjax.losses.pixel import softmax_cross_entropy
 from segjax.losses.weak.mil import (
     max_log_likelihood,
     mean_log_likelihood,
@@ -29,7 +30,7 @@ def partial_cross_entropy(
 
     Args:
       logits: `[*b, h, w, c]`.
-      labels: integers `[*b, h, w]` in 0..c−1.
+      labels: integers `[*b, h, w]` in 0..c−1; others are void.
       where: broadcasts to `[*b, h, w]`; True for labelled pixels, the labels of the others may be
         anything.
 
@@ -52,9 +53,8 @@ def partial_cross_entropy(
     """
     if logits.ndim < 3:
         raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, c]")
-    check_integer(labels)
-    losses = softmax_cross_entropy(logits, labels, where=where)
-    valid = broadcast_where(where, labels.shape)
+    labels, valid = valid_labels(labels, logits.shape[-1], where=where)
+    losses = softmax_cross_entropy(logits, labels, where=valid)
     members = (labels[..., None] == jnp.arange(logits.shape[-1])) & valid[..., None]
     totals = jnp.sum(jnp.where(members, losses[..., None], 0), axis=(-3, -2))
     return safe_divide(totals, jnp.sum(members, axis=(-3, -2)))

@@ -1,5 +1,6 @@
 """Normalisation layers, with torch's running statistics."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -20,7 +21,8 @@ class BatchNorm(nn.Module):
     In training `μ` and `σ²` are those of the whole batch, over the devices of `axis_name` too; the
     running ones move by `momentum` towards them, the variance by its unbiased estimate
     `σ² n / (n − 1)`, as torch's do. What `where`, broadcast to `[*b]`, leaves out counts in
-    neither.
+    neither. A single value has no variance: training on one value a channel, of all devices
+    together, is a ValueError, and where `where` leaves fewer than two the running ones stay.
 
     Attributes:
       train: whether to take the batch's statistics, or the running ones.
@@ -52,13 +54,25 @@ class BatchNorm(nn.Module):
         if self.train:
             mean, var, count = self._batch_statistics(x, where)
             if not self.is_initializing():
-                step = self.momentum * (count > 0)
+                self._check_values(x.shape)
+                step = self.momentum * (count > 1)
                 unbiased = var * (count / jnp.maximum(count - 1, 1))
                 running_mean.value = (1 - step) * running_mean.value + step * mean
                 running_var.value = (1 - step) * running_var.value + step * unbiased
         factor = scale.astype(var.dtype) * jax.lax.rsqrt(var + self.epsilon)
         shift = bias.astype(var.dtype) - mean * factor
         return (x * factor + shift).astype(self.dtype or x.dtype)
+
+    def _check_values(self, shape: tuple[int, ...]) -> None:
+        values = math.prod(shape[:-1])
+        if self.axis_name is not None:
+            values *= jax.lax.axis_size(self.axis_name)
+        if values < 2:
+            raise ValueError(
+                f"{'/'.join(self.path)}: expected more than 1 value per channel when training, got "
+                f"an input of shape {shape}; take a larger batch (or fewer parts to accumulate), "
+                "larger images, or a model without batch norm here"
+            )
 
     def _batch_statistics(self, x, where) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Mean and variance of each channel, and how many numbers they are of."""
@@ -144,6 +158,12 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "..."]) -> Float[jax.Array, "..."]:
+        spatial, channels = x.shape[-1 - self.dimensions : -1], x.shape[-1]
+        if math.prod(spatial) * channels == _groups(channels, 8):
+            raise ValueError(
+                f"{'/'.join(self.path)}: expected more than 1 value per group, got an input of "
+                f"shape {x.shape}; take larger images, or more channels"
+            )
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         return group_norm(x.shape[-1], dimensions=self.dimensions, **dtypes)(x)
 
@@ -175,7 +195,7 @@ def group_norm(
     Source: Wu and He, "Group normalization", 2018.
     """
     return nn.GroupNorm(
-        num_groups=max(g for g in range(1, groups + 1) if channels % g == 0),
+        num_groups=_groups(channels, groups),
         epsilon=epsilon,
         use_fast_variance=False,
         reduction_axes=tuple(range(-1 - dimensions, 0)),
@@ -183,6 +203,10 @@ def group_norm(
         param_dtype=param_dtype,
         name=name,
     )
+
+
+def _groups(channels: int, most: int) -> int:
+    return max(groups for groups in range(1, most + 1) if channels % groups == 0)
 
 
 def norm(

@@ -44,6 +44,7 @@ CASES = [
             "where": mask(h, w),
         },
         masked=("logits", "labels"),
+        labels=("labels",),
     ),
     # Neighbours that are constants to the gradient make it another than finite differences show.
     Case(
@@ -55,6 +56,7 @@ CASES = [
         },
         {"boundary_fraction": 0.5, "detach_neighbors": False},
         masked=("logits", "labels"),
+        labels=("labels",),
     ),
     *(
         Case(

@@ -67,5 +67,6 @@ CASES = [
             "where": mask(h, w),
         },
         masked=("features", "labels"),
+        labels=("labels",),
     ),
 ]

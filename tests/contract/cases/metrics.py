@@ -36,6 +36,7 @@ CASES = [
         },
         {"num_classes": 3},
         masked=("predictions", "labels"),
+        labels=("predictions", "labels"),
     ),
     *(
         Case(f"metrics.{name}", lambda h, w: {"matrix": counts(3, 3)})
@@ -43,10 +44,14 @@ CASES = [
             "class_iou",
             "class_dice",
             "mean_iou",
-            "dice_score",
             "pixel_accuracy",
             "frequency_weighted_iou",
         )
+    ),
+    Case(
+        "metrics.dice_score",
+        lambda h, w: {"matrix": counts(3, 3), "where": mask(3)},
+        {"average": "generalized"},
     ),
     Case(
         "metrics.label_boundaries",
@@ -57,6 +62,7 @@ CASES = [
         },
         {"num_classes": 3},
         masked=("predictions", "labels"),
+        labels=("predictions", "labels"),
     ),
     Case(
         "metrics.panoptic_quality",
@@ -68,6 +74,7 @@ CASES = [
         },
         {"num_classes": 2},
         masked=("classes",),
+        labels=("classes",),
         build=_segments,
     ),
     Case(
@@ -80,7 +87,21 @@ CASES = [
         },
         {"num_classes": 2},
         masked=("scores", "classes"),
+        labels=("classes",),
         build=_objects,
+    ),
+    Case(
+        "metrics.voc_average_precision",
+        lambda h, w: {
+            "boxes": corners(4),
+            "scores": fraction(4),
+            "classes": classes(4, num_classes=2),
+            "where": mask(4),
+        },
+        {"num_classes": 2},
+        masked=("scores", "classes"),
+        labels=("classes",),
+        build=lambda arrays: _objects(arrays) | {"difficult": jnp.arange(4) == 2},
     ),
     Case(
         "metrics.expected_calibration_error",
@@ -91,5 +112,6 @@ CASES = [
         },
         {"bins": 4},
         masked=("probs", "labels"),
+        labels=("labels",),
     ),
 ]

@@ -1,6 +1,6 @@
-"""Cases of `segjax.numerics`."""
+"""Cases of `segjax.numerics` and `segjax.labels`."""
 
-from arguments import Case, log_prob, mask, real
+from arguments import Case, classes, log_prob, mask, real
 
 CASES = [
     Case("numerics.safe_divide", lambda h, w: {"numerator": real(h, w), "denominator": real(h, w)}),
@@ -11,5 +11,13 @@ CASES = [
         "numerics.masked_sum",
         lambda h, w: {"values": real(h, w), "where": mask(h, w)},
         masked=("values",),
+    ),
+    Case("labels.as_int32", lambda h, w: {"labels": classes(h, w, num_classes=3)}),
+    Case(
+        "labels.valid_labels",
+        lambda h, w: {"labels": classes(h, w, num_classes=3), "where": mask(h, w)},
+        {"num_classes": 3},
+        masked=("labels",),
+        labels=("labels",),
     ),
 ]

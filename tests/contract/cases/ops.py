@@ -16,6 +16,7 @@ CASES = [
             ("bilinear", {"align_corners": True}),
             ("bicubic", {}),
             ("bicubic", {"antialias": True}),
+            ("area", {}),
         ]
     ),
     *(
@@ -29,6 +30,7 @@ CASES = [
             ("nearest", "zeros"),
             ("bilinear", "zeros"),
             ("bicubic", "border"),
+            ("bilinear", "reflection"),
         ]
     ),
     Case("ops.box_area", lambda h, w: {"boxes": corners(3)}),

@@ -27,6 +27,7 @@ CASES = [
             },
             options={"label_smoothing": 0.1},
             masked=("logits", "labels"),
+            labels=("labels",) if tag == "integer" else (),
             tag=tag,
         )
         for tag, labels in [
@@ -42,6 +43,7 @@ CASES = [
             "where": mask(h, w),
         },
         masked=("labels",),
+        labels=("labels",),
     ),
     Case(
         "losses.sigmoid_cross_entropy",
@@ -65,12 +67,13 @@ CASES = [
             lambda h, w: _labelled(h, w) | {"class_weights": fraction(3)},
             options={"gamma": gamma},
             masked=("logits", "labels"),
+            labels=("labels",),
             tag=f"{gamma}",
         )
         for gamma in (2.0, 0.5)
     ),
     *(
-        Case(f"losses.{name}", _labelled, masked=("logits", "labels"))
+        Case(f"losses.{name}", _labelled, masked=("logits", "labels"), labels=("labels",))
         for name in ("poly_cross_entropy", "symmetric_cross_entropy")
     ),
     Case(
@@ -89,6 +92,7 @@ CASES = [
             },
             options=options,
             masked=("probs", "labels"),
+            labels=("labels",),
             tag=" ".join(options),
             side=side,
         )
@@ -105,6 +109,7 @@ CASES = [
             _labelled,
             options={"smooth": 1.0, "block": block},
             masked=("logits", "labels"),
+            labels=("labels",),
             tag=f"block {block}",
             forward=False,
             side=side,
@@ -117,6 +122,7 @@ CASES = [
             lambda h, w: _labelled(h, w) | {"logits": real(2, 3, 3)},
             options={"block": 10, "align_corners": align_corners},
             masked=("labels",),
+            labels=("labels",),
             tag=f"align_corners {align_corners}",
             forward=False,
         )

@@ -10,6 +10,11 @@ CASES = [
         forward=False,
     ),
     Case(
+        "ops.roi_pool",
+        lambda h, w: {"features": real(h, w, 2), "boxes": corners(3)},
+        {"output_size": (2, 3)},
+    ),
+    Case(
         "ops.multilevel_roi_align",
         lambda h, w: {"fine": real(2 * h, 2 * w, 2), "coarse": real(h, w, 2), "boxes": corners(3)},
         {"output_size": (2, 1), "min_level": 0, "sampling_ratio": 1, "canonical_size": 64.0},

@@ -72,6 +72,7 @@ CASES = [
         "losses.detr_loss",
         _boxes,
         masked=("true_boxes", "classes"),
+        labels=("classes",),
         build=lambda arrays: _targets(dict(arrays), shape=(4, 5)),
         side=8,
     ),

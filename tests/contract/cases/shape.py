@@ -30,6 +30,7 @@ CASES = [
             ("boundary_f_score", {}),
             ("hausdorff_distance", {"percentile": 60.0, "spacing": (0.5, 2.0)}),
             ("normalized_surface_distance", {"tolerance": 1.0}),
+            ("average_surface_distance", {}),
         ]
     ),
     Case(

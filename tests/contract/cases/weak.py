@@ -52,6 +52,7 @@ CASES = [
         },
         {"radius": 1.5},
         masked=("points", "labels"),
+        labels=("labels",),
     ),
     Case(
         "losses.weak.partial_cross_entropy",
@@ -61,6 +62,7 @@ CASES = [
             "where": mask(h, w),
         },
         masked=("logits", "labels"),
+        labels=("labels",),
     ),
     *(
         Case(

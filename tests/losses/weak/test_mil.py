@@ -150,7 +150,17 @@ def test_one_pixel_is_its_own_bag(pooling):
 def test_a_sure_pixel_leaves_nothing_to_the_others():
     value, gradient = value_and_grad(jnp.array([0.0, -1.0, -30.0]))
     assert value == 0
-    np.testing.assert_array_equal(gradient, [0, 0, 0])
+    np.testing.assert_array_equal(gradient[1:], 0)
+
+
+@pytest.mark.parametrize("others", [[0.5, 0.25], [0.0], [], [0.5, 1.0]])
+def test_the_gradient_to_a_sure_pixel_is_that_of_an_almost_sure_one(others):
+    """`Π_j (1 − p_j)` of the others: what only this pixel can say."""
+    gradient = jax.grad(noisy_or_log_likelihood)
+    expected = np.prod(1 - np.array(others))
+    for log_prob, tolerance in [(0.0, 1e-6), (-1e-6, 1e-5)]:
+        log_probs = jnp.array([log_prob, *np.log(np.maximum(others, 1e-30))], jnp.float32)
+        np.testing.assert_allclose(gradient(log_probs)[0], expected, atol=tolerance)
 
 
 def test_second_derivatives_are_the_difference_of_the_first():

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from numpy.testing import assert_allclose
 
 from segjax.models import layers
@@ -66,15 +67,47 @@ def test_what_is_masked_does_not_count_on_any_devices():
     assert_allclose(statistics["var"], 0.9 + 0.1 * counted.var(0, ddof=1), rtol=1e-5)
 
 
-def test_where_nothing_counts_statistics_stay():
+def _train(shape, **options):
+    norm = layers.BatchNorm(train=True, **options)
+    start = layers.BatchNorm().init(jax.random.key(0), jnp.ones(shape))
+    return lambda x: norm.apply(start, x, mutable=["batch_stats"])
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (1, 1, 1, 4)])
+def test_one_value_a_channel_is_no_batch_to_train_on(shape):
+    """Its variance is 0: the running one would vanish, and inference be many times too large."""
+    with pytest.raises(ValueError, match="expected more than 1 value per channel when training"):
+        _train(shape)(jnp.ones(shape))
+
+
+def test_values_of_all_devices_count_together():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 1, 1, 1, 2)), jnp.float32)
+    _, changed = jax.pmap(_train((1, 1, 1, 2), axis_name="devices"), "devices")(x)
+    expected = 0.9 + 0.1 * np.var(x, (0, 1, 2, 3), ddof=1)
+    assert_allclose(changed["batch_stats"]["var"][0], expected, rtol=1e-5)
+
+    alone = jax.pmap(_train((1, 2), axis_name="devices"), "devices", devices=jax.devices()[:1])
+    with pytest.raises(ValueError, match="expected more than 1 value per channel"):
+        alone(jnp.ones((1, 1, 2)))
+
+
+@pytest.mark.parametrize("counted", [0, 1])
+def test_where_too_little_counts_statistics_stay(counted):
     x = jnp.ones((2, 3))
     start = layers.BatchNorm().init(jax.random.key(0), x)
     norm = layers.BatchNorm(train=True)
 
     def total(x):
-        y, changed = norm.apply(start, x, jnp.zeros(2, bool), mutable=["batch_stats"])
+        y, changed = norm.apply(start, x, jnp.arange(2) < counted, mutable=["batch_stats"])
         return y.sum(), changed
 
     gradient, changed = jax.grad(total, has_aux=True)(x)
     assert np.isfinite(gradient).all()
     jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], start["batch_stats"])
+
+
+def test_one_value_a_group_has_no_variance_either():
+    norm = layers.norm("group", train=False)
+    with pytest.raises(ValueError, match="expected more than 1 value per group"):
+        norm.init(jax.random.key(0), jnp.ones((4, 1, 1, 8)))
+    norm.init(jax.random.key(0), jnp.ones((4, 1, 1, 16)))

@@ -1,4 +1,4 @@
-"""Hausdorff distances and surface Dice by MONAI: writes monai_surfaces.npz beside this file.
+"""Surface distances and surface Dice by MONAI: writes monai_surfaces.npz beside this file.
 
 Run `python monai_surfaces.py` where torch and MONAI are installed.
 """
@@ -16,13 +16,32 @@ CASES = {
         "normalized_surface_distance",
         {"tolerance": 1.0, "spacing": (0.5, 2.0)},
     ),
+    "average": ("average_surface_distance", {}),
+    "average_one_sided": (
+        "average_surface_distance",
+        {"symmetric": False, "spacing": (0.5, 2.0)},
+    ),
+}
+_VOXEL = {"spacing": (2.5, 0.5, 1.5)}
+# The same of volumes.
+VOLUME_CASES = {
+    "volume_hausdorff": ("hausdorff_distance", {"percentile": 90.0, **_VOXEL}),
+    "volume_surface_dice": ("normalized_surface_distance", {"tolerance": 1.6, **_VOXEL}),
+    "volume_average": ("average_surface_distance", _VOXEL),
 }
 
 
 def golden(seed: int = 0) -> dict[str, np.ndarray]:
-    """Masks `[n, h, w]` drawn by NumPy, none empty: sparse, dense, and a box at an edge."""
+    """Masks `[n, h, w]` and volumes `[n, d, h, w]` drawn by NumPy, none empty.
+
+    The masks are sparse, dense, and a box at an edge.
+    """
     import torch
-    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+    from monai.metrics import (
+        compute_average_surface_distance,
+        compute_hausdorff_distance,
+        compute_surface_dice,
+    )
 
     rng = np.random.default_rng(seed)
     share = np.array([0.03, 0.4, 0.9])[:, None, None]
@@ -40,9 +59,19 @@ def golden(seed: int = 0) -> dict[str, np.ndarray]:
         "hausdorff_100": compute_hausdorff_distance(p, y, spacing=(0.5, 2.0), **whole),
         "surface_dice": compute_surface_dice(p, y, [1.5], **whole),
         "surface_dice_spaced": compute_surface_dice(p, y, [1.0], spacing=(0.5, 2.0), **whole),
+        "average": compute_average_surface_distance(p, y, symmetric=True, **whole),
+        "average_one_sided": compute_average_surface_distance(p, y, spacing=(0.5, 2.0), **whole),
+    }
+    volumes = rng.random((2, 2, 5, 7, 6)) < np.array([0.1, 0.7])[:, None, None, None]
+    p, y = (torch.tensor(masks[:, None]).float() for masks in volumes)
+    voxel = {**whole, **_VOXEL}
+    results |= {
+        "volume_hausdorff": compute_hausdorff_distance(p, y, percentile=90, **voxel),
+        "volume_surface_dice": compute_surface_dice(p, y, [1.6], **voxel),
+        "volume_average": compute_average_surface_distance(p, y, symmetric=True, **voxel),
     }
     arrays = {name: result.numpy()[:, 0].astype(float) for name, result in results.items()}
-    return {"predictions": predictions, "targets": targets, **arrays}
+    return {"predictions": predictions, "targets": targets, "volumes": volumes, **arrays}
 
 
 if __name__ == "__main__":

@@ -14,13 +14,17 @@ RESIZES = [
     for method in ("bilinear", "bicubic")
     for align_corners in (False, True)
     for antialias in (False, True)
-] + [((9, 4), "nearest", False, False), ((3, 14), "nearest", False, False)]
+] + [
+    (shape, method, False, False)
+    for method in ("nearest", "nearest-exact", "area")
+    for shape in [(9, 4), (3, 14)]
+]
 
 # (method, padding)
 SAMPLES = [
     (method, padding)
     for method in ("bilinear", "bicubic", "nearest")
-    for padding in ("zeros", "border")
+    for padding in ("zeros", "border", "reflection")
 ]
 
 
@@ -45,7 +49,7 @@ def golden(seed: int = 0) -> dict[str, np.ndarray]:
 
     for i, (shape, method, align_corners, antialias) in enumerate(RESIZES):
         source = channels_first(image)
-        options = {} if method == "nearest" else {"align_corners": align_corners}
+        options = {"align_corners": align_corners} if method in ("bilinear", "bicubic") else {}
         output = functional.interpolate(
             source, size=shape, mode=method, antialias=antialias, **options
         )

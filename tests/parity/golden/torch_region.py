@@ -31,6 +31,9 @@ CASES = {
         "tversky_loss",
         {"axis": _OF_THE_BATCH, "alpha": 0.2, "beta": 0.6, "smooth": 1.0},
     ),
+    "monai dice apart": ("dice_loss", {"axis": _OF_EACH_IMAGE, "smooth": (0.5, 2.0)}),
+    "monai jaccard apart": ("jaccard_loss", {"axis": _OF_EACH_IMAGE, "smooth": (0.25, 1.0)}),
+    "monai tversky apart": ("tversky_loss", {"axis": _OF_EACH_IMAGE, "smooth": (0.5, 2.0)}),
     "kornia dice": ("dice_loss", {"axis": _OF_EACH_IMAGE}),
     "kornia tversky": ("tversky_loss", {"axis": _OF_EACH_IMAGE, "alpha": 0.2, "beta": 0.6}),
 }
@@ -55,6 +58,7 @@ def golden(seed: int = 0) -> dict[str, np.ndarray]:
     softmax = {"softmax": True, "to_onehot_y": True}
     smooth = {"smooth_nr": 1.0, "smooth_dr": 1.0}
     unsmoothed = {"smooth_nr": 0.0, "smooth_dr": 0.0}
+    apart = {"smooth_nr": 0.5, "smooth_dr": 2.0}
     weights = {"alpha": 0.2, "beta": 0.6}
     peers = {
         "monai dice": monai.DiceLoss(**softmax, **smooth),
@@ -64,6 +68,9 @@ def golden(seed: int = 0) -> dict[str, np.ndarray]:
         "monai square": monai.GeneralizedDiceLoss(**softmax, **unsmoothed, w_type="square"),
         "monai simple": monai.GeneralizedDiceLoss(**softmax, **unsmoothed, w_type="simple"),
         "monai uniform": monai.GeneralizedDiceLoss(**softmax, **smooth, w_type="uniform"),
+        "monai dice apart": monai.DiceLoss(**softmax, **apart),
+        "monai jaccard apart": monai.DiceLoss(**softmax, **apart, jaccard=True),
+        "monai tversky apart": monai.TverskyLoss(**softmax, **apart, alpha=0.3, beta=0.7),
         "smp jaccard": smp.JaccardLoss("multiclass", smooth=1.0),
         "smp dice": smp.DiceLoss("multiclass", smooth=1.0),
         "smp tversky": smp.TverskyLoss("multiclass", smooth=1.0, **weights),
