@@ -16,8 +16,7 @@ class Options:
     The arrays have the names of the published model, for torch to load strictly into the original;
     of a model without one, those of our variables. The file of a training run says what the run's
     `config.json` does, so `segjax predict`, `evaluate` and `train --weights` read it as they read
-    the run. From published weights of whichever form it is what `segjax train --weights` reads
-    without an extra.
+    the run.
 
     Attributes:
       source: folder of a training run, or a file made of one; or published weights: a file
@@ -28,6 +27,7 @@ class Options:
         its own.
       num_classes: of the logits of published weights, with a new head; None keeps the file's.
       channels: of the images, with an adapted first kernel; None keeps the file's.
+      average: the moving average of published weights, where a file has both.
       naming: whose names the file's arrays have, where a model has those of several: "authors",
         "timm", "transformers", or "segjax" for those of our variables; None for those that it is
         best known by.
@@ -42,6 +42,7 @@ class Options:
     model_options: dict[str, str] = dataclasses.field(default_factory=dict)
     num_classes: int | None = None
     channels: int | None = None
+    average: bool = False
     naming: str | None = None
     checkpoint: Literal["best", "last"] = "best"
     seed: int = 0
@@ -81,6 +82,7 @@ def run(options: Options) -> int:
             name,
             num_classes=options.num_classes,
             channels=options.channels,
+            average=options.average,
             key=jax.random.key(options.seed),
             **read_options(options.model_options),
         )
@@ -91,7 +93,7 @@ def run(options: Options) -> int:
 
 def _check_run(options: Options) -> None:
     """Options that are for published weights have no use for a run."""
-    for name in ("model", "model_options", "num_classes", "channels"):
+    for name in ("model", "model_options", "num_classes", "channels", "average"):
         if getattr(options, name):
             raise ValueError(
                 f"{name}: expected none, for the run {options.source} knows its own; got "

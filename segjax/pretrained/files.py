@@ -1,14 +1,11 @@
-"""State dicts in files: safetensors in and out, and torch's own without running what they hold."""
+"""State dicts in files: safetensors in and out, and torch's own in."""
 
 import functools
-import importlib
 import json
 import operator
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -16,28 +13,45 @@ import safetensors
 import safetensors.numpy
 
 from segjax.pretrained.errors import WeightsError
+from segjax.pretrained.torch_files import COUNTER, read_torch
 
 INDEX_SUFFIX = ".index.json"  # of what says in which files the parts of large weights are
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
-# Under which key a training script keeps the model's state dict, if not at the top.
-_NESTED = ("state_dict", "model", "model_state_dict", "model_state")
+# Of safetensors' types those that NumPy has, or ml_dtypes.
+_DTYPES = {
+    "BOOL": np.bool_,
+    "U8": np.uint8,
+    "I8": np.int8,
+    "U16": np.uint16,
+    "I16": np.int16,
+    "U32": np.uint32,
+    "I32": np.int32,
+    "U64": np.uint64,
+    "I64": np.int64,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+    "BF16": ml_dtypes.bfloat16,
+    "F16": np.float16,
+    "F32": np.float32,
+    "F64": np.float64,
+}
 
 
-def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_state_dict(path: str | os.PathLike, *, average: bool = False) -> dict[str, np.ndarray]:
     """The arrays of a file, by key.
 
     Args:
-      path: of a `.safetensors` file, or of one of torch's (`.pth`, `.pt`, `.bin`, `.ckpt`), which
-        takes torch; of a pickle no code is run, and what is no array is refused. Or of the index
-        (`.index.json`) of such files that lie beside it.
+      path: of a `.safetensors` file, or of one of torch's (`.pth`, `.pt`, `.bin`, `.ckpt`), of
+        which no code is run. Or of the index (`.index.json`) of such files that lie beside it.
+      average: whether of a file with trained weights and their moving average the latter is taken.
 
     Returns:
-      NumPy arrays by the file's keys; bfloat16 ones are of `ml_dtypes`.
+      NumPy arrays by the file's keys; bfloat16 and float8 ones are of `ml_dtypes`.
 
     Raises:
-      WeightsError: where the file is damaged, or is not what its suffix says.
+      WeightsError: where the file is damaged, is not what its suffix says, or has no average that
+        is asked for.
       OSError: where it cannot be read.
-      ImportError: where torch is missing.
 
     Example:
       >>> read_state_dict("weights.h5")
@@ -46,12 +60,16 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     if path.name.endswith(INDEX_SUFFIX):
-        parts = (read_state_dict(path.with_name(name)) for name in part_names(path))
+        names = part_names(path)
+        parts = (read_state_dict(path.with_name(name), average=average) for name in names)
         return functools.reduce(operator.or_, parts, {})
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        arrays = _read_safetensors(path)
+        if average and COUNTER not in arrays:
+            raise WeightsError(f"{path}: average: expected a moving average, got weights alone")
+        return arrays
     if path.suffix in TORCH_SUFFIXES:
-        return _read_torch(path)
+        return read_torch(path, average=average)
     raise WeightsError(f"{path}: due is .safetensors, {', '.join(TORCH_SUFFIXES)}")
 
 
@@ -139,50 +157,25 @@ def write_safetensors(
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb"):
-        pass  # safetensors' own errors do not name the file
-    try:
-        return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise WeightsError(f"{path}: no safetensors file, or a damaged one ({error})") from error
-    except (AttributeError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{path}: arrays of a type that NumPy does not have ({error})"
-        ) from error
-
-
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb"):
-        pass
-    try:
-        torch = importlib.import_module("torch")
-    except ImportError as error:
-        raise ImportError(
-            f"{path}: torch is due to read it: pip install 'segjax[torch]'"
-        ) from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(
-            f"{path}: damaged, or holds more than arrays; nothing of it was run ({reason})"
-        ) from error
-    except Exception as error:  # whatever else a damaged file makes of torch's readers
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"{path}: no file of torch's, or a damaged one ({reason})") from error
-    for key in _NESTED:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: a dict of arrays was due, got {type(content).__name__}")
-    strange = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
-    if strange:
-        raise WeightsError(f"{path}: arrays were due, got something else at {strange[0]!r}")
-    return {str(key): _to_numpy(torch, value) for key, value in content.items()}
-
-
-def _to_numpy(torch: Any, tensor: Any) -> np.ndarray:
-    if tensor.dtype == torch.bfloat16:  # which NumPy does not know
-        return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.detach().numpy()
+    with path.open("rb") as file:  # safetensors' own errors do not name it
+        try:
+            with safetensors.safe_open(path, "numpy"):
+                pass  # the header is whole, and each array has its place in the file
+        except safetensors.SafetensorError as error:
+            reason = f"no safetensors file, or a damaged one ({error})"
+            raise WeightsError(f"{path}: {reason}") from error
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data, arrays = file.tell(), {}
+        for key, entry in header.items():
+            if key == "__metadata__":
+                continue
+            if entry["dtype"] not in _DTYPES:
+                raise WeightsError(
+                    f"{path}: {key!r}: expected one of {', '.join(_DTYPES)}, got {entry['dtype']}; "
+                    "save it as F32 instead"
+                )
+            begin, end = entry["data_offsets"]
+            file.seek(data + begin)
+            array = np.frombuffer(file.read(end - begin), _DTYPES[entry["dtype"]])
+            arrays[key] = array.reshape(entry["shape"])
+    return arrays

@@ -19,8 +19,14 @@ from segjax.pretrained.keys import (
     matches,
 )
 from segjax.pretrained.own import OwnNames
+from segjax.pretrained.torch_files import COUNTER
 
 _LISTED = 20  # of each kind of fault
+_LEVELS = 8  # of names before a key that are looked at
+# What torch's wrappers put into the keys of the module within.
+_WRAPPERS = re.compile(
+    r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +44,49 @@ class Fitted:
     fresh: dict[str, str]
 
 
+def unwrap(
+    tables: Sequence[KeyTable], state_dict: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], str]:
+    """The arrays without what training put before all their keys.
+
+    Args:
+      tables: of the model.
+      state_dict: arrays by a file's keys.
+
+    Returns:
+      Arrays by key, without the counter of an average, the names of torch's wrappers, and as many
+      of the names that all keys share as makes most of the rest known to a table; and those names,
+      such as "module.model.".
+
+    Example:
+      >>> arrays = {"model.conv1.bias": np.zeros(1), "model.conv1.weight": np.zeros((1, 1))}
+      >>> list(unwrap([KeyTable((("conv", "conv1"),))], arrays)[0])
+      ['conv1.bias', 'conv1.weight']
+    """
+    arrays = {
+        _WRAPPERS.sub("", key): array
+        for key, array in state_dict.items()
+        if key.rpartition(".")[2] != COUNTER
+    }
+    levels = zip(*(key.split(".", _LEVELS)[:-1] for key in arrays), strict=False)
+    shared = [names[0] for names in itertools.takewhile(lambda names: len({*names}) == 1, levels)]
+    prefixes = ["", *itertools.accumulate(f"{name}." for name in shared)]
+
+    def cut(prefix):
+        return {key.removeprefix(prefix): array for key, array in arrays.items()}
+
+    # The first of those as good.
+    prefix = max(prefixes, key=lambda p: max(_count_known(table, cut(p)) for table in tables))
+    return cut(prefix), prefix
+
+
 def nearest_table(tables: Sequence[KeyTable], state_dict: Mapping[str, np.ndarray]) -> KeyTable:
     """Of a model's tables the one that knows most of a file's keys; the first of those as good."""
+    return max(tables, key=lambda table: _count_known(table, state_dict))
 
-    def known(table):
-        return sum(map(table.names, canonical(table, state_dict)))
 
-    return max(tables, key=known)
+def _count_known(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int:
+    return sum(map(table.names, canonical(table, state_dict)))
 
 
 def canonical(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -57,8 +99,7 @@ def canonical(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> dict[str
     Returns:
       Arrays by the original's keys, without unused ones.
     """
-    # What torch's wrapper for several devices puts before every key.
-    named = {table.canonical(key.removeprefix("module.")): a for key, a in state_dict.items()}
+    named = {table.canonical(key): array for key, array in state_dict.items()}
     return {key: array for key, array in named.items() if not table.is_unused(key)}
 
 

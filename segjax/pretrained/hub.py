@@ -28,7 +28,7 @@ def find_weights(source: str | os.PathLike) -> Path:
 
     Raises:
       FileNotFoundError: where there is none.
-      WeightsError: where the hub has none, or cannot be reached.
+      WeightsError: where the hub has none, or cannot be reached, and for a device or a pipe.
       ImportError: where huggingface_hub is missing.
 
     Example:
@@ -43,6 +43,8 @@ def find_weights(source: str | os.PathLike) -> Path:
                 return path / name
         raise FileNotFoundError(f"{path}: holds neither {' nor '.join(_WHOLE)}")
     if path.exists():
+        if not path.is_file():
+            raise WeightsError(f"{path}: expected a file or a folder, got neither")
         return path
     named_as_file = path.suffix in (".safetensors", *TORCH_SUFFIXES)
     if named_as_file or not _REPOSITORY.fullmatch(str(source)):

@@ -1,4 +1,8 @@
-"""How each family's published weights are fine-tuned: the settings of its paper or its authors."""
+"""How each family's published weights are fine-tuned: the settings of its paper or its authors.
+
+Where a source decays norms and biases too, or ends at a small learning rate instead of 0, ours does
+not. Betas of Adam are (0.9, 0.999) in all of them.
+"""
 
 import dataclasses
 from typing import Literal
@@ -10,19 +14,21 @@ class Recipe:
 
     Attributes:
       source: where the settings are published, and in what ours differ.
-      batch_size: that the learning rate is for, where it is proportional to the batch size; None
-        where one rate is published for all.
+      batch_size: that the learning rate is for; another one's is in proportion. None where the rate
+        is taken as it is: that of AdamW, and those published for several batch sizes.
       name: of the optimizer.
       learning_rate: at its peak.
       schedule: of the learning rate after the warm-up.
       power: of the polynomial schedule.
       drops: of the step schedule.
       warmup: steps of linear warm-up; no more than a tenth of a run.
+      backbone_warmup: steps of the backbone's, which begins after the others'; likewise.
       weight_decay: decoupled. A coupled one of SGD adds up over the momentum, so it is divided by
         `1 − momentum`.
       momentum: of SGD, or the first of AdamW.
       clip: the largest global norm of a gradient; 0 does not clip.
       backbone: factor of the backbone's learning rate.
+      auxiliary: factor of the learning rate of auxiliary heads.
       layer_decay: factor of the learning rate from each block of a vision transformer to the one
         before it.
       freeze: patterns of the parameters that stay as they are.
@@ -30,52 +36,57 @@ class Recipe:
 
     source: str
     batch_size: int | None = None
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "sgd", "nesterov"] = "adamw"
     learning_rate: float
     schedule: Literal["cosine", "poly", "step", "constant"] = "poly"
     power: float = 0.9
     drops: tuple[float, ...] = ()
     warmup: int = 0
+    backbone_warmup: int = 0
     weight_decay: float
     momentum: float = 0.9
     clip: float = 0.0
     backbone: float = 1.0
+    auxiliary: float = 1.0
     layer_decay: float = 1.0
     freeze: tuple[str, ...] = ()
 
 
 FCN = Recipe(
-    source="torchvision's segmentation references: SGD at 0.02 for batches of 32, decay 1e-4, "
-    "poly 0.9; without their tenfold rate of the auxiliary head",
+    source="pytorch/vision, references/segmentation/README.md and train.py: SGD at 0.02 for "
+    "batches of 32, an auxiliary head at ten times that, decay 1e-4, poly 0.9",
     batch_size=32,
     name="sgd",
     learning_rate=0.02,
     weight_decay=1e-3,
+    auxiliary=10.0,
 )
-MOBILENET = dataclasses.replace(
+DEEPLABV3_MOBILENET = dataclasses.replace(
     FCN,
-    source="torchvision's segmentation references: SGD at 0.01 for batches of 32, decay 1e-6, "
-    "poly 0.9",
+    source="pytorch/vision, references/segmentation/README.md and train.py: as FCN, but at 0.01, "
+    "decay 1e-6",
     learning_rate=0.01,
     weight_decay=1e-5,
 )
+LRASPP = dataclasses.replace(DEEPLABV3_MOBILENET, auxiliary=1.0)
 DEEPLABV3PLUS = Recipe(
-    source="Chen et al. 2018, DeepLabV3+, section 4: as DeepLabV3, SGD at 0.007 for batches of "
-    "16, poly 0.9; decay 4e-5 as in the authors' train.py",
+    source="Chen et al. 2018, DeepLabV3+, section 4: SGD at 0.007 for batches of 16, poly 0.9; "
+    "tensorflow/models, research/deeplab/train.py: decay 1e-4 for ResNets",
     batch_size=16,
     name="sgd",
     learning_rate=0.007,
-    weight_decay=4e-4,
+    weight_decay=1e-3,
 )
 UNET_RESNET = Recipe(
-    source="segmentation-models-pytorch's training examples: Adam at 2e-4, cosine",
+    source="qubvel-org/segmentation_models.pytorch, examples/camvid_segmentation_multiclass.ipynb: "
+    "Adam at 2e-4, cosine",
     learning_rate=2e-4,
     schedule="cosine",
     weight_decay=0.0,
 )
 SEGFORMER = Recipe(
-    source="Xie et al. 2021, SegFormer, section 4.1, and the authors' configurations: AdamW at "
-    "6e-5, the head at ten times that, decay 0.01, 1,500 steps of warm-up, poly 1.0",
+    source="NVlabs/SegFormer, local_configs/segformer/*/*.py: AdamW at 6e-5 for batches of 8 and "
+    "16, the head at ten times that, decay 0.01, 1,500 steps of warm-up, poly 1.0",
     learning_rate=6e-4,
     backbone=0.1,
     power=1.0,
@@ -83,16 +94,16 @@ SEGFORMER = Recipe(
     weight_decay=0.01,
 )
 SEGMENTER = Recipe(
-    source="Strudel et al. 2021, Segmenter, section 4.1: SGD at 1e-3 for batches of 8, no decay, "
-    "poly 0.9",
-    batch_size=8,
-    name="sgd",
+    source="rstrudel/segmenter, segm/train.py and config.yml: SGD, which in timm has Nesterov's "
+    "momentum, at 1e-3 for batches of 8 (ADE20K) and 16 (Pascal Context); 0.01 for Cityscapes; no "
+    "decay, poly 0.9",
+    name="nesterov",
     learning_rate=1e-3,
     weight_decay=0.0,
 )
 VIT_LINEAR = Recipe(
-    source="Oquab et al. 2023, DINOv2, and its ADE20K configuration: a frozen backbone, AdamW at "
-    "1e-3, decay 1e-4, 1,500 steps of warm-up, poly 1.0",
+    source="facebookresearch/dinov2, dinov2_vits14_ade20k_linear_config.py beside the published "
+    "heads: a frozen backbone, AdamW at 1e-3, decay 1e-4, 1,500 steps of warm-up, poly 1.0",
     learning_rate=1e-3,
     power=1.0,
     warmup=1500,
@@ -100,8 +111,9 @@ VIT_LINEAR = Recipe(
     freeze=("backbone",),
 )
 DETR = Recipe(
-    source="Carion et al. 2020, DETR, section 4: AdamW at 1e-4, the backbone at 1e-5, decay "
-    "1e-4, a tenth after two thirds of the training, gradients clipped at 0.1",
+    source="facebookresearch/detr, main.py: AdamW at 1e-4, the backbone at 1e-5, decay 1e-4, a "
+    "tenth after 200 of 300 epochs, gradients clipped at 0.1; batches of 16 there, of 64 in Carion "
+    "et al. 2020, section 4",
     learning_rate=1e-4,
     schedule="step",
     drops=(2 / 3,),
@@ -110,44 +122,53 @@ DETR = Recipe(
     backbone=0.1,
 )
 MASKFORMER = Recipe(
-    source="Cheng et al. 2021, MaskFormer, section 4.1, for ResNets: AdamW at 1e-4, decay 1e-4, "
-    "the backbone at a tenth, poly 0.9, gradients clipped at 0.01",
+    source="facebookresearch/MaskFormer, configs/*/Base-*.yaml, for ResNets: AdamW at 1e-4 for "
+    "batches of 16, 32 and 64, the backbone at a tenth, decay 1e-4, poly 0.9 (COCO: a tenth after "
+    "two thirds), gradients clipped at 0.01",
     learning_rate=1e-4,
     weight_decay=1e-4,
     clip=0.01,
     backbone=0.1,
 )
 MASKFORMER_SWIN = Recipe(
-    source="Cheng et al. 2021, MaskFormer, section 4.1, for Swin transformers: AdamW at 6e-5, "
-    "decay 0.01, 1,500 steps of warm-up, poly 0.9, gradients clipped at 0.01",
+    source="facebookresearch/MaskFormer, configs/*/swin/*.yaml: AdamW at 6e-5 for batches of 16 "
+    "and 64, decay 0.01, 1,500 steps of warm-up; the rest as for ResNets, but one rate for all",
     learning_rate=6e-5,
     warmup=1500,
     weight_decay=0.01,
     clip=0.01,
 )
 MASK2FORMER = Recipe(
-    source="Cheng et al. 2022, Mask2Former, section 4.1: AdamW at 1e-4, decay 0.05, the backbone "
-    "at a tenth, a tenth after 0.9 and after 0.95 of the training, gradients clipped at "
-    "0.01",
+    source="facebookresearch/Mask2Former, configs/*/*/Base-*.yaml, for every backbone: AdamW at "
+    "1e-4, the backbone at a tenth, decay 0.05, poly 0.9 (COCO: a tenth after 8/9 and 26/27), "
+    "gradients clipped at 0.01",
     learning_rate=1e-4,
-    schedule="step",
-    drops=(0.9, 0.95),
     weight_decay=0.05,
     clip=0.01,
     backbone=0.1,
 )
 EOMT = Recipe(
-    source="Kerssies et al. 2025, EoMT, appendix, and the authors' configurations: AdamW at "
-    "1e-4, decay 0.05, layer-wise decay 0.8, poly 0.9, gradients clipped at 0.01",
+    source="tue-mps/eomt, training/mask_classification_*.py, two_stage_warmup_poly_schedule.py "
+    "and main.py: AdamW at 1e-4, layer-wise decay 0.8, decay 0.05, 500 steps of warm-up and then "
+    "1,000 of the backbone's, poly 0.9, gradients clipped at 0.01",
     learning_rate=1e-4,
     warmup=500,
+    backbone_warmup=1000,
     weight_decay=0.05,
     clip=0.01,
     layer_decay=0.8,
 )
+EOMT_DINOV3 = dataclasses.replace(
+    EOMT,
+    source="tue-mps/eomt, configs/dinov3/coco/*/*.yaml: as EoMT, but at 2e-4, 2,000 steps of "
+    "warm-up and then 3,000 of the backbone's; without the full rate of all blocks with queries",
+    learning_rate=2e-4,
+    warmup=2000,
+    backbone_warmup=3000,
+)
 MASK_RCNN = Recipe(
-    source="He et al. 2017, Mask R-CNN, section 3.1, and torchvision's detection references: SGD "
-    "at 0.02 for batches of 16, decay 1e-4, a tenth after 16 and 22 of 26 epochs",
+    source="pytorch/vision, references/detection/README.md, train.py and engine.py: SGD at 0.02 "
+    "for batches of 16, decay 1e-4, 1,000 steps of warm-up, a tenth after 16 and 22 of 26 epochs",
     batch_size=16,
     name="sgd",
     learning_rate=0.02,
@@ -156,7 +177,17 @@ MASK_RCNN = Recipe(
     warmup=1000,
     weight_decay=1e-3,
 )
-# Of models that nobody has published a recipe for.
+MASK_RCNN_V2 = dataclasses.replace(
+    MASK_RCNN,
+    source="pytorch/vision, pull request 5773: SGD at 0.1 for batches of 64, decay 4e-5, a tenth "
+    "after 352 and 384 of 400 epochs; the warm-up of references/detection/engine.py",
+    batch_size=64,
+    learning_rate=0.1,
+    drops=(352 / 400, 384 / 400),
+    weight_decay=4e-4,
+)
+# Of segjax's own models, and of the U-Net, which was published with SGD of momentum 0.99 and no
+# learning rate.
 DEFAULT = Recipe(
     source="segjax's own: a tenth of the rate from scratch",
     learning_rate=3e-4,

@@ -160,7 +160,10 @@ _EOMT = Published(
     recipe=recipes.EOMT,
 )
 _EOMT_DINOV3 = Published(
-    eomt.EOMT_DINOV3, "Kerssies et al. 2025, Your ViT is secretly", (640, 640), recipe=recipes.EOMT
+    eomt.EOMT_DINOV3,
+    "Kerssies et al. 2025, Your ViT is secretly",
+    (640, 640),
+    recipe=recipes.EOMT_DINOV3,
 )
 
 PUBLISHED: dict[str, Published] = {
@@ -176,10 +179,10 @@ PUBLISHED: dict[str, Published] = {
     "mobilenet_v3_large": _MOBILENET,
     "mobilenet_v3_small": dataclasses.replace(_MOBILENET, table=mobilenet.MOBILENET_V3_SMALL),
     "deeplabv3_mobilenet_v3_large": dataclasses.replace(
-        _DEEPLABV3, table=mobilenet.DEEPLABV3_MOBILENET, recipe=recipes.MOBILENET
+        _DEEPLABV3, table=mobilenet.DEEPLABV3_MOBILENET, recipe=recipes.DEEPLABV3_MOBILENET
     ),
     "lraspp_mobilenet_v3_large": dataclasses.replace(
-        _MOBILENET, table=mobilenet.LRASPP_MOBILENET, size=(520, 520), recipe=recipes.MOBILENET
+        _MOBILENET, table=mobilenet.LRASPP_MOBILENET, size=(520, 520), recipe=recipes.LRASPP
     ),
     "unet": _UNET,
     "unet_resnet18": _UNET_RESNET,
@@ -207,7 +210,9 @@ PUBLISHED: dict[str, Published] = {
     **{f"eomt_{size}": _EOMT for size in ("small", "base", "large")},
     **{f"eomt_dinov3_{size}": _EOMT_DINOV3 for size in ("small", "base", "large")},
     "maskrcnn_resnet50_fpn": _MASK_RCNN,
-    "maskrcnn_resnet50_fpn_v2": dataclasses.replace(_MASK_RCNN, table=mask_rcnn.MASK_RCNN_V2),
+    "maskrcnn_resnet50_fpn_v2": dataclasses.replace(
+        _MASK_RCNN, table=mask_rcnn.MASK_RCNN_V2, recipe=recipes.MASK_RCNN_V2
+    ),
     "detr_resnet50": _DETR,
     "detr_resnet101": _DETR,
     "detr_resnet50_panoptic": _DETR_PANOPTIC,

@@ -23,6 +23,7 @@ from segjax.pretrained.fitting import (
     count_classes,
     fit,
     nearest_table,
+    unwrap,
 )
 from segjax.pretrained.hub import find_weights
 from segjax.pretrained.keys import KeyTable, map_paths, to_state_dict
@@ -40,6 +41,7 @@ def load(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     channels: int | None = None,
+    average: bool = False,
     key: jax.Array | None = None,
     **options: Any,
 ) -> dict:
@@ -47,18 +49,20 @@ def load(
 
     Weights of a classifier go into its backbone, also within a segmentation model. For other
     classes the head is new, for other channels the first kernel adapts as timm's does, and position
-    embeddings are interpolated; the log says so.
+    embeddings are interpolated. Names that training put before all keys ("module.", "model.") are
+    left out. The log says so.
 
     Args:
       source: the folder of a training run, whose best checkpoint it is; a file that `save` or
-        `segjax convert` has written, or a published one (`.safetensors`; `.pth`, `.pt`, `.bin` or
-        `.ckpt` with the extra `torch`); a folder with one; or with the extra `hub` a repository of
-        the Hugging Face hub, "OWNER/NAME" or "OWNER/NAME@REVISION".
+        `segjax convert` has written, or a published one (`.safetensors`, `.pth`, `.pt`, `.bin`,
+        `.ckpt`); a folder with one; or with the extra `hub` a repository of the Hugging Face hub,
+        "OWNER/NAME" or "OWNER/NAME@REVISION".
       name: of a model (a key of `segjax.models.MODELS`) or of a backbone.
       num_classes: of the logits; None takes the file's.
       class_names: of the logits, where there are names; a head that a run has learnt for other
         classes is new, however many they are.
       channels: of the images; None takes the file's.
+      average: whether of a file of torch's with both the moving average of the weights is taken.
       key: a random key, for what the file does not have: a new head, or all but the backbone.
       **options: attributes of the model's module.
 
@@ -78,7 +82,7 @@ def load(
       FileNotFoundError: none.safetensors: there is no such file
     """
     tables = _tables(name)
-    path, state_dict, origin, learnt = _read(source)
+    path, state_dict, origin, learnt = _read(source, average)
 
     @functools.cache
     def shapes(classes: int, channels: int) -> dict:
@@ -88,6 +92,9 @@ def load(
     if is_own(state_dict):
         table: KeyTable = own_names(shapes)
     elif tables:
+        state_dict, prefix = unwrap(tables, state_dict)
+        if prefix:
+            _LOGGER.warning("%s: left out, as all keys begin with it: %r", path, prefix)
         table = nearest_table(tables, state_dict)
     else:
         raise WeightsError(
@@ -97,6 +104,9 @@ def load(
     found = count_classes(table, state_dict)
     classes = found if num_classes is None else num_classes
     if classes is None and name in MODELS:
+        if not any(map(table.names, state_dict)):
+            got = _some(map(repr, state_dict)) if state_dict else "none"
+            raise WeightsError(f"{path}: expected arrays of {name}, got none of its keys: {got}")
         raise ValueError(f"num_classes is None; due is a number, for {path} has no head of {name}")
     if channels is None:
         channels = count_channels(table, state_dict) or 3
@@ -216,7 +226,7 @@ def is_run(path: str | os.PathLike) -> bool:
 
 
 def _read(
-    source: str | os.PathLike,
+    source: str | os.PathLike, average: bool
 ) -> tuple[Path, dict[str, np.ndarray], str | None, tuple[str, ...] | None]:
     """The path, arrays by name, and the model and the classes that they are said to be of."""
     # Runs are of `training`, which itself needs this module.
@@ -224,6 +234,8 @@ def _read(
     from segjax.training.run_folder import METADATA, read_config
 
     if is_run(source):
+        if average:
+            raise ValueError(f"average: expected False, for the run {source} has its own; got True")
         path, info = Path(source), read_config(Path(source))
         name = info.config.model
         variables, _ = load_variables(path / "checkpoints", "best")
@@ -231,7 +243,7 @@ def _read(
     path = find_weights(source)
     metadata = read_metadata(path)
     names = read_config(path).classes.names if METADATA in metadata else None
-    return path, read_state_dict(path), metadata.get("model"), names
+    return path, read_state_dict(path, average=average), metadata.get("model"), names
 
 
 def _tables(name: str) -> list[KeyTable]:

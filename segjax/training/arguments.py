@@ -124,7 +124,7 @@ def read_file(path: pathlib.Path, default: TrainConfig) -> TrainConfig:
     path = path / "config.json" if path.is_dir() else path
     try:
         values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected YAML or JSON: {' '.join(str(error).split())}") from None
     if not isinstance(values, Mapping):
         raise ValueError(f"{path}: expected options by name, got {type(values).__name__}")

@@ -43,11 +43,13 @@ _RANGES = {
     "score_threshold": _SHARE,
     "overlap_threshold": _SHARE,
     "optimizer.warmup": _NOT_NEGATIVE,
+    "optimizer.backbone_warmup": _NOT_NEGATIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.momentum": _SHARE,
     "optimizer.drops": _SHARE,
     "optimizer.clip": _NOT_NEGATIVE,
     "optimizer.backbone": _NOT_NEGATIVE,
+    "optimizer.auxiliary": _NOT_NEGATIVE,
     "optimizer.layer_decay": _SHARE,
     "loss.cross_entropy": _NOT_NEGATIVE,
     "loss.dice": _NOT_NEGATIVE,
@@ -88,11 +90,12 @@ def check(config: TrainConfig) -> None:
     _check_ranges(config)
     _check_effects(config)
     _check_model(config)
-    if config.optimizer.warmup is not None and 0 < config.optimizer.warmup >= config.steps:
-        raise ValueError(
-            f"optimizer.warmup: expected fewer than the {config.steps} steps of the run, "
-            f"got {config.optimizer.warmup}"
-        )
+    for name in ("optimizer.warmup", "optimizer.backbone_warmup"):
+        if 0 < (_value(config, name) or 0) >= config.steps:
+            raise ValueError(
+                f"{name}: expected fewer than the {config.steps} steps of the run, "
+                f"got {_value(config, name)}"
+            )
     least, largest = config.augmentation.zoom
     if least > largest:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Optimizers, schedules and parameter groups by their options."""
 
 import fnmatch
+import functools
 import re
 from typing import Any
 
@@ -11,12 +12,13 @@ from segjax.naming import unknown_name
 from segjax.training.optimizer_config import OptimizerConfig, fill_options
 
 
-def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+def learning_rate(config: OptimizerConfig, steps: int, *, backbone: bool = False) -> optax.Schedule:
     """The learning rate by step.
 
     Args:
       config: of the optimizer; what it leaves open is as from scratch.
       steps: of the whole training.
+      backbone: whether it is the backbone's, without its factor.
 
     Returns:
       The schedule, a function of the step.
@@ -30,16 +32,21 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     config = fill_options(config, steps=steps, batch_size=1)
     peak: Any = config.learning_rate
     warmup: Any = config.warmup
-    rest = max(1, steps - warmup)
+    later: Any = config.backbone_warmup if backbone else 0
+    start = warmup + later
+    rest = max(1, steps - start)
     if config.schedule == "step" and not config.drops:
         raise ValueError("optimizer.drops: expected a share of the training for the step schedule")
-    drops = {max(0, round(share * steps) - warmup): 0.1 for share in config.drops or ()}
+    drops = {max(0, round(share * steps) - start): 0.1 for share in config.drops or ()}
     after = {
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
         "poly": lambda: optax.polynomial_schedule(peak, 0.0, config.power, rest),
         "step": lambda: optax.piecewise_constant_schedule(peak, drops),
         "constant": lambda: optax.constant_schedule(peak),
     }[config.schedule or "cosine"]()
+    if later:
+        still, rise = optax.constant_schedule(0.0), optax.linear_schedule(0.0, peak, later)
+        return optax.join_schedules([still, rise, after], [warmup, start])
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
 
@@ -52,7 +59,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
     Returns:
       The optax transformation: clipping, the optimizer, decoupled weight decay on kernels alone,
-      the schedule, and the factors of parts of the model. Frozen parameters have no state, and do
+      the schedules, and the factors of parts of the model. Frozen parameters have no state, and do
       not count in the gradient's norm. Its `init` raises a ValueError for a pattern that matches no
       parameter, or for a factor of what the model does not have.
 
@@ -60,25 +67,20 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
       Bao et al., "BEiT", 2022, its last block at the full rate as in Kerssies et al., "EoMT", 2025.
     """
     config = fill_options(config, steps=steps, batch_size=1)
-    directions = {
+    optimizers = {
         "adamw": lambda: optax.scale_by_adam(b1=config.momentum),
-        "sgd": lambda: optax.trace(config.momentum, nesterov=True),
+        "sgd": lambda: optax.trace(config.momentum),
+        "nesterov": lambda: optax.trace(config.momentum, nesterov=True),
     }
-    optimizer = optax.chain(
+    stages: tuple[optax.GradientTransformation, ...] = (
         optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
-        directions[config.name or "adamw"](),
+        optimizers[config.name or "adamw"](),
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
-        optax.scale_by_learning_rate(learning_rate(config, steps)),
-        optax.identity() if config.backbone == config.layer_decay == 1 else _scale(config),
     )
-    if not config.freeze:
-        return optimizer
-
-    def labels(params):
-        frozen = frozen_paths(config.freeze or (), params)
-        return _map_paths(lambda path: "frozen" if path in frozen else "learns", params)
-
-    return optax.multi_transform({"learns": optimizer, "frozen": optax.set_to_zero()}, labels)
+    if config.freeze:
+        groups = {"learns": optax.chain(*stages), "frozen": optax.set_to_zero()}
+        stages = (optax.partition(groups, functools.partial(_frozen, config.freeze)),)
+    return optax.chain(*stages, _rates(config, steps), _factors(config))
 
 
 def decayed(params):
@@ -125,7 +127,8 @@ def rate_factors(config: OptimizerConfig, params):
 
     Returns:
       Numbers, in the tree of the parameters: `layer_decay^(blocks − 1 − i)` in block i of a vision
-      transformer and, as in its first, in its embeddings; times `backbone` in the backbone.
+      transformer and, as in its first, in its embeddings; times `backbone` in the backbone, or
+      `auxiliary` in auxiliary heads.
 
     Raises:
       ValueError: for a factor of what the model does not have.
@@ -133,12 +136,15 @@ def rate_factors(config: OptimizerConfig, params):
     paths = _paths(params)
     factors = dict.fromkeys(paths, 1.0)
     if config.backbone not in (None, 1):
-        for path in _required(_backbone(paths), "backbone", "a backbone"):
+        for path in _required(_backbone(paths), "backbone", 1, "a backbone"):
             factors[path] *= config.backbone
+    if config.auxiliary not in (None, 1):
+        for path in paths:
+            factors[path] *= config.auxiliary if path.startswith("auxiliary") else 1
     if config.layer_decay not in (None, 1):
         numbers = {path: _block(path) for path in _backbone(paths)}
         blocks = {number for number in numbers.values() if number is not None}
-        _required(blocks, "layer_decay", "the blocks of a vision transformer")
+        _required(blocks, "layer_decay", 1, "the blocks of a vision transformer")
         for path, number in numbers.items():
             if number is None:
                 number = max(blocks) if path.endswith(("norm/scale", "norm/bias")) else 0
@@ -146,7 +152,30 @@ def rate_factors(config: OptimizerConfig, params):
     return _map_paths(factors.__getitem__, params)
 
 
-def _scale(config: OptimizerConfig) -> optax.GradientTransformation:
+def _frozen(patterns: tuple[str, ...], params):
+    frozen = frozen_paths(patterns, params)
+    return _map_paths(lambda path: "frozen" if path in frozen else "learns", params)
+
+
+def _rates(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """The learning rates by step."""
+    rest = optax.scale_by_learning_rate(learning_rate(config, steps))
+    if not config.backbone_warmup:
+        return rest
+    backbone = optax.scale_by_learning_rate(learning_rate(config, steps, backbone=True))
+
+    def labels(params):
+        found = set(_required(_backbone(_paths(params)), "backbone_warmup", 0, "a backbone"))
+        return _map_paths(lambda path: "backbone" if path in found else "rest", params)
+
+    return optax.partition({"backbone": backbone, "rest": rest}, labels)
+
+
+def _factors(config: OptimizerConfig) -> optax.GradientTransformation:
+    """The factors of these rates by parameter."""
+    if config.backbone == config.auxiliary == config.layer_decay == 1:
+        return optax.identity()
+
     def init(params):
         rate_factors(config, params)
         return optax.EmptyState()
@@ -178,9 +207,9 @@ def _block(path: str) -> int | None:
     return int(match[3]) if match else None
 
 
-def _required(found, name: str, what: str):
+def _required(found, name: str, neutral: int, what: str):
     if not found:
-        raise ValueError(f"optimizer.{name}: expected 1 for a model without {what}")
+        raise ValueError(f"optimizer.{name}: expected {neutral} for a model without {what}")
     return found
 
 

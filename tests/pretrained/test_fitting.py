@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from segjax.pretrained import WeightsError
-from segjax.pretrained.fitting import adapt_channels, canonical, count_channels, count_classes, fit
+from segjax.pretrained.fitting import (
+    adapt_channels,
+    canonical,
+    count_channels,
+    count_classes,
+    fit,
+    unwrap,
+)
 from segjax.pretrained.keys import (
     KERNEL,
     POINTWISE,
@@ -94,7 +101,7 @@ def test_an_array_without_a_row_is_refused():
 
 def test_other_names_and_what_is_unused():
     keys = (
-        "module.encoder.convolution1.weight",
+        "encoder.convolution1.weight",
         "bn.weight",
         "bn.num_batches_tracked",
         "fc.weight",
@@ -102,6 +109,32 @@ def test_other_names_and_what_is_unused():
     )
     named = canonical(TABLE, {key: np.zeros(1) for key in keys})
     assert named.keys() == {"encoder.conv1.weight", "encoder.bn.weight", "head.bias"}
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "model.", "net.", "_orig_mod.", "module._orig_mod.", "a.b.c."]
+)
+def test_what_all_keys_begin_with_is_left_out(prefix):
+    expected = state_dict()
+    given = {prefix + key: array for key, array in expected.items()} | {"n_averaged": np.array(3)}
+    arrays, found = unwrap([TABLE], given)
+    assert arrays.keys() == expected.keys()
+    assert found == prefix.replace("_orig_mod.", "")
+
+
+def test_no_name_is_left_out_that_a_table_has():
+    backbone = [key for key in state_dict() if key.startswith("encoder.")]
+    for keys in (backbone, [f"model.{key}" for key in backbone]):
+        arrays, _ = unwrap([TABLE], dict.fromkeys(keys, np.zeros(1)))
+        assert list(arrays) == backbone
+    unknown = {"model.a": np.zeros(1), "model.b": np.zeros(1)}
+    assert unwrap([TABLE], unknown) == (unknown, "")
+
+
+def test_names_of_torch_s_wrappers_go_wherever_they_are():
+    keys = ["encoder._orig_mod.bn.weight", "_fsdp_wrapped_module.head.bias", "my_orig_mod.a"]
+    arrays, _ = unwrap([TABLE], dict.fromkeys(keys, np.zeros(1)))
+    assert list(arrays) == ["encoder.bn.weight", "head.bias", "my_orig_mod.a"]
 
 
 def test_what_a_file_says_of_classes_and_channels():

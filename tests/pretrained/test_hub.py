@@ -1,6 +1,7 @@
 """Sources: files, folders and repositories of the hub, which is never asked here."""
 
 import json
+import os
 import sys
 import types
 
@@ -96,6 +97,12 @@ def test_what_can_be_no_repository_is_a_missing_file(hub, source):
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"neither model\.safetensors nor"):
         find_weights(tmp_path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"a\.pth: expected a file or a folder"):
+        find_weights(tmp_path / "a.pth")
 
 
 def test_the_hub_is_asked_for_where_it_is_due(monkeypatch):

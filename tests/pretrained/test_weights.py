@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from pth import tensor, write_pth
 
 from segjax.models import MODELS, DenseClassifier, backbones
 from segjax.models.backbones import BasicBlock, ResNet
@@ -126,6 +127,38 @@ def test_a_classifier_gives_its_backbone_to_a_backbone_and_to_a_model(published,
         ValueError, match=r"num_classes is None; due is a number, for .*resnet\.safetensors"
     ):
         load(classifier, "fcn_small")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.net.", "backbone."])
+def test_what_training_put_before_all_keys_is_left_out_and_said(
+    published, tmp_path, caplog, prefix
+):
+    variables, path = published
+    arrays = {prefix + key: array for key, array in read_state_dict(path).items()}
+    write_safetensors(arrays | {"n_averaged": np.array(3)}, tmp_path / "a.safetensors")
+    assert_equal(load(tmp_path / "a.safetensors", "fcn_small"), variables)
+    (record,) = caplog.records
+    assert record.getMessage().endswith(f"all keys begin with it: {prefix!r}")
+
+
+def test_a_file_of_torch_s_gives_its_weights_or_their_average(published, tmp_path):
+    variables, path = published
+    weights = read_state_dict(path)
+    average = {f"module.{key}": tensor(array * 2) for key, array in weights.items()}
+    content = {
+        "model": {key: tensor(array) for key, array in weights.items()},
+        "model_ema": average | {"n_averaged": tensor(np.int64(3))},
+    }
+    file = write_pth(tmp_path / "a.pth", content)
+    assert_equal(load(file, "fcn_small"), variables)
+    doubled = jax.tree.map(lambda array: array * 2, variables)
+    assert_equal(load(file, "fcn_small", average=True), doubled)
+
+
+def test_a_file_of_another_model_is_not_taken_for_one_without_a_head(tmp_path):
+    write_safetensors({"a.weight": np.zeros(1), "b": np.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match=r"none of its keys: 'a\.weight', 'b'"):
+        load(tmp_path / "a.safetensors", "fcn_small")
 
 
 def test_what_is_drawn_needs_a_key(published):

@@ -58,6 +58,8 @@ def test_the_configuration_of_a_run_gives_the_same_run(tmp_path, what):
         ("distributed: 1", "distributed: expected bool, got 1"),
         ("- steps", "expected options by name, got list"),
         ("a: b: c", "expected YAML or JSON"),
+        ("steps: !!int many", "expected YAML or JSON"),
+        ("[" * 3000, "expected YAML or JSON"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line_with_its_name(tmp_path, text, told):

@@ -1,6 +1,7 @@
 """Optimizers: what each option does to one update."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from segjax.models import create, unet
+from segjax.models import MODELS, create, unet
 from segjax.pretrained import PUBLISHED
+from segjax.pretrained.recipes import DEFAULT
 from segjax.training import OptimizerConfig, learning_rate, make_optimizer
 from segjax.training.optimizer import frozen_paths, rate_factors
 from segjax.training.optimizer_config import fill_options
@@ -33,10 +35,12 @@ def test_sgd_goes_against_the_gradient():
     assert_allclose(update["kernel"], -1.0)
 
 
-def test_sgd_has_nesterov_s_momentum():
-    # The trace after two gradients g is (1 + m) g; looking ahead adds m times it to g.
-    update = _update(KERNEL_AND_BIAS, KERNEL_AND_BIAS, learning_rate=1.0, momentum=0.5, updates=2)
-    assert_allclose(update["bias"], -2.0 * (1 + 0.5 * (1 + 0.5)))
+# The trace after two gradients g is (1 + m) g; looking ahead adds m times it to g.
+@pytest.mark.parametrize(("name", "step"), [("sgd", 1 + 0.5), ("nesterov", 1 + 0.5 * (1 + 0.5))])
+def test_sgd_has_momentum(name, step):
+    options = {"name": name, "learning_rate": 1.0, "momentum": 0.5}
+    update = _update(KERNEL_AND_BIAS, KERNEL_AND_BIAS, updates=2, **options)
+    assert_allclose(update["bias"], -2.0 * step)
 
 
 def test_adamw_takes_steps_of_the_learning_rate():
@@ -98,6 +102,18 @@ def test_steps_drop_the_rate_to_a_tenth_at_shares_of_the_training():
         learning_rate(OptimizerConfig(schedule="step"), 100)
 
 
+def test_the_backbone_warms_up_after_the_rest():
+    config = OptimizerConfig(schedule="poly", learning_rate=2.0, warmup=10, backbone_warmup=20)
+    rate = learning_rate(config, 80, backbone=True)
+    assert_allclose([float(rate(i)) for i in (0, 10, 20, 30)], [0, 0, 1, 2])
+    assert_allclose(float(rate(55)), 2 * 0.5**0.9, rtol=1e-6)
+    options = PLAIN | {"learning_rate": 2.0, "warmup": 1, "backbone_warmup": 2}
+    update = lambda updates: _update(_vit(), _vit(), updates=updates, **options)
+    moves = [update(i)["encoder"]["block1"]["fc1"]["bias"][0] for i in (1, 2, 3, 4)]
+    assert_allclose(moves, [0, 0, -1, -2])
+    assert_allclose(update(2)["decoder"]["fc1"]["bias"], -2)
+
+
 def _vit():
     """The names of a segmenter on a vision transformer of 3 blocks."""
     dense = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
@@ -115,6 +131,13 @@ def test_learning_rates_fall_from_block_to_block_and_in_the_backbone():
     assert_allclose(rate("encoder", "position_embedding"), 0.025, rtol=1e-6)
     assert_allclose(rate("encoder", "norm", "scale"), 0.1, rtol=1e-6)
     assert_allclose(rate("decoder", "fc1", "kernel"), 1.0)
+
+
+def test_auxiliary_heads_have_a_rate_of_their_own():
+    params = {name: KERNEL_AND_BIAS for name in ("head", "auxiliary_head")}
+    update = _update(params, params, learning_rate=1.0, auxiliary=10.0)
+    assert_allclose(update["head"]["bias"], -2)
+    assert_allclose(update["auxiliary_head"]["bias"], -20)
 
 
 def test_embeddings_do_not_decay():
@@ -141,6 +164,14 @@ def test_what_is_frozen_neither_moves_nor_has_a_state(freeze):
     assert len(arrays) == 2 * (len(moved) - len(frozen))
 
 
+def test_a_frozen_backbone_may_have_settings():
+    # As `--optimizer.freeze backbone` beside a recipe that has them.
+    options = {"backbone": 0.1, "layer_decay": 0.5, "backbone_warmup": 2, "freeze": ("backbone",)}
+    update = _update(_vit(), _vit(), learning_rate=1.0, **options)
+    assert_array_equal(update["encoder"]["block0"]["fc1"]["bias"], 0)
+    assert_allclose(update["decoder"]["fc1"]["bias"], -1)
+
+
 def test_the_norm_that_clips_is_that_of_what_learns():
     gradients = {"a": {"bias": jnp.array([3.0, 4.0])}, "b": {"bias": jnp.array([100.0, 0.0])}}
     update = _update(gradients, gradients, learning_rate=1.0, clip=5.0, freeze=("b",))
@@ -155,6 +186,7 @@ def test_the_norm_that_clips_is_that_of_what_learns():
             r"optimizer\.freeze: unknown parameters 'decodr': did you mean",
         ),
         ({"backbone": 0.1}, r"optimizer\.backbone: expected 1 for a model without a backbone"),
+        ({"backbone_warmup": 5}, r"optimizer\.backbone_warmup: expected 0 for a model without a b"),
         ({"layer_decay": 0.8}, r"optimizer\.layer_decay: expected 1 for a model without the blo"),
         ({"freeze": ("backbone",)}, r"optimizer\.freeze: unknown parameters 'backbone'"),
     ],
@@ -171,48 +203,44 @@ def test_a_training_shorter_than_its_warm_up_has_a_schedule_too():
 
 
 def test_what_is_given_goes_before_the_recipe_s():
-    recipe = PUBLISHED["segmenter_tiny_patch16"].recipe
+    recipe = PUBLISHED["fcn_resnet50"].recipe
     filled = fill_options(OptimizerConfig(clip=2.0), recipe, steps=50, batch_size=16)
-    assert (filled.name, filled.clip, filled.weight_decay) == ("sgd", 2.0, 0.0)
-    assert filled.learning_rate == 2e-3  # twice the batch
+    assert (filled.name, filled.clip, filled.weight_decay) == ("sgd", 2.0, 1e-3)
+    assert filled.learning_rate == 0.01  # half the batch
     assert fill_options(filled, steps=50, batch_size=1) == filled
     with pytest.raises(ValueError, match=r"optimizer\.learning_rate: expected one for adamw"):
         fill_options(OptimizerConfig(name="adamw"), recipe, steps=50, batch_size=16)
 
 
-def test_warm_up_is_at_most_a_tenth_of_the_steps_unless_it_is_given():
-    recipe = PUBLISHED["segformer_b0"].recipe
-    warmups = [
-        fill_options(config, recipe, steps=steps, batch_size=1).warmup
-        for config in (OptimizerConfig(), OptimizerConfig(warmup=70))
+def test_warm_ups_are_at_most_a_tenth_of_the_steps_unless_they_are_given():
+    recipe = PUBLISHED["eomt_small"].recipe
+    filled = [
+        fill_options(config, recipe, steps=steps, batch_size=1)
+        for config in (OptimizerConfig(), OptimizerConfig(warmup=70, backbone_warmup=80))
         for steps in (100, 160_000)
     ]
-    assert warmups == [10, 1500, 70, 70]
+    warmups = [(config.warmup, config.backbone_warmup) for config in filled]
+    assert warmups == [(10, 10), (500, 1000), (70, 80), (70, 80)]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "fcn_resnet50",
-        "lraspp_mobilenet_v3_large",
-        "unet",
-        "unet_resnet18",
-        "segformer_b0",
-        "segmenter_tiny_patch16",
-        "vit_linear",
-        "detr_resnet50",
-        "maskformer_swin_tiny",
-        "mask2former_resnet50",
-        "eomt_small",
-        "eomt_dinov3_small",
-        "maskrcnn_resnet50_fpn",
-    ],
-)
-def test_a_recipe_speaks_of_what_its_model_has(name):
-    config = fill_options(OptimizerConfig(), PUBLISHED[name].recipe, steps=100, batch_size=8)
+# A model of each published family.
+FAMILIES = {
+    (id(published.table), published.recipe.source): name
+    for name, published in reversed(PUBLISHED.items())
+    if name in MODELS
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES.values())
+def test_a_published_model_has_a_recipe_with_a_source_and_what_it_speaks_of(name):
+    recipe = PUBLISHED[name].recipe
+    assert (recipe is DEFAULT) == (name == "unet")
+    assert recipe is DEFAULT or re.match(r"[\w-]+/[\w.-]+, |\w+ et al\. \d+, ", recipe.source)
+    config = fill_options(OptimizerConfig(), recipe, steps=100, batch_size=8)
     assert 0 < config.learning_rate < 3e-3 or config.name == "sgd"
     model = create(name, 3)
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
     factors = set(jax.tree.leaves(rate_factors(config, params)))
-    assert (len(factors) > 1) == (config.backbone != 1 or config.layer_decay != 1)
+    neutral = config.backbone == config.auxiliary == config.layer_decay == 1
+    assert (len(factors) == 1) == neutral
     jax.eval_shape(make_optimizer(config, 100).init, params)
