@@ -108,7 +108,7 @@ def test_hard_pixels_are_the_first_of_a_stable_sort(losses, count, threshold, da
             TypeError,
             "labels: expected integers, got float32",
         ),
-        (lambda: softmax_focal_loss(LOGITS, LABELS[1:]), ValueError, "labels has shape"),
+        (lambda: softmax_focal_loss(LOGITS, LABELS[1:]), ValueError, "labels: expected"),
         (lambda: sigmoid_focal_loss(LOGITS, LABELS), ValueError, "targets has shape"),
     ],
 )
