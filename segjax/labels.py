@@ -40,7 +40,7 @@ def valid_labels(
       (Array([1, 0, 0], dtype=int32), Array([ True, False, False], dtype=bool))
     """
     labels = as_int32(labels, name=name)
-    inside = (labels >= 0) & (labels < num_classes)
+    inside = labels.astype(jnp.uint32) < num_classes  # numbers below 0 become too large ones
     valid = inside if where is None else broadcast_where(where, labels.shape) & inside
     return jnp.where(valid, labels, 0), valid
 

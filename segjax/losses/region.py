@@ -318,7 +318,7 @@ def generalized_dice_loss(
 
 
 def smooth_ratio(numerator: jax.Array, denominator: jax.Array, smooth: Smooth) -> jax.Array:
-    """`(numerator + s) / (denominator + s)`; 1 where that is 0/0."""
+    """`(numerator + s) / (denominator + s)`; 1 where both are empty and nothing is added."""
     above, below = smooth if isinstance(smooth, tuple) else (smooth, smooth)
     return safe_divide(numerator + above, denominator + below, default=1.0)
 

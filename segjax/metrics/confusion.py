@@ -189,7 +189,7 @@ def mean_iou(
         background. None for all.
 
     Returns:
-      `[*b]`, in 0..1, at least float32; 1 where no class is averaged over.
+      `[*b]`, in 0..1, at least float32; 1 where no class that is averaged over is there.
 
     Raises:
       ValueError: if `matrix` is not square, or `average` is another.
@@ -220,7 +220,7 @@ def dice_score(
       where: as of `mean_iou`: broadcasts to `[*b, c]`, the classes that are averaged over.
 
     Returns:
-      `[*b]`, in 0..1, at least float32; 1 where no class is averaged over.
+      `[*b]`, in 0..1, at least float32; 1 where no class that is averaged over is there.
 
     Raises:
       ValueError: if `matrix` is not square, or `average` is another.
@@ -296,18 +296,19 @@ def _average(
     """The average over classes of the scores `overlap / size`, `[*b, c]` each."""
     present = broadcast_where(where, size.shape) & (size > 0)
     if average in ("macro", "weighted"):
-        weights = jnp.where(present, labelled if average == "weighted" else 1, 0)
-        total = (weights * safe_divide(overlap, size)).sum(-1)
-        return safe_divide(total, weights.sum(-1), default=1.0)
-    if average not in ("micro", "generalized"):
+        overlap, size = safe_divide(overlap, size), jnp.ones_like(size)
+    if average in ("macro", "micro"):
+        weights = present
+    elif average == "weighted":
+        weights = jnp.where(present, labelled, 0)
+    elif average == "generalized":
+        # As multiples of the largest: the square of many pixels may have too many digits.
+        labelled = jnp.where(present, labelled, 0)
+        rarest = jnp.min(labelled, axis=-1, keepdims=True, where=labelled > 0, initial=jnp.inf)
+        weights = jnp.where(labelled > 0, safe_divide(rarest, labelled) ** 2, 0)
+    else:
         raise ValueError(
             f'average: expected "macro", "micro", "weighted" or "generalized", got {average!r}'
         )
-    if average == "generalized":
-        # As multiples of the largest weight: a square of pixels may have too many digits.
-        counted = present & (labelled > 0)
-        rarest = jnp.min(labelled, axis=-1, keepdims=True, where=counted, initial=jnp.inf)
-        weights = jnp.where(counted, safe_divide(rarest, labelled) ** 2, 0)
-    else:
-        weights = jnp.where(present, 1, 0)
-    return safe_divide((weights * overlap).sum(-1), (weights * size).sum(-1), default=1.0)
+    score = safe_divide((weights * overlap).sum(-1), (weights * size).sum(-1))
+    return jnp.where(present.any(-1), score, 1)

@@ -168,13 +168,13 @@ def _rims(
     for name, mask in (("predictions", predictions), ("targets", targets)):
         if mask.dtype != bool:
             raise TypeError(f"{name}: expected bool, got {mask.dtype}")
-        inside = inner = mask | ~valid  # void makes no rim
+        inside = inner = jnp.asarray(mask) | ~valid  # void makes no rim
         for axis in range(inside.ndim - len(spacing), inside.ndim):
             margins = [(int(a == axis),) * 2 for a in range(inside.ndim)]
             padded = jnp.pad(inside, margins)
             for start in (0, 2):
                 inner &= jax.lax.slice_in_dim(padded, start, start + mask.shape[axis], axis=axis)
-        rims.append(mask & valid & ~inner)
+        rims.append(inside & valid & ~inner)
     return rims
 
 

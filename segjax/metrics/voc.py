@@ -191,8 +191,8 @@ def voc_average_precision(
     match = functools.partial(
         _match_images, num_classes=num_classes, iou_threshold=iou_threshold, kind=kind
     )
-    *detections, objects = each_shard(match, *arguments)
-    return VocAveragePrecision(*(x.ravel() for x in detections), objects.sum(0))
+    scores, classes, outcomes, objects = each_shard(match, *arguments)
+    return VocAveragePrecision(scores.ravel(), classes.ravel(), outcomes.ravel(), objects.sum(0))
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "kind"))

@@ -102,7 +102,8 @@ class SemanticTask:
                 average = Average.of(of_classes, where=present)
                 terms[f"{prefix}dice"] = average * (weight * self.loss.dice)
             if self.loss.lovasz:
-                average = self._lovasz(ops.resize(logits, labels.shape[-2:]), labels, where)
+                full_size = ops.resize(logits, (labels.shape[-2], labels.shape[-1]))
+                average = self._lovasz(full_size, labels, where)
                 terms[f"{prefix}lovasz"] = average * (weight * self.loss.lovasz)
         return terms
 

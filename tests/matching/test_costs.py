@@ -58,6 +58,17 @@ def test_class_costs():
     np.testing.assert_allclose(focal_class_cost(logits, classes), change[:, classes], rtol=1e-5)
 
 
+@pytest.mark.parametrize("cost", [class_cost, focal_class_cost])
+def test_a_class_that_there_is_not_costs_nothing(cost):
+    """Nor has it a gradient; in 64 bits on the host it does not become another."""
+    classes = np.array([-1, 3, 2**32 + 1, 1])
+    costs = cost(LOGITS[:, :3], classes)
+    np.testing.assert_array_equal(costs[:, :3], 0)
+    assert (costs[:, 3] != 0).all()
+    gradient = jax.grad(lambda x: cost(x, classes)[:, :3].sum())(LOGITS[:, :3])
+    np.testing.assert_array_equal(gradient, 0)
+
+
 def test_box_costs_of_known_boxes():
     """A box with itself, with one twice as tall, and with one as far off as it is wide."""
     boxes = jnp.array([[0.0, 0.0, 1.0, 1.0]])

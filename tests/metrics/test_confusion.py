@@ -89,7 +89,7 @@ def test_averages_are_of_the_masks_of_the_classes_asked_for(predictions, labels,
             ("weighted", (size * ratios).sum(), size.sum()),
             ("generalized", (rare * numerator).sum(), (rare * denominator).sum()),
         ):
-            expected = top / bottom if bottom else 1
+            expected = top / bottom if bottom else not both.any()
             actual = score(matrix, average=average, where=where)
             np.testing.assert_allclose(actual, expected, rtol=1e-5, err_msg=average)
 
