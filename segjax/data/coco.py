@@ -44,10 +44,11 @@ class Coco(Source):
     left as it is stored if that does. If both do, nothing tells which of the two the objects were
     drawn on, and that is an error.
 
-    Opening checks the JSON and the header of every image. One warning names what annotations are
-    left out: those whose box has no area inside the image, and those without a mask (no
-    `segmentation`, an empty one, or polygons of less than three points). It also names those whose
-    `segmentation` is the numbers of a polygon without a list around them, which are read.
+    An image has at most 178,956,970 pixels, and every file lies within the folder. Opening checks
+    the JSON and the header of every image. One warning names what annotations are left out: those
+    whose box has no area inside the image, and those without a mask (no `segmentation`, an empty
+    one, or polygons of less than three points). It also names those whose `segmentation` is the
+    numbers of a polygon without a list around them, which are read.
 
     Args:
       path: of the folder.

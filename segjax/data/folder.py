@@ -49,7 +49,8 @@ class Folder(Source):
     left as it is stored if that does. If both do, nothing tells which of the two the mask was
     drawn on, and that is an error.
 
-    Opening checks every file: the headers of the images, and every value of the masks.
+    An image has at most 178,956,970 pixels. Opening checks every file: the headers of the images,
+    and every value of the masks.
 
     Args:
       path: of the folder.

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from segjax import models
-from segjax.data import Source
+from segjax.data import Classes, Source
 from segjax.data.folder import find_split
 from segjax.data.spec import full_spec
 from segjax.naming import unknown_name
@@ -150,8 +150,8 @@ def check_sources(config: TrainConfig, source: Source, eval_source: Source) -> N
     """
     if source.classes != eval_source.classes:
         raise ValueError(
-            f"eval_split: expected the classes of {config.train_split}, {source.classes.names}, "
-            f"got {eval_source.classes.names}"
+            f"eval_split: expected the classes of {config.train_split}, {_listed(source.classes)}; "
+            f"got {_listed(eval_source.classes)}"
         )
     weights = config.loss.class_weights
     if config.task == "semantic" and weights and len(weights) != len(source.classes):
@@ -159,6 +159,10 @@ def check_sources(config: TrainConfig, source: Source, eval_source: Source) -> N
             f"loss.class_weights: expected {len(source.classes)}, one for each of "
             f"{', '.join(source.classes.names)}; got {len(weights)}"
         )
+
+
+def _listed(classes: Classes) -> str:
+    return ", ".join(f"{k} {name}" for k, name in zip(classes.ids, classes.names, strict=True))
 
 
 def _check_ranges(config: TrainConfig) -> None:

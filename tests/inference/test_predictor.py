@@ -78,7 +78,7 @@ def make_run(folder, task):
     if name == "queries":
         params["logits"] = jnp.array([[9.0, 0, 0], [0, 9.0, 0]])
     checkpoints = Checkpoints(folder / "checkpoints")
-    checkpoints.save("last", dataclasses.replace(state, params=params), {})
+    checkpoints.save(dataclasses.replace(state, params=params), {})
     checkpoints.close()
     return folder
 
@@ -137,6 +137,9 @@ def test_pictures_come_in_many_forms(tmp_path):
     for form in (grey, grey[..., None]):
         whole = predictor(np.repeat(grey[..., None], 3, axis=-1))
         np.testing.assert_allclose(predictor(form).probs, whole.probs)
+    cv2.imwrite(str(tmp_path / "deep.png"), image[..., ::-1].astype(np.uint16) * 16)
+    predictor.config = dataclasses.replace(predictor.config, max_value=255 * 16)
+    np.testing.assert_array_equal(predictor(tmp_path / "deep.png").image, image)
 
 
 @pytest.mark.parametrize(
