@@ -307,15 +307,21 @@ def detr_resnet50_panoptic(num_classes: int, **options) -> Detr:
     return Detr(num_classes, resnet50, AttentionMaskHead, **options)
 
 
-def detr_tiny(num_classes: int, **options) -> Detr:
+def detr_tiny(num_classes: int, *, width: int = 64, **options) -> Detr:
     """A small DETR with masks that trains on a CPU, on a ResNet-18 of output stride 16.
 
     It is segjax's own: 50 queries of 128 features, and three layers each of encoder and decoder.
 
-    Args and Returns as of `detr_resnet50`.
+    Args:
+      num_classes: of the objects.
+      width: channels of the backbone's first stage; 64 are ResNet-18's.
+      **options: attributes of `Detr`.
+
+    Returns:
+      The module.
     """
     settings: dict[str, Any] = {
-        "backbone": resnet18,
+        "backbone": functools.partial(resnet18, width=width),
         "mask_head": ProductMaskHead,
         "num_queries": 50,
         "features": 128,

@@ -243,16 +243,22 @@ def mask2former_swin_large(num_classes: int, **options) -> Mask2Former:
     return Mask2Former(num_classes, **settings | options)
 
 
-def mask2former_tiny(num_classes: int, **options) -> Mask2Former:
-    """A small Mask2Former that trains on a CPU, on a ResNet-18 of half the width.
+def mask2former_tiny(num_classes: int, *, width: int = 64, **options) -> Mask2Former:
+    """A small Mask2Former that trains on a CPU, on a ResNet-18.
 
     It is segjax's own: 50 queries of 96 features, one layer in the pixel decoder and three in the
     decoder.
 
-    Args and Returns as of `mask2former_resnet50`.
+    Args:
+      num_classes: of the objects.
+      width: channels of the backbone's first stage; 64 are ResNet-18's.
+      **options: attributes of `Mask2Former`.
+
+    Returns:
+      The module.
     """
     settings: dict[str, Any] = {
-        "backbone": functools.partial(resnet18, width=32),
+        "backbone": functools.partial(resnet18, width=width),
         "num_queries": 50,
         "features": 96,
         "num_heads": 4,

@@ -370,15 +370,21 @@ def maskrcnn_resnet50_fpn_v2(num_classes: int, **options) -> MaskRCNN:
     return MaskRCNN(num_classes, **settings | options)
 
 
-def maskrcnn_tiny(num_classes: int, **options) -> MaskRCNN:
+def maskrcnn_tiny(num_classes: int, *, width: int = 64, **options) -> MaskRCNN:
     """A small Mask R-CNN that trains on a CPU, for small objects, on a ResNet-18.
 
     It is segjax's own: 64 features, anchors from 8 pixels up, fewer proposals.
 
-    Args and Returns as of `maskrcnn_resnet50_fpn`.
+    Args:
+      num_classes: of the objects.
+      width: channels of the backbone's first stage; 64 are ResNet-18's.
+      **options: attributes of `MaskRCNN`.
+
+    Returns:
+      The module.
     """
     settings: dict[str, Any] = {
-        "backbone": resnet18,
+        "backbone": functools.partial(resnet18, width=width),
         "features": 64,
         "frozen_norm": False,
         "box_features": (256, 256),

@@ -145,7 +145,7 @@ def create(name: str, num_classes: int, **options: Any) -> nn.Module:
     Args:
       name: a key of `MODELS`.
       num_classes: of its logits.
-      **options: attributes of its module.
+      **options: attributes of its module, or what its constructor takes besides.
 
     Returns:
       The Flax module.
@@ -160,8 +160,8 @@ def create(name: str, num_classes: int, **options: Any) -> nn.Module:
     if name not in MODELS:
         raise ValueError(unknown_name("model", name, MODELS))
     model = MODELS[name](num_classes)
-    given = {"parent", "name", "num_classes"}
-    fields = [f for f in inspect.signature(type(model)).parameters if f not in given]
+    accepted = inspect.signature(type(model)).parameters | inspect.signature(MODELS[name]).parameters
+    fields = sorted(accepted.keys() - {"parent", "name", "num_classes", "options"})
     for option in options:
         if option not in fields:
             raise ValueError(unknown_name(f"option of {name}", option, fields))
