@@ -37,7 +37,7 @@ CONFIG = TrainConfig(
     batch_size=16,
     eval_every=1000,
     # Four classes of stuff cover most of a scene, seven classes of things the rest.
-    loss=SemanticLoss(class_weights=(1.0,) * 4 + (2.0,) * 7),
+    loss=SemanticLoss(class_weights=(1.0,) * 4 + (1.5,) * 7),
     optimizer=OptimizerConfig(learning_rate=6e-3, clip=0.0),
     # No scene comes twice, so there is nothing to make up.
     augmentation=Augmentation(

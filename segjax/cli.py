@@ -1,8 +1,10 @@
 """The command line: `segjax train | evaluate | predict | convert | models`."""
 
 import importlib
+import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from segjax.naming import unknown_name
 if TYPE_CHECKING:
     from segjax.training.config import TrainConfig
 
+_FORMAT = warnings.formatwarning
 COMMANDS = {
     "train": "train a segmentation model",
     "evaluate": "evaluate a trained model on a data set",
@@ -98,6 +101,7 @@ def _train(default: "TrainConfig", **options: Any) -> int:
 
 def _guard(command: Callable[[], int]) -> int:
     """Runs a command; what a user can mend is one line."""
+    warnings.formatwarning = _format_warning
     absl.logging.set_verbosity(absl.logging.ERROR)  # orbax reports every file it touches
     try:
         return command()
@@ -108,6 +112,13 @@ def _guard(command: Callable[[], int]) -> int:
         if message is None:
             raise
         return _fail(message, 1)
+
+
+def _format_warning(message, category, filename, *place, **line) -> str:
+    """What segjax warns of is one line; the warnings of libraries keep their form."""
+    if category is UserWarning and f"{os.sep}segjax{os.sep}" in filename:
+        return f"segjax: {message}\n"
+    return _FORMAT(message, category, filename, *place, **line)
 
 
 def _fail(message: str, code: int) -> int:

@@ -31,8 +31,8 @@ class Options:
       naming: whose names the file's arrays have, where a model has those of several: "authors",
         "timm", "transformers", or "segjax" for those of our variables; None for those that it is
         best known by.
-      checkpoint: of a run: the best one by its task's score (where there is none, the last), or the
-        last.
+      checkpoint: of a run: the best one by its task's score (where there is none, the last), the
+        last, or that of a step, by its number.
       seed: of what is newly initialised.
     """
 
@@ -44,7 +44,7 @@ class Options:
     channels: int | None = None
     average: bool = False
     naming: str | None = None
-    checkpoint: Literal["best", "last"] = "best"
+    checkpoint: Literal["best", "last"] | int = "best"
     seed: int = 0
 
 

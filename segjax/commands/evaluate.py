@@ -7,8 +7,8 @@ import pathlib
 from typing import Any
 
 from segjax import viz
-from segjax.commands.progress import track
-from segjax.commands.trained import ModelOptions, load, most_canvases
+from segjax.commands.trained import ModelOptions, load
+from segjax.progress import track
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,8 @@ def run(options: Options) -> int:
         data=config.data if options.data is None else options.data,
         eval_split=config.eval_split if options.split is None else options.split,
     )
-    source = open_config_source(config, config.eval_split)
+    checking = functools.partial(track, title=f"checking {config.eval_split}")
+    source = open_config_source(config, config.eval_split, progress=checking)
     if options.model is not None:
         if len(source.classes) != len(names):
             raise ValueError(
@@ -64,7 +65,7 @@ def run(options: Options) -> int:
             f"{config.data} has the classes {source.classes.names}; {options.run} learnt {names}"
         )
 
-    canvases, bar = most_canvases(options, predictor), functools.partial(track, title="evaluating")
+    bar = functools.partial(track, title="evaluating")
     if options.pictures is None:
         parallel = Parallel()
         evaluate = make_evaluate(
@@ -73,12 +74,12 @@ def run(options: Options) -> int:
             source,
             parallel,
             batch_size=config.eval_batch_size if options.batch_size is None else options.batch_size,
-            canvases=canvases,
+            canvases=options.canvases,
             threads=config.threads,
         )
         metric = evaluate(parallel.place(predictor.variables), track=bar).metric
     else:
-        judge = ImageJudge(predictor, source, canvases=canvases, threads=config.threads)
+        judge = ImageJudge(predictor, source, canvases=options.canvases, threads=config.threads)
         scores, metric = judge.scores(track=bar)
     figures = predictor.task.summary(metric, source.classes)
     images = f"{len(source)} images of {config.data}, {config.eval_split}"

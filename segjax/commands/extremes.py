@@ -20,16 +20,18 @@ class ImageJudge:
     Args:
       predictor: the model.
       source: the split.
-      canvases: the most sizes that images are padded to, as in `data.eval_batches`.
+      canvases: the most sizes that images are padded to, as in `make_evaluate`.
       threads: that read images.
     """
 
     def __init__(
-        self, predictor: Predictor, source: Source, *, canvases: int = 0, threads: int = 4
+        self, predictor: Predictor, source: Source, *, canvases: int = 3, threads: int = 4
     ):
         self.task, self.source = predictor.task, source
         self._variables = predictor.variables
         self._step = jax.jit(make_eval_step(self.task, predictor.model, render=source.render))
+        if not self.task.canvas_invariant(predictor.model):
+            canvases = 0
         self._batches = eval_batches(source, batch_size=1, canvases=canvases, threads=threads)
 
     def scores(self, *, track=lambda batches: batches) -> tuple[np.ndarray, Any]:

@@ -1,5 +1,6 @@
 """Reads which classes a folder of masks has, and how the masks write them."""
 
+import collections
 import dataclasses
 import json
 from pathlib import Path
@@ -7,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from segjax.data.checked import is_integer, is_text, read_json, repeated, short
 from segjax.data.errors import DataError, naming
-from segjax.data.images import read_bytes
 from segjax.data.label_code import VOID, LabelCode
-from segjax.data.palette import palette
+from segjax.data.palette import default_colors
 from segjax.data.source import Classes
+from segjax.files import write_file
 
 _LARGEST_VALUE = 65535
 _USUAL_VOID = 255
@@ -55,27 +57,28 @@ def read_classes(file: Path, *, void: int | None = None) -> tuple[Classes, Label
         if not isinstance(content, dict) or not isinstance(content.get("classes"), list):
             raise DataError('is neither a list nor {"classes": [...], "ignore_index": ...}')
         declared = [_declared(*item) for item in enumerate(content["classes"])]
-        values = [each.value for each in declared]
-        if repeated := [value for value in values if values.count(value) > 1]:
-            raise DataError(f"has several classes with the id {repeated[0]}")
+        if (value := repeated(each.value for each in declared)) is not None:
+            raise DataError(f"has several classes with the id {value}")
         ignored = content.get("ignore_index") if void is None else void
-        if ignored is not None and not _is_value(ignored, _LARGEST_VALUE):
-            raise DataError(f"ignore_index must be 0..{_LARGEST_VALUE}, got {ignored!r}")
+        if ignored is not None and not is_integer(ignored, 0, _LARGEST_VALUE):
+            raise DataError(f"ignore_index must be 0..{_LARGEST_VALUE}, got {short(ignored)}")
         classes = sorted((each for each in declared if each.value != ignored), key=_value)
         if not classes:
             raise DataError("has no class")
 
-    defaults = zip(classes, map(tuple, palette(len(classes)).tolist()), strict=True)
-    drawn = [each.color for each in declared]
+    values = [each.value for each in classes]
+    colors = zip(classes, default_colors(len(classes)), strict=True)
+    drawn = collections.Counter(each.color for each in declared)
     return (
         Classes(
             tuple(each.name for each in classes),
-            tuple(each.color or default for each, default in defaults),
+            tuple(each.color or default for each, default in colors),
+            ids=tuple(values),
         ),
         LabelCode.of(
-            [each.value for each in classes],
+            values,
             void={_USUAL_VOID} if ignored is None else {_USUAL_VOID, ignored},
-            colors={c.color: c.value for c in declared if c.color and drawn.count(c.color) == 1},
+            colors={c.color: c.value for c in declared if c.color and drawn[c.color] == 1},
         ),
     )
 
@@ -84,8 +87,8 @@ def instance_classes(file: Path, *, void: int | None = None) -> tuple[Classes, L
     """Background and object, for maps of instances: 0 and every other value.
 
     Args:
-      file: path of a COCO `instances.json`, whose category is the object's name if it is the only
-        one; the name is "object" if the file has several or does not exist.
+      file: path of a COCO `instances.json`, whose category is the object's name and id if it is
+        the only one; they are "object" and 1 if the file has several or does not exist.
       void: the value of pixels without a class.
 
     Returns:
@@ -98,13 +101,15 @@ def instance_classes(file: Path, *, void: int | None = None) -> tuple[Classes, L
       >>> instance_classes(Path("instances.json"))[0].names
       ('background', 'object')
     """
-    name = "object"
+    name, number = "object", 1
     if file.exists():
         with naming(file):
             content = read_json(file)
             match content.get("categories") if isinstance(content, dict) else None:
-                case [{"name": str(only)}]:
+                case [{"name": only} as category] if is_text(only):
                     name = only
+                    if is_integer(category.get("id"), 0, _LARGEST_VALUE):
+                        number = category["id"]
                 case list():
                     pass
                 case _:
@@ -113,38 +118,53 @@ def instance_classes(file: Path, *, void: int | None = None) -> tuple[Classes, L
     table[0] = 0
     if void is not None:
         table[void] = VOID
-    colors = ((0, 0, 0), tuple(palette(1)[0].tolist()))
-    return Classes(("background", name), colors, (False, True)), LabelCode(table)
+    colors, background = ((0, 0, 0), *default_colors(1)), 0 if number else 1
+    classes = Classes(("background", name), colors, (False, True), (background, number))
+    return classes, LabelCode(table)
 
 
-def read_json(file: Path) -> Any:
-    """What a JSON file holds; a DataError, which does not name the file, where it holds none."""
-    data = read_bytes(file)
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise DataError(f"is no JSON ({error})") from error
+def write_classes(file: Path, classes: Classes) -> None:
+    """Writes the `classes.json` of masks in which each pixel has the id of its class.
+
+    Args:
+      file: path of it.
+      classes: their names, ids and colours.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     write_classes(file := Path(folder, "classes.json"), Classes(("sky",), ((1, 2, 3),)))
+      ...     read_classes(file)[0].names
+      ('sky',)
+    """
+    entries = [
+        {"id": number, "name": name, "color": list(color)}
+        for number, name, color in zip(classes.ids, classes.names, classes.colors, strict=True)
+    ]
+    write_file(file, json.dumps({"classes": entries}, indent=1) + "\n")
 
 
 def _declared(place: int, entry: Any) -> _Declared:
     match entry:
-        case str(name):
+        case str(name) if is_text(name):
             return _Declared(place, name, None)
-        case {"name": str(name)}:
+        case {"name": str(name)} if is_text(name):
             value, color = entry.get("id", place), entry.get("color")
         case _:
-            raise DataError(f'entry {place} is neither a name nor {{"id", "name"}}: {entry!r}')
-    if not _is_value(value, _LARGEST_VALUE):
-        raise DataError(f"the id of {name!r} must be 0..{_LARGEST_VALUE}, got {value!r}")
+            raise DataError(f'entry {place} is neither a name nor {{"id", "name"}}: {short(entry)}')
+    if not is_integer(value, 0, _LARGEST_VALUE):
+        raise DataError(f"the id of {name!r} must be 0..{_LARGEST_VALUE}, got {short(value)}")
     if color is None:
         return _Declared(value, name, None)
-    if not isinstance(color, list) or len(color) != 3 or not all(_is_value(c, 255) for c in color):
-        raise DataError(f"the color of {name!r} must be three integers 0..255, got {color!r}")
-    return _Declared(value, name, (color[0], color[1], color[2]))
+    return _Declared(value, name, read_color(name, color))
 
 
-def _is_value(value: Any, largest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= largest
+def read_color(name: str, color: Any) -> tuple[int, int, int]:
+    """The colour of a class in JSON; a DataError where it is none."""
+    match color:
+        case [int(red), int(green), int(blue)] if all(is_integer(c, 0, 255) for c in color):
+            return red, green, blue
+    raise DataError(f"the color of {name!r} must be three integers 0..255, got {short(color)}")
 
 
 def _value(declared: _Declared) -> int:

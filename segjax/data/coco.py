@@ -2,19 +2,30 @@
 
 import dataclasses
 import warnings
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segjax.data.coco_json import CocoImage, CocoJson, each_checked, find_layout, read_coco_json
+from segjax.data.checked import flag, is_integer, numbers, short
+from segjax.data.coco_json import (
+    CocoImage,
+    CocoJson,
+    each_checked,
+    find_layout,
+    raise_all,
+    read_coco_json,
+)
 from segjax.data.errors import DataError
-from segjax.data.polygons import rasterize_polygons
+from segjax.data.polygons import check_polygon, rasterize_polygons
 from segjax.data.rle import decode_rle, run_lengths
 from segjax.data.source import Source
 from segjax.typing import Instances, Record
 
-_FARTHEST = 2**16  # outlines are followed point by point
+_FARTHEST = 2**24  # of a box's numbers from 0, in pixels: float32 holds all integers up to it
+_LARGEST_AREA = 2**53
+_MOST_NAMED = 20
 
 
 class Coco(Source):
@@ -25,17 +36,30 @@ class Coco(Source):
     PATH/SPLIT/images/                                   PATH/SPLIT2017/
     ```
 
-    Classes are the categories, numbered from 0 on in the order of their ids. Boxes and areas are
-    the annotations' own; masks may share pixels, and are pixel for pixel those of COCO's code.
+    Classes are the categories, numbered from 0 on in the order of their ids, which `classes.ids`
+    keeps. Boxes and areas are the annotations' own, an area that is missing the mask's pixels;
+    masks may share pixels, and are pixel for pixel those of COCO's code.
 
-    Opening checks the JSON and the header of every image. Objects whose box has no area inside the
-    image are left out with a warning that names them.
+    An image with an EXIF orientation is turned upright if that gives it the size in the list, and
+    left as it is stored if that does. If both do, nothing tells which of the two the objects were
+    drawn on, and that is an error.
+
+    An image has at most 178,956,970 pixels, and every file lies within the folder. Opening checks
+    the JSON and the header of every image. One warning names what annotations are left out: those
+    whose box has no area inside the image, and those without a mask (no `segmentation`, an empty
+    one, or polygons of less than three points). It also names those whose `segmentation` is the
+    numbers of a polygon without a list around them, which are read.
 
     Args:
       path: of the folder.
       split: of it; None or "" where the JSON stands directly in `path`.
       max_instances: rows of the tables; of fuller images the largest objects are kept, crowds
         last. None: as many as the fullest image of the split has.
+      strict: whether all that the warning would name is an error instead; it is one anyway where
+        no object is left.
+      max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
+        the upper 8 bits, with a warning where those of the first such image are few shades.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Raises:
       DataError: something is missing or unusable; names the files, and each annotation by its id.
@@ -54,27 +78,30 @@ class Coco(Source):
         split: str | None = "train",
         *,
         max_instances: int | None = None,
+        strict: bool = False,
+        max_value: int | None = None,
+        progress: Callable[[Sequence], Iterable] = iter,
     ):
         if max_instances is not None and max_instances < 0:
             raise ValueError(f"max_instances must be at least 0 or None, got {max_instances}")
         layout = find_layout(path, split, "instances")
-        content = read_coco_json(layout)
+        content = read_coco_json(layout, max_value=max_value, progress=progress)
         self.classes = content.classes
         self._images = list(content.images.values())
         objects: dict[int, list[_Object]] = {image: [] for image in content.images}
-        unseen = []
-        for name, image, found in each_checked(
-            layout.file, content.annotations, lambda entry: _object(content, entry)
+        flaws: dict[str, list[str]] = {}
+        for name, image, found, flaw in each_checked(
+            layout.file, progress(content.annotations), lambda entry: _object(content, entry)
         ):
-            if found.is_seen(content.images[image].size):
+            if found is not None:
                 objects[image].append(found)
-            else:
-                unseen.append(str(name))
-        if unseen:
+            if flaw:
+                flaws.setdefault(flaw, []).append(short(name))
+        if strict or (content.annotations and not any(objects.values())):
+            raise_all(layout.file, [f"annotation {k}: {why}" for why in flaws for k in flaws[why]])
+        if flaws:
             warnings.warn(
-                f"{layout.file}: without area inside the image, and left out: annotation "
-                f"{', '.join(unseen[:20])}{' ...' if len(unseen) > 20 else ''}",
-                stacklevel=2,
+                f"{layout.file}: {_summary(flaws, len(content.annotations))}", stacklevel=2
             )
         fullest = max(map(len, objects.values()), default=0)
         self.max_instances = fullest if max_instances is None else max_instances
@@ -101,67 +128,78 @@ class _Object:
     crowd: bool
     shape: np.ndarray | list[np.ndarray]
 
-    def is_seen(self, size: tuple[int, int]) -> bool:
-        """Whether the box has area inside an image of (height, width)."""
-        x0, y0, x1, y1 = self.box
-        return min(x1, size[1]) > max(x0, 0) and min(y1, size[0]) > max(y0, 0)
-
     def mask(self, size: tuple[int, int]) -> np.ndarray:
         if isinstance(self.shape, np.ndarray):
             return decode_rle(self.shape, size)
         return rasterize_polygons(self.shape, size)
 
 
-def _object(content: CocoJson, entry: dict[str, Any]) -> tuple[Any, int, _Object]:
-    """An annotation's id, its image, and its object."""
+def _object(content: CocoJson, entry: dict[str, Any]) -> tuple[Any, int, _Object | None, str]:
+    """An annotation's id, its image, its object, and what is wrong with it."""
     size, class_ = content.size(entry), content.category(entry)
-    box = _numbers("bbox", entry.get("bbox"))
-    if len(box) != 4 or min(box[2:]) < 0:
-        raise DataError(f"bbox is {entry['bbox']!r}; due is [x, y, width, height]")
-    (area,) = _numbers("area", [entry.get("area")])
-    x, y, width, height = box.tolist()
-    return (
-        entry.get("id"),
-        entry["image_id"],
-        _Object(
-            class_,
-            (x, y, x + width, y + height),
-            float(area),
-            bool(entry.get("iscrowd", 0)),
-            _shape(entry.get("segmentation"), size),
-        ),
+    crowd = flag(entry, "iscrowd", default=False)
+    shape, flaw = _shape(entry.get("segmentation"), size)
+    x, y, width, height = _box(entry.get("bbox"))
+    box = (x, y, x + width, y + height)
+    found = None
+    if shape is None:
+        flaw = "left out, without a mask"
+    elif not (min(box[2], size[1]) > max(x, 0) and min(box[3], size[0]) > max(y, 0)):
+        flaw = "left out, without area inside the image"
+    elif entry.get("area") is not None:
+        (area,) = numbers("area", [entry["area"]], most=_LARGEST_AREA)
+        found = _Object(class_, box, float(area), crowd, shape)
+    else:
+        drawn = _Object(class_, box, 0.0, crowd, shape)
+        found = dataclasses.replace(drawn, area=float(np.count_nonzero(drawn.mask(size))))
+    return entry.get("id"), entry["image_id"], found, flaw
+
+
+def _summary(flaws: dict[str, list[str]], count: int) -> str:
+    """How many of the annotations have each flaw, and the ids of the first of them."""
+    counted = (
+        f"{len(ids)} of {count} annotations {why}: {', '.join(ids[:_MOST_NAMED])}"
+        f"{' ...' if len(ids) > _MOST_NAMED else ''}"
+        for why, ids in flaws.items()
     )
+    return "; ".join(counted)
 
 
-def _shape(segmentation: Any, size: tuple[int, int]) -> np.ndarray | list[np.ndarray]:
+def _box(bbox: Any) -> list[float]:
+    box = numbers("bbox", bbox, most=_FARTHEST)
+    if len(box) != 4 or min(box[2:]) < 0:
+        raise DataError(f"bbox: expected [x, y, width, height], got {short(bbox)}")
+    return box.tolist()
+
+
+def _shape(
+    segmentation: Any, size: tuple[int, int]
+) -> tuple[np.ndarray | list[np.ndarray] | None, str]:
+    """Run lengths, or the points of polygons, None where there is no mask; and a flaw."""
+    flaw = ""
     match segmentation:
-        case {"size": [int(height), int(width)], "counts": str() | list()}:
-            if (height, width) != size:
+        case {"size": [height, width], "counts": str() | list() as counts}:
+            if not (is_integer(height, size[0], size[0]) and is_integer(width, size[1], size[1])):
                 raise DataError(
-                    f"segmentation has the size {height} x {width} (height x width), "
+                    f"segmentation has the size {short(height)} x {short(width)} (height x width), "
                     f"its image {size[0]} x {size[1]}"
                 )
-            return run_lengths(segmentation["counts"], size)
+            return run_lengths(counts, size), flaw
+        case None | []:
+            return None, flaw
+        case [int() | float(), *_]:
+            segmentation, flaw = [segmentation], "read as one polygon, no list of polygons"
         case [_, *_]:
-            polygons = [_numbers("segmentation", polygon) for polygon in segmentation]
-            if any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
-                raise DataError("segmentation has a polygon that is not x0, y0, x1, y1, x2, y2 ...")
-            if any(np.abs(polygon).max() > _FARTHEST for polygon in polygons):
-                raise DataError(f"segmentation has a point more than {_FARTHEST} pixels away")
-            return polygons
-    raise DataError(
-        f'segmentation is neither polygons nor {{"size", "counts"}}: {str(segmentation)[:60]}'
-    )
-
-
-def _numbers(name: str, values: Any) -> np.ndarray:
-    try:
-        numbers = np.asarray(values, np.float64)
-    except (TypeError, ValueError):
-        numbers = np.array(np.nan)
-    if numbers.ndim != 1 or not np.isfinite(numbers).all():
-        raise DataError(f"{name} is not a list of numbers: {str(values)[:60]}")
-    return numbers
+            pass
+        case _:
+            raise DataError(
+                'segmentation: expected polygons or {"size", "counts"}, got ' + short(segmentation)
+            )
+    polygons = [check_polygon(polygon) for polygon in segmentation]
+    areas = [polygon for polygon in polygons if len(polygon) >= 6]
+    if areas and len(areas) < len(polygons):
+        flaw = "drawn without its polygons of less than three points"
+    return areas or None, flaw
 
 
 def _largest(objects: list[_Object], most: int) -> list[_Object]:

@@ -1,11 +1,13 @@
 """Panoptic segments annotated in COCO's format as a source."""
 
 import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segjax.data.checked import flag, is_integer, path_within, repeated, short
 from segjax.data.coco_json import (
     CocoImage,
     CocoJson,
@@ -31,8 +33,9 @@ class CocoPanoptic(Source):
     ```
 
     The id of a pixel is `red + 256 green + 65536 blue`, 0 is void. Classes are the categories,
-    numbered from 0 on in the order of their ids; `isthing` says which are things. Segments come in
-    the order of the JSON. One without a pixel is not valid.
+    numbered from 0 on in the order of their ids, which `classes.ids` keeps; `isthing` says which
+    are things. Segments come in the order of the JSON. One without a pixel is not valid. An EXIF
+    orientation of an image is heeded as by `Coco`.
 
     Opening checks the JSON and the header of every image; reading checks the ids of the PNG.
 
@@ -42,6 +45,9 @@ class CocoPanoptic(Source):
       max_segments: rows of the tables; of fuller images the largest segments are kept and the
         rest are void in `panoptic`, not in `labels`. None: as many as the fullest image of the
         split has.
+      max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
+        the upper 8 bits, with a warning where those of the first such image are few shades.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Raises:
       DataError: something is missing or unusable; names the files, and what in them.
@@ -60,16 +66,18 @@ class CocoPanoptic(Source):
         split: str | None = "train",
         *,
         max_segments: int | None = None,
+        max_value: int | None = None,
+        progress: Callable[[Sequence], Iterable] = iter,
     ):
         if max_segments is not None and max_segments < 0:
             raise ValueError(f"max_segments must be at least 0 or None, got {max_segments}")
         layout = find_layout(path, split, "panoptic")
-        content = read_coco_json(layout)
+        content = read_coco_json(layout, max_value=max_value, progress=progress)
         self.classes = content.classes
         found = dict(
             each_checked(
                 layout.file,
-                content.annotations,
+                progress(content.annotations),
                 lambda entry: _example(content, layout.maps, entry),
             )
         )
@@ -112,30 +120,28 @@ def _example(content: CocoJson, maps: Path, entry: dict[str, Any]) -> tuple[int,
     content.size(entry)
     match entry:
         case {"file_name": str(file), "segments_info": list(listed)}:
-            map_ = maps / file
+            map_ = path_within(maps, file)
         case _:
             raise DataError('is not {"image_id", "file_name", "segments_info"}')
     if not map_.is_file():
         raise DataError(f"{map_}: there is no such file")
     for segment in listed:
-        match segment:
-            case {"id": int(number)} if 0 < number < 2**24:
-                pass
-            case _:
-                raise DataError(f"has a segment without an id in 1..2^24 - 1: {segment!r}")
+        if not isinstance(segment, dict) or not is_integer(segment.get("id"), 1, 2**24 - 1):
+            raise DataError(f"has a segment without an id in 1..2^24 - 1: {short(segment)}")
     ids = [segment["id"] for segment in listed]
-    if repeated := [number for number in ids if ids.count(number) > 1]:
-        raise DataError(f"has several segments with the id {repeated[0]}")
-    classes = []
+    if (number := repeated(ids)) is not None:
+        raise DataError(f"has several segments with the id {number}")
+    classes, crowd = [], []
     for segment in listed:
         with naming(f"segment {segment['id']}"):
             classes.append(content.category(segment))
+            crowd.append(flag(segment, "iscrowd", default=False))
     return entry["image_id"], _Example(
         content.images[entry["image_id"]],
         map_,
         np.array(ids, np.int32),
         np.array(classes, np.int32),
-        np.array([bool(segment.get("iscrowd", 0)) for segment in listed], bool),
+        np.array(crowd, bool),
     )
 
 

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,16 @@ import numpy as np
 
 from segjax.data.class_list import instance_classes, read_classes
 from segjax.data.errors import DataError, naming
-from segjax.data.images import decode_image, decode_mask, image_header, read_bytes
+from segjax.data.images import (
+    check_max_value,
+    decode_image,
+    decode_mask,
+    image_header,
+    is_drawn_upright,
+    pixels,
+    read_bytes,
+    warn_of_shades,
+)
 from segjax.data.source import Source
 from segjax.naming import unknown_name
 from segjax.typing import Panoptic, Record
@@ -39,12 +49,16 @@ class Folder(Source):
     left as it is stored if that does. If both do, nothing tells which of the two the mask was
     drawn on, and that is an error.
 
-    Opening checks every file: the headers of the images, and every value of the masks.
+    An image has at most 178,956,970 pixels. Opening checks every file: the headers of the images,
+    and every value of the masks.
 
     Args:
       path: of the folder.
       split: name of the sub-folder; None where `images/` stands directly in `path`.
       void: the mask value of pixels without a class, 0..65535, instead of the declared one.
+      max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
+        the upper 8 bits, with a warning where those of the first such image are few shades.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Raises:
       DataError: something is missing or unusable; names every such file, all at once.
@@ -57,9 +71,19 @@ class Folder(Source):
 
     channels = 3
 
-    def __init__(self, path: str | Path, split: str | None = "train", *, void: int | None = None):
+    def __init__(
+        self,
+        path: str | Path,
+        split: str | None = "train",
+        *,
+        void: int | None = None,
+        max_value: int | None = None,
+        progress: Callable[[Sequence], Iterable] = iter,
+    ):
         if void is not None and not 0 <= void <= 65535:
             raise ValueError(f"void must be 0..65535 or None, got {void}")
+        check_max_value(max_value)
+        self._max_value = max_value
         root = Path(path).expanduser()
         folder = find_split(root, split)
         masks = folder / "masks"
@@ -74,7 +98,7 @@ class Folder(Source):
         pairs, problems = _pair(folder / "images", masks)
         self._examples = []
         with ThreadPoolExecutor() as threads:
-            for inspection in [threads.submit(self._inspect, *pair) for pair in pairs]:
+            for inspection in progress([threads.submit(self._inspect, *pair) for pair in pairs]):
                 try:
                     self._examples.append(inspection.result())
                 except DataError as error:
@@ -83,6 +107,9 @@ class Folder(Source):
             raise DataError("\n  ".join([f"{folder}: cannot be used:", *problems]))
         if not pairs:
             raise DataError(f"{folder / 'images'}: there are no images in it")
+        deep = next((example.image for example in self._examples if example.deep), None)
+        if deep and max_value is None:
+            warn_of_shades(deep)
         self.sizes = np.array([example.size for example in self._examples], np.int32)
         self._most_objects = max(example.objects for example in self._examples)
 
@@ -95,9 +122,11 @@ class Folder(Source):
             with naming(example.mask):
                 panoptic = _segments(mask, where, self._most_objects)
         with naming(example.image):
-            image = decode_image(read_bytes(example.image), upright=example.upright)
+            image = decode_image(
+                read_bytes(example.image), upright=example.upright, max_value=self._max_value
+            )
             if image.shape[:2] != labels.shape:
-                raise DataError(f"is {_pixels(image.shape)}, its mask {_pixels(labels.shape)}")
+                raise DataError(f"is {pixels(image.shape)}, its mask {pixels(labels.shape)}")
         return Record(
             image=image, labels=labels, where=where, size=self.sizes[index], panoptic=panoptic
         )
@@ -111,18 +140,11 @@ class Folder(Source):
     def _inspect(self, image: Path, mask: Path) -> "_Example":
         """Decodes the mask, and holds its size against the image's header."""
         values, labels, where = self._decode(mask)
-        size = labels.shape
         with naming(image):
             header = image_header(read_bytes(image))
-            if size not in (header.stored, header.upright):
-                raise DataError(f"is {_pixels(header.stored)}, its mask {_pixels(size)}")
-            if header.orientation > 1 and header.stored == header.upright:
-                raise DataError(
-                    f"has the EXIF orientation {header.orientation}, and its mask fits it turned "
-                    "or not: save the image upright, without the orientation"
-                )
+            upright = is_drawn_upright(header, labels.shape, where="its mask")
         objects = len(_objects(values, where)) if self._has_objects else 0
-        return _Example(image, mask, size, objects, upright=size == header.upright)
+        return _Example(image, mask, labels.shape, objects, upright, header.deep)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +154,7 @@ class _Example:
     size: tuple[int, ...]
     objects: int
     upright: bool
+    deep: bool
 
 
 def _objects(values: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -202,7 +225,3 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
         if not file.name.startswith("."):
             files[file.stem].append(file)
     return files
-
-
-def _pixels(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]} x {shape[1]} pixels (height x width)"

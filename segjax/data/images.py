@@ -2,7 +2,10 @@
 
 import dataclasses
 import io
+import stat
+import warnings
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +18,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE, _GREY_ALPHA = 0, 3, 4  # colour types of a PNG; the others are RGB and RGBA
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 _EXIF_ORIENTATION = 0x0112
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+MOST_PIXELS = 178_956_970  # of an image: Pillow opens no larger one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +28,12 @@ class ImageHeader:
     Attributes:
       stored: (height, width) of the pixels in the file.
       orientation: EXIF's, 1..8; 1 where the file has none, or is a TIFF: that is always turned.
+      deep: whether it is a PNG or TIFF of 16 bits a channel.
     """
 
     stored: tuple[int, int]
     orientation: int
+    deep: bool = False
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -47,7 +52,7 @@ def image_header(data: bytes) -> ImageHeader:
       Its size and orientation.
 
     Raises:
-      DataError: it is empty, no image, or cut short.
+      DataError: it is empty, no image, cut short, or of more than 178,956,970 pixels.
 
     Example:
       >>> image_header(cv2.imencode(".png", np.zeros((2, 3), np.uint8))[1].tobytes()).stored
@@ -55,31 +60,96 @@ def image_header(data: bytes) -> ImageHeader:
     """
     if not data:
         raise DataError("is empty")
+    return _header(io.BytesIO(data), data=data)
+
+
+def peek_header(path: str | Path) -> ImageHeader:
+    """Reads the header of an image file, and nothing behind it.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      Its size and orientation.
+
+    Raises:
+      DataError: it cannot be read, is no image, or of more than 178,956,970 pixels; does not name
+        the file yet.
+
+    Example:
+      >>> peek_header("no.png")
+      Traceback (most recent call last):
+      segjax.data.errors.DataError: No such file or directory
+    """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        _check_regular(path)
+        with open(path, "rb") as file:
+            return _header(file)
+    except OSError as error:
+        raise DataError(error.strerror or str(error)) from error
+
+
+def _header(file: Any, *, data: bytes | None = None) -> ImageHeader:
+    """The header of a file, which must be whole if its `data` is given."""
+    try:
+        with Image.open(file) as image:
             # Not image.getexif(): for a PNG it decodes every pixel to look behind them.
             orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
             if image.format == "TIFF" or orientation not in range(1, 9):
                 orientation = 1
             width, height = image.size
+            deep = any(";16" in str(tile[3]) for tile in image.tile)
             end = _ENDS.get(image.format or "")
-            if end is None or not data.endswith(end):
+            if data is not None and (end is None or not data.endswith(end)):
                 image.load()
     except UnidentifiedImageError as error:  # its message names an object in memory
         raise DataError("is no readable image (of no known format)") from error
-    except _PILLOW_ERRORS as error:
+    except Exception as error:  # Pillow's readers raise whatever they stumble over
         raise DataError(f"is no readable image ({_first_line(error)})") from error
-    return ImageHeader((height, width), orientation)
+    return ImageHeader((height, width), orientation, deep)
 
 
-def decode_image(data: bytes, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
+def is_drawn_upright(header: ImageHeader, size: tuple[int, ...], *, where: str) -> bool:
+    """Whether annotations were drawn on an image as its EXIF orientation turns it.
+
+    Args:
+      header: of the image.
+      size: (height, width) of what was drawn.
+      where: that size stands, for the message.
+
+    Returns:
+      True where that is the image's size once turned, False where it is the size of the image as
+      it is stored.
+
+    Raises:
+      DataError: it is neither; or both, so that nothing tells which.
+
+    Example:
+      >>> is_drawn_upright(ImageHeader((4, 5), orientation=6), (5, 4), where="its mask")
+      True
+    """
+    if size not in (header.stored, header.upright):
+        raise DataError(f"is {pixels(header.stored)}, {where} {pixels(size)}")
+    if header.orientation > 1 and header.stored == header.upright:
+        raise DataError(
+            f"has the EXIF orientation {header.orientation}, and {where} the same size turned or "
+            "not: save the image upright, without the orientation"
+        )
+    return size == header.upright
+
+
+def decode_image(
+    data: bytes, *, upright: bool = True, max_value: int | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes a grey, colour, transparent or 16-bit image to 8-bit RGB.
 
-    Grey is repeated, transparency dropped, and of 16 bits the upper 8 stay.
+    Grey is repeated, and transparency dropped.
 
     Args:
       data: the file's bytes.
       upright: turn the picture as its EXIF orientation says, as every viewer does.
+      max_value: what becomes 255 in an image of 16 bits, such as 4095 where it holds 12; None
+        keeps the upper 8 bits.
 
     Returns:
       RGB in 0..255, `[h, w, 3]`.
@@ -92,7 +162,13 @@ def decode_image(data: bytes, *, upright: bool = True) -> UInt8[np.ndarray, "h w
       (2, 3, 3)
     """
     flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
-    return cv2.cvtColor(_decode(data, flags), cv2.COLOR_BGR2RGB)
+    image = _decode(data, flags if max_value is None else flags | cv2.IMREAD_ANYDEPTH)
+    if max_value is not None and image.dtype == np.uint16:
+        scaled = np.rint(np.arange(2**16) * (255 / max_value))
+        image = np.minimum(scaled, 255).astype(np.uint8)[image]
+    elif image.dtype != np.uint8:  # of 32 bits, which no range is for
+        image = _decode(data, flags)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def decode_mask(
@@ -130,11 +206,38 @@ def decode_mask(
     return decode_image(data, upright=False)
 
 
-def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+def check_max_value(max_value: int | None) -> None:
+    """A ValueError where it is not what white can be in 16 bits."""
+    if max_value is not None and not 1 <= max_value <= 65535:
+        raise ValueError(f"max_value: expected 1..65535 or None, got {max_value}")
+
+
+def warn_of_shades(path: str | Path) -> None:
+    """Warns of a 16-bit image of which the upper 8 bits hold but few shades.
+
+    Args:
+      path: of an image file.
+
+    Raises:
+      DataError: it cannot be read; names the file.
+    """
+    with naming(path):
+        most = int(_decode(read_bytes(path), cv2.IMREAD_UNCHANGED).max(initial=0))
+    if most < 2**14:
+        warnings.warn(
+            f"{path}: has 16 bits, but no value above {most}, of which the upper 8 bits keep "
+            f"{most // 256 + 1} shades; if that is true of all, take max_value "
+            f"{2 ** most.bit_length() - 1}",
+            stacklevel=2,
+        )
+
+
+def read_image(path: str | Path, *, max_value: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
     """Reads an image file as 8-bit RGB, turned upright.
 
     Args:
       path: of a file in any format that OpenCV decodes.
+      max_value: what becomes 255 in an image of 16 bits; None keeps the upper 8 bits.
 
     Returns:
       RGB in 0..255, `[h, w, 3]`.
@@ -150,7 +253,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     with naming(path):
         data = read_bytes(path)
         image_header(data)
-        return decode_image(data)
+        return decode_image(data, max_value=max_value)
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -171,13 +274,24 @@ def read_bytes(path: str | Path) -> bytes:
       segjax.data.errors.DataError: No such file or directory
     """
     try:
+        _check_regular(path)
         return Path(path).read_bytes()
     except OSError as error:
         raise DataError(error.strerror or str(error)) from error
 
 
+def _check_regular(path: str | Path) -> None:
+    """Whether reading comes to an end, which of a pipe or a device it may not."""
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise DataError("is no regular file")
+
+
 def _decode(data: bytes, flags: int) -> np.ndarray:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:  # of more pixels than OpenCV decodes
+        raise DataError(f"cannot be decoded ({error.err})") from error
     if pixels is None:
         raise DataError("cannot be decoded")
     return pixels
@@ -187,8 +301,13 @@ def _palette_indices(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.array(image)
-    except _PILLOW_ERRORS as error:
+    except Exception as error:
         raise DataError(f"cannot be decoded ({_first_line(error)})") from error
+
+
+def pixels(size: tuple[int, ...]) -> str:
+    """A size for people."""
+    return f"{size[0]} x {size[1]} pixels (height x width)"
 
 
 def _first_line(error: Exception) -> str:

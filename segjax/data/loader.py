@@ -107,10 +107,9 @@ def eval_batches(
     filled up with copies of which `valid` is False. All processes see as many batches, of the same
     shapes in the same order.
 
-    What a model says of an image may depend on its canvas: a convolution near the image's right or
-    bottom border sees the border repeated where at the image's own size it sees zeros, and
-    attention or pooling over the whole canvas sees the padding too. With `canvases=0` nothing
-    depends on the sizes of the other images, and there are as many shapes as sizes.
+    What a model says of an image may depend on its canvas, unless it `models.is_canvas_invariant`
+    and is told by `models.blind_beyond` where the image ends, as tasks do. With `canvases=0`
+    nothing depends on the sizes of the other images, and there are as many shapes as sizes.
 
     Args:
       source: of the examples.

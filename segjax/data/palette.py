@@ -1,5 +1,7 @@
 """Colours for classes that come without any."""
 
+import itertools
+
 import cv2
 import numpy as np
 from jaxtyping import UInt8
@@ -31,6 +33,9 @@ _VISIONS = np.array(
 )
 
 
+MOST_COLORS = 3449
+
+
 def palette(num_classes: int) -> UInt8[np.ndarray, "{num_classes} 3"]:
     """Colours that stay apart from each other also in the eyes of the red- or green-blind.
 
@@ -55,14 +60,13 @@ def palette(num_classes: int) -> UInt8[np.ndarray, "{num_classes} 3"]:
     Source: Okabe and Ito, Color Universal Design, 2008; Machado, Oliveira and Fernandes, A
     Physiologically-based Model for Simulation of Color Vision Deficiency, 2009, table 1.
     """
+    if not 0 <= num_classes <= MOST_COLORS:
+        raise ValueError(f"num_classes is {num_classes}; due is 0 to {MOST_COLORS}")
     levels = np.linspace(0, 255, 16)
     grid = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, 3)
     seen = _appearances(grid)
     legible = (seen[0, :, 0] >= 30) & (seen[0, :, 0] <= 90)
     grid, seen = grid[legible], seen[:, legible]
-    most = len(_OKABE_ITO) + len(grid)
-    if not 0 <= num_classes <= most:
-        raise ValueError(f"num_classes is {num_classes}; due is 0 to {most}")
 
     colors = np.array(_OKABE_ITO)
     distance = _color_difference(seen[:, :, None], _appearances(colors)[:, None]).min(axis=1)
@@ -71,6 +75,23 @@ def palette(num_classes: int) -> UInt8[np.ndarray, "{num_classes} 3"]:
         chosen.append(distance.argmax())
         distance = np.minimum(distance, _color_difference(seen, seen[:, chosen[-1:]]))
     return np.concatenate([colors, grid[chosen]])[:num_classes].astype(np.uint8)
+
+
+def default_colors(num_classes: int) -> tuple[tuple[int, int, int], ...]:
+    """The colours of classes that come without any: the palette, and after its end again.
+
+    Args:
+      num_classes: how many.
+
+    Returns:
+      RGB in 0..255, one a class.
+
+    Example:
+      >>> default_colors(2)
+      ((230, 159, 0), (86, 180, 233))
+    """
+    colors = [(r, g, b) for r, g, b in palette(min(num_classes, MOST_COLORS)).tolist()]
+    return tuple(itertools.islice(itertools.cycle(colors), num_classes))
 
 
 def _appearances(colors: np.ndarray) -> np.ndarray:

@@ -1,11 +1,16 @@
 """Polygons to masks, pixel for pixel as COCO's own code fills them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
+
+from segjax.data.checked import numbers
+from segjax.data.errors import DataError
 
 _SCALE = 5  # points per pixel along the outline
+_FARTHEST, _LONGEST = 2**16, 2**20  # outlines are followed point by point
 
 
 def rasterize_polygons(
@@ -24,6 +29,9 @@ def rasterize_polygons(
     Returns:
       `[h, w]`, boolean.
 
+    Raises:
+      DataError: a polygon is none, as `check_polygon` says it.
+
     Example:
       >>> rasterize_polygons([[1, 0, 4, 0, 4, 2, 1, 2]], (3, 5)).astype(int)
       array([[0, 1, 1, 1, 0],
@@ -34,8 +42,37 @@ def rasterize_polygons(
     """
     mask = np.zeros(shape, bool)
     for polygon in polygons:
-        _fill(mask, np.asarray(polygon, np.float64).reshape(-1, 2))
+        _fill(mask, check_polygon(np.asarray(polygon).tolist()).reshape(-1, 2))
     return mask
+
+
+def check_polygon(polygon: Any) -> Float64[np.ndarray, " n"]:
+    """Holds a polygon of a file to bounds.
+
+    Args:
+      polygon: a list x0, y0, x1, y1, ... in pixels.
+
+    Returns:
+      The numbers.
+
+    Raises:
+      DataError: it is something else, has a point more than 65,536 pixels away, or an outline
+        longer than 1,048,576 pixels.
+
+    Example:
+      >>> check_polygon([1, 0, 4, 0, 4, 2])
+      array([1., 0., 4., 0., 4., 2.])
+    """
+    values = numbers("segmentation", polygon, most=_FARTHEST)
+    if len(values) % 2:
+        raise DataError(f"segmentation: expected x0, y0, x1, y1 ..., got {len(values)} numbers")
+    points = values.reshape(-1, 2)
+    outline = np.abs(np.roll(points, -1, axis=0) - points).max(axis=1, initial=0).sum()
+    if outline > _LONGEST:
+        raise DataError(
+            f"segmentation: expected outlines of at most {_LONGEST} pixels, got {outline:.0f}"
+        )
+    return values
 
 
 def _fill(mask: np.ndarray, points: np.ndarray) -> None:

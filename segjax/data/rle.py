@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from segjax.data.checked import short
 from segjax.data.errors import DataError
 
 _FIRST = 48  # the character of 0; each stands for 6 bits
@@ -63,9 +64,11 @@ def run_lengths(
 ) -> Int64[np.ndarray, "runs"]:
     """The lengths of the runs that `counts` gives: what `decode_rle` checks, and its DataErrors."""
     runs = _of_text(counts) if isinstance(counts, str) else _as_integers(counts)
-    if runs.min(initial=0) < 0 or runs.sum() != shape[0] * shape[1]:
+    pixels = shape[0] * shape[1]
+    least, most = int(runs.min(initial=0)), int(runs.max(initial=0))
+    if least < 0 or most > pixels or runs.sum() != pixels:  # no sum of larger ones: it may wrap
         raise DataError(
-            f"has runs of {runs.sum()} pixels in all, the least {runs.min(initial=0)}; due are "
+            f"has runs of {least} to {most} pixels, which do not fill the "
             f"{shape[0]} x {shape[1]} pixels (height x width)"
         )
     return runs
@@ -94,7 +97,9 @@ def _to_text(runs: np.ndarray) -> str:
 
 
 def _of_text(text: str) -> np.ndarray:
-    characters = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - _FIRST
+    characters = (
+        np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - _FIRST
+    )
     if characters.min(initial=0) < 0 or characters.max(initial=0) >= 2 * _MORE:
         raise DataError("has a character that run-length text does not")
     ends = np.flatnonzero(characters < _MORE)
@@ -115,7 +120,12 @@ def _of_text(text: str) -> np.ndarray:
 
 
 def _as_integers(counts) -> np.ndarray:
-    runs = np.asarray(counts)
-    if runs.ndim != 1 or not (runs.dtype.kind in "iu" or runs.size == 0):
-        raise DataError(f"has counts that are no list of integers: {str(counts)[:60]}")
-    return runs.astype(np.int64)
+    if isinstance(counts, np.ndarray) and counts.ndim == 1 and counts.dtype.kind in "iu":
+        return counts.astype(np.int64)
+    kinds = set(map(type, counts))
+    if bool in kinds or not all(issubclass(kind, int | np.integer) for kind in kinds):
+        raise DataError(f"counts: expected a list of integers, got {short(counts)}")
+    try:
+        return np.array(counts, np.int64)
+    except OverflowError:
+        raise DataError("counts: expected a list of integers of up to 64 bits") from None

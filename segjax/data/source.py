@@ -11,18 +11,33 @@ from segjax.typing import Record
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """The names and display colours of a source's classes, by class id.
+    """The names and display colours of a source's classes, by class.
+
+    Labels and predictions number the classes from 0 on; what is written to files, such as masks
+    and COCO's JSON, has the data set's own ids.
 
     Attributes:
       names: one a class.
       colors: RGB in 0..255, one a class.
       things: whether a class's objects are counted one by one, one a class; empty where nobody
         said.
+      ids: what the data set's files call each class; left empty, they become 0, 1, 2 ….
+
+    Example:
+      >>> Classes(("cat", "dog"), ((9, 9, 9), (200, 0, 0))).ids
+      (0, 1)
     """
 
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     things: tuple[bool, ...] = ()
+    ids: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        if not self.ids:
+            object.__setattr__(self, "ids", tuple(range(len(self.names))))
+        if len(set(self.ids)) != len(self.names):
+            raise ValueError(f"ids: expected {len(self.names)} different ones, got {self.ids}")
 
     def __len__(self) -> int:
         return len(self.names)

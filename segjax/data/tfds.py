@@ -1,8 +1,7 @@
 """Data sets prepared by TensorFlow Datasets as sources, read without TensorFlow."""
 
 import difflib
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +11,9 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from segjax.data.errors import DataError, naming
-from segjax.data.images import decode_image, decode_mask, image_header
+from segjax.data.images import check_max_value, decode_image, decode_mask, image_header
 from segjax.data.label_code import LabelCode
-from segjax.data.palette import palette
+from segjax.data.palette import default_colors
 from segjax.data.source import Classes, Source
 from segjax.naming import unknown_name
 from segjax.typing import Record
@@ -44,6 +43,8 @@ class Tfds(Source):
     tfds.builder("oxford_iiit_pet", file_format="array_record").download_and_prepare()
     ```
 
+    Opening reads the header of every image.
+
     Images are taken as they are stored: an EXIF orientation counts for nothing, as in TensorFlow.
 
     Args:
@@ -55,6 +56,9 @@ class Tfds(Source):
       classes: names of the classes.
       offset: the value of class 0.
       void: the value of pixels without a class.
+      max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
+        the upper 8 bits.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Raises:
       DataError: it is not there, not prepared in files of random access, or lacks a feature.
@@ -80,7 +84,11 @@ class Tfds(Source):
         classes: Sequence[str] | None = None,
         offset: int | None = None,
         void: int | None = None,
+        max_value: int | None = None,
+        progress: Callable[[Sequence], Iterable] = iter,
     ):
+        check_max_value(max_value)
+        self._max_value = max_value
         builder = _prepared(name, data_dir)
         if split.partition("[")[0] not in builder.info.splits:
             raise DataError(f"{name}: {unknown_name('split', split, builder.info.splits)}")
@@ -101,7 +109,7 @@ class Tfds(Source):
         if void is not None and (void in values or not 0 <= void <= 65535):
             raise ValueError(f"void must be 0..65535 and no class ({values}), got {void}")
 
-        self.classes = Classes(tuple(names), tuple(map(tuple, palette(len(names)).tolist())))
+        self.classes = Classes(tuple(names), default_colors(len(names)), ids=tuple(values))
         self._code = LabelCode.of(
             values, void={_USUAL_VOID} if void is None else {_USUAL_VOID, void}
         )
@@ -116,15 +124,12 @@ class Tfds(Source):
                 f"tfds convert_format --dataset_version_dir={builder.data_path} "
                 "--out_file_format=array_record"
             ) from error
+        with ThreadPoolExecutor() as threads:
+            sizes = [threads.submit(self._size, index) for index in range(len(self))]
+            self.sizes = np.array([size.result() for size in progress(sizes)], np.int32)
 
     def __len__(self) -> int:
         return len(self._records)
-
-    @functools.cached_property
-    def sizes(self) -> np.ndarray:  # type: ignore[override]
-        """Reads the header of every image, once."""
-        with ThreadPoolExecutor() as threads:
-            return np.array(list(threads.map(self._size, range(len(self)))), np.int32)
 
     def _size(self, index: int) -> tuple[int, int]:
         with naming(f"{self._title}, example {index}"):
@@ -134,7 +139,7 @@ class Tfds(Source):
         """Example `index`: `image` in uint8 RGB, `labels`, `where` and `size`."""
         with naming(f"{self._title}, example {index}"):
             encoded, mask = (self._records[index][key] for key in self._keys)
-            image = decode_image(encoded, upright=False)
+            image = decode_image(encoded, upright=False, max_value=self._max_value)
             labels, where = self._code(decode_mask(mask))
             if image.shape[:2] != labels.shape:
                 raise DataError(f"has an image of {image.shape[:2]}, a mask of {labels.shape}")

@@ -37,7 +37,7 @@ def rpn_proposals(
     the image; those of a level suppress one another, and the best of all that are left stay.
 
     Args:
-      logits: of each level `[a]`: the objectness of each anchor.
+      logits: of each level `[a]`: the objectness of each anchor; −inf for none that counts.
       deltas: of each level `[a, 4]`, as of `ops.decode_boxes` with weights 1.
       anchors: of each level `[a, 4]`, xyxy in pixels.
       shape: (height, width) of the image in pixels: two numbers, or an array `[2]`.
@@ -70,7 +70,7 @@ def rpn_proposals(
         levels.append(jnp.full(best.shape, level, jnp.int32))
     box, score, level_of = map(jnp.concatenate, (boxes, scores, levels))
     box = clip_boxes(box, shape)
-    keep = _has_sides(box, min_side)
+    keep = _has_sides(box, min_side) & (score > -jnp.inf)
     keep = batched_nms(box, score, level_of, iou_threshold=iou_threshold, where=keep)
     return _best(box, level_of, jax.nn.sigmoid(score), keep, max_proposals, order=score)
 

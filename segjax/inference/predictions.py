@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segjax.files import write_file
 from segjax.typing import Instances, Panoptic
 
 if TYPE_CHECKING:  # they stand above `inference`, so they are imported where they are used
@@ -31,7 +33,7 @@ class SemanticPrediction:
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """The class ids, int32 `[h, w]`; `classes.names` has their names."""
+        """The classes, int32 `[h, w]`: places in `classes.names`, and in `classes.ids`."""
         return self.probs.argmax(-1).astype(np.int32)
 
     def overlay(self) -> np.ndarray:
@@ -41,16 +43,24 @@ class SemanticPrediction:
         return viz.draw_labels(self.image, self.labels, self.classes)
 
     def save(self, path: str | os.PathLike, *, probabilities: bool = False) -> None:
-        """Writes PATH.png, whose values are class ids, and PATH_overlay.png.
+        """Writes PATH.png, whose values are `classes.ids`, and PATH_overlay.png.
 
         Args:
           path: of the files, without an ending; a missing folder is made.
           probabilities: also write PATH.npz with `probs`, float16 `[h, w, classes]`.
+
+        Raises:
+          ValueError: a class has an id that a PNG does not hold.
         """
-        kind = np.uint8 if len(self.classes) <= 256 else np.uint16
-        _save_images(path, self.labels.astype(kind), self.overlay())
+        ids = np.array(self.classes.ids)
+        if ids.min() < 0 or ids.max() > 65535:
+            raise ValueError(f"classes: expected ids 0..65535 to write a PNG, got {ids.max()}")
+        kind = np.uint8 if ids.max() <= 255 else np.uint16
+        _save_images(path, ids[self.labels].astype(kind), self.overlay())
         if probabilities:
-            np.savez_compressed(f"{path}.npz", probs=self.probs.astype(np.float16))
+            content = io.BytesIO()
+            np.savez_compressed(content, probs=self.probs.astype(np.float16))
+            write_file(f"{path}.npz", content.getvalue())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +68,7 @@ class FoundObject:
     """An object of a picture.
 
     Attributes:
-      class_id: of its class.
+      class_id: of its class: a place in `Classes.names`, and in `Classes.ids`.
       name: of its class.
       score: how sure the model is, in 0..1.
       box: (left, top, right, bottom) in pixels.
@@ -113,14 +123,11 @@ class InstancePrediction:
             self.image, self.instances, self.classes, score_threshold=self.score_threshold
         )
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes PATH.json and PATH_overlay.png.
+    def annotations(self) -> list[dict[str, Any]]:
+        """The objects that count in COCO's format, as they are saved.
 
-        The first is a list of the objects with `category_id`, `category`, `score`, `bbox` (x, y,
-        width, height) and `segmentation` (COCO's compressed runs).
-
-        Args:
-          path: of the files, without an ending; a missing folder is made.
+        Each has `category_id` (of `classes.ids`), `category`, `score`, `bbox` (x, y, width, height)
+        and `segmentation` (COCO's compressed runs).
         """
         from segjax.data import encode_rle
 
@@ -128,7 +135,7 @@ class InstancePrediction:
         for found in self.objects:
             left, top, right, bottom = found.box
             entry: dict[str, Any] = {
-                "category_id": found.class_id,
+                "category_id": self.classes.ids[found.class_id],
                 "category": found.name,
                 "score": found.score,
                 "bbox": [left, top, right - left, bottom - top],
@@ -137,8 +144,16 @@ class InstancePrediction:
                 shape = list(found.mask.shape)
                 entry["segmentation"] = {"size": shape, "counts": encode_rle(found.mask)}
             entries.append(entry)
+        return entries
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes PATH.json, a list of the `annotations()`, and PATH_overlay.png.
+
+        Args:
+          path: of the files, without an ending; a missing folder is made.
+        """
         _save_images(path, None, self.overlay())
-        _save_entries(path, entries)
+        _save_entries(path, self.annotations())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +162,7 @@ class FoundSegment:
 
     Attributes:
       number: its value in `PanopticPrediction.map`.
-      class_id: of its class.
+      class_id: of its class: a place in `Classes.names`, and in `Classes.ids`.
       name: of its class.
       is_thing: whether objects of its class are counted one by one.
       score: how sure the model is, in 0..1; None where it does not say.
@@ -186,6 +201,7 @@ class PanopticPrediction:
     def segments(self) -> list[FoundSegment]:
         """What there is in `map`, by number."""
         found, things = self.panoptic, self.classes.things
+        areas = np.bincount(np.ravel(found.segments) + 1, minlength=len(found.valid) + 1)[1:]
         return [
             FoundSegment(
                 number=int(k) + 1,
@@ -193,7 +209,7 @@ class PanopticPrediction:
                 name=self.classes.names[found.classes[k]],
                 is_thing=bool(things and things[found.classes[k]]),
                 score=None if found.scores is None else float(found.scores[k]),
-                area=int(np.sum(found.segments == k)),
+                area=int(areas[k]),
             )
             for k in np.flatnonzero(found.valid)
         ]
@@ -204,29 +220,36 @@ class PanopticPrediction:
 
         return viz.draw_panoptic(self.image, self.panoptic, self.classes)
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes the segments in COCO's format, PATH.png and PATH.json, and PATH_overlay.png.
+    def annotations(self) -> list[dict[str, Any]]:
+        """The segments in COCO's format, its `segments_info`, as they are saved.
 
-        The colours of the first are the segments' numbers (red + 256 green + 65536 blue; 0 is
-        void); the second is a list with `id`, `category_id`, `category`, `isthing`, `area` and
-        `score`.
-
-        Args:
-          path: of the files, without an ending; a missing folder is made.
+        Each has `id` (its value in `map`), `category_id` (of `classes.ids`), `category`, `isthing`,
+        `area`, and `score` where the model gives one.
         """
-        colors = np.stack([self.map >> shift & 255 for shift in (0, 8, 16)], -1).astype(np.uint8)
         entries = []
         for found in self.segments:
             entry = {
                 "id": found.number,
-                "category_id": found.class_id,
+                "category_id": self.classes.ids[found.class_id],
                 "category": found.name,
                 "isthing": found.is_thing,
                 "area": found.area,
             }
             entries.append(entry if found.score is None else entry | {"score": found.score})
+        return entries
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the segments in COCO's format, PATH.png and PATH.json, and PATH_overlay.png.
+
+        The colours of the first are the segments' numbers (red + 256 green + 65536 blue; 0 is
+        void); the second is a list of the `annotations()`.
+
+        Args:
+          path: of the files, without an ending; a missing folder is made.
+        """
+        colors = np.stack([self.map >> shift & 255 for shift in (0, 8, 16)], -1).astype(np.uint8)
         _save_images(path, colors, self.overlay())
-        _save_entries(path, entries)
+        _save_entries(path, self.annotations())
 
 
 Prediction = SemanticPrediction | InstancePrediction | PanopticPrediction
@@ -267,4 +290,4 @@ def _save_images(path: str | os.PathLike, values: np.ndarray | None, overlay: np
 
 
 def _save_entries(path: str | os.PathLike, entries: list[dict[str, Any]]) -> None:
-    Path(f"{path}.json").write_text(json.dumps(entries, indent=1) + "\n")
+    write_file(f"{path}.json", json.dumps(entries, indent=1) + "\n")

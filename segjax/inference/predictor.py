@@ -1,6 +1,6 @@
 """A trained model, ready for pictures of any size."""
 
-import json
+import contextlib
 import os
 import typing
 from collections.abc import Sequence
@@ -35,7 +35,8 @@ class Predictor:
     """A trained model, ready for pictures of any size.
 
     A picture lies on a canvas with sides that are multiples of 32 pixels, its border repeated
-    beyond it; for each size of canvas the model is compiled once.
+    beyond it; for each size of canvas the model is compiled once. Several pictures share a few
+    canvases where they look the same to the model on each (`models.is_canvas_invariant`).
 
     `predictor(path)` or `predictor(array)` is a `SemanticPrediction` (`.labels`, `.probs`), an
     `InstancePrediction` (`.objects`) or a `PanopticPrediction` (`.segments`); each has `.overlay()`
@@ -85,7 +86,7 @@ class Predictor:
         cls,
         path: str | os.PathLike,
         *,
-        checkpoint: Literal["best", "last"] = "best",
+        checkpoint: Literal["best", "last"] | int = "best",
         score_threshold: float = 0.5,
         **views: Any,
     ) -> "Predictor":
@@ -94,7 +95,7 @@ class Predictor:
         Args:
           path: the folder of the run, or the file that `segjax convert` has made of it.
           checkpoint: the best one by its task's score, such as the mean IoU (where there is none,
-            the last), or the last; a file has but one.
+            the last), the last, or that of a step, by its number; a file has but one.
           score_threshold: the least score of an object that counts, in 0..1.
           **views: how a semantic model looks at a picture: `window`, `overlap`, `scales` and
             `flip`, as in `ViewingTask`.
@@ -174,8 +175,10 @@ class Predictor:
         options = model_options or {}
         variables = pretrained.load(source, model, **options)
         count, channels = count_variables(variables, model, **options)
-        named = _name_classes(source, classes, count)
         module = models.create(model, count, **options)
+        # The published ones count their background as 0.
+        first = 1 if isinstance(module, models.MaskRCNN) else 0
+        named = _name_classes(source, classes, range(first, first + count))
         task = task or _usual_task(module)
         config = TrainConfig(task=task, model=model)
         return cls(
@@ -195,10 +198,9 @@ class Predictor:
         Args:
           images: path of an image file; or an array `[h, w]` or `[h, w, c]`, uint8 or floating in
             0..1; or a list of these; or a batch `[b, h, w, c]`.
-          canvas: (height, width) in pixels that every picture is padded to; None for its own size,
-            rounded up to multiples of 32. Where pictures of many sizes share a canvas, less is
-            compiled, and the model sees more of their repeated border
-            (`segjax.data.plan_canvases`).
+          canvas: (height, width) in pixels that every picture is padded to, rounded up to
+            multiples of 32; None for its own size, or for one of those that `plan_canvases` chooses
+            for several.
 
         Returns:
           The prediction, or a list of as many as there are pictures.
@@ -207,20 +209,58 @@ class Predictor:
           DataError: where a file cannot be read; it names the file.
           ValueError: for an array that is no picture for this model, or larger than `canvas`.
         """
-        if isinstance(images, list | tuple):
-            return [self._one(image, canvas) for image in images]
-        if not isinstance(images, str | os.PathLike) and np.ndim(images) == 4:
-            return [self._one(image, canvas) for image in np.asarray(images)]
-        return self._one(images, canvas)
+        if not isinstance(images, list | tuple | str | os.PathLike) and np.ndim(images) == 4:
+            images = list(np.asarray(images))
+        if not isinstance(images, list | tuple):
+            return self._one(images, canvas)
+        canvases = self.plan_canvases(images) if canvas is None else [canvas] * len(images)
+        return [self._one(*pair) for pair in zip(images, canvases, strict=True)]
+
+    @property
+    def canvas_invariant(self) -> bool:
+        """Whether a picture's prediction is the same on a larger canvas."""
+        return self.task.canvas_invariant(self.model)
+
+    def plan_canvases(
+        self, images: Sequence[Picture], *, most: int = 3
+    ) -> list[tuple[int, int] | None]:
+        """Chooses a few canvases for pictures of many sizes, so that few programs are compiled.
+
+        Args:
+          images: paths of image files, or arrays `[h, w]` or `[h, w, c]`.
+          most: canvases; 0 gives every picture its own, as it has in any case with a model that
+            would see more of it on a larger one.
+
+        Returns:
+          (height, width) in pixels for each picture, as `data.plan_canvases` has them; None for
+          what cannot be read.
+        """
+        from segjax.data import plan_canvases
+        from segjax.data.errors import DataError
+        from segjax.data.images import image_header, read_bytes
+
+        sizes: dict[int, tuple[int, ...]] = {}
+        for i, image in enumerate(images):
+            if isinstance(image, str | os.PathLike):
+                with contextlib.suppress(DataError):
+                    sizes[i] = image_header(read_bytes(os.fspath(image))).upright
+            elif np.ndim(image) in (2, 3):
+                sizes[i] = np.shape(image)[:2]
+        if not sizes:
+            return [None] * len(images)
+        most = most if self.canvas_invariant else 0
+        planned = plan_canvases(np.array(list(sizes.values())), most=most)
+        found = dict(zip(sizes, map(tuple, planned.tolist()), strict=True))
+        return [found.get(i) for i in range(len(images))]
 
     def _one(self, picture: Picture, canvas: tuple[int, int] | None) -> Prediction:
         image = self._read(picture)
         shape = image.shape[:2]
-        if canvas is None:
-            canvas = tuple(-(-side // _MULTIPLE) * _MULTIPLE for side in shape)
+        canvas = shape if canvas is None else canvas
         if canvas[0] < shape[0] or canvas[1] < shape[1]:
             raise ValueError(f"canvas: expected at least the picture's {shape}, got {canvas}")
-        margins = [(0, new - old) for new, old in zip(canvas, shape, strict=True)]
+        rounded = (-(-side // _MULTIPLE) * _MULTIPLE for side in canvas)
+        margins = [(0, new - old) for new, old in zip(rounded, shape, strict=True)]
         padded = np.pad(image, (*margins, (0, 0)), mode="edge")
         found = self._predict(self.variables, padded, np.array(shape, np.int32))
         match prediction := crop(jax.device_get(found), shape):
@@ -235,7 +275,7 @@ class Predictor:
         from segjax.data import read_image
 
         if isinstance(picture, str | os.PathLike):
-            image = read_image(os.fspath(picture))
+            image = read_image(os.fspath(picture), max_value=self.config.max_value)
             if self._channels == 1:
                 image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         else:
@@ -281,23 +321,23 @@ def _usual_task(model: nn.Module) -> TaskName:
     return "instance" if boxes else "panoptic"
 
 
-def _name_classes(source: Any, classes: Any, count: int) -> "Classes":
+def _name_classes(source: Any, classes: Any, ids: range) -> "Classes":
     from segjax.data import Classes
-    from segjax.data.palette import palette
+    from segjax.data.palette import default_colors
 
     if classes is None:
         names = _published_names(source)
-        classes = [names.get(number, f"class {number}") for number in range(count)]
-    if len(classes) != count:
-        raise ValueError(f"classes: expected the {count} of {source}, got {len(classes)}")
+        classes = [names.get(number, f"class {number}") for number in ids]
+    if len(classes) != len(ids):
+        raise ValueError(f"classes: expected the {len(ids)} of {source}, got {len(classes)}")
     if isinstance(classes, Classes):
         return classes
-    colors = tuple((r, g, b) for r, g, b in palette(count).tolist())
-    return Classes(tuple(classes), colors)
+    return Classes(tuple(classes), default_colors(len(ids)), ids=tuple(ids))
 
 
 def _published_names(source: Any) -> dict[int, str]:
     """The names in a `config.json` beside weights, by number."""
+    from segjax.data.checked import read_json
     from segjax.pretrained import WeightsError
     from segjax.pretrained.hub import find_config
 
@@ -305,7 +345,7 @@ def _published_names(source: Any) -> dict[int, str]:
     if path is None:
         return {}
     try:
-        names = json.loads(path.read_bytes()).get("id2label") or {}
+        names = read_json(path).get("id2label") or {}
         return {int(number): str(name) for number, name in names.items()}
     except (ValueError, AttributeError) as error:
         raise WeightsError(f"{path}: expected names by number in id2label ({error})") from error

@@ -131,6 +131,8 @@ def instance_segmentation(
         if rule == "mask2former":
             logits = resize_masks(logits, shape)
         mask = logits > 0
+        if rule == "mask2former":
+            mask &= where
         quality = safe_divide(masked_sum(jax.nn.sigmoid(logits), where=mask), jnp.sum(mask))
         if rule != "mask2former":
             mask = resize_masks(mask, shape, method="nearest")

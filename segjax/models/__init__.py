@@ -6,6 +6,7 @@ from segjax import lazy
 
 if TYPE_CHECKING:
     from segjax.models import backbones, layers
+    from segjax.models.canvas import blind_beyond, is_canvas_invariant
     from segjax.models.deeplab import (
         DeepLabV3Plus,
         deeplabv3_mobilenet_v3_large,

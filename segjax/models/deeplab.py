@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from segjax import ops
 from segjax.models import layers
 from segjax.models.backbones import mobilenet_v3_large, resnet34, resnet50, resnet101
 from segjax.models.fcn import DenseClassifier
@@ -80,7 +79,7 @@ class ASPP(nn.Module):
         views = [branch(x, "branch0")]
         for i, rate in enumerate(self.rates, 1):
             views.append(branch(x, f"branch{i}", dilated, dilation=rate))
-        pooled = branch(jnp.mean(x, (-3, -2), keepdims=True), "pooling")
+        pooled = branch(layers.global_mean(x), "pooling")
         views.append(jnp.broadcast_to(pooled, views[0].shape))
         x = branch(jnp.concatenate(views, axis=-1), "project")
         return nn.Dropout(0.5, deterministic=not self.train)(x)
@@ -163,14 +162,14 @@ class DeepLabV3Plus(nn.Module):
 
         x = ASPP(self.rates, conv, norm, train, self.features, separable=True, name="aspp")(deep)
         x = separable(x, "deep")
-        x = ops.resize(x, shallow.shape[-3:-1], align_corners=True)
+        x = layers.upsample(x, shallow.shape[-3:-1], align_corners=True)
         shallow = conv(self.shallow_features, 1, use_bias=False, name="shallow_conv")(shallow)
         shallow = nn.relu(norm(name="shallow_norm")(shallow))
         x = separable(jnp.concatenate([x, shallow], axis=-1), "fusion")
         logits = conv(self.num_classes, 1, name="logits")(x)
         logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
         height, width = images.shape[-3:-1]
-        return SemanticOutput(ops.resize(logits, (height, width), align_corners=True))
+        return SemanticOutput(layers.upsample(logits, (height, width), align_corners=True))
 
 
 def deeplabv3_resnet50(num_classes: int, **options) -> DenseClassifier:

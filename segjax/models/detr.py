@@ -71,7 +71,7 @@ class AttentionMaskHead(nn.Module):
             x = ops.resize(x, side.shape[-3:-1], method="nearest") + side[..., None, :, :, :]
             x = conv(channels // 2 ** (i + 2), name=f"conv{i + 3}")(x)
             x = nn.relu(norm(x, f"norm{i + 3}"))
-        masks = conv(1, name="output")(x)[..., 0]
+        masks = layers.repeat_border(conv(1, name="output")(x))[..., 0]
         return (*[None] * (len(states) - 1), masks)
 
     def _attention(self, dense, queries, memory, where):
@@ -143,9 +143,9 @@ class ProductMaskHead(nn.Module):
         x = memory
         for stage in ("stage2", "stage1"):
             side = conv(channels, 1, name=f"{stage}_adapter")(features[stage])
-            x = ops.resize(x, side.shape[-3:-1]) + side
+            x = layers.upsample(x, side.shape[-3:-1]) + side
             x = nn.relu(norm(conv(channels, name=f"{stage}_conv")(x), f"{stage}_norm"))
-        x = conv(channels, 1, name="pixels")(x)
+        x = layers.repeat_border(conv(channels, 1, name="pixels")(x))
         queries = Perceptron((channels,) * 3, dense, name="queries")(states)
         return tuple(jnp.einsum("...qc,...hwc->...qhw", queries, x))
 

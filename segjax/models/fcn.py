@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from segjax import ops
 from segjax.models import layers
 from segjax.models.backbones import resnet50, resnet101
 from segjax.models.layers import Dtype
@@ -89,7 +88,7 @@ class DenseClassifier(nn.Module):
                 features[stage]
             )
             logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
-            return ops.resize(logits, images.shape[-3:-1])
+            return layers.upsample(logits, images.shape[-3:-1])
 
         logits = classify(self.head, "stage4", "head")
         if not self.auxiliary:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from segjax import ops
 from segjax.models import layers
 from segjax.models.backbones import mobilenet_v3_large
 from segjax.models.layers import Dtype, Layer
@@ -54,16 +53,16 @@ class LRASPP(nn.Module):
         )(images, train)
         shallow, deep = features["stage2"], features["stage4"]
 
-        gate = jnp.mean(deep, (-3, -2), keepdims=True)
+        gate = layers.global_mean(deep)
         gate = nn.sigmoid(conv(self.features, use_bias=False, name="gate")(gate))
         x = conv(self.features, use_bias=False, name="conv")(deep)
         x = nn.relu(layers.BatchNorm(train, name="norm", **shared)(x)) * gate
-        x = ops.resize(x, shallow.shape[-3:-1])
+        x = layers.upsample(x, shallow.shape[-3:-1])
         logits = conv(self.num_classes, name="shallow_logits")(shallow)
         logits += conv(self.num_classes, name="deep_logits")(x)
         logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
         height, width = images.shape[-3:-1]
-        return SemanticOutput(ops.resize(logits, (height, width)))
+        return SemanticOutput(layers.upsample(logits, (height, width)))
 
 
 def lraspp_mobilenet_v3_large(num_classes: int, **options) -> LRASPP:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, Int, Key
 
@@ -145,17 +146,16 @@ class MaskRCNN(nn.Module):
         levels = [*pyramid, pyramid[-1][:, ::2, ::2]]
 
         shapes = [level.shape[1:3] for level in levels]
-        anchors = ops.pyramid_anchors(
-            shapes,
-            strides=[(images.shape[1] // h, images.shape[2] // w) for h, w in shapes],
-            sizes=[(size,) for size in self.anchor_sizes],
-            aspect_ratios=self.aspect_ratios,
-            rounded=True,
-            order="ratio",
+        anchors = self._anchors(
+            shapes, [(images.shape[1] // h, images.shape[2] // w) for h, w in shapes]
         )
         propose = ProposalHead(len(self.aspect_ratios), self.rpn_convs, conv, name="rpn")
         logits, deltas = _at_least_float32(propose(levels))
-        proposals = self._propose(train, anchors, logits, deltas, sizes)
+        own = extents = None
+        if (whole := layers.Extent()(images)) is not None:
+            extents = jnp.stack([layers.Extent()(level) for level in levels], axis=1)
+            own, logits = self._own_anchors(shapes, whole, extents, logits)
+        proposals = self._propose(train, anchors, logits, deltas, sizes, own)
 
         classes = self.num_classes + 1
         box_head = BoxHead(
@@ -163,10 +163,10 @@ class MaskRCNN(nn.Module):
         )
         mask_head = MaskHead(classes, self.mask_convs, block, conv, up_conv, name="mask_head")
         if not train:
-            features = self._align(pyramid, proposals.boxes, _BOX_SIZE)
+            features = self._align(pyramid, proposals.boxes, _BOX_SIZE, extents)
             outputs = _at_least_float32(box_head(features, proposals.valid))
             objects = self._select(*outputs, proposals, sizes)
-            features = self._align(pyramid, objects.boxes, _MASK_SIZE)
+            features = self._align(pyramid, objects.boxes, _MASK_SIZE, extents)
             masks = self._masks(mask_head, features, objects.valid)
             of_class = (objects.classes + 1)[..., None, None, None]
             masks = jnp.take_along_axis(masks, of_class, axis=-1)[..., 0]
@@ -202,20 +202,45 @@ class MaskRCNN(nn.Module):
         dense = functools.partial(layers.Dense, **dtypes)
         return conv, block, dense, functools.partial(layers.UpConv2x, **dtypes)
 
-    def _propose(self, train, anchors, logits, deltas, sizes) -> Instances:
+    def _anchors(self, shapes, strides) -> list[Float[np.ndarray, "a 4"]]:
+        return ops.pyramid_anchors(
+            shapes,
+            strides=strides,
+            sizes=[(size,) for size in self.anchor_sizes],
+            aspect_ratios=self.aspect_ratios,
+            rounded=True,
+            order="ratio",
+        )
+
+    def _own_anchors(self, shapes, whole, extents, logits):
+        """Each picture's, `[b, a, 4]` of each level, with the logits, −inf of those beyond it.
+
+        The last level's stride depends on the canvas, where that is no multiple of 64 pixels.
+        """
+        xyxy = lambda sides: jnp.tile(sides[:, None, ::-1], 2)
+        still, moved = (self._anchors(shapes, [step] * len(shapes)) for step in (0, 1))
+        anchors, of_picture = [], []
+        for i, (around, one_on, x) in enumerate(zip(still, moved, logits, strict=True)):
+            cells, extent = one_on - around, extents[:, i]
+            anchors.append(around + cells * xyxy(whole // extent))
+            of_picture.append(jnp.where((cells < xyxy(extent)).all(-1), x, -jnp.inf))
+        return anchors, of_picture
+
+    def _propose(self, train, anchors, logits, deltas, sizes, own) -> Instances:
         """Constants: no gradient flows through where the second stage looks."""
 
-        def of_image(logits, deltas, size):
+        def of_image(logits, deltas, size, own):
             return inference.rpn_proposals(
                 logits,
                 deltas,
-                anchors,
+                anchors if own is None else own,
                 size,
                 most_of_level=self.level_proposals[0 if train else 1],
                 max_proposals=self.max_proposals[0 if train else 1],
             )
 
-        return each_shard(jax.vmap(of_image), *jax.lax.stop_gradient((logits, deltas)), sizes)
+        logits, deltas = jax.lax.stop_gradient((logits, deltas))
+        return each_shard(jax.vmap(of_image), logits, deltas, sizes, own)
 
     def _select(self, class_logits, box_deltas, proposals, sizes) -> Instances:
         def of_image(class_logits, box_deltas, proposals, size):
@@ -233,20 +258,29 @@ class MaskRCNN(nn.Module):
 
         return each_shard(jax.vmap(of_image), class_logits, box_deltas, proposals, sizes)
 
-    def _align(self, pyramid, boxes, size) -> Float[jax.Array, "b p h w c"]:
-        """The features inside boxes `[b, p, 4]`, with the half pixel of 2017 as torchvision."""
+    def _align(self, pyramid, boxes, size, extents=None) -> Float[jax.Array, "b p h w c"]:
+        """The features inside boxes `[b, p, 4]`, with the half pixel of 2017 as torchvision.
+
+        On canvases `extents`, `[b, levels, 2]`, are the pictures' rows and columns of each level.
+        """
         method = self.roi_method
         if method == "rounded":
             levels = ops.assign_levels(boxes, max_level=_MIN_LEVEL + len(pyramid) - 1)
             stride = (2.0**levels)[..., None]
             boxes, method = jnp.round(boxes / stride) * stride, "nearest"
 
-        def of_image(pyramid, boxes):
+        def of_image(pyramid, boxes, extents):
             return ops.multilevel_roi_align(
-                pyramid, boxes, size, min_level=_MIN_LEVEL, aligned=False, method=method
+                pyramid,
+                boxes,
+                size,
+                min_level=_MIN_LEVEL,
+                aligned=False,
+                method=method,
+                sizes=None if extents is None else extents[: len(pyramid)],
             )
 
-        return each_shard(jax.vmap(of_image), pyramid, jax.lax.stop_gradient(boxes))
+        return each_shard(jax.vmap(of_image), pyramid, jax.lax.stop_gradient(boxes), extents)
 
     def _masks(self, head, features, valid) -> Float[jax.Array, "b p mh mw classes"]:
         """The logits of the regions' masks, most of which may be padding."""

@@ -55,7 +55,7 @@ class FeaturePyramid(nn.Module):
             side = norm(name=f"side{i}_norm")(conv(1, name=f"side{i}_conv")(side))
             x = ops.resize(x, side.shape[-3:-1], method="nearest") + side
             x = nn.relu(norm(name=f"smooth{i}_norm")(conv(3, name=f"smooth{i}_conv")(x)))
-        return conv(3, use_bias=True, name="output")(x)
+        return layers.repeat_border(conv(3, use_bias=True, name="output")(x))
 
 
 class MaskFormer(nn.Module):
@@ -125,7 +125,8 @@ class MaskFormer(nn.Module):
         states, attention = Decoder(self.decoder_layers, layer, norm, name="decoder")(
             queries.astype(self.dtype),
             layers.flatten(memory),
-            layers.sine_tokens(memory.shape[-3:-1], self.features, self.dtype),
+            layers.sine_tokens(memory, self.features, self.dtype),
+            layers.picture_tokens(memory),
         )
 
         wide = jnp.promote_types(self.dtype, jnp.float32)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from segjax import ops
 from segjax.models import layers
@@ -48,6 +48,7 @@ class DeformableAttention(nn.Module):
         queries: Float[jax.Array, "*b n c"],
         places: Float[jax.Array, "n 2"],
         memory: Float[jax.Array, "*b m c"],
+        where: Bool[jax.Array, "*b m"] | None = None,
     ) -> Float[jax.Array, "*b n c"]:
         features = queries.shape[-1]
         shape = (self.num_heads, len(self.sizes), self.points)
@@ -68,6 +69,8 @@ class DeformableAttention(nn.Module):
         weights = weights.reshape(*queries.shape[:-1], *shape)
 
         values = self.dense(features, name="value")(memory)
+        if where is not None:
+            values = jnp.where(where[..., None], values, 0)
         heads = (self.num_heads, features // self.num_heads)
         levels = unflatten(values.reshape(*values.shape[:-1], *heads), self.sizes, axis=-3)
         read = ops.deformable_attention(levels, locations, weights)
@@ -106,11 +109,12 @@ class DeformableLayer(nn.Module):
     def __call__(
         self,
         x: Float[jax.Array, "*b n c"],
-        positions: Float[jax.Array, "n c"],
+        positions: Float[jax.Array, "*p n c"],
         places: Float[jax.Array, "n 2"],
+        where: Bool[jax.Array, "*b n"] | None = None,
     ) -> Float[jax.Array, "*b n c"]:
         attend = DeformableAttention(self.num_heads, self.sizes, self.dense, name="attention")
-        x = self.norm(name="norm1")(x + attend(x + positions, places, x))
+        x = self.norm(name="norm1")(x + attend(x + positions, places, x, where))
         y = nn.relu(self.dense(4 * x.shape[-1], name="fc1")(x))
         return self.norm(name="norm2")(x + self.dense(x.shape[-1], name="fc2")(y))
 
@@ -160,27 +164,32 @@ class PixelDecoder(nn.Module):
         embedding = self.param("level_embedding", start, shape, self.param_dtype)
         positions = jnp.concatenate(
             [
-                layers.sine_tokens(size, self.features, self.dtype) + level.astype(self.dtype)
-                for size, level in zip(sizes, embedding, strict=True)
-            ]
+                layers.sine_tokens(x, self.features, self.dtype) + level.astype(self.dtype)
+                for x, level in zip(levels, embedding, strict=True)
+            ],
+            axis=-2,
         )
         centres = np.concatenate([_pixel_centres(size) for size in sizes])
         places = jnp.asarray(centres, jnp.promote_types(self.dtype, jnp.float32))
 
+        tokens = [layers.picture_tokens(level) for level in levels]
+        of_levels = [where for where in tokens if where is not None]
+        where = jnp.concatenate(of_levels, axis=-1) if of_levels else None
         x = jnp.concatenate([layers.flatten(level) for level in levels], axis=-2)
         layer = nn.remat(DeformableLayer) if self.remat else DeformableLayer
         for i in range(self.num_layers):
             x = layer(self.num_heads, sizes, dense, layer_norm, name=f"layer{i}")(
-                x, positions, places
+                x, positions, places, where
             )
         levels = unflatten(x, sizes)
 
         side = conv(self.features, 1, use_bias=False, name="stage1_projection")(stages["stage1"])
         side = group_norm(name="stage1_norm")(side)
-        x = ops.resize(levels[-1], side.shape[-3:-1]) + side
+        x = layers.upsample(levels[-1], side.shape[-3:-1]) + side
         x = conv(self.features, 3, use_bias=False, name="fusion_conv")(x)
         x = nn.relu(group_norm(name="fusion_norm")(x))
-        return conv(self.features, 1, name="mask_projection")(x), levels
+        pixels = layers.repeat_border(conv(self.features, 1, name="mask_projection")(x))
+        return pixels, levels
 
 
 def _pixel_centres(size: tuple[int, ...]) -> np.ndarray:

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from segjax import ops
 from segjax.models import layers
 from segjax.models.backbones import mit_b0, mit_b1, mit_b2, mit_b3, mit_b4, mit_b5
 from segjax.models.layers import Dtype
@@ -46,7 +45,7 @@ class DenseFusion(nn.Module):
             projection = Affine(x.shape[-1], self.features, self.param_dtype, name=f"projection{i}")
             kernel, bias = (array @ mixing[i] for array in projection())
             x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-            mixed.append(ops.resize(layers.project(x, kernel) + bias, (height, width)))
+            mixed.append(layers.upsample(layers.project(x, kernel) + bias, (height, width)))
         return functools.reduce(jnp.add, mixed)
 
 
@@ -110,6 +109,7 @@ class SegFormer(nn.Module):
         x = nn.Dropout(0.1, deterministic=not train)(nn.relu(x))
         logits = layers.Conv(self.num_classes, 1, name="logits", **dtypes)(x)
         logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+        logits = layers.repeat_border(logits)
         return SemanticOutput(logits, attention=features.get("attention", ()))
 
 

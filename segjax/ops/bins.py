@@ -22,12 +22,13 @@ class Axis(NamedTuple):
     first: Any  # [*n, out]: the first sample of each bin
     step: Any  # [*n, 1]: from one sample to the next
     samples: Any  # [*n, 1]: in a bin
-    size: Any  # [*n, 1]: pixels of the feature map
+    size: Any  # [*n, 1]: pixels of the feature map that count
 
 
 class Regions(NamedTuple):
     y: Axis
     x: Axis
+    width: Any  # [*n, 1]: of the feature map
 
 
 class Options(NamedTuple):
@@ -102,8 +103,8 @@ def _taps(
         along = functools.partial(_pixel_taps, method=options.method)
     else:
         along = functools.partial(_sample_taps, method=options.method, ratio=options.ratio)
-    (y, weight_y), (x, weight_x) = map(along, regions, chunk)
-    y, x, width = (a.astype(jnp.int32) for a in (y, x, regions.x.size[..., None]))
+    (y, weight_y), (x, weight_x) = map(along, regions[:2], chunk)
+    y, x, width = (a.astype(jnp.int32) for a in (y, x, regions.width[..., None]))
     y = offset[..., None, None] + y * width
     down, across = (..., None, None), (..., None, None, slice(None), slice(None))
     return weight_y[down] * weight_x[across], y[down] + x[across]
@@ -118,7 +119,7 @@ def _over_chunks(
     down: Any
     across: Any
     if options.ratio is None:
-        pixels = (_pixel_range(axis, options.method)[1] for axis in regions)
+        pixels = (_pixel_range(axis, options.method)[1] for axis in regions[:2])
         down, across = (jnp.ceil(jnp.max(n, initial=0) / _PIXELS).astype(jnp.int32) for n in pixels)
     else:
         down = across = math.ceil(options.ratio / _SAMPLES)

@@ -82,6 +82,7 @@ def multilevel_roi_align(
     method: str = "bilinear",
     canonical_level: int = 4,
     canonical_size: float = 224.0,
+    sizes: Int[Array, "levels 2"] | None = None,
 ) -> Float[jax.Array, "n oh ow c"]:
     """ROIAlign on a feature pyramid: of each box at the level that fits its size.
 
@@ -96,6 +97,8 @@ def multilevel_roi_align(
       method: as of `roi_align`.
       canonical_level: as of `assign_levels`.
       canonical_size: as of `assign_levels`.
+      sizes: `[levels, 2]`, (rows, columns) of each level that are the image's, where it lies at the
+        top left of a canvas; None for all.
 
     Returns:
       `[n, oh, ow, c]` in the dtype of the features; as of `roi_align`.
@@ -130,6 +133,7 @@ def multilevel_roi_align(
         sampling_ratio=sampling_ratio,
         aligned=aligned,
         method=method,
+        sizes=sizes,
     )
 
 
@@ -284,6 +288,7 @@ def crop_masks(
         jnp.asarray(masks).reshape(-1, 1),
         jnp.clip(mask_of, 0, number - 1).astype(jnp.int32) * (height * width),
         jnp.broadcast_to(jnp.array([height, width], boxes.dtype), (len(boxes), 2)),
+        jnp.full((len(boxes), 1), width, boxes.dtype),
         boxes,
         output_size,
         aligned=False,
@@ -303,6 +308,7 @@ def _roi_align(
     sampling_ratio: int | None,
     aligned: bool,
     method: str,
+    sizes: Array | None = None,
 ) -> jax.Array:
     """ROIAlign of each box at its level: all levels' pixels are the rows of one table."""
     _check(features, boxes, output_size)
@@ -316,12 +322,13 @@ def _roi_align(
     # Behind the barrier, lest each gathered row search the parts anew.
     rows = jax.lax.optimization_barrier(jnp.concatenate(tables)) if len(tables) > 1 else tables[0]
 
-    sizes = np.array([level.shape[:2] for level in features])
-    offsets = np.cumsum(sizes.prod(axis=1)) - sizes.prod(axis=1)
+    shapes = np.array([level.shape[:2] for level in features])
+    offsets = np.cumsum(shapes.prod(axis=1)) - shapes.prod(axis=1)
     pooled = _pool_boxes(
         rows,
         jnp.asarray(offsets, jnp.int32)[levels],
-        jnp.asarray(sizes, dtype)[levels],
+        jnp.asarray(shapes if sizes is None else sizes, dtype)[levels],
+        jnp.asarray(shapes[:, 1:], dtype)[levels],
         jnp.asarray(boxes, dtype) * scales.astype(dtype)[levels][:, None],
         output_size,
         aligned=aligned,
@@ -335,13 +342,14 @@ def _pool_boxes(
     rows: jax.Array,
     offset: jax.Array,
     sizes: jax.Array,
+    widths: jax.Array,
     corners: jax.Array,
     output_size: tuple[int, int],
     *,
     aligned: bool,
     options: Options,
 ) -> jax.Array:
-    """The means over bins of boxes `[n, 4]` in pixels of their maps, which are `sizes` large."""
+    """The means over bins of boxes `[n, 4]` in pixels of their maps, of which `sizes` count."""
     height, width = jnp.split(sizes, 2, axis=1)
     known = jnp.isfinite(corners).all(axis=1)
     corners = jnp.where(known[:, None], corners, 0) - (0.5 if aligned else 0)
@@ -350,6 +358,7 @@ def _pool_boxes(
     regions = Regions(
         y=bin_axis(start[:, 1:], sides[:, 1:], output_size[0], height, options.ratio),
         x=bin_axis(start[:, :1], sides[:, :1], output_size[1], width, options.ratio),
+        width=widths,
     )
     pooled = pool_bins(rows, offset, regions, options)
     return jnp.where(known[:, None, None, None], pooled, jnp.nan)

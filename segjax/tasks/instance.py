@@ -12,6 +12,7 @@ from segjax import inference, losses, metrics, ops, viz
 from segjax.data import Classes, panoptic_to_instances
 from segjax.matching.proposals import NEITHER
 from segjax.models import DetectionOutput, MaskRCNN, QueryOutput, SampledOutput
+from segjax.models.layers import inside
 from segjax.numerics import Average
 from segjax.sharding import each_shard
 from segjax.tasks.queries import QueryTask, countable, example_keys, picture_pixels
@@ -126,13 +127,16 @@ class InstanceTask(QueryTask):
             things=things,
             max_instances=self.max_instances,
         )
-        return self._suppress(each_shard(segment, logits, masks))
+        where = None if sizes is None else inside(sizes, shape)
+        found = each_shard(lambda *x: segment(*x[:2], where=x[2]), logits, masks, where)
+        return self._suppress(found)
 
     def _detect(self, model, variables, images, sizes) -> Instances:
         """The objects that proposals led to, their masks pasted at the images' size."""
         shape = (images.shape[-3], images.shape[-2])
         inputs, options = self.scaled_inputs(model, images, sizes)
-        found: DetectionOutput = model.apply(variables, inputs, **options)
+        with self.blind_beyond(model, inputs, sizes):
+            found: DetectionOutput = model.apply(variables, inputs, **options)
         factors = [shape[1] / inputs.shape[-2], shape[0] / inputs.shape[-3]]
         objects = dataclasses.replace(
             found.objects, boxes=found.objects.boxes * jnp.array(factors * 2)

@@ -11,6 +11,7 @@ from flax import linen as nn
 from segjax import inference, metrics, viz
 from segjax.data import Classes, panoptic_to_instances
 from segjax.labels import valid_labels
+from segjax.models.layers import inside
 from segjax.sharding import each_shard
 from segjax.tasks.queries import QueryTask
 from segjax.typing import Array, Instances, Panoptic, Record
@@ -62,14 +63,18 @@ class PanopticTask(QueryTask):
         outputs = self.outputs(model, variables, images, sizes)
         if outputs.mask_logits is None:
             raise ValueError("this model predicts no masks, which segments are made of")
+        shape = (images.shape[-3], images.shape[-2])
+        where = None if sizes is None else inside(sizes, shape)
         segment = functools.partial(
             inference.panoptic_segmentation,
             things=jnp.array(self.things or (False,) * self.num_classes),
-            shape=(images.shape[-3], images.shape[-2]),
+            shape=shape,
             score_threshold=self.score_threshold,
             overlap_threshold=self.overlap_threshold,
         )
-        return each_shard(segment, outputs.class_logits, outputs.mask_logits)
+        return each_shard(
+            lambda *x: segment(*x[:2], where=x[2]), outputs.class_logits, outputs.mask_logits, where
+        )
 
     def measure(self, predictions: Panoptic, record: Record) -> metrics.PanopticQuality:
         """The segments found, invented and missed in a batch."""

@@ -1,5 +1,6 @@
 """What tasks share whose models predict a set: targets, the objective, and how images go in."""
 
+import contextlib
 import dataclasses
 import itertools
 import operator
@@ -10,8 +11,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Bool, Float
 
-from segjax import losses, ops
+from segjax import losses, models, ops
 from segjax.models import Detr, MaskRCNN, QueryOutput
+from segjax.models.layers import inside
 from segjax.numerics import Average
 from segjax.tasks.loss_weights import SetLoss
 from segjax.tasks.semantic import scaled, standardize
@@ -129,13 +131,25 @@ class QueryTask:
     ) -> QueryOutput:
         """What the model says of images of any size; see `Task.predict`."""
         inputs, options = self.scaled_inputs(model, images, sizes)
-        outputs = model.apply(variables, inputs, **options)
+        with self.blind_beyond(model, inputs, sizes):
+            outputs = model.apply(variables, inputs, **options)
         if not isinstance(outputs, QueryOutput):
             raise ValueError(
                 f"the model gives a {type(outputs).__name__}; objects and segments need one of "
                 "queries, such as mask2former_tiny"
             )
         return outputs
+
+    def canvas_invariant(self, model: nn.Module) -> bool:
+        """As `Task.canvas_invariant`: where the model is, and no picture is rescaled for it."""
+        return self.scale == 1 and models.is_canvas_invariant(model)
+
+    def blind_beyond(
+        self, model: nn.Module, inputs: Array, sizes: Array | None
+    ) -> contextlib.AbstractContextManager[None]:
+        """`models.blind_beyond`, where that makes predictions the same on every canvas."""
+        sizes = sizes if self.canvas_invariant(model) else None
+        return models.blind_beyond(sizes, (inputs.shape[-3], inputs.shape[-2]))
 
     def scaled_inputs(
         self, model: nn.Module, images: Array, sizes: Array | None
@@ -155,7 +169,7 @@ def _picture_options(model: nn.Module, inputs: Array, sizes: Array | None) -> di
     """How a model is told what of each input, `[*b, h, w, c]`, is its picture, if it asks."""
     match model:
         case Detr() if sizes is not None:
-            return {"where": _inside(sizes, inputs.shape[-3:-1])}
+            return {"where": inside(sizes, (inputs.shape[-3], inputs.shape[-2]))}
         case MaskRCNN():
             return {"sizes": sizes}
     return {}
@@ -183,11 +197,4 @@ def picture_pixels(record: Record) -> Bool[jax.Array, "b h w"]:
     *batch, height, width, _ = record.require("image").shape
     if record.size is None:
         return jnp.ones((*batch, height, width), bool)
-    return _inside(record.size, (height, width))
-
-
-def _inside(sizes: Array, canvas: tuple[int, ...]) -> Bool[jax.Array, "*b h w"]:
-    """The pixels of pictures at the top left of a canvas."""
-    sizes = jnp.asarray(sizes)[..., None, None, :]
-    rows, columns = jnp.mgrid[: canvas[0], : canvas[1]]
-    return (rows < sizes[..., 0]) & (columns < sizes[..., 1])
+    return inside(record.size, (height, width))

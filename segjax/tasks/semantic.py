@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float
 
-from segjax import inference, losses, metrics, ops, viz
+from segjax import inference, losses, metrics, models, ops, viz
 from segjax.data import Classes, as_float
 from segjax.labels import valid_labels
 from segjax.metrics.sums import Sums
@@ -147,6 +147,10 @@ class SemanticTask:
         loss = jax.vmap(lambda p, y, w: losses.lovasz_softmax_loss(p, y, where=w))
         return Average.of(loss(_probs(logits, where), labels, where), where=where.any((-2, -1)))
 
+    def canvas_invariant(self, model: nn.Module) -> bool:
+        """As `Task.canvas_invariant`: where the model is, and no picture is rescaled for it."""
+        return self.scale == 1 and models.is_canvas_invariant(model)
+
     def predict(
         self, model: nn.Module, variables: dict, images: Array, sizes: Array | None = None
     ) -> Float[jax.Array, "*b h w classes"]:
@@ -156,7 +160,9 @@ class SemanticTask:
           model: gives a `SemanticOutput`.
           variables: of the model.
           images: `[*b, h, w, c]`, uint8 or floating in 0..1.
-          sizes: not asked for: what lies beyond a picture is seen like the picture.
+          sizes: int `[*b, 2]`, (height, width) of the pictures at the top left of their canvases,
+            beyond whose own canvases a model that is `canvas_invariant` sees nothing; None where
+            they fill them.
 
         Returns:
           `[*b, h, w, classes]`.
@@ -165,7 +171,9 @@ class SemanticTask:
         inputs = self.inputs(images)
         if self.scale != 1:
             inputs = ops.resize(inputs, scaled((height, width), self.scale), antialias=True)
-        outputs = model.apply(variables, inputs)
+        sizes = sizes if self.canvas_invariant(model) else None
+        with models.blind_beyond(sizes, (height, width)):
+            outputs = model.apply(variables, inputs)
         if not isinstance(outputs, SemanticOutput):
             raise ValueError(
                 f"the model gives a {type(outputs).__name__}; the semantic task needs one of "

@@ -75,6 +75,16 @@ class Task(Protocol):
           The predictions `[b, ...]`, on the canvas.
         """
 
+    def canvas_invariant(self, model: nn.Module) -> bool:
+        """Whether `predict` finds the same in a picture on every canvas that holds it.
+
+        Args:
+          model: of the run.
+
+        Returns:
+          Whether it does, given sizes, on canvases with sides that are multiples of 32 pixels.
+        """
+
     def measure(self, predictions: Any, record: Record) -> Metric:
         """How good the predictions of a batch are; `merge` joins batches."""
 

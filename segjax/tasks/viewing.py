@@ -29,6 +29,11 @@ class ViewingTask(SemanticTask):
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
 
+    def canvas_invariant(self, model: nn.Module) -> bool:
+        """As `Task.canvas_invariant`: where the picture is seen as a whole, once."""
+        is_whole = self.window is None and self.scales == (1.0,) and not self.flip
+        return is_whole and super().canvas_invariant(model)
+
     def predict(
         self, model: nn.Module, variables: dict, images: Array, sizes: Array | None = None
     ) -> jax.Array:

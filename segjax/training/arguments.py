@@ -50,8 +50,11 @@ HINTS = {
     "--num-workers": "use --workers",
     "--arch": "use --model",
     "--backbone": "use --model; `segjax models` lists them, each with its backbone",
-    "--wandb": "TensorBoard logs and metrics.jsonl are always in the folder of --run",
-    "--tensorboard": "not needed: TensorBoard logs are always in the folder of --run",
+    "--wandb": "use --trackers wandb",
+    "--mlflow": "use --trackers mlflow",
+    "--tensorboard": "not needed: --trackers is tensorboard unless told otherwise",
+    "--report-to": "use --trackers",
+    "--log-with": "use --trackers",
 }
 
 

@@ -59,3 +59,6 @@ class Callback:
         Args:
           metrics: Those of the last evaluation.
         """
+
+    def close(self) -> None:
+        """At the end, however it comes: finished, stopped by SIGTERM, or by an error."""

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from segjax import models
-from segjax.data import Source
+from segjax.data import Classes, Source
 from segjax.data.folder import find_split
 from segjax.data.spec import full_spec
 from segjax.naming import unknown_name
@@ -19,6 +19,7 @@ from segjax.training.build import make_model
 from segjax.training.checkpoint import has_checkpoint
 from segjax.training.config import TrainConfig
 from segjax.training.run_folder import check_run
+from segjax.training.trackers import check_trackers
 
 # Least and largest value of each option; what is open above has no bound.
 _POSITIVE, _NOT_NEGATIVE, _SHARE = (1, math.inf), (0, math.inf), (0, 1)
@@ -32,12 +33,14 @@ _RANGES = {
     "eval_canvases": _NOT_NEGATIVE,
     "patience": _POSITIVE,
     "save_every": _POSITIVE,
+    "keep_best": _POSITIVE,
     "keep_every": _POSITIVE,
     "log_every": _POSITIVE,
     "threads": _POSITIVE,
     "workers": _NOT_NEGATIVE,
     "fsdp": _POSITIVE,
     "void": (0, 65535),
+    "max_value": (1, 65535),
     "average_decay": _SHARE,
     "nms_threshold": _SHARE,
     "score_threshold": _SHARE,
@@ -86,6 +89,7 @@ def check(config: TrainConfig) -> None:
       ValueError: for an option that is out of range, contradicts another or has no effect, or a run
         folder that holds another run.
       FileNotFoundError: where the weights or the data are not there.
+      ImportError: where a tracker's package is not there.
     """
     _check_ranges(config)
     _check_effects(config)
@@ -102,6 +106,7 @@ def check(config: TrainConfig) -> None:
             f"augmentation.zoom: expected the least scale first, got {least} {largest}"
         )
     _check_places(config)
+    check_trackers(config)
     check_run(config)
 
 
@@ -145,8 +150,8 @@ def check_sources(config: TrainConfig, source: Source, eval_source: Source) -> N
     """
     if source.classes != eval_source.classes:
         raise ValueError(
-            f"eval_split: expected the classes of {config.train_split}, {source.classes.names}, "
-            f"got {eval_source.classes.names}"
+            f"eval_split: expected the classes of {config.train_split}, {_listed(source.classes)}; "
+            f"got {_listed(eval_source.classes)}"
         )
     weights = config.loss.class_weights
     if config.task == "semantic" and weights and len(weights) != len(source.classes):
@@ -154,6 +159,10 @@ def check_sources(config: TrainConfig, source: Source, eval_source: Source) -> N
             f"loss.class_weights: expected {len(source.classes)}, one for each of "
             f"{', '.join(source.classes.names)}; got {len(weights)}"
         )
+
+
+def _listed(classes: Classes) -> str:
+    return ", ".join(f"{k} {name}" for k, name in zip(classes.ids, classes.names, strict=True))
 
 
 def _check_ranges(config: TrainConfig) -> None:
@@ -170,6 +179,7 @@ def _check_ranges(config: TrainConfig) -> None:
 
 def _check_effects(config: TrainConfig) -> None:
     """Options that do nothing in this run."""
+    synthetic = full_spec(config.data).startswith("synthetic")
     effects = {
         "loss": (config.task == "semantic", f"for the {config.task} task"),
         "set_loss": (config.task != "semantic", "for the semantic task"),
@@ -180,6 +190,9 @@ def _check_effects(config: TrainConfig) -> None:
         "coordinator": (config.distributed, "without distributed"),
         "num_processes": (config.distributed, "without distributed"),
         "process_id": (config.distributed, "without distributed"),
+        "scale": (not synthetic, f"for {config.data}, whose scenes are drawn in --size"),
+        "max_value": (not synthetic, f"for {config.data}"),
+        "strict": (full_spec(config.data).startswith("coco:"), f"for {config.data}"),
         "scenes": (config.data == "synthetic", f"for {config.data}"),
         "void": (
             full_spec(config.data).startswith(("folder:", "tfds:")),

@@ -29,8 +29,13 @@ class TrainConfig:
       train_split: Split to train on.
       eval_split: Split to evaluate on.
       void: Label to ignore; without it, what the data itself declares void is ignored.
+      max_value: What becomes white in images of 16 bits, such as 4095 where they hold 12; without
+        it the upper 8 bits are kept (not for synthetic data).
+      strict: Refuse a data set of which objects would be left out, such as those without a mask
+        (coco:PATH).
       size: Height and width of the training crops in pixels, after --scale.
-      scale: Images are resized by this factor before the model, predictions back after it.
+      scale: Images are resized by this factor before the model, predictions back after it (not for
+        synthetic data).
       workers: Processes that read images; 0 reads in threads of the main process.
       threads: Threads that read images.
       model: Name of the model; `segjax models` lists them.
@@ -46,13 +51,15 @@ class TrainConfig:
       patience: Evaluations without a better score after which the training ends; without it all
         steps are taken.
       save_every: Steps between checkpoints.
-      keep_every: Checkpoints of every multiple of so many steps stay beside the last and the best.
+      keep_best: Number of checkpoints with the best scores that stay, beside the last.
+      keep_every: Checkpoints of every multiple of so many steps stay too.
       log_every: Steps between rows of the log.
+      trackers: Where metrics go beside metrics.jsonl: wandb and mlflow are extras to install.
       eval_every: Steps between evaluations; there is always one at the end.
       eval_batch_size: Examples in an evaluation step, over all devices and hosts.
       eval_canvases: The most sizes that images of many sizes are padded to, each of which compiles
-        a program. 0 keeps each image at its own size, rounded up to 32 pixels: slower to start with
-        many sizes, but no prediction depends on the other images.
+        a program. No prediction depends on it: models that would see more of a picture than at its
+        own size, rounded up to 32 pixels, keep that, as 0 does for all.
       nms_threshold: An object is suppressed by a surer one that it overlaps by more than this IoU;
         without it all are kept (instance task).
       score_threshold: The class probability that a segment must exceed in evaluation and
@@ -80,6 +87,8 @@ class TrainConfig:
     train_split: str = "train"
     eval_split: str = "val"
     void: int | None = None
+    max_value: int | None = None
+    strict: bool = False
     size: tuple[int, int] = (128, 128)
     scale: float = 1.0
     workers: int = 0
@@ -94,11 +103,13 @@ class TrainConfig:
     average_decay: float = 0.99
     patience: int | None = None
     save_every: int = 500
+    keep_best: int = 1
     keep_every: int | None = None
     log_every: int = 10
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     eval_every: int = 500
     eval_batch_size: int = 8
-    eval_canvases: int = 0
+    eval_canvases: int = 3
     nms_threshold: float | None = None
     score_threshold: float = 0.8
     overlap_threshold: float = 0.8
@@ -137,9 +148,12 @@ FREE = {
     "num_processes",
     "process_id",
     "eval_batch_size",
+    "eval_canvases",
     "save_every",
+    "keep_best",
     "keep_every",
     "log_every",
+    "trackers",
     "workers",
     "threads",
 }
@@ -156,6 +170,19 @@ def to_dict(config: Any) -> dict[str, Any]:
         return list(value) if isinstance(value, tuple) else value
 
     return plain(config)
+
+
+def to_flat_dict(config: Any) -> dict[str, Any]:
+    """As `to_dict`, by names such as "optimizer.warmup"."""
+
+    def flat(values, prefix):
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    return dict(flat(to_dict(config), ""))
 
 
 def from_dict(kind: type, values: Mapping[str, Any], *, default: Any = None, path: str = "") -> Any:

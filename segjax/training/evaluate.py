@@ -20,7 +20,7 @@ def make_evaluate(
     parallel: Parallel,
     *,
     batch_size: int,
-    canvases: int = 0,
+    canvases: int = 3,
     threads: int = 4,
 ) -> Callable[..., "Evaluation"]:
     """A function that evaluates variables over a whole split, each example counted exactly once.
@@ -31,7 +31,8 @@ def make_evaluate(
       source: the split.
       parallel: how the work is spread.
       batch_size: examples a step, over all devices and hosts.
-      canvases: the most sizes that images are padded to, as in `data.eval_batches`.
+      canvases: the most sizes that images are padded to, as in `data.eval_batches`; each keeps its
+        own where what the task predicts with the model would depend on it.
       threads: that read images.
 
     Returns:
@@ -39,6 +40,8 @@ def make_evaluate(
       iterates over `track(batches)`, which may show how far it is. With `examples` it keeps the
       predictions of so many examples, spread over those that this process reads.
     """
+    if not task.canvas_invariant(model):
+        canvases = 0
     step = parallel.eval_step(
         make_eval_step(task, model, render=source.render, axis_name=parallel.axis_name)
     )

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -24,13 +24,14 @@ from segjax.training.checks import check, check_devices, check_sources
 from segjax.training.config import TrainConfig
 from segjax.training.evaluate import make_evaluate
 from segjax.training.finite import find_non_finite
-from segjax.training.logging import Logger, say
+from segjax.training.logging import Logger, say, track
 from segjax.training.optimizer import learning_rate, make_optimizer
 from segjax.training.parallel import Parallel, fetch, make_mesh
 from segjax.training.report import write_report
 from segjax.training.run_folder import write_config
 from segjax.training.state import TrainState, create_state
 from segjax.training.step import Metrics, make_eval_step, make_train_step
+from segjax.training.trackers import TRACKERS
 from segjax.typing import Record
 
 _EXAMPLES = 4  # that the report shows
@@ -45,7 +46,7 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
 
     Args:
       config: of the run.
-      callbacks: what happens beside it, in this order.
+      callbacks: what happens beside it, in this order, after the trackers of the configuration.
 
     Returns:
       The figures of the last evaluation (see the task's `summary`); empty where SIGTERM came.
@@ -61,8 +62,12 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
     check(config)
     check_devices(config)
     say(f"opening {config.data}")
-    source = open_config_source(config, config.train_split)
-    eval_source = open_config_source(config, config.eval_split)
+    source, eval_source = (
+        open_config_source(
+            config, split, progress=functools.partial(track, title=f"checking {split}")
+        )
+        for split in (config.train_split, config.eval_split)
+    )
     say(
         f"{len(source)} images to train on ({config.train_split}), {len(eval_source)} to evaluate "
         f"({config.eval_split}), {len(source.classes)} classes"
@@ -71,32 +76,38 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
     run = _Run.create(config, source, eval_source)
     write_config(config, source.classes, source.channels)  # of a run that can be
 
-    checkpoints = Checkpoints(config.run / "checkpoints", keep_every=config.keep_every)
+    checkpoints = Checkpoints(
+        config.run / "checkpoints", keep_best=config.keep_best, keep_every=config.keep_every
+    )
     if checkpoints.latest_step() is not None:
         run.state, position = checkpoints.restore(run.state)
         run.batches.set_state(position["batches"])
         run.best, run.waited = position["best"], position.get("waited", 0)
     start = int(run.state.step)
-    with (
-        contextlib.closing(checkpoints),  # so that a step is saved also where its evaluation fails
-        Logger(config.run, start=start, steps=config.steps) as logger,
-        processes.stop_requests() as stop,
-    ):
-        if start:
-            logger.say(f"resuming {config.run} from step {start}")
+    if jax.process_index() == 0:
+        callbacks = [*(TRACKERS[name]() for name in config.trackers), *callbacks]
+    with contextlib.ExitStack() as exits:
+        exits.callback(checkpoints.close)  # so that a step is saved also where its evaluation fails
         for callback in callbacks:
             callback.on_start(config, source.classes, start)
-        stopped_at = _fit(config, run, checkpoints, logger, callbacks, stop)
-        checkpoints.close()
-        run.batches.close()
+            exits.callback(callback.close)
+        with (
+            Logger(config.run, start=start, steps=config.steps) as logger,
+            processes.stop_requests() as stop,
+        ):
+            if start:
+                logger.say(f"resuming {config.run} from step {start}")
+            stopped_at = _fit(config, run, checkpoints, logger, callbacks, stop)
+            checkpoints.close()
+            run.batches.close()
         if stopped_at is not None:
-            logger.say(f"stopped after step {stopped_at} and saved; run the same command to resume")
+            say(f"stopped after step {stopped_at} and saved; run the same command to resume")
             return {}
-    if jax.process_index() == 0:
-        say("drawing curves.png and predictions.png")
-        write_report(config.run, run.figures, eval_source, run.task, run.predictions)
-    for callback in callbacks:
-        callback.on_end(run.figures)
+        if jax.process_index() == 0:
+            say("drawing curves.png and predictions.png")
+            write_report(config.run, run.figures, eval_source, run.task, run.predictions)
+        for callback in callbacks:
+            callback.on_end(run.figures)
     return run.figures
 
 
@@ -256,7 +267,7 @@ def _fit(
                 "best": run.best,
                 "waited": run.waited,
             }
-            checkpoints.save("last", run.state, position)
+            checkpoints.save(run.state, position)
         if stopping and step < config.steps:
             return step
         if evaluating:
@@ -271,15 +282,13 @@ def _evaluates(config: TrainConfig, step: int) -> bool:
 
 
 def _evaluate(run: _Run, step: int, checkpoints: Checkpoints, logger: Logger) -> None:
-    """Evaluates the state after a step, and keeps it if none was better."""
-    track = functools.partial(logger.track, title="evaluating")
-    run.figures, run.predictions = run.evaluate(run.state, track=track, examples=_EXAMPLES)
+    """Evaluates the state after a step, and saves it if it is one of the best ones."""
+    follow = functools.partial(logger.track, title="evaluating")
+    run.figures, run.predictions = run.evaluate(run.state, track=follow, examples=_EXAMPLES)
     logger.log(step, {f"val/{name}": value for name, value in run.figures.items()})
-    if run.figures[run.task.score] > run.best:
-        run.best, run.waited = run.figures[run.task.score], 0
-        checkpoints.save("best", run.state, {"best": run.best})
-    else:
-        run.waited += 1
+    score = run.figures[run.task.score]
+    run.best, run.waited = (score, 0) if score > run.best else (run.best, run.waited + 1)
+    checkpoints.save_best(run.state, score)
 
 
 def _check_finite(run: _Run, step: int, batch: Record, metrics: Metrics) -> None:
@@ -306,12 +315,24 @@ class _Clock:
         return rate
 
 
-def open_config_source(config: TrainConfig, split: str) -> Source:
+# Which options each kind of data takes.
+_OPTIONS = {
+    "folder": ("void", "max_value"),
+    "coco": ("strict", "max_value"),
+    "coco_panoptic": ("max_value",),
+    "tfds": ("void", "max_value"),
+}
+
+
+def open_config_source(
+    config: TrainConfig, split: str, *, progress: Callable[[Sequence], Iterable] = iter
+) -> Source:
     """The split of a configuration's data.
 
     Args:
       config: of the run.
       split: its name.
+      progress: passes on what is checked, one at a time, and may show how far that is.
 
     Returns:
       The source.
@@ -323,9 +344,9 @@ def open_config_source(config: TrainConfig, split: str) -> Source:
     if spec.startswith("synthetic"):
         style = {"style": config.scenes} if spec == "synthetic" else {}
         return open_source(spec, split, shape=config.size, seed=config.seed, **style)
-    if config.void is None:
-        return open_source(spec, split)
-    return open_source(spec, split, void=config.void)
+    taken = _OPTIONS.get(spec.partition(":")[0], ())
+    options = {name: getattr(config, name) for name in taken}
+    return open_source(spec, split, progress=progress, **options)
 
 
 def canvas_shape(config: TrainConfig, source: Source) -> tuple[int, int]:

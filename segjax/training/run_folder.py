@@ -13,7 +13,7 @@ import jax
 from segjax.data import Classes
 from segjax.pretrained import WeightsError
 from segjax.pretrained.files import read_metadata
-from segjax.training.config import FREE, TrainConfig, from_dict, to_dict
+from segjax.training.config import FREE, TrainConfig, from_dict, to_dict, to_flat_dict
 
 LIBRARIES = ("segjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
 METADATA = "segjax"  # under which a file of weights has the content of `config.json`
@@ -63,7 +63,7 @@ def check_run(config: TrainConfig) -> None:
     """
     if not (config.run / "config.json").exists():
         return
-    before, now = _flat(to_dict(read_config(config.run).config)), _flat(to_dict(config))
+    before, now = to_flat_dict(read_config(config.run).config), to_flat_dict(config)
     changes = "; ".join(
         f"{name} was {before.get(name)}, is {now.get(name)}"
         for name in now | before
@@ -74,18 +74,6 @@ def check_run(config: TrainConfig) -> None:
             f"{config.run} holds a run of another configuration ({changes}). Give another --run, "
             "or delete that folder."
         )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with keys such as "optimizer.warmup"."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= (
-            _flat(value, f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{name}": value}
-        )
-    return flat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,12 +106,15 @@ def read_config(run: pathlib.Path) -> RunInfo:
     """
     content: dict[str, Any] = json.loads(read_content(run))
     classes = content["classes"]
+    if "scale" not in content["config"]:  # which decides what the model sees
+        raise ValueError(f"{run}: expected the run's scale in its configuration, got none")
     return RunInfo(
         config=from_dict(TrainConfig, content["config"]),
         classes=Classes(
             tuple(classes["names"]),
             tuple(tuple(color) for color in classes["colors"]),
             tuple(classes.get("things", ())),
+            tuple(classes.get("ids", ())),
         ),
         channels=content["channels"],
     )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
+from segjax.files import write_file
 from segjax.typing import Array
 
 
@@ -39,7 +40,7 @@ def save_image(
         _, data = cv2.imencode(Path(path).suffix, pixels)
     except cv2.error as error:
         raise ValueError(f"{path}: no known image format, such as .png or .jpg") from error
-    Path(path).write_bytes(data.tobytes())
+    write_file(path, data.tobytes())
 
 
 def as_rgb(image: Array) -> np.ndarray:

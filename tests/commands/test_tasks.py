@@ -86,6 +86,9 @@ def test_from_training_to_prediction(task, score, data, tmp_path, monkeypatch, c
     assert cv2.imread(str(output / "0_overlay.png")).shape == (32, 48, 3)
     assert isinstance(json.loads((output / "0.json").read_text()), list)
     assert (output / "0.png").is_file() == (task == "panoptic")
+    results = json.loads((output / "results.json").read_text())
+    results = results["annotations"] if task == "panoptic" else results
+    assert {each["image_id"] for each in results} <= {0, 1, 2}
 
     arguments = ["predict", images, "--run", str(run), "--output", str(output)]
     assert cli.main([*arguments, "--flip"]) == 1

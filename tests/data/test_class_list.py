@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from segjax.data.class_list import instance_classes, read_classes
+from segjax.data.class_list import instance_classes, read_classes, write_classes
 from segjax.data.errors import DataError
 from segjax.data.label_code import UNKNOWN, VOID
+from segjax.data.source import Classes
 
 
 @pytest.fixture
@@ -46,12 +47,27 @@ def test_the_void_id_is_no_class_and_void_overrides_it(written):
     assert code.table[[0, 1, 7]].tolist() == [0, 1, VOID]
     classes, code = read_classes(written(content), void=0)
     assert classes.names == ("1", "7")
+    assert classes.ids == (1, 7)
     assert code.table[[0, 1, 7]].tolist() == [VOID, 0, 1]
 
 
 def test_255_is_a_class_if_declared(written):
     _, code = read_classes(written([{"id": 255, "name": "road"}, {"id": 0, "name": "sky"}]))
     assert code.table[[0, 255]].tolist() == [0, 1]
+
+
+def test_every_id_may_be_a_class(written):
+    count = 2**16
+    classes, code = read_classes(written([str(number) for number in range(count)]))
+    assert classes.ids == tuple(range(count))
+    assert len(classes.colors) == count
+    assert code.table[[0, 255, 65535]].tolist() == [0, 255, 65535]
+
+
+def test_classes_come_back(tmp_path):
+    classes = Classes(("sky", "Öl"), ((1, 2, 3), (4, 5, 6)), ids=(3, 300))
+    write_classes(tmp_path / "classes.json", classes)
+    assert read_classes(tmp_path / "classes.json")[0] == classes
 
 
 def test_a_color_of_two_classes_stands_for_neither(written):
@@ -64,6 +80,8 @@ def test_a_color_of_two_classes_stands_for_neither(written):
     ("content", "message"),
     [
         ("[", "no JSON"),
+        ("[" * 200_000, "nested too deeply"),
+        ("[" + "9" * 5000 + "]", "no JSON"),
         ("\udcff", "no JSON"),
         ('"sky"', "neither a list"),
         ({"names": ["sky"]}, "neither a list"),
@@ -73,6 +91,7 @@ def test_a_color_of_two_classes_stands_for_neither(written):
         (["sky", 3], "entry 1"),
         ([{"id": 0}], "entry 0"),
         ([{"id": 0, "name": 5}], "entry 0"),
+        (["\ud800"], "entry 0"),
         ([{"id": -1, "name": "sky"}], "id of 'sky'"),
         ([{"id": 65536, "name": "sky"}], "id of 'sky'"),
         ([{"id": "0", "name": "sky"}], "id of 'sky'"),
@@ -100,7 +119,11 @@ def test_instances_are_background_and_object(tmp_path):
     file.write_text('{"categories": [{"id": 1, "name": "nucleus"}]}')
     classes, code = instance_classes(file, void=9)
     assert classes.names == ("background", "nucleus")
+    assert classes.ids == (0, 1)
     assert code.table[[0, 1, 8, 9, 255, 65535]].tolist() == [0, 1, 1, VOID, 1, 1]
+    for number, ids in ((7, (0, 7)), (0, (1, 0)), ("7", (0, 1))):
+        file.write_text(json.dumps({"categories": [{"id": number, "name": "nucleus"}]}))
+        assert instance_classes(file)[0].ids == ids
     file.write_text('{"categories": [{"name": "cat"}, {"name": "dog"}]}')
     assert instance_classes(file)[0].names == ("background", "object")
     file.write_text("[]")

@@ -3,6 +3,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from segjax.data import eval_batches, train_batches
 from segjax.data.coco import Coco
@@ -82,17 +83,27 @@ def test_a_split_without_objects_has_tables_without_rows(tmp_path):
     ("change", "message"),
     [
         ({"image_id": 9}, "image_id 9 is none of the images"),
+        ({"image_id": True}, "image_id True is none of the images"),
+        ({"image_id": [1]}, r"image_id \[1\] is none of the images"),
         ({"category_id": 1}, "category_id 1 is none of the categories"),
-        ({"bbox": [1, 2, -3, 4]}, r"bbox is \[1, 2, -3, 4\]; due is"),
-        ({"bbox": None}, "bbox is not a list of numbers"),
-        ({"area": None}, "area is not a list of numbers"),
-        ({"segmentation": None}, "segmentation is neither polygons nor"),
-        ({"segmentation": []}, "segmentation is neither polygons nor"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "a polygon that is not x0, y0"),
-        ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "segmentation is not a list of"),
-        ({"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}, "a point more than 65536 pixels away"),
+        ({"category_id": "3"}, "category_id '3' is none of the categories"),
+        ({"iscrowd": "0"}, "iscrowd: expected 0 or 1, got '0'"),
+        ({"iscrowd": 2}, "iscrowd: expected 0 or 1, got 2"),
+        ({"bbox": [1, 2, -3, 4]}, r"bbox: expected \[x, y, width, height\], got \[1, 2, -3, 4"),
+        ({"bbox": None}, "bbox: expected a list of numbers"),
+        ({"bbox": ["1", "0", "2", "2"]}, "bbox: expected a list of numbers"),
+        ({"bbox": [1, 0, 2, 10**400]}, "bbox: expected a list of numbers within ±16777216"),
+        ({"bbox": [1, 0, 2, 1e300]}, "bbox: expected a list of numbers within ±16777216"),
+        ({"area": "4.5"}, "area: expected a list of numbers"),
+        ({"area": True}, "area: expected a list of numbers"),
+        ({"segmentation": 5}, 'segmentation: expected polygons or {"size", "counts"}'),
+        ({"segmentation": [[1, 2, 3, 4, 5]]}, "segmentation: expected x0, y0, x1, y1"),
+        ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "segmentation: expected a list of"),
+        ({"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}, "numbers within ±65536"),
+        ({"segmentation": [[0, 0, 60000, 0] * 20]}, "outlines of at most 1048576 pixels"),
         ({"segmentation": {"size": [5, 4], "counts": [20]}}, "the size 5 x 4 .* its image 4 x 5"),
-        ({"segmentation": {"size": [4, 5], "counts": [19]}}, "runs of 19 pixels in all"),
+        ({"segmentation": {"size": [4, 5], "counts": [19]}}, "runs of 0 to 19 pixels, which do"),
+        ({"segmentation": {"size": [4, 5], "counts": [2**64, 20]}}, "integers of up to 64 bits"),
         ({"segmentation": {"size": [4, 5], "counts": "T"}}, "ends within a number"),
     ],
 )
@@ -102,12 +113,90 @@ def test_a_bad_annotation_is_named(tmp_path, change, message):
         Coco(path, None)
 
 
-@pytest.mark.parametrize("box", [[1, 2, 0, 3], [1, 2, 3, 0], [5, 0, 2, 2], [-3, 0, 3, 2]])
-def test_an_object_without_area_in_the_image_is_named_and_left_out(tmp_path, box):
-    path = write(tmp_path, [CROWD, SQUARE | {"bbox": box}])
-    with pytest.warns(UserWarning, match=r"instances.json: without area .* annotation 5$"):
+FLAWS = [
+    *(({"bbox": box}, "left out, without area") for box in ([1, 2, 0, 3], [5, 0, 2, 2])),
+    *(({"bbox": box}, "left out, without area") for box in ([1, 2, 3, 0], [-3, 0, 3, 2])),
+    *(
+        ({"segmentation": shape}, "left out, without a mask")
+        for shape in (None, [], [[1, 0, 3, 2]])
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "flaw"), FLAWS)
+def test_what_is_no_object_is_left_out_and_said(tmp_path, change, flaw):
+    path = write(tmp_path, [CROWD, SQUARE | change])
+    with pytest.warns(UserWarning, match=rf"instances.json: 1 of 2 annotations {flaw}.*: 5$"):
         source = Coco(path, None)
     assert source.read(0).instances.crowd.tolist() == [True]
+    with pytest.raises(DataError, match=rf"annotation 5: {flaw}"):
+        Coco(path, None, strict=True)
+    with pytest.raises(DataError, match=rf"annotation 5: {flaw}"):  # there is no other object
+        Coco(write(tmp_path, [SQUARE | change]), None)
+
+
+def test_numbers_are_one_polygon(tmp_path):
+    path = write(tmp_path, [SQUARE | {"segmentation": SQUARE["segmentation"][0]}])
+    with pytest.warns(UserWarning, match=r"1 of 1 annotations read as one polygon, no list .*: 5$"):
+        masks = Coco(path, None).read(0).instances.masks
+    np.testing.assert_array_equal(
+        masks, Coco(write(tmp_path, [SQUARE]), None).read(0).instances.masks
+    )
+
+
+def test_few_shades_of_sixteen_bits_are_said_and_may_be_spread(tmp_path):
+    path = write(tmp_path, [])
+    deep = cv2.imencode(".png", np.full((4, 5), 2800, np.uint16))[1]
+    deep.tofile(tmp_path / "images" / "2.png")
+    with pytest.warns(UserWarning, match=r"2\.png: has 16 bits, but no value above 2800"):
+        assert Coco(path, None).read(1).image.max() == 10
+    assert Coco(path, None, max_value=4095).read(1).image.max() == 174
+
+
+@pytest.mark.parametrize("each", [SQUARE, CROWD, COMPRESSED])
+@pytest.mark.parametrize("missing", [{}, {"area": None}])
+def test_an_area_that_is_missing_is_the_masks(tmp_path, each, missing):
+    each = {key: value for key, value in each.items() if key != "area"} | missing
+    instances = Coco(write(tmp_path, [each]), None).read(0).instances
+    assert instances.areas.tolist() == [instances.masks.sum()]
+
+
+@pytest.mark.parametrize("file", ["../1.png", "/etc/passwd", "a/../../1.png", "", "a\0", "\ud800"])
+def test_images_lie_within_the_data_set(tmp_path, file):
+    path = write(tmp_path, [])
+    content = json.loads((path / "instances.json").read_text())
+    content["images"][0]["file_name"] = file
+    (path / "instances.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"images\[0\]: file_name: expected a path within images"):
+        Coco(path, None)
+
+
+def _turned(root, orientation, shape, listed):
+    """An image with an orientation, its stored pixels' values 0, 1, 2 ..., and its listed size."""
+    path, tags = write(root, [], images=(1,)), Image.Exif()
+    tags[0x0112] = orientation
+    pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    Image.fromarray(pixels).save(root / "images/1.png", exif=tags)
+    content = json.loads((path / "instances.json").read_text())
+    content["images"][0] |= {"height": listed[0], "width": listed[1]}
+    (path / "instances.json").write_text(json.dumps(content))
+    return path, pixels
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_an_image_is_turned_as_it_is_listed(tmp_path, orientation):
+    path, pixels = _turned(tmp_path, orientation, (3, 7), listed=(3, 7))
+    np.testing.assert_array_equal(Coco(path, None).read(0).image[..., 0], pixels)
+    path, _ = _turned(tmp_path, orientation, (3, 7), listed=(7, 3))
+    turned = ImageOps.exif_transpose(Image.open(tmp_path / "images/1.png"))
+    np.testing.assert_array_equal(Coco(path, None).read(0).image[..., 0], turned)
+
+
+@pytest.mark.parametrize(("orientation", "shape"), [(2, (3, 7)), (3, (3, 7)), (6, (4, 4))])
+def test_an_orientation_that_cannot_be_told_is_an_error(tmp_path, orientation, shape):
+    path, _ = _turned(tmp_path, orientation, shape, listed=shape)
+    with pytest.raises(DataError, match=rf"1\.png: has the EXIF orientation {orientation}"):
+        Coco(path, None)
 
 
 def test_an_image_that_changes_later_is_named(tmp_path):

@@ -32,6 +32,7 @@ def test_categories_are_numbered_in_the_order_of_their_ids(tmp_path):
     assert content.classes.names == ("cat", "sky")
     assert content.classes.things == (True, False)
     assert content.classes.colors[1] == (1, 2, 3)
+    assert content.classes.ids == (3, 7)
     assert content.class_of == {3: 0, 7: 1}
     assert list(content.images) == [10, 11]
     assert content.images[11].read().tolist() == np.full((4, 5, 3), 1).tolist()
@@ -60,9 +61,15 @@ def test_files_lie_as_in_this_layout_or_in_that_of_the_archives(tmp_path):
         ({"images": None}, r"instances\.json: is not"),
         ({"images": []}, r"instances\.json: lists no images"),
         ({"images": [{"id": 1}]}, r"images\[0\] is not"),
+        ({"images": [{"id": 1, "file_name": "0.png", "height": -1, "width": 5}]}, "is not"),
+        ({"images": [{"id": 1, "file_name": "0.png", "height": 2**63, "width": 5}]}, "is not"),
         ({"images": [{"id": 1, "file_name": "0.png", "height": 4, "width": 5}] * 2}, "same id"),
         ({"categories": [{"id": 1}]}, "a category that is not"),
-        ({"categories": [{"id": 1, "name": "a", "color": "red"}]}, "a category that is not"),
+        ({"categories": [{"id": True, "name": "a"}]}, "a category that is not"),
+        ({"categories": [{"id": 2**31, "name": "a"}]}, "a category that is not"),
+        ({"categories": [{"id": 1, "name": "\ud800"}]}, "a category that is not"),
+        ({"categories": [{"id": 1, "name": "a", "color": "red"}]}, "the color of 'a' must be"),
+        ({"categories": [{"id": 1, "name": "a", "isthing": "0"}]}, "isthing: expected 0 or 1"),
         ({"categories": [{"id": 1, "name": "a"}] * 2}, "several categories with the same id"),
     ],
 )
@@ -83,8 +90,9 @@ def test_every_bad_image_is_named_and_of_many_the_first(tmp_path):
     assert first == f"{tmp_path / 'instances.json'}: cannot be used:"
     assert lines == [
         f"{folder / '0.png'}: No such file or directory",
-        f"{folder / '1.png'}: is no readable image",
-        f"{folder / '2.png'}: is 4 x 6 pixels (height x width), in the list 4 x 5",
+        f"{folder / '1.png'}: is no readable image (of no known format)",
+        f"{folder / '2.png'}: is 4 x 6 pixels (height x width), in the list 4 x 5 pixels "
+        "(height x width)",
     ]
     many = [{"id": i, "file_name": f"{i}.x", "height": 1, "width": 1} for i in range(50)]
     with pytest.raises(DataError, match="and 30 more"):

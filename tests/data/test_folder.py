@@ -149,6 +149,21 @@ def test_an_orientation_that_cannot_be_told_is_an_error(tmp_path, orientation, s
         Folder(tmp_path, None)
 
 
+def test_few_shades_of_sixteen_bits_are_said_and_may_be_spread(write_folder):
+    path = write_folder(SIZES[:1])
+    image = path / "train/images/000.png"
+    cv2.imencode(".png", np.full(SIZES[0], 2800, np.uint16))[1].tofile(image)
+    with pytest.warns(
+        UserWarning, match=r"000\.png: has 16 bits, .* above 2800, .* 11 shades.* 4095"
+    ):
+        assert Folder(path).read(0).image.max() == 10
+    assert Folder(path, max_value=4095).read(0).image.max() == 174
+    with pytest.raises(ValueError, match=r"max_value: expected 1\.\.65535"):
+        Folder(path, max_value=0)
+    cv2.imencode(".png", np.full(SIZES[0], 40000, np.uint16))[1].tofile(image)
+    Folder(path)  # without a warning, which would be an error
+
+
 def test_all_bad_files_are_named_at_once(write_folder):
     path = write_folder([(4, 5)] * 10)
     images, masks = path / "train" / "images", path / "train" / "masks"

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from segjax.data.errors import DataError
-from segjax.data.images import decode_image, decode_mask, image_header, read_image
+from segjax.data.images import decode_image, decode_mask, image_header, peek_header, read_image
 
 RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4
 GREY, COLOR, PALETTE, GREY_ALPHA, COLOR_ALPHA = 0, 2, 3, 4, 6  # the colour types of a PNG
@@ -60,6 +61,24 @@ def exif(orientation):
 def test_every_kind_of_image_comes_as_rgb(data, expected):
     np.testing.assert_array_equal(decode_image(data), expected)
     assert image_header(data).stored == expected.shape[:2]
+
+
+@pytest.mark.parametrize("encode", [png, lambda values, bits: save(values, "TIFF")])
+def test_twelve_bits_in_sixteen_keep_their_range(encode):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    data = encode(values, bits=16)
+    assert image_header(data).deep
+    image = decode_image(data, max_value=4095)
+    np.testing.assert_array_equal(image[..., 1], np.rint(values * (255 / 4095)))
+    assert decode_image(data, max_value=1023).max() == 255
+    assert len(np.unique(decode_image(data))) == 16
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+def test_images_of_eight_bits_have_no_other_range(kind):
+    data = save(RGB, kind)
+    assert not image_header(data).deep
+    np.testing.assert_array_equal(decode_image(data, max_value=15), decode_image(data))
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
@@ -141,6 +160,25 @@ def test_read_image_reads_any_path_and_names_the_file(tmp_path):
         read_image(path)
     with pytest.raises(DataError, match=r"other\.png: No such file"):
         read_image(str(tmp_path / "other.png"))
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for read in (read_image, peek_header):
+        with pytest.raises(DataError, match="is no regular file"):
+            read(tmp_path / "a.png")
+
+
+def test_no_image_is_larger_than_the_limit():
+    data = io.BytesIO(png([[0]])).getbuffer()
+    data[16:24] = struct.pack(">II", 2**15, 2**13)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    with pytest.raises(DataError, match=r"is no readable image .*178956970 pixels"):
+        image_header(bytes(data))
+    data[16:24] = struct.pack(">II", 2**16, 2**16)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    with pytest.raises(DataError, match="cannot be decoded"):
+        decode_image(bytes(data))
 
 
 def test_opencv_agrees_on_the_order_of_channels():

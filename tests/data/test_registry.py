@@ -16,6 +16,18 @@ def test_opens_what_is_named(write_folder):
     assert source.sizes.tolist() == [[16, 24]] * 3
 
 
+def test_what_opening_checks_can_be_followed(write_folder):
+    seen = []
+
+    def progress(checks):
+        for check in checks:
+            yield check
+            seen.append(len(checks))
+
+    open_source(f"folder:{write_folder([(2, 3)] * 4)}", "train", progress=progress)
+    assert seen == [4] * 4
+
+
 def test_a_path_may_hold_colons(write_folder, tmp_path):
     write_folder([(2, 3)], split="a:b/train")
     (tmp_path / "classes.json").rename(tmp_path / "a:b" / "classes.json")

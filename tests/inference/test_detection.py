@@ -97,6 +97,15 @@ def _candidates(logits, deltas, proposals, where):
     return boxes[wide], probs[rows, classes][wide], classes[wide]
 
 
+def test_an_anchor_of_minus_infinity_is_none():
+    anchors = np.tile(np.float32([[0, 0, 9, 9], [9, 9, 20, 20], [3, 0, 6, 20]]), (2, 1))
+    logits, deltas = np.float32([1, 3, 2, *[-np.inf] * 3]), np.zeros((6, 4), np.float32)
+    options = {"most_of_level": 6, "max_proposals": 6, "iou_threshold": 1.0}
+    found = rpn_proposals([logits], [deltas], [anchors], SHAPE, **options)
+    assert_array_equal(found.valid, [True] * 3 + [False] * 3)
+    assert_array_equal(found.boxes[:3], anchors[[1, 2, 0]])
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_hard_suppression_is_a_plain_loop_and_padding_follows(seed):
     stage = _stage(seed)

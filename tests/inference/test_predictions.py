@@ -1,5 +1,6 @@
 """What is saved of predictions can be read back."""
 
+import dataclasses
 import json
 
 import cv2
@@ -63,6 +64,20 @@ def test_classes_come_back_by_their_ids(tmp_path):
     labels = np.random.default_rng(0).integers(0, 2, (8, 10))
     SemanticPrediction(IMAGE, np.eye(2)[labels], CLASSES).save(tmp_path / "a")
     assert_array_equal(cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED), labels)
+
+
+def test_a_png_holds_ids_of_sixteen_bits(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 2, (8, 10))
+    probs = np.eye(2)[labels]
+    for ids, kind in (((8, 255), np.uint8), ((0, 65535), np.uint16)):
+        classes = dataclasses.replace(CLASSES, ids=ids)
+        SemanticPrediction(IMAGE, probs, classes).save(tmp_path / "a")
+        written = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+        assert written.dtype == kind
+        assert_array_equal(written, np.array(ids)[labels])
+    beyond = SemanticPrediction(IMAGE, probs, dataclasses.replace(CLASSES, ids=(0, 65536)))
+    with pytest.raises(ValueError, match=r"expected ids 0..65535 to write a PNG, got 65536"):
+        beyond.save(tmp_path / "a")
 
 
 def test_what_lies_beside_the_picture_is_cut_off():

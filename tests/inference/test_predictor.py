@@ -12,11 +12,13 @@ import optax
 import pytest
 from flax import linen as nn
 
-from segjax import cli
+from segjax import cli, models
 from segjax.data import Classes, DataError, read_image
 from segjax.inference import Predictor
 from segjax.models import QueryOutput, SemanticOutput, registry
 from segjax.pretrained import save
+from segjax.tasks import SemanticTask
+from segjax.tasks.viewing import ViewingTask
 from segjax.training import TrainConfig, create_state
 from segjax.training.build import make_model
 from segjax.training.checkpoint import Checkpoints
@@ -76,7 +78,7 @@ def make_run(folder, task):
     if name == "queries":
         params["logits"] = jnp.array([[9.0, 0, 0], [0, 9.0, 0]])
     checkpoints = Checkpoints(folder / "checkpoints")
-    checkpoints.save("last", dataclasses.replace(state, params=params), {})
+    checkpoints.save(dataclasses.replace(state, params=params), {})
     checkpoints.close()
     return folder
 
@@ -135,6 +137,9 @@ def test_pictures_come_in_many_forms(tmp_path):
     for form in (grey, grey[..., None]):
         whole = predictor(np.repeat(grey[..., None], 3, axis=-1))
         np.testing.assert_allclose(predictor(form).probs, whole.probs)
+    cv2.imwrite(str(tmp_path / "deep.png"), image[..., ::-1].astype(np.uint16) * 16)
+    predictor.config = dataclasses.replace(predictor.config, max_value=255 * 16)
+    np.testing.assert_array_equal(predictor(tmp_path / "deep.png").image, image)
 
 
 @pytest.mark.parametrize(
@@ -219,3 +224,25 @@ def test_objects_of_any_model_are_asked_for_what_it_is_for(tmp_path):
     )
     assert load().config.task == "panoptic"
     assert load(task="instance").config.task == "instance"
+
+
+def test_pictures_share_canvases_where_that_changes_nothing():
+    rng, model = np.random.default_rng(0), models.unet(2, widths=(4, 8))
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    task = SemanticTask(2)
+    predictor = Predictor(task, model, variables, CLASSES, config=TrainConfig())
+    pictures = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((20, 33), (64, 20), (7, 9))]
+    canvases = predictor.plan_canvases(pictures, most=1)
+    assert canvases == [(64, 64)] * 3
+    for image, canvas in zip(pictures, canvases, strict=True):
+        shared, own = predictor(image, canvas=canvas).probs, predictor(image).probs
+        np.testing.assert_allclose(shared, own, atol=1e-5)
+
+    own_sizes = [(32, 64), (64, 32), (32, 32)]
+    assert predictor.plan_canvases(pictures, most=0) == own_sizes
+    halved = dataclasses.replace(task, scale=0.5)
+    mirrored = ViewingTask(2, flip=True)
+    for of_task, of_model in ((halved, model), (mirrored, model), (task, Pixels(2))):
+        other = Predictor(of_task, of_model, {}, CLASSES, config=TrainConfig())
+        assert other.plan_canvases(pictures, most=1) == own_sizes
+    assert predictor.plan_canvases(["no.png"]) == [None]

@@ -83,6 +83,7 @@ def test_two_processes_are_one(one_process, data, tmp_path, way):
         first, second = _finish(processes)
     assert f"from step {step}" in first
     assert "step" not in second  # only process 0 speaks, and writes
+    assert len(list((config.run / "tensorboard").iterdir())) == 2  # one for each start
     rows, expected = metrics(config.run), metrics(one_process)
     assert [row["step"] for row in rows] == [row["step"] for row in expected]
     assert_allclose(losses(config.run), losses(one_process), rtol=1e-5, atol=1e-5)

@@ -144,6 +144,20 @@ def test_each_box_is_pooled_at_its_level():
         np.testing.assert_allclose(pooled[levels == level], alone[levels == level], atol=1e-6)
 
 
+def test_of_a_canvas_the_image_alone_is_read():
+    """Boxes at its border and beyond have what they have on the levels cut to it."""
+    rng = np.random.default_rng(0)
+    pyramid = [rng.normal(size=(16 // 2**i, 16 // 2**i, 2)).astype(np.float32) for i in range(3)]
+    sizes = np.int32([[12, 8], [6, 4], [3, 2]])
+    start, sides = rng.uniform(-8, 48, (15, 2)), rng.uniform(1, 60, (15, 2))
+    boxes = np.concatenate([start, start + sides], axis=1).astype(np.float32)
+    options = {"canonical_level": 3, "canonical_size": 16.0}
+    pooled = multilevel_roi_align(pyramid, boxes, OUTPUT_SIZE, sizes=sizes, **options)
+    cut = [level[:h, :w] for level, (h, w) in zip(pyramid, sizes, strict=True)]
+    alone = multilevel_roi_align(cut, boxes, OUTPUT_SIZE, **options)
+    np.testing.assert_allclose(pooled, alone, atol=1e-6)
+
+
 def test_levels_double_in_size():
     """At the very border of two levels the upper one, as eq. 1 has it."""
     for side, level in [

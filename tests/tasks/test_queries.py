@@ -314,6 +314,34 @@ def test_boxes_are_learnt_as_fractions_of_the_picture():
     assert_allclose(terms["giou"].total, 0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "task",
+    [InstanceTask(2), PanopticTask(2, THINGS, score_threshold=0.2, overlap_threshold=0.7)],
+    ids=["instance", "panoptic"],
+)
+def test_nothing_beyond_the_picture_counts_for_a_mask(task):
+    """What is found is what is found in the masks cut to it, scores and all."""
+    logits = jnp.log(jnp.array([[[0.0, 0.9, 0.1], [0.0, 0.5, 0.5]]]))
+    # The first has low probabilities beyond, where it wins most of the second.
+    first, second = np.float32([9, 9, -9, -9, 0.1, 0.1]), np.float32([-9, -9, 9, 9, 0.2, 0.2])
+    masks = np.stack([first, second])[None, :, None] * np.ones((3, 1), np.float32)
+    images = np.zeros((1, 3, 6, 3), np.float32)
+    found, alone = (
+        task.predict(Knows(QueryOutput(logits, mask_logits=jnp.asarray(x))), {}, image, sizes)
+        for x, image, sizes in (
+            (masks, images, np.int32([[3, 4]])),
+            (masks[..., :4], images[:, :, :4], None),
+        )
+    )
+    assert_array_equal(found.valid, alone.valid)
+    assert_allclose(found.scores, alone.scores, rtol=1e-6)
+    pixels = "masks" if isinstance(task, InstanceTask) else "segments"
+    found, alone = getattr(found, pixels), getattr(alone, pixels)
+    assert_array_equal(found[..., :4], alone)
+    assert (found[..., 4:] <= 0).all()
+    assert (alone > 0).any()
+
+
 @pytest.mark.parametrize(("threshold", "found"), [(0.5, 1), (0.9, 0)])
 def test_a_configuration_says_how_sure_a_segment_must_be(threshold, found):
     logits = jnp.log(jnp.array([[[0.2, 0.7, 0.1]]]))

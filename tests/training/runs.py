@@ -55,6 +55,7 @@ def tiny(run, data, **changes):
         "average_decay": 0.5,
         "eval_every": 2,
         "save_every": 3,
+        "keep_best": 2,
         "log_every": 1,
         "threads": 1,
     }

@@ -40,7 +40,7 @@ def _assert_same(tree, expected):
 def test_a_state_comes_back_on_any_devices(tmp_path, saved, restored, average):
     state = _state(average=average)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save("last", PARALLEL[saved]().place(state), {"batches": {"next_batch": 7}})
+    checkpoints.save(PARALLEL[saved]().place(state), {"batches": {"next_batch": 7}})
     checkpoints.close()
 
     like = PARALLEL[restored]().place(_state(seed=1, step=0, average=average))
@@ -58,12 +58,26 @@ def test_only_the_last_is_kept_and_the_best_beside_it(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.latest_step() is None
     placed = {step: Parallel().place(_state(step=step)) for step in (1, 2, 3)}
-    checkpoints.save("best", placed[1], {})
+    checkpoints.save_best(placed[1], 1.0)
     for step in (1, 2, 3):
-        checkpoints.save("last", placed[step], {})
+        checkpoints.save(placed[step], {})
     checkpoints.close()
     assert saved_steps(tmp_path, "best") == [1]
     assert saved_steps(tmp_path, "last") == [3]
+
+
+def test_the_best_are_kept_also_over_a_restart(tmp_path):
+    folder, kept = tmp_path / "checkpoints", []
+    for step, score in enumerate([0.2, 0.5, 0.3, 0.5, 0.9, 0.5, 0.1, float("nan")], 1):
+        checkpoints = Checkpoints(folder, keep_best=2)
+        checkpoints.save_best(Parallel().place(_state(step=step)), score)
+        checkpoints.close()
+        kept.append(saved_steps(tmp_path, "best"))
+    assert kept == [[1], [1, 2], [2, 3], [2, 4], [4, 5], [4, 5], [4, 5], [4, 5]]
+    assert load_variables(folder, "best")[1] == 5
+    assert load_variables(folder, 4)[1] == 4
+    with pytest.raises(FileNotFoundError, match="no checkpoint of step 3 there, only of 4, 5"):
+        load_variables(folder, 3)
 
 
 def test_a_state_may_be_changed_as_soon_as_it_is_saved(tmp_path):
@@ -71,7 +85,7 @@ def test_a_state_may_be_changed_as_soon_as_it_is_saved(tmp_path):
     state = _state()
     placed = Parallel().place(state)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save("last", placed, {})
+    checkpoints.save(placed, {})
     jax.tree.map(lambda x: x.delete(), placed)
     checkpoints.close()
     variables, _ = load_variables(tmp_path, "last")
@@ -82,8 +96,8 @@ def test_a_state_may_be_changed_as_soon_as_it_is_saved(tmp_path):
 def test_variables_are_those_to_evaluate(tmp_path, average):
     last, best = _state(0, step=9, average=average), _state(1, step=4, average=average)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save("last", Parallel().place(last), {})
-    checkpoints.save("best", Parallel().place(best), {})
+    checkpoints.save(Parallel().place(last), {})
+    checkpoints.save_best(Parallel().place(best), 1.0)
     checkpoints.close()
     for which, state in (("last", last), ("best", best)):
         variables, step = load_variables(tmp_path, which)
@@ -93,7 +107,7 @@ def test_variables_are_those_to_evaluate(tmp_path, average):
 
 def test_where_there_is_no_best_it_is_the_last(tmp_path):
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save("last", Parallel().place(_state(step=5)), {})
+    checkpoints.save(Parallel().place(_state(step=5)), {})
     checkpoints.close()
     assert load_variables(tmp_path, "best")[1] == 5
 

@@ -40,6 +40,10 @@ PANOPTIC = {"task": "panoptic", "model": "mask2former_tiny"}
         ({"overlap_threshold": 0.5}, "overlap_threshold: no effect"),
         ({"void": 3}, "void: no effect for synthetic"),
         ({"void": 3, "data": "coco:x"}, "void: no effect for coco:x"),
+        ({"scale": 0.5}, "scale: no effect for synthetic, whose scenes are drawn in --size"),
+        ({"max_value": 4095}, "max_value: no effect for synthetic"),
+        ({"max_value": 0, "data": "folder:x"}, "max_value: expected 1 to 65535, got 0"),
+        ({"strict": True, "data": "folder:x"}, "strict: no effect for folder:x"),
         ({"fsdp": 2}, "fsdp: no effect without parallel mesh"),
         ({"coordinator": "a:1"}, "coordinator: no effect without distributed"),
         (

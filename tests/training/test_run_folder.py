@@ -13,7 +13,7 @@ from segjax.training import OptimizerConfig, TrainConfig
 from segjax.training.config import FREE, from_dict, to_dict
 from segjax.training.run_folder import LIBRARIES, read_config, write_config
 
-CLASSES = Classes(("sky", "road"), ((1, 2, 3), (4, 5, 6)))
+CLASSES = Classes(("sky", "road"), ((1, 2, 3), (4, 5, 6)), ids=(3, 90))
 CONFIG = TrainConfig(
     data="folder:there",
     model_options={"widths": "(4, 8)"},
@@ -40,6 +40,16 @@ def test_a_run_folder_says_what_ran(tmp_path):
     assert content["versions"]["jax"] == jax.__version__
     assert set(content["versions"]) == set(LIBRARIES)
     assert len(content["devices"]) == jax.device_count()
+
+
+def test_the_scale_of_a_run_is_not_guessed(tmp_path):
+    config = _config(tmp_path)
+    write_config(config, CLASSES, 3)
+    content = json.loads((config.run / "config.json").read_text())
+    del content["config"]["scale"]
+    (config.run / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="run: expected the run's scale in its configuration"):
+        read_config(config.run)
 
 
 def test_a_run_goes_on_where_nothing_differs_that_counts(tmp_path):

@@ -29,7 +29,7 @@ def start_state(monkeypatch):
 
     def save_and_stop(config, run, checkpoints, *_):
         states.append(jax.device_get(run.state))
-        checkpoints.save("last", run.state, {"batches": run.batches.get_state(), "best": -1.0})
+        checkpoints.save(run.state, {"batches": run.batches.get_state(), "best": -1.0})
         return 0
 
     monkeypatch.setattr(loop, "_fit", save_and_stop)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from segjax.data.palette import palette
+from segjax.data.palette import default_colors
 from segjax.data.source import Classes, Source
 from segjax.data.synthetic.scenes import scene
 from segjax.data.synthetic.shapes import SHAPES
@@ -39,7 +39,7 @@ class Synthetic(Source):
 
     classes = Classes(
         _NAMES,
-        tuple((r, g, b) for r, g, b in palette(len(_NAMES)).tolist()),
+        default_colors(len(_NAMES)),
         tuple(name in SHAPES for name in _NAMES),
     )
     channels = 3

@@ -22,15 +22,15 @@ class SceneStyle:
 
     Example:
       >>> SceneStyle(max_instances=2).size
-      (0.15, 0.35)
+      (0.25, 0.42)
     """
 
     max_instances: int = 4
-    size: tuple[float, float] = (0.15, 0.35)
-    hue_spread: float | None = 1.4
-    own_pattern: float = 0.85
-    saturation: tuple[float, float] = (0.5, 1.0)
-    stuff_saturation: tuple[float, float] = (0.1, 0.5)
+    size: tuple[float, float] = (0.25, 0.42)
+    hue_spread: float | None = 1.8
+    own_pattern: float = 0.9
+    saturation: tuple[float, float] = (0.6, 1.0)
+    stuff_saturation: tuple[float, float] = (0.1, 0.4)
 
     def __post_init__(self) -> None:
         ranges = {

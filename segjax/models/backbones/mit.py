@@ -47,10 +47,12 @@ class EfficientAttention(nn.Module):
             y = y.reshape(*y.shape[:-3], -1, self.num_heads, features // self.num_heads)
             return jnp.swapaxes(y, -3, -2)
 
+        where = layers.picture_tokens(context)
         y, attention = layers.attend(
             heads(x, "query"),
             heads(context, "key"),
             heads(context, "value"),
+            where=None if where is None else where[..., None, None, :],
             return_attention=self.return_attention,
         )
         y = jnp.swapaxes(y, -3, -2).reshape(x.shape)

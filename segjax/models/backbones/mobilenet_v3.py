@@ -78,7 +78,7 @@ class SqueezeExcitation(nn.Module):
     @nn.compact
     def __call__(self, x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b h w c"]:
         channels = x.shape[-1]
-        means = jnp.mean(x, (-3, -2), keepdims=True)
+        means = layers.global_mean(x)
         y = nn.relu(self.conv(_round_to_8(channels // 4), 1, name="reduce")(means))
         return x * nn.hard_sigmoid(self.conv(channels, 1, name="expand")(y))
 

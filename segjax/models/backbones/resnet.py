@@ -74,6 +74,7 @@ class ResNet(nn.Module):
       output_stride: 8, 16 or 32.
       dilate_first: whether the first block of a dilated stage is dilated as the others, as in
         segmentation-models-pytorch; else as the stage before, as in torchvision.
+      width: channels of the stem and of the first stage's blocks; each stage has twice as many.
       frozen_norm: whether batch norms keep what they were loaded with.
       epsilon: of the norms.
       remat: recompute each block's activations in the backward pass instead of keeping them.
@@ -86,6 +87,7 @@ class ResNet(nn.Module):
     block: type[nn.Module]
     output_stride: int = 32
     dilate_first: bool = False
+    width: int = 64
     frozen_norm: bool = False
     epsilon: float = 1e-5
     remat: bool = False
@@ -108,13 +110,13 @@ class ResNet(nn.Module):
         block = nn.remat(self.block) if self.remat else self.block
 
         x = jnp.asarray(images, self.dtype)
-        x = nn.relu(norm(name="stem_norm")(conv(64, 7, 2, name="stem_conv")(x)))
+        x = nn.relu(norm(name="stem_norm")(conv(self.width, 7, 2, name="stem_conv")(x)))
         features = {"stem": x}
         x = layers.max_pool(x, 3, 2, 1)
         for stage, blocks in enumerate(self.block_geometry()):
             for i, (stride, dilation) in enumerate(blocks):
                 x = block(
-                    64 * 2**stage,
+                    self.width * 2**stage,
                     stride=stride,
                     dilation=dilation,
                     conv=conv,

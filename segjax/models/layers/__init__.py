@@ -14,6 +14,15 @@ if TYPE_CHECKING:
         attend,
         attention_weights,
     )
+    from segjax.models.layers.canvas import (
+        Extent,
+        global_mean,
+        inside,
+        picture_pixels,
+        picture_tokens,
+        repeat_border,
+        upsample,
+    )
     from segjax.models.layers.convolution import convolve
     from segjax.models.layers.forms import project
     from segjax.models.layers.linear import Conv, Dense, Dtype, UpConv2x

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from segjax.models.layers.canvas import picture_pixels
 from segjax.models.layers.linear import Dtype
 from segjax.typing import Array
 
@@ -61,10 +62,13 @@ def sine_positions(
 
 
 def sine_tokens(
-    size: tuple[int, ...], features: int, dtype: Dtype
-) -> Float[jax.Array, "n features"]:
-    """The sine positions of a whole map's pixels, row by row."""
-    return flatten(sine_positions(jnp.ones(size, bool), features, dtype=dtype))
+    x: Float[jax.Array, "*b h w c"], features: int, dtype: Dtype
+) -> Float[jax.Array, "*p n features"]:
+    """The sine positions of a map's pixels, row by row; on canvases those of each picture."""
+    where = picture_pixels(x)
+    if where is None:
+        where = jnp.ones(x.shape[-3:-1], bool)
+    return flatten(sine_positions(where, features, dtype=dtype))
 
 
 def rotary_angles(

@@ -180,9 +180,9 @@ def test_colour_alone_does_not_tell_outlines():
 
 
 def test_colour_helps_but_does_not_decide():
-    """The best single-pixel classifier of colour stays far below a network.
+    """The best single-pixel classifier of colour stays below half of a network.
 
-    `experiments/semantic.py` reaches an IoU of things of 0.55.
+    `experiments/semantic.py` reaches an IoU of things of 0.66.
     """
     draw = jax.jit(jax.vmap(lambda key: scene(key, shape=(64, 64))))
     parts = [draw(keys) for keys in jax.random.split(jax.random.key(1), (10, 128))]
@@ -200,7 +200,7 @@ def test_colour_helps_but_does_not_decide():
         )[len(STUFF) :].mean()
         for balance in (0, 0.25, 0.5)
     ]
-    assert 0.15 < max(ious) < 0.35
+    assert 0.15 < max(ious) < 0.33
 
 
 def class_iou(predictions, labels):

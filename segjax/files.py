@@ -1,0 +1,31 @@
+"""Writing files: whole, or not at all."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def write_file(path: str | os.PathLike, content: bytes | str) -> None:
+    """Writes a file under another name and then renames it, so that no part of it is ever seen.
+
+    Args:
+      path: of the file; what is there is replaced.
+      content: bytes, or text to be written in UTF-8.
+
+    Raises:
+      OSError: it cannot be written; names the file.
+
+    Example:
+      >>> write_file("no/such/folder/a.txt", "a")
+      Traceback (most recent call last):
+      FileNotFoundError: [Errno 2] No such file or directory: 'no/such/folder/a.txt'
+    """
+    path = Path(path)
+    draft = path.with_name(f"{path.name}.draft")
+    try:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error

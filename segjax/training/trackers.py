@@ -1,0 +1,142 @@
+"""Where metrics go beside `metrics.jsonl`: TensorBoard, Weights & Biases, MLflow; all callbacks."""
+
+import importlib.util
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+
+from segjax.data import Classes
+from segjax.training.callbacks import Callback
+from segjax.training.config import TrainConfig, to_dict, to_flat_dict
+
+_PICTURES = ("curves.png", "predictions.png")
+
+
+class TensorBoard(Callback):
+    """Scalars in the run's folder `tensorboard/`."""
+
+    def on_start(self, config: TrainConfig, classes: Classes, step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(config.run / "tensorboard"), purge_step=step + 1)
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.on_metrics(step, _of_evaluation(metrics))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Wandb(Callback):
+    """A run of Weights & Biases, continued where the training resumes.
+
+    Its project is segjax, unless `WANDB_PROJECT` says otherwise. `WANDB_MODE=offline` writes to the
+    run's folder alone.
+    """
+
+    def on_start(self, config: TrainConfig, classes: Classes, step: int) -> None:
+        import wandb
+
+        self._picture, self._folder, self._exit_code = wandb.Image, config.run, 1
+        file = config.run / "wandb.id"
+        try:
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "segjax"),
+                name=config.run.name,
+                dir=str(config.run),
+                config=to_dict(config) | {"classes": list(classes.names)},
+                id=_read(file),
+                resume="allow",
+            )
+        except wandb.Error as error:  # such as that nobody is logged in
+            raise ValueError(f"trackers: wandb: {error}") from error
+        file.write_text(self._run.id)
+        # W&B drops rows of its own steps that come again, also an evaluation that was still due.
+        self._run.define_metric("*", step_metric="step")
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._run.log({"step": step, **metrics})
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.on_metrics(step, _of_evaluation(metrics))
+
+    def on_end(self, metrics: Mapping[str, float]) -> None:
+        self._run.log({name: self._picture(str(self._folder / name)) for name in _PICTURES})
+        self._exit_code = 0
+
+    def close(self) -> None:
+        self._run.finish(exit_code=self._exit_code)
+
+
+class Mlflow(Callback):
+    """A run of MLflow, continued where the training resumes.
+
+    `MLFLOW_TRACKING_URI` and `MLFLOW_EXPERIMENT_NAME` say where.
+    """
+
+    def on_start(self, config: TrainConfig, classes: Classes, step: int) -> None:
+        import mlflow
+
+        self._mlflow, self._folder, self._status = mlflow, config.run, "KILLED"
+        file = config.run / "mlflow.id"
+        before = _read(file)
+        try:
+            run = mlflow.start_run(run_id=before, run_name=config.run.name)
+        except mlflow.MlflowException as error:  # such as that the store has no such run
+            raise ValueError(f"trackers: mlflow: {error}") from error
+        file.write_text(run.info.run_id)
+        if before is None:
+            mlflow.log_params(to_flat_dict(config))
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        # Names of classes may hold what names of MLflow must not.
+        named = {re.sub(r"[^\w\-. /]", "_", name): value for name, value in metrics.items()}
+        self._mlflow.log_metrics(named, step=step)
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.on_metrics(step, _of_evaluation(metrics))
+
+    def on_end(self, metrics: Mapping[str, float]) -> None:
+        for name in _PICTURES:
+            self._mlflow.log_artifact(str(self._folder / name))
+        self._status = "FINISHED"
+
+    def close(self) -> None:
+        self._mlflow.end_run(self._status)
+
+
+TRACKERS: dict[str, type[Callback]] = {
+    "tensorboard": TensorBoard,
+    "wandb": Wandb,
+    "mlflow": Mlflow,
+}
+
+
+def check_trackers(config: TrainConfig) -> None:
+    """Finds trackers whose package is not there.
+
+    Args:
+      config: of a run that is about to start.
+
+    Raises:
+      ImportError: for such a tracker; it names the extra to install.
+    """
+    for name in config.trackers:
+        if name == "tensorboard":
+            continue
+        package = importlib.util.find_spec(name)
+        if package is None or package.origin is None:  # a mere folder of that name has no origin
+            raise ImportError(f"trackers: {name} is not installed; pip install 'segjax[{name}]'")
+
+
+def _of_evaluation(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"val/{name}": value for name, value in metrics.items()}
+
+
+def _read(file: pathlib.Path) -> str | None:
+    return file.read_text() if file.exists() else None
