@@ -53,6 +53,8 @@ def partial_cross_entropy(
     """
     if logits.ndim < 3:
         raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, c]")
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(f"labels: expected shape {logits.shape[:-1]}, got {labels.shape}")
     labels, valid = valid_labels(labels, logits.shape[-1], where=where)
     losses = softmax_cross_entropy(logits, labels, where=valid)
     members = (labels[..., None] == jnp.arange(logits.shape[-1])) & valid[..., None]

@@ -92,8 +92,9 @@ def test_an_image_without_valid_pixels_costs_nothing(pooling):
     ("call", "error", "message"),
     [
         (lambda x, y: partial_cross_entropy(x[0, 0], y), ValueError, "logits has shape"),
-        (lambda x, y: partial_cross_entropy(x, y[0]), ValueError, "labels has shape"),
-        (lambda x, y: partial_cross_entropy(x, x), TypeError, "labels is float32"),
+        (lambda x, y: partial_cross_entropy(x, y[0]), ValueError, "labels: expected shape"),
+        (lambda x, y: partial_cross_entropy(x, y * 1.0), TypeError, "labels: expected integers"),
+        (lambda x, y: partial_cross_entropy(x, x), ValueError, "labels: expected shape"),
         (lambda x, y: tag_loss(x[..., :1], y > 0), ValueError, "logits has shape"),
         (lambda x, y: tag_loss(x, np.ones((2, 3))), TypeError, "tags is float64"),
         (lambda x, y: tag_loss(x, np.ones(3, bool)), ValueError, r"tags has shape \(3,\)"),
