@@ -73,7 +73,8 @@ def upsample_linear_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax
     """
     extent = Extent()(x)
     for i, axis in enumerate(range(x.ndim - 1 - dimensions, x.ndim - 1)):
-        size = n = x.shape[axis]
+        size = x.shape[axis]
+        n: int | jax.Array = size
         if extent is not None:
             n = jnp.expand_dims(extent[..., i], tuple(range(extent.ndim - 1, x.ndim)))
         first, last = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, size - 1))
