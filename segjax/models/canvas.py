@@ -61,9 +61,7 @@ def is_canvas_invariant(model: nn.Module) -> bool:
     """
     if isinstance(model, UNet):
         stride = model.patch_size * 2 ** (len(model.widths) - 1)
-        return (
-            model.dimensions == 2 and model.upsampling == "transposed" and _MULTIPLE % stride == 0
-        )
+        return model.dimensions == 2 and _MULTIPLE % stride == 0
     try:
         return isinstance(model, _ON_BACKBONES) and isinstance(
             model.backbone(parent=None), _BACKBONES

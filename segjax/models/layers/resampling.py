@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from segjax.models.layers.canvas import Extent
+
 
 def depth_to_space(
     x: Float[jax.Array, "..."], factor: int, dimensions: int
@@ -69,14 +71,18 @@ def upsample_linear_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax
     a pixel before it and one as near behind it. So there are two phases of shifted sums, whose
     transpose is again shifted sums.
     """
-    for axis in range(x.ndim - 1 - dimensions, x.ndim - 1):
+    extent = Extent()(x)
+    for i, axis in enumerate(range(x.ndim - 1 - dimensions, x.ndim - 1)):
         size = x.shape[axis]
+        n: int | jax.Array = size
+        if extent is not None:
+            n = jnp.expand_dims(extent[..., i], tuple(range(extent.ndim - 1, x.ndim)))
         first, last = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, size - 1))
         before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, size - 1, axis=axis)], axis)
         after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, size, axis=axis), last], axis)
-        distance = (jnp.arange(size) / (2 * size - 1)).astype(x.dtype)
-        distance = distance.reshape(-1, *[1] * (x.ndim - 1 - axis))
-        phases = [x + distance * (before - x), x + jnp.flip(distance, 0) * (after - x)]
+        place = jnp.arange(size).reshape(-1, *[1] * (x.ndim - 1 - axis))
+        back, ahead = ((d / (2 * n - 1)).astype(x.dtype) for d in (place, n - 1 - place))
+        phases = [x + back * (before - x), x + ahead * (after - x)]
         x = jnp.stack(phases, axis + 1).reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
     return x
 
