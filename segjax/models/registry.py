@@ -160,7 +160,9 @@ def create(name: str, num_classes: int, **options: Any) -> nn.Module:
     if name not in MODELS:
         raise ValueError(unknown_name("model", name, MODELS))
     model = MODELS[name](num_classes)
-    accepted = inspect.signature(type(model)).parameters | inspect.signature(MODELS[name]).parameters
+    accepted = (
+        inspect.signature(type(model)).parameters | inspect.signature(MODELS[name]).parameters
+    )
     fields = sorted(accepted.keys() - {"parent", "name", "num_classes", "options"})
     for option in options:
         if option not in fields:
