@@ -33,9 +33,9 @@ from segjax.training import OptimizerConfig, TrainConfig
 
 CONFIG = TrainConfig(
     size=(64, 64),
-    steps=1000,
+    steps=800,
     batch_size=16,
-    eval_every=1000,
+    eval_every=800,
     # Four classes of stuff cover most of a scene, seven classes of things the rest.
     loss=SemanticLoss(class_weights=(1.0,) * 4 + (1.5,) * 7),
     optimizer=OptimizerConfig(learning_rate=6e-3, clip=0.0),
