@@ -1,5 +1,6 @@
 """Checkpoints: the last state and the best ones, written in the background, whole or not at all."""
 
+import asyncio
 import contextlib
 import json
 import math
@@ -129,7 +130,7 @@ class Checkpoints:
                 position=ocp.args.JsonRestore(),
             )
             _verify(items["state"], items)
-            if _SUMS in items and items[_SUMS]["position"] != _text_sum(items["position"]):
+            if _SUMS in items and items[_SUMS].get("position") != _text_sum(items["position"]):
                 raise ValueError("position: not what was saved")
         place = lambda value, like: jax.device_put(value, like.sharding)
         return TrainState(**jax.tree.map(place, items["state"], vars(state))), items["position"]
@@ -203,13 +204,36 @@ def _read(manager: ocp.CheckpointManager, path: pathlib.Path, **items: Any) -> d
     """The items of a checkpoint, with the checksums where it has some."""
     if (path / _SUMS).exists():
         items[_SUMS] = ocp.args.JsonRestore()
-    return dict(manager.restore(int(path.name), args=ocp.args.Composite(**items)))
+    with _finishing_loops():
+        return dict(manager.restore(int(path.name), args=ocp.args.Composite(**items)))
+
+
+class _FinishingLoop(asyncio.SelectorEventLoop):
+    """Ends all reading before it closes: where one array cannot be read, TensorStore would print a
+    traceback for each of the others that it reads meanwhile."""
+
+    def close(self) -> None:
+        if not self.is_closed() and (tasks := asyncio.all_tasks(self)):
+            self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        super().close()
+
+
+@contextlib.contextmanager
+def _finishing_loops() -> Iterator[None]:
+    """Orbax makes its event loops itself."""
+    before = asyncio.new_event_loop
+    vars(asyncio)["new_event_loop"] = _FinishingLoop
+    try:
+        yield
+    finally:
+        vars(asyncio)["new_event_loop"] = before
 
 
 def _verify(arrays: Any, items: dict[str, Any]) -> None:
     """Holds what is read to the checksums, if there are any."""
-    for name, found in checksums(arrays).items() if _SUMS in items else ():
-        if items[_SUMS].get(name) != found:
+    saved = items.get(_SUMS)
+    for name, found in checksums(arrays).items() if saved is not None else ():
+        if not isinstance(saved, dict) or saved.get(name) != found:
             raise ValueError(f"{name}: not what was saved")
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from segjax.data import Classes
-from segjax.files import write_file
+from segjax.files import naming, write_file
 from segjax.training.callbacks import Callback
 from segjax.training.config import TrainConfig, to_dict, to_flat_dict
 
@@ -30,7 +30,8 @@ class TensorBoard(Callback):
         self.on_metrics(step, _of_evaluation(metrics))
 
     def close(self) -> None:
-        self._writer.close()
+        with naming(self._writer.logdir):
+            self._writer.close()
 
 
 class Wandb(Callback):
