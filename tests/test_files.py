@@ -36,11 +36,11 @@ def test_a_full_disk_leaves_what_was_there(write, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))  # bytes that a file may have
     try:
-        with pytest.raises(OSError, match="file.png"):
+        with pytest.raises(OSError, match="file"):
             write(path)
         assert not path.exists()
         path.write_bytes(b"before")
-        with pytest.raises(OSError, match="file.png"):
+        with pytest.raises(OSError, match="file"):
             write(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -50,8 +50,12 @@ def load_learnt(path: str | os.PathLike, checkpoint: Kind | int) -> tuple[RunInf
 def _misfit(info: RunInfo, variables: dict) -> str | None:
     """The first array of another shape than the model has, if any."""
     model = make_model(info.config, len(info.classes))
-    images = jax.ShapeDtypeStruct((1, *info.config.size, info.channels), np.float32)
-    expected = _shapes(jax.eval_shape(model.init, jax.random.key(0), images))
+    shape = (1, *info.config.size, info.channels)
+    try:
+        images = jax.ShapeDtypeStruct(shape, np.float32)
+        expected = _shapes(jax.eval_shape(model.init, jax.random.key(0), images))
+    except Exception as error:  # of an edited size, from wherever in the model it is too much
+        return f"no images of {shape} ({str(error).strip().splitlines()[0]})"
     found = _shapes(variables)
     for name in expected | found:
         if expected.get(name) != found.get(name):

@@ -59,6 +59,7 @@ def test_a_full_disk_is_one_line_and_costs_no_rows(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == rows
     assert len(list(tmp_path.iterdir())) == 1
     with Logger(tmp_path, start=2, steps=9) as logger:
+        logger.log(3, {"loss": 1.0})
         with full_disk(), pytest.raises(OSError, match=r"metrics\.jsonl"):
-            logger.log(3, {"loss": 1.0})
+            logger.log(4, {"loss": 1.0})
     assert (tmp_path / "metrics.jsonl").read_text().startswith(rows)
