@@ -44,5 +44,5 @@ def test_a_damaged_run_is_said_or_as_it_was(tmp_path):
         _, variables, _ = load_learnt(folder, "best")
         jax.tree.map(np.testing.assert_array_equal, variables, expected)
 
-    errors = survive(read, tmp_path, count=60, expected=(ValueError, OSError))
-    assert errors > 10
+    errors = survive(read, tmp_path, count=30, expected=(ValueError, OSError))
+    assert errors > 5
