@@ -102,7 +102,7 @@ def _train(default: "TrainConfig", **options: Any) -> int:
 def _guard(command: Callable[[], int]) -> int:
     """Runs a command; what a user can mend is one line."""
     warnings.formatwarning = _format_warning
-    absl.logging.set_verbosity(absl.logging.ERROR)  # orbax reports every file it touches
+    absl.logging.set_verbosity(absl.logging.FATAL)  # what Orbax logs as an error it raises too
     try:
         return command()
     except KeyboardInterrupt:

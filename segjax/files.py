@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -22,10 +23,27 @@ def write_file(path: str | os.PathLike, content: bytes | str) -> None:
     """
     path = Path(path)
     draft = path.with_name(f"{path.name}.draft")
+    with naming(path):
+        try:
+            draft.write_bytes(content.encode() if isinstance(content, str) else content)
+            draft.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Names a file in the errors of the system, such as that of a full disk, which do not.
+
+    Args:
+      path: of the file.
+
+    Raises:
+      OSError: of the same kind, with the file's name.
+    """
     try:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
-        draft.replace(path)
+        yield
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -57,21 +57,17 @@ def run(options: Options) -> int:
 
     from segjax.pretrained.files import read_metadata
     from segjax.pretrained.weights import is_run, usual_naming
-    from segjax.training.build import model_options, read_options
-    from segjax.training.checkpoint import load_variables
-    from segjax.training.run_folder import METADATA, read_config, read_content
+    from segjax.training.build import read_options
+    from segjax.training.learnt import load_learnt
+    from segjax.training.run_folder import METADATA, read_content
 
     source = pathlib.Path(options.source)
     metadata = {}
     if is_run(source) or METADATA in (read_metadata(source) if source.is_file() else {}):
         _check_run(options)
-        info, metadata = read_config(source), {METADATA: read_content(source)}
-        name, origin = info.config.model, options.source
-        if source.is_file():
-            variables = pretrained.load(source, name, **model_options(info.config))
-        else:
-            variables, step = load_variables(source / "checkpoints", options.checkpoint)
-            origin = f"step {step} of {origin}"
+        metadata = {METADATA: read_content(source)}
+        info, variables, origin = load_learnt(source, options.checkpoint)
+        name = info.config.model
         naming = options.naming or usual_naming(variables, name)
     elif options.model is None:
         raise ValueError(f"{options.source}: no run there; --model is due for published weights")

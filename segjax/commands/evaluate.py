@@ -8,6 +8,7 @@ from typing import Any
 
 from segjax import viz
 from segjax.commands.trained import ModelOptions, load
+from segjax.files import write_file
 from segjax.progress import track
 
 
@@ -94,7 +95,7 @@ def run(options: Options) -> int:
             "counts": confusion.tolist(),
         }
     if options.output is not None:
-        options.output.write_text(json.dumps(found, indent=2) + "\n")
+        write_file(options.output, json.dumps(found, indent=2) + "\n")
     if options.pictures is not None:
         extremes = write_extremes(options.pictures, judge, scores)
         for name, index in extremes.items():

@@ -1,5 +1,6 @@
 """`segjax predict`."""
 
+import contextlib
 import dataclasses
 import functools
 import glob

@@ -4,7 +4,6 @@ import contextlib
 import os
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
@@ -104,24 +103,15 @@ class Predictor:
           The predictor.
 
         Raises:
-          FileNotFoundError: where there is no such run, or no checkpoint in it.
-          ValueError: where the file is not of a run, or for options that the task has no use for.
+          OSError: where there is no such run, no checkpoint in it, or it is damaged.
+          ValueError: where the file is not of a run, its configuration is of another model, or for
+            options that the task has no use for.
         """
-        from segjax import pretrained
-        from segjax.training.build import make_model, make_task, model_options
-        from segjax.training.checkpoint import load_variables
-        from segjax.training.run_folder import read_config
+        from segjax.training.build import make_model, make_task
+        from segjax.training.learnt import load_learnt
 
-        path = Path(path)
-        info = read_config(path)
+        info, variables, origin = load_learnt(path, checkpoint)
         config, classes = info.config, info.classes
-        if path.is_file():
-            count, channels = len(classes), info.channels
-            options = model_options(config) | {"num_classes": count, "channels": channels}
-            variables, origin = pretrained.load(path, config.model, **options), str(path)
-        else:
-            variables, step = load_variables(path / "checkpoints", checkpoint)
-            origin = f"{path}, step {step}"
         return cls(
             _with_views(make_task(config, classes), path, config.task, views),
             make_model(config, len(classes)),

@@ -91,9 +91,9 @@ def check(config: TrainConfig) -> None:
       FileNotFoundError: where the weights or the data are not there.
       ImportError: where a tracker's package is not there.
     """
-    _check_ranges(config)
+    check_ranges(config)
     _check_effects(config)
-    _check_model(config)
+    check_model(config)
     for name in ("optimizer.warmup", "optimizer.backbone_warmup"):
         if 0 < (_value(config, name) or 0) >= config.steps:
             raise ValueError(
@@ -165,7 +165,15 @@ def _listed(classes: Classes) -> str:
     return ", ".join(f"{k} {name}" for k, name in zip(classes.ids, classes.names, strict=True))
 
 
-def _check_ranges(config: TrainConfig) -> None:
+def check_ranges(config: TrainConfig) -> None:
+    """Finds numbers that are out of range.
+
+    Args:
+      config: of a run.
+
+    Raises:
+      ValueError: for such a number; it names the option.
+    """
     for name, (least, most) in _RANGES.items():
         for value in _numbers(config, name):
             if not least <= value <= most:
@@ -205,8 +213,15 @@ def _check_effects(config: TrainConfig) -> None:
                 raise ValueError(f"{option}: no effect {where}, got {_value(config, option)}")
 
 
-def _check_model(config: TrainConfig) -> None:
-    """The model's name and options, whether it is one for the task, and whether it takes `size`."""
+def check_model(config: TrainConfig) -> None:
+    """Finds a model that does not exist, is none for the task, or does not take images of `size`.
+
+    Args:
+      config: of a run.
+
+    Raises:
+      ValueError: for such a model, one of its options, or a weight that it has no use for.
+    """
     model = make_model(config, 1)  # of however many classes
     gives = typing.get_type_hints(type(model).__call__).get("return")
     semantic = gives is models.SemanticOutput

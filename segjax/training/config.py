@@ -269,7 +269,7 @@ def read_value(hint: Any, value: Any, name: str) -> Any:
     elif hint is float and not isinstance(value, bool):
         expected = "a number"
         # YAML takes 1e-3 for a text.
-        with contextlib.suppress(TypeError, ValueError):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
             return float(value)
     elif hint is pathlib.Path and isinstance(value, str):
         return pathlib.Path(value)

@@ -1,5 +1,6 @@
 """The log of a run: `metrics.jsonl`, and a progress bar on a terminal or lines elsewhere."""
 
+import contextlib
 import json
 import pathlib
 import time
@@ -11,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from segjax import progress
+from segjax.files import naming, write_file
 
 
 class Logger:
@@ -35,7 +37,7 @@ class Logger:
         if jax.process_index() == 0:
             path = folder / "metrics.jsonl"
             kept = [line for line in _rows(path) if _is_before(json.loads(line), start)]
-            path.write_text("".join(kept))
+            write_file(path, "".join(kept))
             self._file = path.open("a")
 
     def __enter__(self) -> "Logger":
@@ -45,7 +47,8 @@ class Logger:
     def __exit__(self, *exception) -> None:
         self._bars.stop()
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of a full disk, which has been said
+                self._file.close()
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         """Writes a row of figures.
@@ -58,8 +61,9 @@ class Logger:
             return
         # JSON has no NaN.
         row = {k: float(v) if np.isfinite(v) else None for k, v in figures.items()}
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
-        self._file.flush()
+        with naming(self._file.name):
+            self._file.write(json.dumps({"step": step, **row}) + "\n")
+            self._file.flush()
         self._shown |= {k: v for k, v in figures.items() if k in SHOWN}
         text = "  ".join(f"{SHOWN[k]} {v:.3g}" for k, v in self._shown.items())
         self._bars.update(self._bar, completed=step, text=text)

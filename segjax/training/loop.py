@@ -24,6 +24,7 @@ from segjax.training.checks import check, check_devices, check_sources
 from segjax.training.config import TrainConfig
 from segjax.training.evaluate import make_evaluate
 from segjax.training.finite import find_non_finite
+from segjax.training.lock import locked
 from segjax.training.logging import Logger, say, track
 from segjax.training.optimizer import learning_rate, make_optimizer
 from segjax.training.parallel import Parallel, fetch, make_mesh
@@ -54,6 +55,8 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
     Raises:
       ValueError: for a configuration that cannot be, data that does not fit, or a run folder that
         holds another run.
+      OSError: where another process trains in the folder, a file cannot be written, or the
+        checkpoint is damaged; it names it.
       FloatingPointError: at a loss or gradient that is not finite; it says the step and where. The
         last checkpoint is from before.
     """
@@ -61,6 +64,12 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
     config = resolve_optimizer(config)
     check(config)
     check_devices(config)
+    with locked(config.run):
+        return _train(config, callbacks)
+
+
+def _train(config: TrainConfig, callbacks: Sequence[Callback]) -> dict[str, float]:
+    """Trains in a folder that no other process writes to."""
     say(f"opening {config.data}")
     source, eval_source = (
         open_config_source(

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from segjax import viz
 from segjax.data import Classes, Source
+from segjax.files import write_file
 from segjax.inference.predictions import crop
 from segjax.tasks import Task
 from segjax.typing import Array
@@ -125,7 +126,7 @@ def write_report(
       predictions: of some examples by their number, as an `Evaluation` has them.
     """
     print_figures(figures, title=f"{folder}: {len(source)} images", classes=source.classes)
-    (folder / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
+    write_file(folder / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     viz.training_curves(
         folder / "metrics.jsonl", path=folder / "curves.png", classes=source.classes
     )

@@ -6,11 +6,14 @@ import importlib.metadata
 import json
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from segjax.data import Classes
+from segjax.data.checked import is_integer, is_text
+from segjax.files import write_file
 from segjax.pretrained import WeightsError
 from segjax.pretrained.files import read_metadata
 from segjax.training.config import FREE, TrainConfig, from_dict, to_dict, to_flat_dict
@@ -33,6 +36,13 @@ def write_config(config: TrainConfig, classes: Classes, channels: int) -> None:
     path = config.run / "config.json"
     if path.exists():
         check_run(config)
+        before = read_config(config.run)
+        if (before.classes, before.channels) != (classes, channels):
+            raise ValueError(
+                f"{config.run} holds a run of other classes or channels "
+                f"({', '.join(before.classes.names)}; {before.channels}) than the data has "
+                f"({', '.join(classes.names)}; {channels}). Give another --run."
+            )
         return
     if jax.process_index() != 0:
         return
@@ -46,10 +56,7 @@ def write_config(config: TrainConfig, classes: Classes, channels: int) -> None:
         "devices": [str(device) for device in jax.devices()],
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    # Complete or not there: a half-written configuration would bar the way of the next start.
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(content, indent=2) + "\n")
-    draft.rename(path)
+    write_file(path, json.dumps(content, indent=2) + "\n")
 
 
 def check_run(config: TrainConfig) -> None:
@@ -102,22 +109,55 @@ def read_config(run: pathlib.Path) -> RunInfo:
 
     Raises:
       FileNotFoundError: where the folder holds no run, or there is no such file.
-      ValueError: where the file is not of a run.
+      ValueError: where the file is not of a run, or what it says cannot be; names it.
     """
-    content: dict[str, Any] = json.loads(read_content(run))
-    classes = content["classes"]
-    if "scale" not in content["config"]:  # which decides what the model sees
-        raise ValueError(f"{run}: expected the run's scale in its configuration, got none")
+    text, file = read_content(run), run if run.is_file() else run / "config.json"
+    try:
+        return _parse(json.loads(text))
+    except RecursionError:
+        raise ValueError(f"{file}: is no readable JSON (nested too deeply)") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: is no JSON ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _parse(content: Any) -> RunInfo:
+    match content:
+        case {
+            "config": dict(config),
+            "classes": {"names": list(names), "colors": list(colors), **kept},
+            "channels": channels,
+        }:
+            things: Any = kept.get("things", [])
+            ids: Any = kept.get("ids", [])
+        case _:
+            raise ValueError("expected config, classes with names and colors, and channels")
+    if "scale" not in config:  # which decides what the model sees
+        raise ValueError("expected the run's scale in its configuration, got none")
+    number = len(names)
+    valid = {
+        "names": number > 0 and all(map(is_text, names)),
+        "colors": len(colors) == number and all(map(_is_color, colors)),
+        "things": things == [] or _are(things, number, lambda x: type(x) is bool),
+        "ids": ids == [] or _are(ids, number, lambda x: is_integer(x, -(2**53), 2**53)),
+        "channels": is_integer(channels, 1, 2**16),
+    }
+    if wrong := [name for name, fine in valid.items() if not fine]:
+        raise ValueError(f"{wrong[0]}: not as a run of {number} classes has them")
     return RunInfo(
-        config=from_dict(TrainConfig, content["config"]),
-        classes=Classes(
-            tuple(classes["names"]),
-            tuple(tuple(color) for color in classes["colors"]),
-            tuple(classes.get("things", ())),
-            tuple(classes.get("ids", ())),
-        ),
-        channels=content["channels"],
+        config=from_dict(TrainConfig, config),
+        classes=Classes(tuple(names), tuple(map(tuple, colors)), tuple(things), tuple(ids)),
+        channels=channels,
     )
+
+
+def _are(values: Any, number: int, fine: Callable[[Any], bool]) -> bool:
+    return isinstance(values, list) and len(values) == number and all(map(fine, values))
+
+
+def _is_color(value: Any) -> bool:
+    return _are(value, 3, lambda x: is_integer(x, 0, 255))
 
 
 def read_content(run: pathlib.Path) -> str:
@@ -141,4 +181,7 @@ def read_content(run: pathlib.Path) -> str:
     path = run / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{run}: no run there (config.json is missing)")
-    return path.read_text()
+    try:
+        return path.read_text()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no text ({error})") from error

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from segjax.data import Classes
+from segjax.files import naming, write_file
 from segjax.training.callbacks import Callback
 from segjax.training.config import TrainConfig, to_dict, to_flat_dict
 
@@ -29,7 +30,8 @@ class TensorBoard(Callback):
         self.on_metrics(step, _of_evaluation(metrics))
 
     def close(self) -> None:
-        self._writer.close()
+        with naming(self._writer.logdir):
+            self._writer.close()
 
 
 class Wandb(Callback):
@@ -55,7 +57,7 @@ class Wandb(Callback):
             )
         except wandb.Error as error:  # such as that nobody is logged in
             raise ValueError(f"trackers: wandb: {error}") from error
-        file.write_text(self._run.id)
+        write_file(file, self._run.id)
         # W&B drops rows of its own steps that come again, also an evaluation that was still due.
         self._run.define_metric("*", step_metric="step")
 
@@ -89,7 +91,7 @@ class Mlflow(Callback):
             run = mlflow.start_run(run_id=before, run_name=config.run.name)
         except mlflow.MlflowException as error:  # such as that the store has no such run
             raise ValueError(f"trackers: mlflow: {error}") from error
-        file.write_text(run.info.run_id)
+        write_file(file, run.info.run_id)
         if before is None:
             mlflow.log_params(to_flat_dict(config))
 

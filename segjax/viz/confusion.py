@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from segjax.data.source import Classes
 from segjax.typing import Array
+from segjax.viz.figures import write_figure
 
 _WRITTEN = 24  # classes, up to which cells hold their numbers
 
@@ -64,4 +65,4 @@ def draw_confusion(counts: Integer[Array, "c c"], classes: Classes, *, path: str
                 text.set(ha="center", va="center")
     bar = figure.colorbar(drawn, ax=axes, shrink=0.6, aspect=30)
     bar.set_label("% of the label's pixels")
-    figure.savefig(path)
+    write_figure(path, figure)

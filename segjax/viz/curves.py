@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from segjax.data.palette import palette
 from segjax.data.source import Classes
+from segjax.viz.figures import write_figure
 
 Curves = dict[str, dict[int, float]]  # name → step → value
 
@@ -70,7 +71,7 @@ def training_curves(
     colors = {} if classes is None else dict(zip(classes.names, classes.colors, strict=True))
     for cell, metric in zip(cells, narrow + wide, strict=True):
         _draw_curves(figure.add_subplot(cell), metric, panels[metric], colors, last)
-    figure.savefig(path)
+    write_figure(path, figure)
 
 
 def _read_curves(path: Path) -> dict[str, Curves]:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -122,3 +123,14 @@ def saved_state(run, which="last"):
     (step,) = saved_steps(run, which)
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore((run / "checkpoints" / which / str(step) / "state").absolute())
+
+
+@contextlib.contextmanager
+def full_disk(room=1000):
+    """No file may become larger than so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,6 +1,8 @@
 """Checkpoints: what comes back is what was saved, placed as it is wanted."""
 
 import dataclasses
+import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from numpy.testing import assert_array_equal
-from runs import saved_steps
+from runs import full_disk, saved_steps
 
 from segjax.models import unet
 from segjax.training import create_state
@@ -118,3 +120,91 @@ def test_a_folder_without_checkpoints_is_refused(tmp_path):
     Checkpoints(tmp_path).close()
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         load_variables(tmp_path, "best")
+
+
+def _saved(folder, kinds=("last", "best")):
+    """A state of random numbers, of which a flipped bit is no sign to who unpacks them."""
+    state = _state(step=5)
+    checkpoints = Checkpoints(folder)
+    if "last" in kinds:
+        checkpoints.save(Parallel().place(state), {"batches": 5})
+    if "best" in kinds:
+        checkpoints.save_best(Parallel().place(state), 1.0)
+    checkpoints.close()
+    return state
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_flipped_bit_is_never_used(tmp_path, which):
+    state = _saved(tmp_path)
+    said = []
+    for file in sorted((tmp_path / which).rglob("d/*")):
+        whole = file.read_bytes()
+        for place in np.random.default_rng(len(said)).integers(len(whole), size=4):
+            changed = bytearray(whole)
+            changed[place] ^= 4
+            file.write_bytes(changed)
+            try:
+                variables, _ = load_variables(tmp_path, which)
+                _assert_same(variables, state.variables)  # the place is of nothing that is used
+            except OSError as error:
+                said.append(str(error))
+        file.write_bytes(whole)
+    other = "last" if which == "best" else "best"
+    line = f"{tmp_path / which}/5: cannot be read \\((.*)\\); "
+    line += f'the checkpoint "{other}" \\(step 5\\) may be whole'
+    reasons = [re.fullmatch(line, message)[1] for message in said]
+    assert any(re.fullmatch("average/params/.*: not what was saved", r) for r in reasons), said
+
+
+def test_a_damaged_checkpoint_is_not_resumed_from(tmp_path):
+    _saved(tmp_path, kinds=("last",))
+    like = Parallel().place(_state(seed=1, step=0))
+    path = tmp_path / "last" / "5" / "position" / "metadata"
+    path.write_text(path.read_text().replace("5", "6"))
+    checkpoints = Checkpoints(tmp_path)
+    line = r"last/5: cannot be read \(position: not what was saved\); delete it to go on from the"
+    with pytest.raises(OSError, match=line):
+        checkpoints.restore(like)
+    checkpoints.close()
+
+
+def test_checkpoints_without_checksums_are_read(tmp_path):
+    state = _saved(tmp_path)
+    for kind in ("last", "best"):
+        shutil.rmtree(tmp_path / kind / "5" / "checksums")
+        _assert_same(load_variables(tmp_path, kind)[0], state.variables)
+    checkpoints = Checkpoints(tmp_path)
+    back, position = checkpoints.restore(Parallel().place(_state(seed=1)))
+    checkpoints.close()
+    _assert_same(jax.device_get(back), state)
+    assert position == {"batches": 5}
+
+
+@pytest.mark.parametrize("keep", [0, 0.5])
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_cut_checkpoint_is_one_line(tmp_path, which, keep, capfd):
+    _saved(tmp_path, kinds=(which,))
+    for file in (tmp_path / which / "5").rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            file.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(OSError, match=f"^{tmp_path / which}[^\n]*: cannot be [^\n]*$"):
+        load_variables(tmp_path, which)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_full_disk_costs_no_checkpoint(tmp_path):
+    state = _saved(tmp_path, kinds=("last",))
+    checkpoints = Checkpoints(tmp_path)
+
+    def save():  # in the background
+        checkpoints.save(Parallel().place(_state(step=6)), {})
+        checkpoints.close()
+
+    line = f"^{tmp_path / 'last'}[^\n]*cannot be saved[^\n]*$"
+    with full_disk(), pytest.raises(OSError, match=line):
+        save()
+    variables, step = load_variables(tmp_path, "last")
+    assert step == 5
+    _assert_same(variables, state.variables)

@@ -4,6 +4,7 @@ import json
 
 import jax
 import pytest
+from runs import full_disk
 
 from segjax.training.logging import Logger
 
@@ -48,3 +49,17 @@ def test_other_processes_write_and_print_nothing(tmp_path, monkeypatch, capsys):
         logger.say("here")
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == ""
+
+
+def test_a_full_disk_is_one_line_and_costs_no_rows(tmp_path):
+    rows = '{"step": 1, "loss": 1.0}\n' * 50
+    (tmp_path / "metrics.jsonl").write_text(rows)
+    with full_disk(), pytest.raises(OSError, match=r"metrics\.jsonl"):
+        Logger(tmp_path, start=2, steps=9)
+    assert (tmp_path / "metrics.jsonl").read_text() == rows
+    assert len(list(tmp_path.iterdir())) == 1
+    with Logger(tmp_path, start=2, steps=9) as logger:
+        logger.log(3, {"loss": 1.0})
+        with full_disk(), pytest.raises(OSError, match=r"metrics\.jsonl"):
+            logger.log(4, {"loss": 1.0})
+    assert (tmp_path / "metrics.jsonl").read_text().startswith(rows)

@@ -48,7 +48,54 @@ def test_the_scale_of_a_run_is_not_guessed(tmp_path):
     content = json.loads((config.run / "config.json").read_text())
     del content["config"]["scale"]
     (config.run / "config.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="run: expected the run's scale in its configuration"):
+    with pytest.raises(ValueError, match="expected the run's scale in its configuration"):
+        read_config(config.run)
+
+
+def test_a_run_of_other_classes_is_refused(tmp_path):
+    write_config(_config(tmp_path), CLASSES, 3)
+    other = dataclasses.replace(CLASSES, names=("sky", "sea"))
+    with pytest.raises(ValueError, match=r"other classes or channels \(sky, road; 3\) than .*sea"):
+        write_config(_config(tmp_path), other, 3)
+    with pytest.raises(ValueError, match=r"\(sky, road; 1\)"):
+        write_config(_config(tmp_path), CLASSES, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is no JSON"),
+        (b"\xff", "is no text"),
+        (b"[" * 100_000, "is no readable JSON"),
+        (b"[]", "expected config, classes"),
+    ],
+)
+def test_a_damaged_configuration_is_one_line(tmp_path, content, told):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=f"^[^\n]*config.json: {told}[^\n]*$"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "told"),
+    [
+        ("config", {"scale": 10**400}, "scale: expected a number"),
+        ("config", {"stesp": 3}, "unknown option 'stesp': did you mean 'steps'"),
+        ("config", {"task": 3}, "task: expected semantic or instance or panoptic"),
+        ("classes", {"names": ["sky", 3]}, "names: not as"),
+        ("classes", {"names": []}, "names: not as"),
+        ("classes", {"colors": [[1, 2, 3], [4, 5, 2**64]]}, "colors: not as"),
+        ("classes", {"things": [1, 0]}, "things: not as"),
+        ("classes", {"ids": [1, 1]}, "ids: expected 2 different"),
+    ],
+)
+def test_an_edited_configuration_is_one_line(tmp_path, part, values, told):
+    config = _config(tmp_path)
+    write_config(config, CLASSES, 3)
+    content = json.loads((config.run / "config.json").read_text())
+    content[part] |= values
+    (config.run / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"^[^\n]*config.json: {told}"):
         read_config(config.run)
 
 

@@ -1,0 +1,23 @@
+"""Figures of matplotlib as files."""
+
+import io
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from segjax.files import write_file
+
+
+def write_figure(path: str | Path, figure: Figure) -> None:
+    """Writes a figure to a file.
+
+    Args:
+      path: its suffix names the format, such as `.png`.
+      figure: of matplotlib.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format=Path(path).suffix[1:] or None)
+    write_file(path, content.getvalue())
