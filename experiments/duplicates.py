@@ -44,6 +44,8 @@ RUNS = dataclasses.replace(
     CONFIG,
     run=CONFIG.run.with_name("duplicates"),
     steps=500,
+    # Four queries for each of four things, and some for none.
+    model_options={"num_queries": "20", "width": "32"},
 )
 
 

@@ -39,13 +39,13 @@ CONFIG = TrainConfig(
     run=pathlib.Path("runs/instance"),
     task="instance",
     model="mask2former_tiny",
-    # Half the channels and less than half the queries: a scene has four things at most.
-    model_options={"num_queries": "20", "width": "32"},
+    # Half the channels and a third of the queries: a scene has four things at most.
+    model_options={"num_queries": "16", "width": "32"},
     size=(64, 64),
     steps=1500,
     batch_size=16,
     # A mask of 64x64 pixels needs fewer points than the paper's of 1024x1024.
-    set_loss=SetLoss(points=256, max_objects=8),
+    set_loss=SetLoss(points=256, max_objects=4),
     optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05),
     # No scene comes twice, so there is nothing to make up.
     augmentation=Augmentation(
