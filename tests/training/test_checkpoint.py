@@ -137,24 +137,21 @@ def _saved(folder, kinds=("last", "best")):
 @pytest.mark.parametrize("which", ["last", "best"])
 def test_a_flipped_bit_is_never_used(tmp_path, which):
     state = _saved(tmp_path)
-    said = []
-    for file in sorted((tmp_path / which).rglob("d/*")):
-        whole = file.read_bytes()
-        for place in np.random.default_rng(len(said)).integers(len(whole), size=4):
-            changed = bytearray(whole)
-            changed[place] ^= 4
-            file.write_bytes(changed)
-            try:
-                variables, _ = load_variables(tmp_path, which)
-                _assert_same(variables, state.variables)  # the place is of nothing that is used
-            except OSError as error:
-                said.append(str(error))
-        file.write_bytes(whole)
     other = "last" if which == "best" else "best"
     line = f"{tmp_path / which}/5: cannot be read \\((.*)\\); "
     line += f'the checkpoint "{other}" \\(step 5\\) may be whole'
-    reasons = [re.fullmatch(line, message)[1] for message in said]
-    assert any(re.fullmatch("average/params/.*: not what was saved", r) for r in reasons), said
+    file = max((tmp_path / which).rglob("d/*"), key=lambda file: file.stat().st_size)
+    whole = file.read_bytes()
+    for place in np.linspace(0, len(whole) - 1, 50).astype(int):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            variables, _ = load_variables(tmp_path, which)
+            _assert_same(variables, state.variables)  # the place is of nothing that is used
+        except OSError as error:
+            # Most places are of what describes the arrays, which Orbax holds to sums of its own.
+            if "not what was saved" in re.fullmatch(line, str(error))[1]:
+                return
+    raise AssertionError("no flipped bit was one of an array")
 
 
 def test_a_damaged_checkpoint_is_not_resumed_from(tmp_path):
