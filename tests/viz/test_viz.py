@@ -118,9 +118,9 @@ def draw(tmp_path, monkeypatch):
         assert cv2.imread(str(tmp_path / "curves.png")) is not None
         return figures[-1]
 
-    def record(figure, path):
+    def record(figure, *args, **options):
         figures.append(figure)
-        savefig(figure, path)
+        savefig(figure, *args, **options)
 
     monkeypatch.setattr(Figure, "savefig", record)
     return draw
@@ -183,7 +183,9 @@ def test_the_legend_of_many_curves_names_the_ends_in_order(draw):
 def test_a_confusion_matrix_shows_shares_of_rows(tmp_path, monkeypatch, count):
     """Of the classes there are; unlabelled rows have none, and few classes their numbers."""
     figures, savefig = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda f, path: (figures.append(f), savefig(f, path)))
+    monkeypatch.setattr(
+        Figure, "savefig", lambda f, *a, **options: (figures.append(f), savefig(f, *a, **options))
+    )
     classes = Classes(tuple(map(str, range(count + 1))), ((0, 0, 0),) * (count + 1))
     counts = np.zeros((count + 1, count + 1), np.int64)
     counts[0, :2] = 3, 1
