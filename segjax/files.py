@@ -21,12 +21,12 @@ def write_file(path: str | os.PathLike, content: bytes | str) -> None:
       Traceback (most recent call last):
       FileNotFoundError: [Errno 2] No such file or directory: 'no/such/folder/a.txt'
     """
-    path = Path(path)
-    draft = path.with_name(f"{path.name}.draft")
+    file = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
+    draft = file.with_name(f"{file.name}.draft")
     with naming(path):
         try:
             draft.write_bytes(content.encode() if isinstance(content, str) else content)
-            draft.replace(path)
+            draft.replace(file)
         except OSError:
             with contextlib.suppress(OSError):
                 draft.unlink()
