@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 
 from segjax import ops
 from segjax.models import layers
-from segjax.models.backbones import resnet18, resnet50, resnet101
+from segjax.models.backbones import resnet50, resnet101
+from segjax.models.backbones.resnet import resnet18_of
 from segjax.models.layers import Dtype, Layer
 from segjax.models.outputs import QueryOutput, join_layers
 from segjax.models.transformer import (
@@ -319,9 +320,13 @@ def detr_tiny(num_classes: int, *, width: int = 64, **options) -> Detr:
 
     Returns:
       The module.
+
+    Example:
+      >>> detr_tiny(5, width=32).num_classes
+      5
     """
     settings: dict[str, Any] = {
-        "backbone": functools.partial(resnet18, width=width),
+        "backbone": resnet18_of(width),
         "mask_head": ProductMaskHead,
         "num_queries": 50,
         "features": 128,

@@ -12,13 +12,13 @@ from jaxtyping import Bool, Float
 from segjax import ops
 from segjax.models import layers
 from segjax.models.backbones import (
-    resnet18,
     resnet50,
     swin_base,
     swin_large,
     swin_small,
     swin_tiny,
 )
+from segjax.models.backbones.resnet import resnet18_of
 from segjax.models.layers import Dtype, Layer
 from segjax.models.outputs import QueryOutput, join_layers
 from segjax.models.pixel_decoder import PixelDecoder
@@ -256,9 +256,13 @@ def mask2former_tiny(num_classes: int, *, width: int = 64, **options) -> Mask2Fo
 
     Returns:
       The module.
+
+    Example:
+      >>> mask2former_tiny(5, width=32).num_classes
+      5
     """
     settings: dict[str, Any] = {
-        "backbone": functools.partial(resnet18, width=width),
+        "backbone": resnet18_of(width),
         "num_queries": 50,
         "features": 96,
         "num_heads": 4,

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int, Key
 from segjax import inference, matching, ops
 from segjax.matching.proposals import NEITHER
 from segjax.models import layers
-from segjax.models.backbones import resnet18, resnet50
+from segjax.models.backbones import resnet50
+from segjax.models.backbones.resnet import resnet18_of
 from segjax.models.detection_heads import (
     BoxHead,
     ConvNorm,
@@ -382,9 +383,13 @@ def maskrcnn_tiny(num_classes: int, *, width: int = 64, **options) -> MaskRCNN:
 
     Returns:
       The module.
+
+    Example:
+      >>> maskrcnn_tiny(5, width=32).num_classes
+      5
     """
     settings: dict[str, Any] = {
-        "backbone": functools.partial(resnet18, width=width),
+        "backbone": resnet18_of(width),
         "features": 64,
         "frozen_norm": False,
         "box_features": (256, 256),

@@ -13,8 +13,9 @@ import jaxtyping
 
 import segjax
 
-# The terminal, the packages themselves, and what models are built of: not for a program to call.
-NO_FACE = {"segjax.cli", "segjax.lazy", "segjax.models.layers"}
+# The terminal, files, the packages themselves, and what models are built of: not for a program to
+# call.
+NO_FACE = {"segjax.cli", "segjax.progress", "segjax.files", "segjax.lazy", "segjax.models.layers"}
 
 
 def public_objects() -> dict[str, Any]:

@@ -87,9 +87,9 @@ def test_resize_treats_all_axes_alike(size, new_size, options):
     np.testing.assert_allclose(down, right.swapaxes(0, 1), atol=1e-6)
 
 
-@given(st.integers(1, 6), st.integers(1, 9), st.sampled_from(OPTIONS[1:]))
+@given(st.integers(1, 6), st.integers(1, 9), st.sampled_from(OPTIONS[2:]))
 def test_resize_commutes_with_mirroring(size, new_size, options):
-    # Under align_corners a lone new pixel is the first one, not the middle.
+    # Nearest has ties; under align_corners a lone new pixel is the first one, not the middle.
     assume(not (options.get("align_corners") and new_size == 1))
     row = _random(1, size, 2)
     mirrored = resize(row[:, ::-1], (1, new_size), **options)

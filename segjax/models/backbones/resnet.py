@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -178,6 +179,13 @@ def resnet18(**options) -> ResNet:
     Source: He et al., "Deep residual learning for image recognition", 2015, table 1.
     """
     return ResNet((2, 2, 2, 2), BasicBlock, **options)
+
+
+@functools.cache
+def resnet18_of(width: int) -> Callable[..., ResNet]:
+    """The constructor of ResNet-18s of that width: the same object each time, so that models that
+    have it as their backbone are equal."""
+    return functools.partial(resnet18, width=width)
 
 
 def resnet34(**options) -> ResNet:
