@@ -283,7 +283,7 @@ def generalized_dice_loss(
       targets: the same shape, in 0..1 or boolean.
       axis: what a mask extends over, as in `jnp.sum`; not the last axis, which is the classes'.
       where: broadcasts to `probs`; False for void pixels, whose values may be anything.
-      smooth: `s`, in pixels of the rarest class; or a pair, as of `soft_jaccard`.
+      smooth: `s`, in pixels of the rarest class; or a pair, as in `soft_jaccard`.
       weighting: "square" (`1/(Σy)²`), "simple" (`1/Σy`) or "uniform" (1).
       axis_name: as of `soft_jaccard`.
 

@@ -215,9 +215,9 @@ def dice_score(
 
     Args:
       matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
-      average: "macro", "micro", "weighted" or "generalized", as of `mean_iou`; the last is the
+      average: "macro", "micro", "weighted" or "generalized", as in `mean_iou`; the last is the
         generalised Dice score.
-      where: as of `mean_iou`: broadcasts to `[*b, c]`, the classes that are averaged over.
+      where: as in `mean_iou`: broadcasts to `[*b, c]`, the classes that are averaged over.
 
     Returns:
       `[*b]`, in 0..1, at least float32; 1 where no class that is averaged over is there.

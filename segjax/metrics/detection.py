@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from segjax.labels import as_int32
 from segjax.metrics.overlaps import box_overlaps, mask_overlaps
+from segjax.metrics.sums import Detections
 from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
@@ -58,7 +59,7 @@ class DetectionScores:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class AveragePrecision:
+class AveragePrecision(Detections):
     """What became of every detection of every image, and how many objects there were to find.
 
     Attributes:
@@ -93,22 +94,6 @@ class AveragePrecision:
         """With another batch; its arguments are those of `average_precision`."""
         options: dict = {"num_classes": self.objects.shape[-2], "kind": self.kind}
         return self.merge(average_precision(predictions, targets, **options))
-
-    def merge(self, other: "AveragePrecision") -> "AveragePrecision":
-        """The metric of both sets of images, in this order, which decides between equal scores.
-
-        It is on the host, in NumPy: every merge has a new shape, for which a device compiles anew.
-        """
-        mine, others = jax.device_get((self, other))
-        joined = jax.tree.map(lambda a, b: np.concatenate([a, b]), mine, others)
-        return dataclasses.replace(joined, objects=mine.objects + others.objects)
-
-    def all_reduce(self, axis_name: str) -> "AveragePrecision":
-        """The metric of all devices' images, inside `shard_map` or `pmap` over `axis_name`."""
-        gathered = jax.tree.map(
-            lambda a: jax.lax.all_gather(a, axis_name, tiled=True, to="invarying"), self
-        )
-        return dataclasses.replace(gathered, objects=jax.lax.psum(self.objects, axis_name))
 
     def compute(self) -> DetectionScores:
         """COCO's figures, in float64 on the host, as in pycocotools."""

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from segjax.labels import valid_labels
 from segjax.metrics.overlaps import box_overlaps, mask_overlaps
+from segjax.metrics.sums import Detections
 from segjax.numerics import broadcast_where
 from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
@@ -32,7 +33,7 @@ class VocScores:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class VocAveragePrecision:
+class VocAveragePrecision(Detections):
     """What became of every detection of every image, and how many objects there were to find.
 
     Attributes:
@@ -76,22 +77,6 @@ class VocAveragePrecision:
             kind=kind,
         )
         return self.merge(more)
-
-    def merge(self, other: "VocAveragePrecision") -> "VocAveragePrecision":
-        """The metric of both sets of images, in this order, which decides between equal scores.
-
-        It is on the host, in NumPy: every merge has a new shape, for which a device compiles anew.
-        """
-        mine, others = jax.device_get((self, other))
-        joined = jax.tree.map(lambda a, b: np.concatenate([a, b]), mine, others)
-        return dataclasses.replace(joined, objects=mine.objects + others.objects)
-
-    def all_reduce(self, axis_name: str) -> "VocAveragePrecision":
-        """The metric of all devices' images, inside `shard_map` or `pmap` over `axis_name`."""
-        gathered = jax.tree.map(
-            lambda a: jax.lax.all_gather(a, axis_name, tiled=True, to="invarying"), self
-        )
-        return dataclasses.replace(gathered, objects=jax.lax.psum(self.objects, axis_name))
 
     def compute(self, *, method: Literal["area", "11-point"] = "area") -> VocScores:
         """The average precision of each class, in float64 on the host.

@@ -160,7 +160,7 @@ def _reflect_index(index: jax.Array, size: int) -> jax.Array:
 
 def _check_method(method: str, methods: tuple[str, ...], values: Array, name: str) -> None:
     if method not in methods:
-        raise ValueError(f"method is {method!r}; due is one of {', '.join(methods)}")
+        raise ValueError(f"method: expected one of {', '.join(methods)}, got {method!r}")
     if not method.startswith("nearest") and not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"{name} is {values.dtype}; method {method!r} needs a floating dtype")
 

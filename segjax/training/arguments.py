@@ -67,8 +67,8 @@ def parse_args(
 ) -> TrainConfig:
     """The configuration that a command line asks for.
 
-    `--config FILE` replaces defaults, and other flags replace what is in the file. `--help` and
-    wrong usage end the process.
+    `--config FILE` replaces defaults, and other flags replace what is in the file; with another
+    `--model` its options go too. `--help` and wrong usage end the process.
 
     Args:
       default: what is trained without any flags.
@@ -92,9 +92,11 @@ def parse_args(
     check_flags(args, known, hints=HINTS)
     for path in _values("--config", args):
         default = read_file(pathlib.Path(path), default)
+    # tyro would make one flag of each model option that is there, and refuse all others.
+    bare = dataclasses.replace(default, model_options={})
     parsed = vars(
         tyro.cli(
-            _command_line(default),
+            _command_line(bare),
             prog=prog,
             description=description or (TrainConfig.__doc__ or "").split("\n")[0],
             args=args,
@@ -107,6 +109,8 @@ def parse_args(
         else:
             values |= vars(group)
     del values["config"]
+    if not values["model_options"] and values["model"] == default.model:
+        values["model_options"] = default.model_options
     return TrainConfig(**values | {"data": full_spec(values["data"])})
 
 

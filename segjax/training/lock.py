@@ -16,7 +16,7 @@ import jax
 from segjax.files import naming
 
 NAME = "lock.json"
-_STOPPED = 128 + signal.SIGTERM  # as a shell says it
+STOPPED = 128 + signal.SIGTERM  # as a shell says it
 
 
 @contextlib.contextmanager
@@ -122,7 +122,7 @@ def _unwinding() -> Iterator[None]:
     if not default or threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_STOPPED))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
     try:
         yield
     finally:

@@ -50,7 +50,7 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
       callbacks: what happens beside it, in this order, after the trackers of the configuration.
 
     Returns:
-      The figures of the last evaluation (see the task's `summary`); empty where SIGTERM came.
+      The metrics of the last evaluation (see the task's `summary`); empty where SIGTERM came.
 
     Raises:
       ValueError: for a configuration that cannot be, data that does not fit, or a run folder that

@@ -90,6 +90,20 @@ def test_a_flag_that_is_not_there_is_one_line(capsys, flag, told):
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("args", "options"),
+    [
+        ([], {"width": "32"}),
+        (["--model-options", "num_queries", "5"], {"num_queries": "5"}),
+        (["--model", "maskrcnn_tiny"], {}),
+        (["--model", "maskrcnn_tiny", "--model-options", "width", "16"], {"width": "16"}),
+    ],
+)
+def test_options_are_those_of_the_model(args, options):
+    default = TrainConfig(model="mask2former_tiny", model_options={"width": "32"})
+    assert parse_args(default, args=args).model_options == options
+
+
 def test_no_hint_stands_for_a_flag_there_is():
     known = set(flags(TrainConfig))
     assert not known & HINTS.keys()
