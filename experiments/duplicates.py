@@ -9,7 +9,7 @@ half.
 Of procedural scenes that it has not seen, or of nuclei:
     python experiments/duplicates.py
     python experiments/duplicates.py --train.data folder:NUCLEI --train.size 128 128 \\
-        --train.steps 5000 --train.model-options num_queries 400 width 32 \\
+        --train.steps 5000 --train.model-options.num-queries 400 \\
         --train.set-loss.max-objects 100
 
 The model has to be sure of what it finds before there can be duplicates. Prints the table, mean and
@@ -28,7 +28,6 @@ from instance import CONFIG
 from rich.console import Console
 from rich.table import Table
 
-from segjax.commands.train import STOPPED
 from segjax.metrics.sums import Sums
 from segjax.ops import mask_iou
 from segjax.tasks import InstanceTask
@@ -36,6 +35,7 @@ from segjax.training import TrainConfig, train
 from segjax.training.build import make_model, make_task
 from segjax.training.checkpoint import load_variables
 from segjax.training.evaluate import make_evaluate
+from segjax.training.lock import STOPPED
 from segjax.training.loop import open_config_source
 from segjax.training.parallel import Parallel
 from segjax.typing import Instances, Record

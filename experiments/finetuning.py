@@ -28,8 +28,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from segjax.commands.train import STOPPED
 from segjax.training import OptimizerConfig, TrainConfig, train
+from segjax.training.lock import STOPPED
 
 RUNS = TrainConfig(
     run=pathlib.Path("runs/finetuning"),

@@ -13,12 +13,12 @@ as many as a picture has:
 Of COCO, from published weights:
     python experiments/instance.py --data coco:COCO --model mask2former_swin_tiny \\
         --weights facebook/mask2former-swin-tiny-coco-instance --size 640 640 \\
-        --model-options num_queries 100 --set-loss.points 12544 --set-loss.max-objects 100 \\
+        --batch-size 4 --set-loss.points 12544 --set-loss.max-objects 100 \\
         --augmentation.zoom 0.1 2 --augmentation.zoom-from fit --augmentation.copy-paste 0.5
 
 DETR, with boxes and masks, instead of Mask2Former:
     python experiments/instance.py --model detr_tiny --set-loss.mask 1 --set-loss.dice 1 \\
-        --set-loss.cross-entropy 1
+        --set-loss.cross-entropy 1 --model-options num_queries 16 width 32
 
 Mask R-CNN: proposals, each object matched with many, and suppression:
     python experiments/instance.py --model maskrcnn_tiny --model-options width 32

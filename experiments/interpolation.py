@@ -30,12 +30,11 @@ from rich.table import Table
 
 from segjax import ops
 from segjax.analysis import bilinear_gradient_ratio
-from segjax.commands.train import STOPPED
 from segjax.data import eval_batches
-from segjax.models.detection_heads import MaskHead
 from segjax.training import TrainConfig, train
 from segjax.training.build import make_model, make_task
 from segjax.training.checkpoint import load_variables
+from segjax.training.lock import STOPPED
 from segjax.training.loop import open_config_source
 
 RUNS = dataclasses.replace(
@@ -94,8 +93,9 @@ def sampling_gradients(config: TrainConfig, batches: int) -> dict[str, np.ndarra
             """The sum over proposals, whose features have `change` added to them."""
 
             def add(next_function, args, kwargs, context):
-                if isinstance(context.module, MaskHead):
-                    args = (args[0] + change, *args[1:])
+                if context.method_name == "_masks":
+                    head, features, valid = args
+                    args = head, features + change, valid
                 return next_function(*args, **kwargs)
 
             with nn.intercept_methods(add):

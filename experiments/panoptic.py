@@ -7,13 +7,13 @@ panoptic quality of 0.50, of things 0.53, on 256 scenes):
 On real images, in COCO's format, from published weights:
     python experiments/panoptic.py --data coco_panoptic:COCO --model mask2former_resnet50 \\
         --weights facebook/mask2former-resnet50-coco-panoptic --size 640 640 \\
-        --model-options num_queries 100 --set-loss.points 12544 --set-loss.max-objects 100 \\
+        --batch-size 4 --set-loss.points 12544 --set-loss.max-objects 100 \\
         --augmentation.zoom 0.1 2 --augmentation.zoom-from fit --run runs/coco
 
 On a TPU pod (the same command on every host; each reads its share of every batch):
     python experiments/panoptic.py --data coco_panoptic:COCO --model mask2former_swin_tiny \\
         --size 1024 1024 --batch-size 256 --eval-batch-size 64 --steps 50000 --dtype bfloat16 \\
-        --model-options num_queries 100 --set-loss.points 12544 --set-loss.max-objects 100 \\
+        --set-loss.points 12544 --set-loss.max-objects 100 \\
         --parallel mesh --distributed --run /SHARED/coco
 
 It ends with a table of panoptic qualities, and leaves `predictions.png`, `curves.png`,
