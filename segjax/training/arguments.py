@@ -92,11 +92,9 @@ def parse_args(
     check_flags(args, known, hints=HINTS)
     for path in _values("--config", args):
         default = read_file(pathlib.Path(path), default)
-    # tyro would make one flag of each model option that is there, and refuse all others.
-    bare = dataclasses.replace(default, model_options={})
     parsed = vars(
         tyro.cli(
-            _command_line(bare),
+            _command_line(default),
             prog=prog,
             description=description or (TrainConfig.__doc__ or "").split("\n")[0],
             args=args,
@@ -222,6 +220,11 @@ def _group(kind: type, values: Mapping[str, Any], **options: Any) -> type:
             "YAML file with options by name, or the folder or config.json of a run; flags override "
             "what it says."
         )
+    if options_there := values.get("model_options"):
+        # tyro would make one flag of each option that is there, and refuse all others.
+        values = {**values, "model_options": {}}
+        told = " ".join(itertools.chain(*options_there.items()))
+        about["model_options"] += f" With {values['model']}, unless given: {told}."
     for name, value in values.items():
         config = tyro.conf.arg(
             help=about[name],
