@@ -6,9 +6,9 @@ import pytest
 
 from segjax.data import Classes
 from segjax.flags import check_flags, flags
-from segjax.objectives import PixelObjective
+from segjax.objectives import DetrObjective, Mask2FormerObjective, PixelObjective
 from segjax.training import InstanceConfig, OptimizerConfig, SemanticConfig
-from segjax.training.arguments import HINTS, parse_args
+from segjax.training.arguments import HINTS, parse_args, parse_experiment
 from segjax.training.run_folder import write_config
 
 CONFIG = SemanticConfig(
