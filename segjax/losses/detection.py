@@ -217,7 +217,7 @@ def _box_term(
 ) -> Average:
     """The smooth L1 of the positive ones, over all that were sampled."""
     if beta < 0:
-        raise ValueError(f"beta is {beta}; due is at least 0")
+        raise ValueError(f"beta: expected at least 0, got {beta}")
     _check("deltas", deltas, (*matches.shape, 4))
     _check("proposals", proposals, deltas.shape)
     positive = (sampled & (matches >= 0))[..., None]
@@ -266,4 +266,4 @@ def _of_object(values: Array, matches: Array) -> jax.Array:
 
 def _check(name: str, array: Array, due: tuple[int, ...]) -> None:
     if array.shape != due:
-        raise ValueError(f"{name} has shape {array.shape}; due is {due}")
+        raise ValueError(f"{name}: expected shape {due}, got {array.shape}")

@@ -290,7 +290,7 @@ def mask2former_loss(
     _check_masks(targets)
     batch = class_logits.shape[:-2]
     if key.shape != batch:
-        raise ValueError(f"key has shape {key.shape}; due is {batch}, one for each image")
+        raise ValueError(f"key: expected shape {batch}, one for each image, got {key.shape}")
     targets = _counted(targets, examples, class_logits)
     chosen = int(importance * points)
 
