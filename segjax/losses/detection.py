@@ -65,7 +65,8 @@ def rpn_loss(
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'objectness': 0.6931, 'rpn_box': 4.0}
 
-    Source: Ren et al., "Faster R-CNN", 2015, equation 1; Girshick, "Fast R-CNN", 2015, equation 3;
+    References:
+      Ren et al., "Faster R-CNN", 2015, equation 1; Girshick, "Fast R-CNN", 2015, equation 3;
       torchvision's weights (both terms over the anchors sampled).
     """
     _check("logits", logits, matches.shape)
@@ -120,7 +121,8 @@ def box_head_loss(
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'class': 0.6931, 'box': 4.0}
 
-    Source: Girshick, "Fast R-CNN", 2015, equations 1 to 3; torchvision's weights.
+    References:
+      Girshick, "Fast R-CNN", 2015, equations 1 to 3; torchvision's weights.
     """
     _check("class_logits", class_logits, (*matches.shape, class_logits.shape[-1]))
     _check("deltas", deltas, (*class_logits.shape, 4))
@@ -171,7 +173,8 @@ def mask_head_loss(
       >>> round(float(terms["mask"].value), 4)
       0.6931
 
-    Source: He et al., "Mask R-CNN", 2017, section 3, "Mask Representation".
+    References:
+      He et al., "Mask R-CNN", 2017, section 3, "Mask Representation".
     """
     if targets.masks is None:
         raise ValueError("targets have no masks; due is bool [*b, n, h, w]")
@@ -214,7 +217,7 @@ def _box_term(
 ) -> Average:
     """The smooth L1 of the positive ones, over all that were sampled."""
     if beta < 0:
-        raise ValueError(f"beta is {beta}; due is at least 0")
+        raise ValueError(f"beta: expected at least 0, got {beta}")
     _check("deltas", deltas, (*matches.shape, 4))
     _check("proposals", proposals, deltas.shape)
     positive = (sampled & (matches >= 0))[..., None]
@@ -263,4 +266,4 @@ def _of_object(values: Array, matches: Array) -> jax.Array:
 
 def _check(name: str, array: Array, due: tuple[int, ...]) -> None:
     if array.shape != due:
-        raise ValueError(f"{name} has shape {array.shape}; due is {due}")
+        raise ValueError(f"{name}: expected shape {due}, got {array.shape}")

@@ -190,22 +190,23 @@ def average_precision(
       >>> scores.ap50, scores.ap_small, scores.ap_large
       (1.0, 0.7, -1.0)
 
-    Source: Lin et al., "Microsoft COCO: common objects in context", 2014; the rules are those of
+    References:
+      Lin et al., "Microsoft COCO: common objects in context", 2014; the rules are those of
       the authors' pycocotools.
     """
     if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; due is at least 1")
+        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     predictions, targets = (
         dataclasses.replace(record, classes=as_int32(record.classes, name="classes"))
         for record in (predictions, targets)
     )
     if kind not in ("box", "mask"):
-        raise ValueError(f'kind is {kind!r}; due is "box" or "mask"')
+        raise ValueError(f'kind: expected "box" or "mask", got {kind!r}')
     if predictions.scores is None:
         raise ValueError("predictions has no scores")
     if predictions.classes.shape[:-1] != targets.classes.shape[:-1]:
         raise ValueError(
-            f"predictions.classes has shape {predictions.classes.shape}; due are the batch axes of "
+            f"predictions.classes: expected shape the batch axes of , got {predictions.classes.shape}"
             f"targets.classes, {targets.classes.shape}"
         )
     if kind == "mask":
@@ -213,7 +214,7 @@ def average_precision(
             raise ValueError('predictions or targets has no masks; kind is "mask"')
         if predictions.masks.shape[-2:] != targets.masks.shape[-2:]:
             raise ValueError(
-                f"predictions.masks has shape {predictions.masks.shape}; due is the height and "
+                f"predictions.masks: expected shape the height and , got {predictions.masks.shape}"
                 f"width of targets.masks, {targets.masks.shape}"
             )
 
