@@ -247,7 +247,7 @@ def test_data_without_what_is_learnt_is_an_error(task):
 def test_a_model_without_what_is_asked_for_is_an_error():
     image = np.zeros((1, 12, 16, 3), np.float32)
     pixels = SemanticOutput(jnp.zeros((1, 12, 16, 2)))
-    with pytest.raises(ValueError, match="queries with masks .* gives a SemanticOutput"):
+    with pytest.raises(ValueError, match=r"queries with masks .* gives a SemanticOutput"):
         PanopticTask(2, Mask2FormerObjective()).predict(Knows(pixels), {}, image)
     boxes_alone = QueryOutput(jnp.zeros((1, 2, 3)), boxes=jnp.zeros((1, 2, 4)))
     with pytest.raises(ValueError, match="gives a QueryOutput without masks"):
