@@ -36,7 +36,8 @@ def effective_receptive_field(
       >>> effective_receptive_field(blur, jnp.zeros((1, 1, 4, 1)), position=(0, 1))
       Array([[0., 2., 1., 0.]], dtype=float32)
 
-    Source: Luo et al., "Understanding the effective receptive field in deep convolutional neural
+    References:
+      Luo et al., "Understanding the effective receptive field in deep convolutional neural
       networks", 2016, section 2.
     """
     if images.ndim != 4:

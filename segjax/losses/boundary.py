@@ -52,7 +52,8 @@ def boundary_loss(
       >>> boundary_loss(jnp.array([[1.0, 0.5, 0.5, 0.0]]), distance)
       Array([[-2. , -0.5,  0.5,  0. ]], dtype=float32)
 
-    Source: Kervadec et al., "Boundary loss for highly unbalanced segmentation", 2019, equation 5.
+    References:
+      Kervadec et al., "Boundary loss for highly unbalanced segmentation", 2019, equation 5.
     """
     _check_shape("distance", distance, probs.shape)
     valid = broadcast_where(where, probs.shape)
@@ -92,7 +93,8 @@ def hausdorff_loss(
       >>> hausdorff_loss(jnp.array([[1.0, 1.0, 1.0, 0.0]]), jnp.array([[1, 0, 0, 0]]))
       Array([[0., 5., 5., 0.]], dtype=float32)
 
-    Source: Karimi and Salcudean, "Reducing the Hausdorff distance in medical image segmentation
+    References:
+      Karimi and Salcudean, "Reducing the Hausdorff distance in medical image segmentation
       with convolutional neural networks", 2019, equation 8.
     """
     _check_shape("targets", targets, probs.shape)
@@ -133,7 +135,8 @@ def balanced_edge_cross_entropy(
       >>> balanced_edge_cross_entropy(jnp.zeros((1, 4)), jnp.array([[True, False, False, False]]))
       Array([[0.5198604, 0.1732868, 0.1732868, 0.1732868]], dtype=float32)
 
-    Source: Xie and Tu, "Holistically-nested edge detection", 2015, equation 2.
+    References:
+      Xie and Tu, "Holistically-nested edge detection", 2015, equation 2.
     """
     _check_shape("edges", edges, logits.shape)
     valid = broadcast_where(where, logits.shape)
@@ -179,7 +182,8 @@ def edge_weighted_cross_entropy(
       >>> edge_weighted_cross_entropy(jnp.zeros((1, 4, 2)), labels, sigma=1.0).round(2)
       Array([[1.63, 4.9 , 7.62, 7.62]], dtype=float32)
 
-    Source: Ronneberger et al., "U-Net: convolutional networks for biomedical image segmentation",
+    References:
+      Ronneberger et al., "U-Net: convolutional networks for biomedical image segmentation",
       2015, equation 2, with one distance in the place of two: to the border, not to two cells.
     """
     _check_shape("labels", labels, logits.shape[:-1])
@@ -234,7 +238,8 @@ def active_boundary_loss(
       >>> active_boundary_loss(logits, jnp.array([[0, 0, 0, 0, 1]])).round(2)
       Array([[0.24, 0.88, 0.  , 0.  , 0.  ]], dtype=float32)
 
-    Source: Wang et al., "Active boundary loss for semantic segmentation", 2022, section 3.
+    References:
+      Wang et al., "Active boundary loss for semantic segmentation", 2022, section 3.
     """
     _check_shape("labels", labels, logits.shape[:-1])
     if not 0 < boundary_fraction <= 1:

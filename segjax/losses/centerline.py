@@ -43,7 +43,8 @@ def cldice_loss(
       >>> float(cldice_loss(road.at[:, 3:].set(0), road))  # half of it is missing
       0.3333333134651184
 
-    Source: Shit et al., "clDice: a novel topology-preserving loss function for tubular structure
+    References:
+      Shit et al., "clDice: a novel topology-preserving loss function for tubular structure
       segmentation", 2021, equations 1 to 3.
     """
     if probs.shape != targets.shape:

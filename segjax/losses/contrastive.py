@@ -42,7 +42,8 @@ def pixel_text_cross_entropy(
       >>> float(pixel_text_cross_entropy(feature, text, jnp.array(0)))
       0.6931471824645996
 
-    Source: Radford et al., "Learning transferable visual models from natural language supervision",
+    References:
+      Radford et al., "Learning transferable visual models from natural language supervision",
       2021, section 2.3; for pixels Li et al., "Language-driven semantic segmentation", 2022,
       section 3.
     """

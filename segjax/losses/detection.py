@@ -65,7 +65,8 @@ def rpn_loss(
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'objectness': 0.6931, 'rpn_box': 4.0}
 
-    Source: Ren et al., "Faster R-CNN", 2015, equation 1; Girshick, "Fast R-CNN", 2015, equation 3;
+    References:
+      Ren et al., "Faster R-CNN", 2015, equation 1; Girshick, "Fast R-CNN", 2015, equation 3;
       torchvision's weights (both terms over the anchors sampled).
     """
     _check("logits", logits, matches.shape)
@@ -120,7 +121,8 @@ def box_head_loss(
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'class': 0.6931, 'box': 4.0}
 
-    Source: Girshick, "Fast R-CNN", 2015, equations 1 to 3; torchvision's weights.
+    References:
+      Girshick, "Fast R-CNN", 2015, equations 1 to 3; torchvision's weights.
     """
     _check("class_logits", class_logits, (*matches.shape, class_logits.shape[-1]))
     _check("deltas", deltas, (*class_logits.shape, 4))
@@ -171,7 +173,8 @@ def mask_head_loss(
       >>> round(float(terms["mask"].value), 4)
       0.6931
 
-    Source: He et al., "Mask R-CNN", 2017, section 3, "Mask Representation".
+    References:
+      He et al., "Mask R-CNN", 2017, section 3, "Mask Representation".
     """
     if targets.masks is None:
         raise ValueError("targets have no masks; due is bool [*b, n, h, w]")

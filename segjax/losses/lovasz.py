@@ -51,7 +51,8 @@ def lovasz_softmax_loss(
       >>> float(lovasz_softmax_loss(jnp.array([[0.5, 0.5], [0.0, 1.0]]), jnp.array([0, 1])))
       0.375
 
-    Source: Berman et al., "The Lovász-softmax loss", 2018, eq. 8, 9 and 11, algorithm 1.
+    References:
+      Berman et al., "The Lovász-softmax loss", 2018, eq. 8, 9 and 11, algorithm 1.
     """
     if probs.ndim < 1 or labels.shape != probs.shape[:-1]:
         raise ValueError(f"labels has shape {labels.shape}; due is {probs.shape[:-1]}")
@@ -100,7 +101,8 @@ def lovasz_hinge_loss(
       >>> float(lovasz_hinge_loss(jnp.array([0.0, -1.0]), jnp.array([1, 0])))
       1.0
 
-    Source: Berman et al., "The Lovász-softmax loss", 2018, eq. 6 and 7.
+    References:
+      Berman et al., "The Lovász-softmax loss", 2018, eq. 6 and 7.
     """
     if targets.shape != logits.shape:
         raise ValueError(f"targets has shape {targets.shape}; due is that of logits {logits.shape}")

@@ -42,7 +42,8 @@ def softmax_cross_entropy(
       >>> softmax_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1]))
       Array([0.6931472], dtype=float32)
 
-    Source: Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016,
+    References:
+      Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016,
       section 7 (label smoothing).
     """
     if logits.ndim < 1:
@@ -106,7 +107,8 @@ def sigmoid_cross_entropy(
       >>> sigmoid_cross_entropy(jnp.array([0.0, 0.0]), jnp.array([1, 0]), pos_weight=2.0)
       Array([1.3862944, 0.6931472], dtype=float32)
 
-    Source: Bishop, "Pattern recognition and machine learning", 2006, eq. 4.90.
+    References:
+      Bishop, "Pattern recognition and machine learning", 2006, eq. 4.90.
     """
     logits, targets, valid = binary_inputs(logits, targets, where)
     # As softmax_cross_entropy's, of two classes; segmentation_models_pytorch's factor is ε/2.

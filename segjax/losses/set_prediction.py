@@ -56,7 +56,8 @@ def match_queries(
       >>> match_queries(jnp.array([[0.0], [-0.5], [-0.4]]), jnp.array([True]))
       Array([1], dtype=int32)
 
-    Source: Carion et al., "End-to-end object detection with transformers", 2020, equation 1.
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020, equation 1.
     """
     objects, queries = matching.linear_sum_assignment(
         jnp.swapaxes(cost, -1, -2), where=valid[..., None]
@@ -117,7 +118,8 @@ def detr_loss(
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'cross_entropy': 0.6931, 'giou': 0.5, 'l1': 1.25}
 
-    Source: Carion et al., "End-to-end object detection with transformers", 2020, sections 3.1 and
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020, sections 3.1 and
       A.2.
     """
     if mask_logits is not None:
@@ -198,7 +200,8 @@ def maskformer_loss(
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'cross_entropy': 0.6931, 'dice': 0.32, 'focal': 0.8664}
 
-    Source: Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
+    References:
+      Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
       2021, sections 3.3 and 4.
     """
     _check_masks(targets)
@@ -280,7 +283,8 @@ def mask2former_loss(
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'cross_entropy': 1.3863, 'dice': 4.6429, 'mask_cross_entropy': 3.4657}
 
-    Source: Cheng et al., "Masked-attention mask transformer for universal image segmentation",
+    References:
+      Cheng et al., "Masked-attention mask transformer for universal image segmentation",
       2022, sections 3.3 and 4.1.
     """
     _check_masks(targets)

@@ -66,7 +66,8 @@ def linear_sum_assignment(
       >>> linear_sum_assignment(jnp.array([[4, 1, 3], [2, 0, 5], [3, 2, 2]]))
       (Array([0, 1, 2], dtype=int32), Array([1, 0, 2], dtype=int32))
 
-    Source: Crouse, "On implementing 2D rectangular assignment algorithms", 2016; Jonker and
+    References:
+      Crouse, "On implementing 2D rectangular assignment algorithms", 2016; Jonker and
       Volgenant, "A shortest augmenting path algorithm for dense and sparse linear assignment
       problems", 1987 (the start).
     """
@@ -98,7 +99,8 @@ def solve_assignment(
              [1., 0., 0.],
              [0., 0., 1.]], dtype=float32)
 
-    Source: as there; Danskin, "The theory of max-min, with applications", 1966 (the gradient).
+    References:
+      as there; Danskin, "The theory of max-min, with applications", 1966 (the gradient).
     """
     solution = _solve(cost, where)
     rows, cols = list_pairs(solution.col_of, cost.shape[-1])

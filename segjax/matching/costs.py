@@ -34,7 +34,8 @@ def class_cost(
       Array([[-0.5],
              [-1. ]], dtype=float32)
 
-    Source: Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
     """
     return -_of_classes(jax.nn.softmax(_as_floats(logits), axis=-1), classes)
 
@@ -66,7 +67,8 @@ def focal_class_cost(
       >>> focal_class_cost(jnp.array([[0.0]]), jnp.array([0]))
       Array([[-0.0866434]], dtype=float32)
 
-    Source: Zhu et al., "Deformable DETR", 2021, appendix A.4; Lin et al., "Focal loss for dense
+    References:
+      Zhu et al., "Deformable DETR", 2021, appendix A.4; Lin et al., "Focal loss for dense
       object detection", 2017, equation 5.
     """
     present, absent = _focal_losses(_as_floats(logits), alpha, gamma)
@@ -92,7 +94,8 @@ def l1_cost(
       >>> l1_cost(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[0.5, 0.0, 1.0, 2.0]]))
       Array([[1.5]], dtype=float32)
 
-    Source: Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
     """
     check_boxes("boxes", boxes)
     check_boxes("targets", targets)
@@ -121,7 +124,8 @@ def giou_cost(
       >>> giou_cost(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[0.0, 0.0, 1.0, 2.0]]))
       Array([[-0.5]], dtype=float32)
 
-    Source: Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
     """
     return -generalized_box_iou(boxes, targets)
 
@@ -151,7 +155,8 @@ def mask_cross_entropy_cost(
       >>> mask_cross_entropy_cost(jnp.array([[0.0, 0.0]]), jnp.array([[0, 1]]))
       Array([[0.6931472]], dtype=float32)
 
-    Source: Cheng et al., "Masked-attention mask transformer for universal image segmentation",
+    References:
+      Cheng et al., "Masked-attention mask transformer for universal image segmentation",
       2022, sections 3.3 and 4.1.
     """
     x, y, counted = _points(logits, targets, where)
@@ -189,7 +194,8 @@ def mask_focal_cost(
       >>> mask_focal_cost(jnp.array([[0.0, 0.0]]), jnp.array([[1, 1]]))
       Array([[0.0433217]], dtype=float32)
 
-    Source: Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
+    References:
+      Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
       2021, section 3.3.
     """
     x, y, counted = _points(logits, targets, where)
@@ -223,7 +229,8 @@ def mask_dice_cost(
       >>> mask_dice_cost(jnp.array([[0.0, 0.0]]), jnp.array([[1, 1], [0, 0]]))
       Array([[0.25, 0.5 ]], dtype=float32)
 
-    Source: as of `mask_focal_cost`.
+    References:
+      as of `mask_focal_cost`.
     """
     x, y, counted = _points(logits, targets, where)
     q = jax.nn.sigmoid(x)

@@ -54,7 +54,8 @@ def match_proposals(
       >>> match_proposals(proposals, object, high=0.7, low=0.3)
       Array([ 0, -2, -1], dtype=int32)
 
-    Source: Ren et al., "Faster R-CNN", 2015, section 3.1.2; Girshick et al., "Detectron", 2018
+    References:
+      Ren et al., "Faster R-CNN", 2015, section 3.1.2; Girshick et al., "Detectron", 2018
       (crowds).
     """
     if not 0 <= low <= high:
@@ -126,7 +127,8 @@ def sample_proposals(
       >>> matches[indices][1:3], valid.astype(int)
       (Array([-1, -1], dtype=int32), Array([1, 1, 1, 0], dtype=int32))
 
-    Source: Ren et al., "Faster R-CNN", 2015, section 3.1.3.
+    References:
+      Ren et al., "Faster R-CNN", 2015, section 3.1.3.
     """
     *batch, proposals = matches.shape
     if key.shape != tuple(batch):

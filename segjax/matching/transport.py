@@ -47,7 +47,8 @@ def sinkhorn(
       Array([[0.5, 0. ],
              [0. , 0.5]], dtype=float32)
 
-    Source: Cuturi, "Sinkhorn distances", 2013; Peyré and Cuturi, "Computational optimal transport",
+    References:
+      Cuturi, "Sinkhorn distances", 2013; Peyré and Cuturi, "Computational optimal transport",
       2019, section 4.4.
     """
     if cost.ndim < 2:

@@ -46,7 +46,8 @@ def boundary_iou(
       >>> float(boundary_iou(square.at[2:4, 2:4].set(False), square, width=1))  # a hole inside
       1.0
 
-    Source: Cheng et al., "Boundary IoU: improving object-centric image segmentation evaluation",
+    References:
+      Cheng et al., "Boundary IoU: improving object-centric image segmentation evaluation",
       2021, equation 1.
     """
     _check_masks(predictions, targets)
@@ -158,7 +159,8 @@ def label_boundaries(
       >>> label_boundaries(jnp.roll(labels, 1, axis=-1), labels, 2).both
       Array([4, 8], dtype=int32)
 
-    Source: Cheng et al., "Boundary IoU: improving object-centric image segmentation evaluation",
+    References:
+      Cheng et al., "Boundary IoU: improving object-centric image segmentation evaluation",
       2021, equation 1 with the bands of its section 4.
     """
     if labels.ndim != 3 or predictions.shape != labels.shape:
@@ -256,7 +258,8 @@ def boundary_f_score(
       >>> float(boundary_f_score(jnp.roll(left, 1, axis=1).at[:, 0].set(True), left))
       1.0
 
-    Source: Perazzi et al., "A benchmark dataset and evaluation methodology for video object
+    References:
+      Perazzi et al., "A benchmark dataset and evaluation methodology for video object
       segmentation" (DAVIS), 2016, section 5.2; its code matches by dilation with a disk, as here.
     """
     _check_masks(predictions, targets)

@@ -108,7 +108,8 @@ def expected_calibration_error(
       >>> scores.accuracy
       Array([0.       , 0.6666667], dtype=float32)
 
-    Source: Guo et al., "On calibration of modern neural networks", 2017, equation 3.
+    References:
+      Guo et al., "On calibration of modern neural networks", 2017, equation 3.
     """
     if probs.shape[:-1] != labels.shape:
         raise ValueError(

@@ -190,7 +190,8 @@ def average_precision(
       >>> scores.ap50, scores.ap_small, scores.ap_large
       (1.0, 0.7, -1.0)
 
-    Source: Lin et al., "Microsoft COCO: common objects in context", 2014; the rules are those of
+    References:
+      Lin et al., "Microsoft COCO: common objects in context", 2014; the rules are those of
       the authors' pycocotools.
     """
     if num_classes < 1:

@@ -120,7 +120,8 @@ def panoptic_quality(
       >>> scores.class_pq
       Array([0.6666667, 0.       ], dtype=float32)
 
-    Source: Kirillov et al., "Panoptic segmentation", 2019, section 4; void and crowds as in the
+    References:
+      Kirillov et al., "Panoptic segmentation", 2019, section 4; void and crowds as in the
       authors' panopticapi.
     """
     if predictions.segments.shape != targets.segments.shape:

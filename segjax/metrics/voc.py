@@ -145,7 +145,8 @@ def voc_average_precision(
       >>> voc_average_precision(predictions, targets, num_classes=1).compute().ap
       1.0
 
-    Source: Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010, section
+    References:
+      Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010, section
       4.2; difficult objects as in the authors' development kit.
     """
     if num_classes < 1:

@@ -348,7 +348,8 @@ def maskrcnn_resnet50_fpn(num_classes: int, **options) -> MaskRCNN:
       >>> output.objects.boxes.shape, output.mask_logits.shape
       ((1, 100, 4), (1, 100, 28, 28))
 
-    Source: He et al., "Mask R-CNN", 2017; Lin et al., "Feature pyramid networks for object
+    References:
+      He et al., "Mask R-CNN", 2017; Lin et al., "Feature pyramid networks for object
       detection", 2017.
     """
     return MaskRCNN(num_classes, **{"norm_epsilon": 0.0} | options)
@@ -359,7 +360,8 @@ def maskrcnn_resnet50_fpn_v2(num_classes: int, **options) -> MaskRCNN:
 
     Args and Returns as of `maskrcnn_resnet50_fpn`.
 
-    Source: Li et al., "Benchmarking detection transfer learning with vision transformers", 2021.
+    References:
+      Li et al., "Benchmarking detection transfer learning with vision transformers", 2021.
     """
     settings: dict[str, Any] = {
         "frozen_norm": False,

@@ -49,7 +49,8 @@ def pyramid_anchors(
       array([[-2., -2.,  2.,  2.],
              [ 6., -2., 10.,  2.]], dtype=float32)
 
-    Source: Ren et al., "Faster R-CNN", 2015, section 3.1.1.
+    References:
+      Ren et al., "Faster R-CNN", 2015, section 3.1.1.
     """
     for name, values in (("strides", strides), ("sizes", sizes)):
         if len(values) != len(shapes):

@@ -80,7 +80,8 @@ def mask_boundary(
              [1, 0, 0, 0, 1],
              [1, 1, 1, 1, 1]], dtype=int32)
 
-    Source: Cheng et al., "Boundary IoU: improving object-centric image segmentation evaluation",
+    References:
+      Cheng et al., "Boundary IoU: improving object-centric image segmentation evaluation",
       2021, section 4: the inner band.
     """
     if mask.ndim < 2:

@@ -40,7 +40,8 @@ def encode_boxes(
       >>> encode_boxes(jnp.array([1.0, 0.0, 5.0, 2.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
       Array([0.25, 0.  , 0.  , 0.  ], dtype=float32)
 
-    Source: Girshick et al., "Rich feature hierarchies", 2014, appendix C, eqs. 6 to 9.
+    References:
+      Girshick et al., "Rich feature hierarchies", 2014, appendix C, eqs. 6 to 9.
     """
     centre, sides = _centre_and_sides("reference", reference, proposals)
     origin, unit = _centre_and_sides("proposals", proposals, reference)
@@ -76,7 +77,8 @@ def decode_boxes(
       >>> decode_boxes(jnp.array([0.25, 0.0, 0.0, 0.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
       Array([1., 0., 5., 2.], dtype=float32)
 
-    Source: Girshick et al., "Rich feature hierarchies", 2014, appendix C, eqs. 1 to 4.
+    References:
+      Girshick et al., "Rich feature hierarchies", 2014, appendix C, eqs. 1 to 4.
     """
     check_boxes("deltas", deltas)
     origin, unit = _centre_and_sides("proposals", proposals, deltas)

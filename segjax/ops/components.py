@@ -36,7 +36,8 @@ def connected_components(
       Array([[1, 0, 2],
              [0, 3, 0]], dtype=int32)
 
-    Source: Zhang, Azad and Hu, "FastSV: a distributed-memory connected component algorithm with
+    References:
+      Zhang, Azad and Hu, "FastSV: a distributed-memory connected component algorithm with
       fast convergence", 2020, algorithm 2.
     """
     if mask.ndim < 2:

@@ -43,7 +43,8 @@ def deformable_attention(
       >>> deformable_attention([ramp], centre, jnp.ones((1, 1, 1, 1))).item()
       2.0
 
-    Source: Zhu et al., "Deformable DETR", 2021, eq. 3.
+    References:
+      Zhu et al., "Deformable DETR", 2021, eq. 3.
     """
     _check(levels, locations, weights)
     dtype = accumulation_dtype(locations, weights, *levels)

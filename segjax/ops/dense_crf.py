@@ -67,7 +67,8 @@ def mean_field(
       >>> jnp.argmax(q, axis=-1)
       Array([[0, 0, 0]], dtype=int32)
 
-    Source: Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
+    References:
+      Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
       potentials", 2011, algorithm 1; as a layer: Zheng et al., "Conditional random fields as
       recurrent neural networks", 2015. Normalisation: Krähenbühl and Koltun, "Parameter learning
       and convergent inference for dense random fields", 2013, section 5.
@@ -151,7 +152,8 @@ def bilateral_sum(
       >>> jnp.log(bilateral_sum(values, values, spatial_sigma=1.0)[0, :, 0])
       Array([-inf, -0.5, -2. ], dtype=float32)
 
-    Source: Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
+    References:
+      Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
       potentials", 2011, eq. 3.
     """
     if values.ndim < 3 or image.ndim < 3 or values.shape[:-1] != image.shape[:-1]:

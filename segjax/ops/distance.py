@@ -36,7 +36,8 @@ def distance_transform(
       Array([[0.       , 1.       , 2.       ],
              [1.       , 1.4142135, 2.236068 ]], dtype=float32)
 
-    Source: Felzenszwalb and Huttenlocher, "Distance transforms of sampled functions", 2012,
+    References:
+      Felzenszwalb and Huttenlocher, "Distance transforms of sampled functions", 2012,
       section 2: one axis after the other.
     """
     if len(spacing) not in (2, 3) or min(spacing) <= 0:
@@ -78,7 +79,8 @@ def signed_distance(
       >>> signed_distance(jnp.array([[True, True, False, False]]))
       Array([[-2., -1.,  1.,  2.]], dtype=float32)
 
-    Source: Kervadec et al., "Boundary loss for highly unbalanced segmentation", 2019, section 2.
+    References:
+      Kervadec et al., "Boundary loss for highly unbalanced segmentation", 2019, section 2.
     """
     # The authors' code adds 1 inside, so that 0 is the mask's own rim; that breaks the symmetry.
     _check_mask(mask)

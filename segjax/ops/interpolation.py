@@ -61,7 +61,8 @@ def resize(
       >>> resize(jnp.array([0.0, 1.0])[:, None, None], (4, 1))[:, 0, 0]
       Array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
 
-    Source: Keys, "Cubic convolution interpolation for digital image processing", 1981, eq. 15.
+    References:
+      Keys, "Cubic convolution interpolation for digital image processing", 1981, eq. 15.
     """
     _check_method(method, (*_KERNELS, "area", "nearest", "nearest-exact"), image, "image")
     if image.ndim < 3 or 0 in image.shape[-3:-1]:
@@ -116,7 +117,8 @@ def sample(
       >>> sample(features, jnp.array([[0.5, 0.5], [1.0, 0.5]]))[:, 0]
       Array([0. , 0.5], dtype=float32)
 
-    Source: Jaderberg et al., "Spatial transformer networks", 2015, eq. 5.
+    References:
+      Jaderberg et al., "Spatial transformer networks", 2015, eq. 5.
     """
     _check_method(method, (*_KERNELS, "nearest"), features, "features")
     if features.ndim != 3 or 0 in features.shape[:2]:

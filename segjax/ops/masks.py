@@ -115,7 +115,8 @@ def paste_masks(
               [0. , 0.2, 0.4, 0. ],
               [0. , 0.6, 0.8, 0. ]]], dtype=float32)
 
-    Source: He et al., "Mask R-CNN", 2017, section 3.1, "Inference".
+    References:
+      He et al., "Mask R-CNN", 2017, section 3.1, "Inference".
     """
     check_boxes("boxes", boxes)
     if masks.ndim < 3 or masks.shape[:-2] != boxes.shape[:-1] or 0 in masks.shape[-2:]:

@@ -72,7 +72,8 @@ def soft_skeleton(probs: Float[Array, "*b h w"], *, iterations: int) -> Float[ja
       >>> soft_skeleton(bar, iterations=1)[:, 2]
       Array([0., 0., 1., 0., 0.], dtype=float32)
 
-    Source: Shit et al., "clDice: a novel topology-preserving loss function for tubular structure
+    References:
+      Shit et al., "clDice: a novel topology-preserving loss function for tubular structure
       segmentation", 2021, algorithm 1.
     """
     image = _as_image(probs)

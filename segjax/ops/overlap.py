@@ -51,7 +51,8 @@ def generalized_box_iou(
       >>> generalized_box_iou(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[3.0, 0.0, 4.0, 1.0]]))
       Array([[-0.5]], dtype=float32)
 
-    Source: Rezatofighi et al., "Generalized intersection over union", 2019, algorithm 1.
+    References:
+      Rezatofighi et al., "Generalized intersection over union", 2019, algorithm 1.
     """
     a, b = _meet(a, b, pairwise)
     hull = box_area(_hull(a, b))
@@ -73,7 +74,8 @@ def distance_box_iou(
       >>> distance_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
       Array([[0.1875]], dtype=float32)
 
-    Source: Zheng et al., "Distance-IoU loss", 2020, eq. 6.
+    References:
+      Zheng et al., "Distance-IoU loss", 2020, eq. 6.
     """
     return _distance_iou(*_meet(a, b, pairwise))
 
@@ -93,7 +95,8 @@ def complete_box_iou(
       >>> complete_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
       Array([[0.1875]], dtype=float32)
 
-    Source: Zheng et al., "Distance-IoU loss", 2020, eqs. 8 to 11.
+    References:
+      Zheng et al., "Distance-IoU loss", 2020, eqs. 8 to 11.
     """
     a, b = _meet(a, b, pairwise)
     v = (2 / math.pi * (_angle(a) - _angle(b))) ** 2

@@ -69,7 +69,8 @@ def effective_kernel(kernel: int, *, dilation: int = 1) -> int:
       >>> effective_kernel(3, dilation=2)
       5
 
-    Source: Chen et al., "DeepLab", 2018, section 3.1.
+    References:
+      Chen et al., "DeepLab", 2018, section 3.1.
     """
     return 1 + dilation * (kernel - 1)
 
@@ -99,7 +100,8 @@ def receptive_field(layers: Sequence[Layer]) -> ReceptiveField:
       >>> receptive_field([aspp]).size
       37
 
-    Source: Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks",
+    References:
+      Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks",
       2019, equations 1 to 3.
     """
     first, size = _see(layers, 0, 1)
@@ -201,7 +203,8 @@ def has_gridding(layers: Sequence[Layer]) -> bool:
       >>> [has_gridding([ConvSpec(3, dilation=d) for d in rates]) for rates in [(2, 4), (1, 2, 5)]]
       [True, False]
 
-    Source: Wang et al., "Understanding convolution for semantic segmentation", 2018, section 3.2.
+    References:
+      Wang et al., "Understanding convolution for semantic segmentation", 2018, section 3.2.
     """
     pixels = seen_pixels(layers)
     return pixels[-1] - pixels[0] + 1 > len(pixels)

@@ -57,7 +57,8 @@ def roi_align(
       >>> roi_align(ramp, jnp.array([[1.0, 1.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
       Array([1., 2.], dtype=float32)
 
-    Source: He et al., "Mask R-CNN", 2017, section 3.
+    References:
+      He et al., "Mask R-CNN", 2017, section 3.
     """
     return _roi_align(
         [features],
@@ -113,7 +114,8 @@ def multilevel_roi_align(
       >>> multilevel_roi_align(pyramid, boxes, (1, 1), sampling_ratio=1)[:, 0, 0, 0]
       Array([2., 3.], dtype=float32)
 
-    Source: Lin et al., "Feature pyramid networks for object detection", 2017, section 4.2.
+    References:
+      Lin et al., "Feature pyramid networks for object detection", 2017, section 4.2.
     """
     if len(features) == 0:
         raise ValueError("features is empty; due is at least one level")
@@ -169,7 +171,8 @@ def roi_pool(
       >>> roi_pool(ramp, jnp.array([[0.0, 0.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
       Array([1., 3.], dtype=float32)
 
-    Source: Girshick, "Fast R-CNN", 2015, section 2.1.
+    References:
+      Girshick, "Fast R-CNN", 2015, section 2.1.
     """
     _check([features], boxes, output_size)
     features = jnp.asarray(features)
@@ -231,7 +234,8 @@ def assign_levels(
       >>> assign_levels(jnp.stack([0 * sides, 0 * sides, sides, sides], axis=-1))
       Array([2, 2, 3, 4, 5], dtype=int32)
 
-    Source: Lin et al., "Feature pyramid networks for object detection", 2017, eq. 1.
+    References:
+      Lin et al., "Feature pyramid networks for object detection", 2017, eq. 1.
     """
     if max_level < min_level:
         raise ValueError(f"max_level is {max_level}; due is at least min_level, {min_level}")
@@ -273,7 +277,8 @@ def crop_masks(
       Array([[1. , 0.5, 0. ],
              [0. , 0. , 0. ]], dtype=float32)
 
-    Source: He et al., "Mask R-CNN", 2017, section 3.1; torchvision's targets.
+    References:
+      He et al., "Mask R-CNN", 2017, section 3.1; torchvision's targets.
     """
     if masks.ndim != 3 or boxes.shape != (*mask_of.shape, 4) or mask_of.ndim != 1:
         raise ValueError(

@@ -30,7 +30,8 @@ def cosine_similarity(
       >>> cosine_similarity(jnp.array([[3.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 2.0]]))
       Array([[1., 0.]], dtype=float32)
 
-    Source: Radford et al., "Learning transferable visual models from natural language supervision",
+    References:
+      Radford et al., "Learning transferable visual models from natural language supervision",
       2021, section 2.3.
     """
     if text.ndim != 2:

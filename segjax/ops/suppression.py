@@ -50,7 +50,8 @@ def nms(
       >>> nms(boxes, jnp.array([0.6, 0.9, 0.1]), iou_threshold=0.5)
       Array([False,  True,  True], dtype=bool)
 
-    Source: Felzenszwalb et al., "Object detection with discriminatively trained part based models",
+    References:
+      Felzenszwalb et al., "Object detection with discriminatively trained part based models",
       2010, section 7.2; the order of ties and the strict inequality are torchvision's.
     """
     return _greedy(boxes, scores, None, iou_threshold, where)
@@ -123,7 +124,8 @@ def soft_nms(
       >>> soft_nms(boxes, jnp.array([0.8, 0.6]), method="linear")
       Array([0.8, 0.3], dtype=float32)
 
-    Source: Bodla et al., "Soft-NMS: improving object detection with one line of code", 2017,
+    References:
+      Bodla et al., "Soft-NMS: improving object detection with one line of code", 2017,
       section 3.
     """
     _check_options(method, sigma)
@@ -190,7 +192,8 @@ def matrix_nms(
       >>> matrix_nms(masks, jnp.array([0.8, 0.6]), jnp.zeros(2, int), method="linear")
       Array([0.8, 0.3], dtype=float32)
 
-    Source: Wang et al., "SOLOv2: dynamic and fast instance segmentation", 2020, section 3.3.
+    References:
+      Wang et al., "SOLOv2: dynamic and fast instance segmentation", 2020, section 3.3.
     """
     _check_options(method, sigma)
     _check_row("scores", scores, regions)

@@ -47,7 +47,8 @@ def box_projection_loss(
       >>> box_projection_loss(cross, jnp.array([[0.0, 0.0, 3.0, 3.0]]))  # as good as the whole box
       Array([0.], dtype=float32)
 
-    Source: Tian et al., "BoxInst: high-performance instance segmentation with box annotations",
+    References:
+      Tian et al., "BoxInst: high-performance instance segmentation with box annotations",
       2021, section 3 (projection loss).
     """
     _check_boxes("probs", probs, boxes)
@@ -99,7 +100,8 @@ def pairwise_affinity_loss(
       >>> pairwise_affinity_loss(logits, image, jnp.array([[0.0, 0, 3, 1]])).round(3)  # the 10s
       Array([0.], dtype=float32)
 
-    Source: Tian et al., "BoxInst: high-performance instance segmentation with box annotations",
+    References:
+      Tian et al., "BoxInst: high-performance instance segmentation with box annotations",
       2021, section 3 (pairwise affinity loss).
     """
     _check_boxes("logits", logits, boxes)

@@ -48,7 +48,8 @@ def partial_cross_entropy(
       >>> partial_cross_entropy(logits, labels)
       Array([1.0986123, 1.0986123, 0.       ], dtype=float32)
 
-    Source: Tang et al., "Normalized cut loss for weakly-supervised CNN segmentation", 2018, eq. 1,
+    References:
+      Tang et al., "Normalized cut loss for weakly-supervised CNN segmentation", 2018, eq. 1,
       which does not balance the classes.
     """
     if logits.ndim < 3:
@@ -92,7 +93,8 @@ def tag_loss(
       >>> jnp.exp(-tag_loss(jnp.zeros((2, 2, 4)), jnp.array([True, True, False, False])))
       Array([0.25, 0.25, 0.75, 0.75], dtype=float32)
 
-    Source: Pathak et al., "Fully convolutional multi-class multiple instance learning", 2015, for
+    References:
+      Pathak et al., "Fully convolutional multi-class multiple instance learning", 2015, for
       present classes; Saleh et al., "Built-in foreground/background prior for weakly-supervised
       semantic segmentation", 2016, eq. 5, for absent ones.
     """

@@ -226,7 +226,8 @@ def attention_weights(
       `[*b, q, k]` in the dtype of `query`, 0 where it may not look; the softmax is in at least
       float32.
 
-    Source: Vaswani et al., "Attention is all you need", 2017, eq. 1.
+    References:
+      Vaswani et al., "Attention is all you need", 2017, eq. 1.
     """
     # Scaling the queries first keeps the scores of half precision in range.
     scores = (query * query.shape[-1] ** -0.5) @ jnp.swapaxes(key, -2, -1)
@@ -268,8 +269,9 @@ def attend(
       >>> attend(query, key, value[None], where=jnp.arange(4) < 2)[0].tolist()
       [[[0.5], [0.5]]]
 
-    Source: Vaswani et al., "Attention is all you need", 2017, eq. 1; Rabe and Staats,
-    "Self-attention does not need O(n²) memory", 2021.
+    References:
+      Vaswani et al., "Attention is all you need", 2017, eq. 1; Rabe and Staats,
+      "Self-attention does not need O(n²) memory", 2021.
     """
 
     def together(query, key, value, where):
