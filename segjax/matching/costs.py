@@ -285,7 +285,7 @@ def _points(
 def _check_batch(name: str, targets: Array, predictions: Array) -> None:
     batch, last = predictions.shape[:-2], predictions.shape[-1]
     if targets.ndim < 2 or (*targets.shape[:-2], targets.shape[-1]) != (*batch, last):
-        raise ValueError(f"{name}: expected shape {(*batch, , got {targets.shape}'m', last)}")
+        raise ValueError(f"{name}: expected shape {(*batch, 'm', last)}, got {targets.shape}")
 
 
 def _inner(a: jax.Array, b: jax.Array) -> jax.Array:
