@@ -10,11 +10,11 @@ from flax import linen as nn
 
 from segjax import inference, losses, metrics, ops, viz
 from segjax.data import Classes, panoptic_to_instances
+from segjax.mapping import map_shards
 from segjax.matching.proposals import NEITHER
 from segjax.models import DetectionOutput, MaskRCNN, QueryOutput, SampledOutput
 from segjax.models.layers import inside
 from segjax.numerics import Average
-from segjax.sharding import each_shard
 from segjax.tasks.queries import QueryTask, countable, example_keys, picture_pixels
 from segjax.typing import Array, Instances, Record
 
@@ -128,7 +128,7 @@ class InstanceTask(QueryTask):
             max_instances=self.max_instances,
         )
         where = None if sizes is None else inside(sizes, shape)
-        found = each_shard(lambda *x: segment(*x[:2], where=x[2]), logits, masks, where)
+        found = map_shards(lambda *x: segment(*x[:2], where=x[2]), logits, masks, where)
         return self._suppress(found)
 
     def _detect(self, model, variables, images, sizes) -> Instances:
@@ -142,7 +142,7 @@ class InstanceTask(QueryTask):
             found.objects, boxes=found.objects.boxes * jnp.array(factors * 2)
         )
         paste = functools.partial(inference.paste_objects, shape=shape)
-        return each_shard(paste, objects, found.mask_logits)
+        return map_shards(paste, objects, found.mask_logits)
 
     def _suppress(self, objects: Instances) -> Instances:
         if self.nms_threshold is None:
@@ -153,7 +153,7 @@ class InstanceTask(QueryTask):
             return nms(boxes, scores, classes, where=valid)
 
         assert objects.scores is not None
-        keep = each_shard(kept, objects.boxes, objects.scores, objects.classes, objects.valid)
+        keep = map_shards(kept, objects.boxes, objects.scores, objects.classes, objects.valid)
         return dataclasses.replace(objects, valid=objects.valid & keep)
 
     def measure(self, predictions: Instances, record: Record) -> metrics.AveragePrecision:

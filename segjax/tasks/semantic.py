@@ -12,10 +12,10 @@ from jaxtyping import Float
 from segjax import inference, losses, metrics, models, ops, viz
 from segjax.data import Classes, as_float
 from segjax.labels import valid_labels
+from segjax.mapping import map_shards
 from segjax.metrics.sums import Sums
 from segjax.models import SemanticOutput
 from segjax.numerics import Average, accumulation_dtype
-from segjax.sharding import each_shard
 from segjax.tasks.loss_weights import SemanticLoss
 from segjax.typing import Array, Record
 
@@ -90,7 +90,7 @@ class SemanticTask:
         for i, logits in enumerate(outputs.auxiliary):
             heads.append((f"auxiliary_{i + 1}/", self.loss.auxiliary / 2**i, logits))
         terms = {}
-        present = each_shard(self._present, labels, where)
+        present = map_shards(self._present, labels, where)
         pixel_weights = self._pixel_weights(labels, where)
         for prefix, weight, logits in heads:
             of_pixels, of_classes = self._losses(logits, labels, where)
@@ -115,7 +115,7 @@ class SemanticTask:
             # A block of rows at a time: neither resized logits nor probabilities are held.
             fused = losses.resized_cross_entropy_and_dice
             together = lambda x, y, where: fused(x, y, where=where)
-            of_pixels, of_classes = each_shard(together, logits, labels, where)
+            of_pixels, of_classes = map_shards(together, logits, labels, where)
             return of_pixels * self._pixel_weights(labels, where), of_classes
         logits = ops.resize(logits, shape)
         weights = self.loss.class_weights
