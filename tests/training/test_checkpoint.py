@@ -18,9 +18,10 @@ from segjax.training.checkpoint import Checkpoints, load_variables
 from segjax.training.parallel import Parallel, make_mesh
 
 PARALLEL = {"pmap": lambda: Parallel(), "mesh": lambda: Parallel(make_mesh(fsdp=4))}
+ADAM = optax.adam(0.1)
 
 
-def _state(seed=0, *, step=3, average=True, widths=(4, 8), optimizer=optax.adam(0.1)):
+def _state(seed=0, *, step=3, average=True, widths=(4, 8), optimizer=ADAM):
     """A state of random numbers."""
     create = lambda key: create_state(
         key, unet(3, widths=widths), optimizer, jnp.zeros((1, 8, 8, 3)), average=average
