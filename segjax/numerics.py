@@ -81,7 +81,8 @@ def log1mexp(x: Float[Array, "..."]) -> Float[jax.Array, "..."]:
       >>> jnp.exp(log1mexp(jnp.log(jnp.array([0.25, 0.5]))))
       Array([0.75, 0.5 ], dtype=float32)
 
-    Source: Mächler, "Accurately computing log(1 − exp(−|a|))", 2012.
+    References:
+      Mächler, "Accurately computing log(1 − exp(−|a|))", 2012.
     """
     dtype = accumulation_dtype(x)
     x = jnp.minimum(x.astype(dtype), -jnp.finfo(dtype).tiny)
@@ -109,7 +110,8 @@ def softplus_pair(x: Float[Array, "*b"]) -> tuple[Float[jax.Array, "*b"], Float[
       >>> present
       Array([0.6931472, 0.       ], dtype=float32)
 
-    Source: Bishop, "Pattern recognition and machine learning", 2006, eq. 4.90.
+    References:
+      Bishop, "Pattern recognition and machine learning", 2006, eq. 4.90.
     """
     x = x.astype(accumulation_dtype(x))
     # log(1 + e) = 2 artanh(z) = 2 (z + z³/3 + z⁵/5 + …) with z ≤ 1/3: on a CPU many times faster
@@ -158,12 +160,12 @@ def broadcast_where(
     if where is None:
         return jnp.ones(shape, bool)
     if where.dtype != bool:
-        raise TypeError(f"where is {where.dtype}; due is bool")
+        raise TypeError(f"where: expected bool, got {where.dtype}")
     try:
         return jnp.broadcast_to(where, shape)
     except ValueError:
         raise ValueError(
-            f"where has shape {where.shape}; due is one that broadcasts to {tuple(shape)}"
+            f"where: expected a shape that broadcasts to {tuple(shape)}, got {where.shape}"
         ) from None
 
 

@@ -40,7 +40,8 @@ def class_token_maps(
       >>> class_token_maps(attention, (1, 4), patch_size=2)
       Array([[0.25  , 0.3125, 0.4375, 0.5   ]], dtype=float32)
 
-    Source: Caron et al., "Emerging properties in self-supervised vision transformers", 2021,
+    References:
+      Caron et al., "Emerging properties in self-supervised vision transformers", 2021,
       section 4.
     """
     rows, columns = _grid(shape, patch_size)
@@ -77,13 +78,14 @@ def class_query_maps(
       >>> class_query_maps(attention, (1, 2), patch_size=1)
       Array([[[0.25, 0.5 ]]], dtype=float32)
 
-    Source: Strudel et al., "Segmenter: transformer for semantic segmentation", 2021, section 3.2.
+    References:
+      Strudel et al., "Segmenter: transformer for semantic segmentation", 2021, section 3.2.
     """
     rows, columns = _grid(shape, patch_size)
     patches = rows * columns
     if min(attention.shape[-2:]) <= patches:
         raise ValueError(
-            f"attention has shape {attention.shape}; due are classes after those of "
+            f"attention: expected shape classes after those of , got {attention.shape}"
             f"{rows} * {columns} patches"
         )
     return _patch_maps(attention[..., patches:, :patches], shape, patch_size)
@@ -111,7 +113,8 @@ def attention_rollout(
       Array([[0.25, 0.75],
              [0.  , 1.  ]], dtype=float32)
 
-    Source: Abnar and Zuidema, "Quantifying attention flow in transformers", 2020, section 3.
+    References:
+      Abnar and Zuidema, "Quantifying attention flow in transformers", 2020, section 3.
     """
     if not attention:
         raise ValueError("attention has no blocks; due is at least one")
@@ -177,7 +180,8 @@ def attention_error_correlation(
       >>> print(f"{result.pearson:.2f} {result.spearman:.2f}")
       0.96 1.00
 
-    Source: Phipson and Smyth, "Permutation p-values should never be zero", 2010; shifts: Lotwick
+    References:
+      Phipson and Smyth, "Permutation p-values should never be zero", 2010; shifts: Lotwick
       and Silverman, "Methods for analysing spatial processes of several types of points", 1982.
     """
     if attention.ndim != 2 or attention.shape != error.shape:

@@ -41,7 +41,8 @@ def jaccard_gradient(
       >>> jaccard_gradient(jnp.array([1.0, 1.0]), jnp.array([1, 0]))
       Array([ 0.5 , -0.25], dtype=float32)
 
-    Source: Rahman and Wang, "Optimizing intersection-over-union in deep neural networks for image
+    References:
+      Rahman and Wang, "Optimizing intersection-over-union in deep neural networks for image
       segmentation", 2016, section 3.
     """
     y, intersection, total, valid = _overlap(probs, targets, axis, where)
@@ -67,7 +68,8 @@ def dice_loss_gradient(
       >>> dice_loss_gradient(jnp.array([0.5, 0.5]), jnp.array([1, 0]))
       Array([-0.75,  0.25], dtype=float32)
 
-    Source: Milletari et al., "V-Net: fully convolutional neural networks for volumetric medical
+    References:
+      Milletari et al., "V-Net: fully convolutional neural networks for volumetric medical
       image segmentation", 2016, section 3.
     """
     y, intersection, total, valid = _overlap(probs, targets, axis, where)
@@ -193,7 +195,8 @@ def hessian_vector_product(
       >>> hessian_vector_product(square, jnp.zeros(2), jnp.ones(2), jnp.array([1.0, 3.0]))
       Array([2., 6.], dtype=float32)
 
-    Source: Pearlmutter, "Fast exact multiplication by the Hessian", 1994.
+    References:
+      Pearlmutter, "Fast exact multiplication by the Hessian", 1994.
     """
     dtype = accumulation_dtype(probs, tangent)
     gradient = jax.grad(lambda p: jnp.sum(loss(p, targets)))
@@ -255,7 +258,9 @@ def _overlap(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """`y`, `Σpy`, `Σp + Σy` and the valid pixels, such that they broadcast to probs."""
     if probs.shape != targets.shape:
-        raise ValueError(f"targets has shape {targets.shape}; due is that of probs, {probs.shape}")
+        raise ValueError(
+            f"targets: expected the shape of probs, {probs.shape}, got {targets.shape}"
+        )
     valid = broadcast_where(where, probs.shape)
     dtype = accumulation_dtype(probs, targets)
     p, y = (jnp.where(valid, values.astype(dtype), 0) for values in (probs, targets))

@@ -57,8 +57,9 @@ def palette(num_classes: int) -> UInt8[np.ndarray, "{num_classes} 3"]:
       array([[230, 159,   0],
              [ 86, 180, 233]], dtype=uint8)
 
-    Source: Okabe and Ito, Color Universal Design, 2008; Machado, Oliveira and Fernandes, A
-    Physiologically-based Model for Simulation of Color Vision Deficiency, 2009, table 1.
+    References:
+      Okabe and Ito, Color Universal Design, 2008; Machado, Oliveira and Fernandes, A
+      Physiologically-based Model for Simulation of Color Vision Deficiency, 2009, table 1.
     """
     if not 0 <= num_classes <= MOST_COLORS:
         raise ValueError(f"num_classes is {num_classes}; due is 0 to {MOST_COLORS}")

@@ -38,7 +38,8 @@ def rasterize_polygons(
              [0, 1, 1, 1, 0],
              [0, 0, 0, 0, 0]])
 
-    Source: the definition of cocodataset/cocoapi, common/maskApi.c, rleFrPoly.
+    References:
+      the definition of cocodataset/cocoapi, common/maskApi.c, rleFrPoly.
     """
     mask = np.zeros(shape, bool)
     for polygon in polygons:

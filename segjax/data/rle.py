@@ -29,7 +29,8 @@ def encode_rle(mask: Bool[np.ndarray, "h w"]) -> str:
       >>> encode_rle(np.array([[False, True], [True, True]]))
       '13'
 
-    Source: the format of cocodataset/cocoapi, common/maskApi.c, rleEncode and rleToString.
+    References:
+      the format of cocodataset/cocoapi, common/maskApi.c, rleEncode and rleToString.
     """
     return _to_text(_runs(mask))
 

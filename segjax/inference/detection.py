@@ -59,7 +59,8 @@ def rpn_proposals(
       >>> found.boxes[0], found.valid
       (Array([0., 0., 4., 5.], dtype=float32), Array([ True, False], dtype=bool))
 
-    Source: Ren et al., "Faster R-CNN", 2015, section 3.3; Lin et al., "Feature pyramid networks for
+    References:
+      Ren et al., "Faster R-CNN", 2015, section 3.3; Lin et al., "Feature pyramid networks for
       object detection", 2017, section 4.1.
     """
     boxes, scores, levels = [], [], []
@@ -124,7 +125,8 @@ def detect_objects(
       >>> found.boxes, found.classes
       (Array([[1., 1., 5., 4.]], dtype=float32), Array([0], dtype=int32))
 
-    Source: Girshick, "Fast R-CNN", 2015, section 2.2; He et al., "Mask R-CNN", 2017, section 3.1.
+    References:
+      Girshick, "Fast R-CNN", 2015, section 2.2; He et al., "Mask R-CNN", 2017, section 3.1.
     """
     if suppression not in _SUPPRESSIONS:
         raise ValueError(f"suppression is {suppression!r}; due is one of {_SUPPRESSIONS}")
@@ -183,7 +185,8 @@ def paste_objects(
               [0, 1, 1, 0],
               [0, 1, 1, 0]]], dtype=int32)
 
-    Source: He et al., "Mask R-CNN", 2017, section 3.1, "Inference".
+    References:
+      He et al., "Mask R-CNN", 2017, section 3.1, "Inference".
     """
     lead = objects.boxes.shape[:-1]
     if mask_logits.shape[:-2] != lead:

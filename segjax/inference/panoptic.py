@@ -80,7 +80,8 @@ def panoptic_segmentation(
       >>> result.segments, result.classes
       (Array([[ 0,  0,  1, -1]], dtype=int32), Array([0, 1], dtype=int32))
 
-    Source: Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
+    References:
+      Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
       2021, section 3.4, and "Masked-attention mask transformer", 2022, with the authors' code.
     """
     check_queries(class_logits, mask_logits)

@@ -49,7 +49,8 @@ def semantic_segmentation(
       >>> jnp.argmax(semantic_segmentation(class_logits, mask_logits, (1, 3)), axis=-1)
       Array([[0, 0, 1]], dtype=int32)
 
-    Source: Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
+    References:
+      Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
       2021, section 3.4.
     """
     check_queries(class_logits, mask_logits)
@@ -113,7 +114,8 @@ def instance_segmentation(
       >>> objects.masks, objects.boxes
       (Array([[[ True,  True, False]]], dtype=bool), Array([[0., 0., 2., 1.]], dtype=float32))
 
-    Source: Cheng et al., "Masked-attention mask transformer", 2022, and Carion et al., "End-to-end
+    References:
+      Cheng et al., "Masked-attention mask transformer", 2022, and Carion et al., "End-to-end
       object detection with transformers", 2020, with the authors' code.
     """
     check_queries(class_logits, mask_logits)
@@ -178,7 +180,8 @@ def object_detection(
       >>> object_detection(jnp.array([[9.0, 0.0, 0.0]]), boxes, (10, 20)).boxes
       Array([[ 5.,  0., 15., 10.]], dtype=float32)
 
-    Source: Carion et al., "End-to-end object detection with transformers", 2020, section 4.
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020, section 4.
     """
     check_boxes("boxes", boxes)
     if boxes.shape[:-1] != class_logits.shape[:-1] or class_logits.shape[-1] < 2:

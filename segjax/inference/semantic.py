@@ -32,7 +32,8 @@ def semantic_probs(
       >>> probs.shape, float(probs[0, 0, 0, 0])
       ((1, 5, 7, 4), 0.25)
 
-    Source: Long, Shelhamer and Darrell, Fully Convolutional Networks, 2015, section 3.3.
+    References:
+      Long, Shelhamer and Darrell, Fully Convolutional Networks, 2015, section 3.3.
     """
     if logits.ndim < 3:
         raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, classes]")

@@ -44,8 +44,9 @@ def average_over_views(
       >>> average_over_views(predict, images, scales=(0.5, 1.0, 1.5)).shape
       (1, 8, 6, 3)
 
-    Source: Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017,
-    section 4.1 (multi-scale and flipped inputs).
+    References:
+      Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017,
+      section 4.1 (multi-scale and flipped inputs).
     """
     if images.ndim != 4:
         raise ValueError(f"images has shape {images.shape}; due is [b, h, w, c]")

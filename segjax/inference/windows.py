@@ -59,8 +59,9 @@ def sliding_window(
       >>> bool(jnp.allclose(probs, predict(images)))
       True
 
-    Source: Isensee et al., nnU-Net, Nature Methods 2021, Inference: half a window's overlap, and
-    a Gaussian importance of an eighth of its side.
+    References:
+      Isensee et al., nnU-Net, Nature Methods 2021, Inference: half a window's overlap, and
+      a Gaussian importance of an eighth of its side.
     """
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"images has shape {images.shape}; due is [b, h, w, c] with pixels")

@@ -52,7 +52,8 @@ def boundary_loss(
       >>> boundary_loss(jnp.array([[1.0, 0.5, 0.5, 0.0]]), distance)
       Array([[-2. , -0.5,  0.5,  0. ]], dtype=float32)
 
-    Source: Kervadec et al., "Boundary loss for highly unbalanced segmentation", 2019, equation 5.
+    References:
+      Kervadec et al., "Boundary loss for highly unbalanced segmentation", 2019, equation 5.
     """
     _check_shape("distance", distance, probs.shape)
     valid = broadcast_where(where, probs.shape)
@@ -92,12 +93,13 @@ def hausdorff_loss(
       >>> hausdorff_loss(jnp.array([[1.0, 1.0, 1.0, 0.0]]), jnp.array([[1, 0, 0, 0]]))
       Array([[0., 5., 5., 0.]], dtype=float32)
 
-    Source: Karimi and Salcudean, "Reducing the Hausdorff distance in medical image segmentation
+    References:
+      Karimi and Salcudean, "Reducing the Hausdorff distance in medical image segmentation
       with convolutional neural networks", 2019, equation 8.
     """
     _check_shape("targets", targets, probs.shape)
     if alpha <= 0:
-        raise ValueError(f"alpha is {alpha}; due is a positive number")
+        raise ValueError(f"alpha: expected a positive number, got {alpha}")
     valid = broadcast_where(where, probs.shape)
     dtype = accumulation_dtype(probs, targets)
     p, y = (jnp.where(valid, x.astype(dtype), 0) for x in (probs, targets))
@@ -133,7 +135,8 @@ def balanced_edge_cross_entropy(
       >>> balanced_edge_cross_entropy(jnp.zeros((1, 4)), jnp.array([[True, False, False, False]]))
       Array([[0.5198604, 0.1732868, 0.1732868, 0.1732868]], dtype=float32)
 
-    Source: Xie and Tu, "Holistically-nested edge detection", 2015, equation 2.
+    References:
+      Xie and Tu, "Holistically-nested edge detection", 2015, equation 2.
     """
     _check_shape("edges", edges, logits.shape)
     valid = broadcast_where(where, logits.shape)
@@ -179,12 +182,13 @@ def edge_weighted_cross_entropy(
       >>> edge_weighted_cross_entropy(jnp.zeros((1, 4, 2)), labels, sigma=1.0).round(2)
       Array([[1.63, 4.9 , 7.62, 7.62]], dtype=float32)
 
-    Source: Ronneberger et al., "U-Net: convolutional networks for biomedical image segmentation",
+    References:
+      Ronneberger et al., "U-Net: convolutional networks for biomedical image segmentation",
       2015, equation 2, with one distance in the place of two: to the border, not to two cells.
     """
     _check_shape("labels", labels, logits.shape[:-1])
     if sigma <= 0:
-        raise ValueError(f"sigma is {sigma}; due is a positive number")
+        raise ValueError(f"sigma: expected a positive number, got {sigma}")
     labels, valid = valid_labels(labels, logits.shape[-1], where=where)
     edges = label_edges(labels, where=valid)
     distance = distance_transform(~edges)
@@ -234,13 +238,14 @@ def active_boundary_loss(
       >>> active_boundary_loss(logits, jnp.array([[0, 0, 0, 0, 1]])).round(2)
       Array([[0.24, 0.88, 0.  , 0.  , 0.  ]], dtype=float32)
 
-    Source: Wang et al., "Active boundary loss for semantic segmentation", 2022, section 3.
+    References:
+      Wang et al., "Active boundary loss for semantic segmentation", 2022, section 3.
     """
     _check_shape("labels", labels, logits.shape[:-1])
     if not 0 < boundary_fraction <= 1:
-        raise ValueError(f"boundary_fraction is {boundary_fraction}; due is a number in (0, 1]")
+        raise ValueError(f"boundary_fraction: expected a number in (0, 1], got {boundary_fraction}")
     if max_distance <= 0:
-        raise ValueError(f"max_distance is {max_distance}; due is a positive number")
+        raise ValueError(f"max_distance: expected a positive number, got {max_distance}")
     labels, valid = valid_labels(labels, logits.shape[-1], where=where)
     distance = distance_transform(~label_edges(labels, where=valid))
     paired = [valid & _shift(valid, step) for step in _STEPS]
@@ -302,4 +307,4 @@ def _shift(values: jax.Array, step: tuple[int, int]) -> jax.Array:
 
 def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}; due is {shape}")
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")

@@ -43,11 +43,14 @@ def cldice_loss(
       >>> float(cldice_loss(road.at[:, 3:].set(0), road))  # half of it is missing
       0.3333333134651184
 
-    Source: Shit et al., "clDice: a novel topology-preserving loss function for tubular structure
+    References:
+      Shit et al., "clDice: a novel topology-preserving loss function for tubular structure
       segmentation", 2021, equations 1 to 3.
     """
     if probs.shape != targets.shape:
-        raise ValueError(f"targets has shape {targets.shape}; due is that of probs, {probs.shape}")
+        raise ValueError(
+            f"targets: expected the shape of probs, {probs.shape}, got {targets.shape}"
+        )
     valid = broadcast_where(where, probs.shape)
     dtype = accumulation_dtype(probs, targets)
     p, y = (jnp.where(valid, x.astype(dtype), 0) for x in (probs, targets))

@@ -42,12 +42,13 @@ def pixel_text_cross_entropy(
       >>> float(pixel_text_cross_entropy(feature, text, jnp.array(0)))
       0.6931471824645996
 
-    Source: Radford et al., "Learning transferable visual models from natural language supervision",
+    References:
+      Radford et al., "Learning transferable visual models from natural language supervision",
       2021, section 2.3; for pixels Li et al., "Language-driven semantic segmentation", 2022,
       section 3.
     """
     if isinstance(temperature, int | float) and temperature <= 0:
-        raise ValueError(f"temperature is {temperature}; due is above 0")
+        raise ValueError(f"temperature: expected above 0, got {temperature}")
     valid = broadcast_where(where, features.shape[:-1])
     if labels.shape == valid.shape:
         labels, valid = valid_labels(labels, len(text), where=valid)

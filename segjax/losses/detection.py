@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float, Integer
 
 from segjax.labels import valid_labels
 from segjax.losses.pixel import sigmoid_cross_entropy, softmax_cross_entropy
+from segjax.mapping import map_shards
 from segjax.matching.proposals import BACKGROUND
 from segjax.numerics import Average, accumulation_dtype, broadcast_where
 from segjax.ops.coding import encode_boxes
 from segjax.ops.regions import crop_masks
-from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
 # The first stage's deltas are not scaled.
@@ -65,7 +65,8 @@ def rpn_loss(
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'objectness': 0.6931, 'rpn_box': 4.0}
 
-    Source: Ren et al., "Faster R-CNN", 2015, equation 1; Girshick, "Fast R-CNN", 2015, equation 3;
+    References:
+      Ren et al., "Faster R-CNN", 2015, equation 1; Girshick, "Fast R-CNN", 2015, equation 3;
       torchvision's weights (both terms over the anchors sampled).
     """
     _check("logits", logits, matches.shape)
@@ -120,7 +121,8 @@ def box_head_loss(
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'class': 0.6931, 'box': 4.0}
 
-    Source: Girshick, "Fast R-CNN", 2015, equations 1 to 3; torchvision's weights.
+    References:
+      Girshick, "Fast R-CNN", 2015, equations 1 to 3; torchvision's weights.
     """
     _check("class_logits", class_logits, (*matches.shape, class_logits.shape[-1]))
     _check("deltas", deltas, (*class_logits.shape, 4))
@@ -171,7 +173,8 @@ def mask_head_loss(
       >>> round(float(terms["mask"].value), 4)
       0.6931
 
-    Source: He et al., "Mask R-CNN", 2017, section 3, "Mask Representation".
+    References:
+      He et al., "Mask R-CNN", 2017, section 3, "Mask Representation".
     """
     if targets.masks is None:
         raise ValueError("targets have no masks; due is bool [*b, n, h, w]")
@@ -195,7 +198,7 @@ def mask_head_loss(
         None if x is None else jax.lax.collapse(jnp.asarray(x), 0, matches.ndim - 1)
         for x in (boxes, matches, targets.masks, pixels)
     ]
-    due = each_shard(jax.vmap(targets_of_image), *images)
+    due = map_shards(jax.vmap(targets_of_image), *images)
     crops, counts = (x.reshape(logits.shape) for x in due)
     counts &= positive[..., None, None]
     losses = sigmoid_cross_entropy(logits, crops, where=counts)
@@ -214,7 +217,7 @@ def _box_term(
 ) -> Average:
     """The smooth L1 of the positive ones, over all that were sampled."""
     if beta < 0:
-        raise ValueError(f"beta is {beta}; due is at least 0")
+        raise ValueError(f"beta: expected at least 0, got {beta}")
     _check("deltas", deltas, (*matches.shape, 4))
     _check("proposals", proposals, deltas.shape)
     positive = (sampled & (matches >= 0))[..., None]
@@ -263,4 +266,4 @@ def _of_object(values: Array, matches: Array) -> jax.Array:
 
 def _check(name: str, array: Array, due: tuple[int, ...]) -> None:
     if array.shape != due:
-        raise ValueError(f"{name} has shape {array.shape}; due is {due}")
+        raise ValueError(f"{name}: expected shape {due}, got {array.shape}")

@@ -42,7 +42,8 @@ def sigmoid_focal_loss(
       >>> sigmoid_focal_loss(jnp.array([0.0, 9.0]), jnp.array([1, 0]), alpha=0.25)
       Array([0.0433217, 6.7484264], dtype=float32)
 
-    Source: Lin et al., "Focal loss for dense object detection", 2017, eq. 5.
+    References:
+      Lin et al., "Focal loss for dense object detection", 2017, eq. 5.
     """
     logits, targets, valid = binary_inputs(logits, targets, where)
     positive, negative = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
@@ -85,7 +86,8 @@ def softmax_focal_loss(
       >>> softmax_focal_loss(jnp.array([[0.0, 0.0]]), jnp.array([1]))
       Array([0.1732868], dtype=float32)
 
-    Source: Lin et al., "Focal loss for dense object detection", 2017, eq. 5.
+    References:
+      Lin et al., "Focal loss for dense object detection", 2017, eq. 5.
     """
     losses = _negative_log_probs(logits, labels, where)
     losses *= _power(-jnp.expm1(-losses), gamma)
@@ -122,7 +124,8 @@ def poly_cross_entropy(
       >>> poly_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1]))
       Array([1.1931472], dtype=float32)
 
-    Source: Leng et al., "PolyLoss: a polynomial expansion perspective of classification loss
+    References:
+      Leng et al., "PolyLoss: a polynomial expansion perspective of classification loss
       functions", 2022, eq. 4.
     """
     losses = _negative_log_probs(logits, labels, where)
@@ -162,7 +165,8 @@ def symmetric_cross_entropy(
       >>> symmetric_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1]))
       Array([2.0693147], dtype=float32)
 
-    Source: Wang et al., "Symmetric cross entropy for robust learning with noisy labels", 2019,
+    References:
+      Wang et al., "Symmetric cross entropy for robust learning with noisy labels", 2019,
       eq. 5 to 7.
     """
     losses = _negative_log_probs(logits, labels, where)
@@ -199,7 +203,8 @@ def hard_pixels(
       >>> hard_pixels(jnp.array([0.1, 0.9, 0.5, 0.5]), count=2).astype(int)
       Array([0, 1, 1, 0], dtype=int32)
 
-    Source: Shrivastava et al., "Training region-based object detectors with online hard example
+    References:
+      Shrivastava et al., "Training region-based object detectors with online hard example
       mining", 2016, section 4.
     """
     if count is None and threshold is None:

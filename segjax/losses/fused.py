@@ -55,11 +55,12 @@ def cross_entropy_and_dice(
       >>> cross_entropy_and_dice(logits, jnp.array([[1, 1]]))[1]
       Array([1.       , 0.3333333], dtype=float32)
 
-    Source: Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical
+    References:
+      Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical
       image segmentation", 2021, methods (the sum of both losses).
     """
     if logits.shape[:-1] != labels.shape:
-        raise ValueError(f"labels has shape {labels.shape}; due is {logits.shape[:-1]}")
+        raise ValueError(f"labels: expected shape {logits.shape[:-1]}, got {labels.shape}")
     losses, *sums = _terms(logits, labels, where, False, block)
     return losses, _dice_loss(sums, smooth)
 
@@ -96,7 +97,8 @@ def resized_cross_entropy(
       >>> resized_cross_entropy(jnp.zeros((1, 1, 2)), jnp.array([[0, 1]]))
       Array([[0.6931472, 0.6931472]], dtype=float32)
 
-    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section
+    References:
+      Long et al., "Fully convolutional networks for semantic segmentation", 2015, section
       3.3 (logits upsampled bilinearly, the loss at full resolution).
     """
     return _terms(logits, labels, where, align_corners, block)[0]
@@ -135,7 +137,8 @@ def resized_cross_entropy_and_dice(
       >>> dice
       Array([0.5, 0.5], dtype=float32)
 
-    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section
+    References:
+      Long et al., "Fully convolutional networks for semantic segmentation", 2015, section
       3.3; Isensee et al., "nnU-Net", 2021, methods.
     """
     losses, *sums = _terms(logits, labels, where, align_corners, block)
@@ -155,7 +158,7 @@ def _terms(logits, labels, where, align_corners, block):
             "low_w, c] and [*b, h, w]"
         )
     if block is not None and block < 1:
-        raise ValueError(f"block is {block}; due is a positive number of pixels, or None")
+        raise ValueError(f"block: expected a positive number of pixels, or None, got {block}")
     *batch, height, width = labels.shape
     *_, low_height, low_width, num_classes = logits.shape
     labels, valid = valid_labels(labels, num_classes, where=where)

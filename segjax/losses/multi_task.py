@@ -30,7 +30,8 @@ def fixed_weighting(
       >>> float(fixed_weighting(losses, {"region": 1.0, "edges": 0.25}))
       1.0
 
-    Source: Kendall et al., "Multi-task learning using uncertainty to weigh losses for scene
+    References:
+      Kendall et al., "Multi-task learning using uncertainty to weigh losses for scene
       geometry and semantics", 2018, equation 1.
     """
     _check_names("weights", weights, losses)
@@ -62,7 +63,8 @@ def uncertainty_weighting(
       >>> float(uncertainty_weighting(losses, {name: jnp.zeros(()) for name in losses}))
       2.5
 
-    Source: Kendall et al., "Multi-task learning using uncertainty to weigh losses for scene
+    References:
+      Kendall et al., "Multi-task learning using uncertainty to weigh losses for scene
       geometry and semantics", 2018, equation 10 (there `log σ = s/2`).
     """
     _check_names("log_variances", log_variances, losses)

@@ -42,11 +42,12 @@ def softmax_cross_entropy(
       >>> softmax_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1]))
       Array([0.6931472], dtype=float32)
 
-    Source: Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016,
+    References:
+      Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016,
       section 7 (label smoothing).
     """
     if logits.ndim < 1:
-        raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, c]")
+        raise ValueError(f"logits: expected shape [*b, h, w, c], got {logits.shape}")
     num_classes = logits.shape[-1]
     valid = broadcast_where(where, logits.shape[:-1])
     is_soft = _check_labels(labels, (*valid.shape, num_classes))
@@ -106,7 +107,8 @@ def sigmoid_cross_entropy(
       >>> sigmoid_cross_entropy(jnp.array([0.0, 0.0]), jnp.array([1, 0]), pos_weight=2.0)
       Array([1.3862944, 0.6931472], dtype=float32)
 
-    Source: Bishop, "Pattern recognition and machine learning", 2006, eq. 4.90.
+    References:
+      Bishop, "Pattern recognition and machine learning", 2006, eq. 4.90.
     """
     logits, targets, valid = binary_inputs(logits, targets, where)
     # As softmax_cross_entropy's, of two classes; segmentation_models_pytorch's factor is ε/2.
@@ -158,7 +160,9 @@ def binary_inputs(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Logits and targets in the accumulation dtype, 0 in void, and which pixels are valid."""
     if targets.shape != logits.shape:
-        raise ValueError(f"targets has shape {targets.shape}; due is that of logits {logits.shape}")
+        raise ValueError(
+            f"targets: expected shape that of logits {logits.shape}, got {targets.shape}"
+        )
     valid = broadcast_where(where, logits.shape)
     dtype = accumulation_dtype(logits, targets)
     logits, targets = (jnp.where(valid, x.astype(dtype), 0) for x in (logits, targets))
@@ -212,4 +216,6 @@ def _check_labels(labels: Array, shape: tuple[int, ...]) -> bool:
 
 def _check_class_weights(class_weights: Array, num_classes: int) -> None:
     if class_weights.shape != (num_classes,):
-        raise ValueError(f"class_weights has shape {class_weights.shape}; due is ({num_classes},)")
+        raise ValueError(
+            f"class_weights: expected shape ({num_classes},), got {class_weights.shape}"
+        )

@@ -34,7 +34,8 @@ def sample_masks(
       >>> sample_masks(jnp.array([[0.0, 1.0]]), jnp.array([[0.25, 0.5], [0.5, 0.5]]))
       Array([0. , 0.5], dtype=float32)
 
-    Source: Kirillov et al., "PointRend: image segmentation as rendering", 2020, section 3.
+    References:
+      Kirillov et al., "PointRend: image segmentation as rendering", 2020, section 3.
     """
     *batch, height, width = masks.shape
     dtype = accumulation_dtype(masks, points)
@@ -89,11 +90,12 @@ def uncertain_points(logits: Float[Array, "*b m"], count: int) -> Bool[jax.Array
       >>> uncertain_points(jnp.array([-9.0, 1.0, 3.0]), 2)
       Array([False,  True,  True], dtype=bool)
 
-    Source: Kirillov et al., "PointRend: image segmentation as rendering", 2020, section 3.1.
+    References:
+      Kirillov et al., "PointRend: image segmentation as rendering", 2020, section 3.1.
     """
     candidates = logits.shape[-1]
     if not 0 <= count <= candidates:
-        raise ValueError(f"count is {count}; due is 0..{candidates}, as many as candidates")
+        raise ValueError(f"count: expected 0..{candidates}, as many as candidates, got {count}")
     if count == 0:
         return jnp.zeros(logits.shape, bool)
     distances = jnp.abs(jax.lax.stop_gradient(jnp.asarray(logits, accumulation_dtype(logits))))

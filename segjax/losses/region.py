@@ -56,7 +56,8 @@ def soft_jaccard(
       >>> float(soft_jaccard(jnp.array([1.0, 0.5]), jnp.array([1, 0])))
       0.6666666865348816
 
-    Source: Rahman and Wang, "Optimizing intersection-over-union in deep neural networks for image
+    References:
+      Rahman and Wang, "Optimizing intersection-over-union in deep neural networks for image
       segmentation", 2016, section 3.
     """
     intersection, prediction, target = _sums(probs, targets, axis, where, axis_name, squared)
@@ -82,7 +83,8 @@ def soft_dice(
       >>> float(soft_dice(jnp.array([1.0, 0.5]), jnp.array([1, 0])))
       0.800000011920929
 
-    Source: Milletari et al., "V-Net: fully convolutional neural networks for volumetric medical
+    References:
+      Milletari et al., "V-Net: fully convolutional neural networks for volumetric medical
       image segmentation", 2016, section 3 (there `squared`).
     """
     intersection, prediction, target = _sums(probs, targets, axis, where, axis_name, squared)
@@ -107,7 +109,8 @@ def jaccard_loss(
       >>> float(jaccard_loss(jnp.array([1.0, 0.5]), jnp.array([1, 0])))
       0.3333333134651184
 
-    Source: as of `soft_jaccard`.
+    References:
+      as of `soft_jaccard`.
     """
     return 1 - soft_jaccard(
         probs, targets, axis=axis, where=where, smooth=smooth, squared=squared, axis_name=axis_name
@@ -132,7 +135,8 @@ def dice_loss(
       >>> float(dice_loss(jnp.array([1.0, 0.5]), jnp.array([1, 0])))
       0.19999998807907104
 
-    Source: as of `soft_dice`.
+    References:
+      as of `soft_dice`.
     """
     return 1 - soft_dice(
         probs, targets, axis=axis, where=where, smooth=smooth, squared=squared, axis_name=axis_name
@@ -157,7 +161,8 @@ def log_cosh_dice_loss(
       >>> float(log_cosh_dice_loss(jnp.array([1.0, 0.0]), jnp.array([0, 1])))
       0.43378084897994995
 
-    Source: Jadon, "A survey of loss functions for semantic segmentation", 2020.
+    References:
+      Jadon, "A survey of loss functions for semantic segmentation", 2020.
     """
     loss = dice_loss(
         probs, targets, axis=axis, where=where, smooth=smooth, squared=squared, axis_name=axis_name
@@ -200,7 +205,8 @@ def tversky_loss(
       >>> float(tversky_loss(jnp.array([1.0, 0.5]), jnp.array([1, 0]), alpha=0.5, beta=0.5))
       0.19999998807907104
 
-    Source: Salehi et al., "Tversky loss function for image segmentation using 3D fully
+    References:
+      Salehi et al., "Tversky loss function for image segmentation using 3D fully
       convolutional deep networks", 2017.
     """
     if alpha < 0 or beta < 0:
@@ -244,11 +250,12 @@ def focal_tversky_loss(
       >>> float(focal_tversky_loss(jnp.array([0.0, 0.5]), jnp.array([1, 0])))
       1.0
 
-    Source: Abraham and Khan, "A novel focal Tversky loss function with improved attention U-Net for
+    References:
+      Abraham and Khan, "A novel focal Tversky loss function with improved attention U-Net for
       lesion segmentation", 2019 (where α and β have changed places).
     """
     if gamma <= 0:
-        raise ValueError(f"gamma is {gamma}; due is above 0")
+        raise ValueError(f"gamma: expected above 0, got {gamma}")
     loss = tversky_loss(
         probs,
         targets,
@@ -301,13 +308,14 @@ def generalized_dice_loss(
       >>> float(generalized_dice_loss(probs, targets, axis=0))
       0.1428571343421936
 
-    Source: Sudre et al., "Generalised Dice overlap as a deep learning loss function for highly
+    References:
+      Sudre et al., "Generalised Dice overlap as a deep learning loss function for highly
       unbalanced segmentations", 2017, section 2.1.
     """
     if weighting not in _POWERS:
-        raise ValueError(f"weighting is {weighting!r}; due is one of {', '.join(_POWERS)}")
+        raise ValueError(f"weighting: expected one of {', '.join(_POWERS)}, got {weighting!r}")
     if axis is None or probs.ndim - 1 in np.atleast_1d(axis) % probs.ndim:
-        raise ValueError(f"axis is {axis}; due are axes of {probs.shape} before the last")
+        raise ValueError(f"axis: expected axes of {probs.shape} before the last, got {axis}")
     intersection, prediction, target = _sums(probs, targets, axis, where, axis_name)
     # Peers weigh an absent class like the rarest one present (or by 1/ε²): so a few pixels of it
     # drown all others. Its Σy says nothing about how much they should cost.
@@ -333,7 +341,9 @@ def _sums(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`Σpy`, `Σp` and `Σy` (or `Σp²` and `Σy²`) over the valid pixels, of all devices."""
     if probs.shape != targets.shape:
-        raise ValueError(f"targets has shape {targets.shape}; due is that of probs, {probs.shape}")
+        raise ValueError(
+            f"targets: expected the shape of probs, {probs.shape}, got {targets.shape}"
+        )
     valid = broadcast_where(where, probs.shape)
     dtype = accumulation_dtype(probs, targets)
     p, y = (jnp.where(valid, values.astype(dtype), 0) for values in (probs, targets))

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from segjax import matching
 from segjax.labels import valid_labels
 from segjax.losses.focal import sigmoid_focal_loss
-from segjax.losses.per_object import of_each_object, sum_images
+from segjax.losses.per_object import map_objects, sum_images
 from segjax.losses.pixel import sigmoid_cross_entropy, softmax_cross_entropy
 from segjax.losses.point_sampling import sample_masks, uncertain_points
 from segjax.losses.region import dice_loss
@@ -56,7 +56,8 @@ def match_queries(
       >>> match_queries(jnp.array([[0.0], [-0.5], [-0.4]]), jnp.array([True]))
       Array([1], dtype=int32)
 
-    Source: Carion et al., "End-to-end object detection with transformers", 2020, equation 1.
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020, equation 1.
     """
     objects, queries = matching.linear_sum_assignment(
         jnp.swapaxes(cost, -1, -2), where=valid[..., None]
@@ -117,7 +118,8 @@ def detr_loss(
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'cross_entropy': 0.6931, 'giou': 0.5, 'l1': 1.25}
 
-    Source: Carion et al., "End-to-end object detection with transformers", 2020, sections 3.1 and
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020, sections 3.1 and
       A.2.
     """
     if mask_logits is not None:
@@ -198,7 +200,8 @@ def maskformer_loss(
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'cross_entropy': 0.6931, 'dice': 0.32, 'focal': 0.8664}
 
-    Source: Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
+    References:
+      Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
       2021, sections 3.3 and 4.
     """
     _check_masks(targets)
@@ -280,13 +283,14 @@ def mask2former_loss(
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'cross_entropy': 1.3863, 'dice': 4.6429, 'mask_cross_entropy': 3.4657}
 
-    Source: Cheng et al., "Masked-attention mask transformer for universal image segmentation",
+    References:
+      Cheng et al., "Masked-attention mask transformer for universal image segmentation",
       2022, sections 3.3 and 4.1.
     """
     _check_masks(targets)
     batch = class_logits.shape[:-2]
     if key.shape != batch:
-        raise ValueError(f"key has shape {key.shape}; due is {batch}, one for each image")
+        raise ValueError(f"key: expected shape {batch}, one for each image, got {key.shape}")
     targets = _counted(targets, examples, class_logits)
     chosen = int(importance * points)
 
@@ -312,7 +316,7 @@ def mask2former_loss(
         query_of = match_queries(cost, targets.valid)
 
         cross_entropy = _cross_entropy(class_logits, targets, query_of, example, no_object_weight)
-        entropy, dice = of_each_object(
+        entropy, dice = map_objects(
             functools.partial(_at_uncertain_points, chosen),
             _matched(mask_logits, query_of),
             query_of >= 0,
@@ -392,7 +396,7 @@ def _at_all_pixels(
     assert targets.masks is not None
     matched = _matched(mask_logits, query_of)
     others = (where,)
-    focal, dice = of_each_object(_focal_and_dice, matched, query_of >= 0, targets.masks, others)
+    focal, dice = map_objects(_focal_and_dice, matched, query_of >= 0, targets.masks, others)
     return focal, dice
 
 

@@ -34,7 +34,8 @@ def class_cost(
       Array([[-0.5],
              [-1. ]], dtype=float32)
 
-    Source: Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
     """
     return -_of_classes(jax.nn.softmax(_as_floats(logits), axis=-1), classes)
 
@@ -66,7 +67,8 @@ def focal_class_cost(
       >>> focal_class_cost(jnp.array([[0.0]]), jnp.array([0]))
       Array([[-0.0866434]], dtype=float32)
 
-    Source: Zhu et al., "Deformable DETR", 2021, appendix A.4; Lin et al., "Focal loss for dense
+    References:
+      Zhu et al., "Deformable DETR", 2021, appendix A.4; Lin et al., "Focal loss for dense
       object detection", 2017, equation 5.
     """
     present, absent = _focal_losses(_as_floats(logits), alpha, gamma)
@@ -92,7 +94,8 @@ def l1_cost(
       >>> l1_cost(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[0.5, 0.0, 1.0, 2.0]]))
       Array([[1.5]], dtype=float32)
 
-    Source: Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
     """
     check_boxes("boxes", boxes)
     check_boxes("targets", targets)
@@ -121,7 +124,8 @@ def giou_cost(
       >>> giou_cost(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[0.0, 0.0, 1.0, 2.0]]))
       Array([[-0.5]], dtype=float32)
 
-    Source: Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
     """
     return -generalized_box_iou(boxes, targets)
 
@@ -151,7 +155,8 @@ def mask_cross_entropy_cost(
       >>> mask_cross_entropy_cost(jnp.array([[0.0, 0.0]]), jnp.array([[0, 1]]))
       Array([[0.6931472]], dtype=float32)
 
-    Source: Cheng et al., "Masked-attention mask transformer for universal image segmentation",
+    References:
+      Cheng et al., "Masked-attention mask transformer for universal image segmentation",
       2022, sections 3.3 and 4.1.
     """
     x, y, counted = _points(logits, targets, where)
@@ -189,7 +194,8 @@ def mask_focal_cost(
       >>> mask_focal_cost(jnp.array([[0.0, 0.0]]), jnp.array([[1, 1]]))
       Array([[0.0433217]], dtype=float32)
 
-    Source: Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
+    References:
+      Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
       2021, section 3.3.
     """
     x, y, counted = _points(logits, targets, where)
@@ -223,7 +229,8 @@ def mask_dice_cost(
       >>> mask_dice_cost(jnp.array([[0.0, 0.0]]), jnp.array([[1, 1], [0, 0]]))
       Array([[0.25, 0.5 ]], dtype=float32)
 
-    Source: as of `mask_focal_cost`.
+    References:
+      as of `mask_focal_cost`.
     """
     x, y, counted = _points(logits, targets, where)
     q = jax.nn.sigmoid(x)
@@ -239,7 +246,7 @@ def _of_classes(scores: jax.Array, classes: Array) -> jax.Array:
     """`scores[i, class_j]`."""
     if classes.shape[:-1] != scores.shape[:-2]:
         raise ValueError(
-            f"classes has shape {classes.shape}; due is [*b, m] to logits of shape {scores.shape}"
+            f"classes: expected shape [*b, m] to logits of shape {scores.shape}, got {classes.shape}"
         )
     classes, known = (
         x[..., None, :] for x in valid_labels(classes, scores.shape[-1], name="classes")
@@ -250,9 +257,9 @@ def _of_classes(scores: jax.Array, classes: Array) -> jax.Array:
 def _focal_losses(x: jax.Array, alpha: float, gamma: float) -> tuple[jax.Array, jax.Array]:
     """The focal losses of a logit if there is a target, and if there is none."""
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; due is in 0..1")
+        raise ValueError(f"alpha: expected in 0..1, got {alpha}")
     if gamma < 1:
-        raise ValueError(f"gamma is {gamma}; due is 1 or more")
+        raise ValueError(f"gamma: expected 1 or more, got {gamma}")
     absent, present = softplus_pair(x)
     present *= alpha * jax.nn.sigmoid(-x) ** gamma
     absent *= (1 - alpha) * jax.nn.sigmoid(x) ** gamma
@@ -278,7 +285,7 @@ def _points(
 def _check_batch(name: str, targets: Array, predictions: Array) -> None:
     batch, last = predictions.shape[:-2], predictions.shape[-1]
     if targets.ndim < 2 or (*targets.shape[:-2], targets.shape[-1]) != (*batch, last):
-        raise ValueError(f"{name} has shape {targets.shape}; due is {(*batch, 'm', last)}")
+        raise ValueError(f"{name}: expected shape {(*batch, 'm', last)}, got {targets.shape}")
 
 
 def _inner(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -35,7 +35,8 @@ def greedy_assignment(
       >>> greedy_assignment(jnp.array([[1, 2], [2, 9]]))
       (Array([0, 1], dtype=int32), Array([0, 1], dtype=int32))
 
-    Source: Preis, "Linear time 1/2-approximation algorithm for maximum weighted matching in general
+    References:
+      Preis, "Linear time 1/2-approximation algorithm for maximum weighted matching in general
       graphs", 1999: pairs that are each other's cheapest may all be taken at once.
     """
     check_cost(cost)

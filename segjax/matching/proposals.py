@@ -54,7 +54,8 @@ def match_proposals(
       >>> match_proposals(proposals, object, high=0.7, low=0.3)
       Array([ 0, -2, -1], dtype=int32)
 
-    Source: Ren et al., "Faster R-CNN", 2015, section 3.1.2; Girshick et al., "Detectron", 2018
+    References:
+      Ren et al., "Faster R-CNN", 2015, section 3.1.2; Girshick et al., "Detectron", 2018
       (crowds).
     """
     if not 0 <= low <= high:
@@ -126,13 +127,14 @@ def sample_proposals(
       >>> matches[indices][1:3], valid.astype(int)
       (Array([-1, -1], dtype=int32), Array([1, 1, 1, 0], dtype=int32))
 
-    Source: Ren et al., "Faster R-CNN", 2015, section 3.1.3.
+    References:
+      Ren et al., "Faster R-CNN", 2015, section 3.1.3.
     """
     *batch, proposals = matches.shape
     if key.shape != tuple(batch):
-        raise ValueError(f"key has shape {key.shape}; due is {tuple(batch)}, one for each image")
+        raise ValueError(f"key: expected shape {tuple(batch)}, one for each image, got {key.shape}")
     if not proposals:
-        raise ValueError(f"matches has shape {matches.shape}; due is at least one proposal")
+        raise ValueError(f"matches: expected shape at least one proposal, got {matches.shape}")
     if count < 1 or not 0 <= positive_fraction <= 1:
         raise ValueError(
             f"count is {count}, positive_fraction {positive_fraction}; due are at least 1 and 0..1"

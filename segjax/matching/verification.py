@@ -44,7 +44,8 @@ def verify_assignment(
       >>> bool(verify_assignment(cost.at[0, 0].set(4), solve_assignment(cost)))
       False
 
-    Source: Burkard, Dell'Amico and Martello, "Assignment problems", 2009, chapters 2 and 4.
+    References:
+      Burkard, Dell'Amico and Martello, "Assignment problems", 2009, chapters 2 and 4.
     """
     *batch, n, m = cost.shape
     if assignment.row_duals.shape != (*batch, n) or assignment.col_duals.shape != (*batch, m):

@@ -46,7 +46,8 @@ def boundary_iou(
       >>> float(boundary_iou(square.at[2:4, 2:4].set(False), square, width=1))  # a hole inside
       1.0
 
-    Source: Cheng et al., "Boundary IoU: improving object-centric image segmentation evaluation",
+    References:
+      Cheng et al., "Boundary IoU: improving object-centric image segmentation evaluation",
       2021, equation 1.
     """
     _check_masks(predictions, targets)
@@ -158,7 +159,8 @@ def label_boundaries(
       >>> label_boundaries(jnp.roll(labels, 1, axis=-1), labels, 2).both
       Array([4, 8], dtype=int32)
 
-    Source: Cheng et al., "Boundary IoU: improving object-centric image segmentation evaluation",
+    References:
+      Cheng et al., "Boundary IoU: improving object-centric image segmentation evaluation",
       2021, equation 1 with the bands of its section 4.
     """
     if labels.ndim != 3 or predictions.shape != labels.shape:
@@ -256,12 +258,13 @@ def boundary_f_score(
       >>> float(boundary_f_score(jnp.roll(left, 1, axis=1).at[:, 0].set(True), left))
       1.0
 
-    Source: Perazzi et al., "A benchmark dataset and evaluation methodology for video object
+    References:
+      Perazzi et al., "A benchmark dataset and evaluation methodology for video object
       segmentation" (DAVIS), 2016, section 5.2; its code matches by dilation with a disk, as here.
     """
     _check_masks(predictions, targets)
     if fraction < 0:
-        raise ValueError(f"fraction is {fraction}; due is 0 or more")
+        raise ValueError(f"fraction: expected 0 or more, got {fraction}")
     valid = broadcast_where(where, targets.shape)
     tolerance = math.ceil(fraction * math.hypot(*targets.shape[-2:]))
     p, y = (_border(jnp.asarray(mask), valid) for mask in (predictions, targets))
@@ -296,11 +299,11 @@ def _count(mask: jax.Array) -> jax.Array:
 
 def _check_masks(predictions: Array, targets: Array) -> None:
     if targets.ndim < 2:
-        raise ValueError(f"targets has shape {targets.shape}; due is [*b, h, w]")
+        raise ValueError(f"targets: expected shape [*b, h, w], got {targets.shape}")
     if predictions.shape != targets.shape:
         raise ValueError(
-            f"predictions has shape {predictions.shape}; due is that of targets, {targets.shape}"
+            f"predictions: expected the shape of targets, {targets.shape}, got {predictions.shape}"
         )
     for name, mask in (("predictions", predictions), ("targets", targets)):
         if mask.dtype != bool:
-            raise TypeError(f"{name} is {mask.dtype}; due is bool")
+            raise TypeError(f"{name}: expected bool, got {mask.dtype}")

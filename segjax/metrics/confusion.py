@@ -112,14 +112,15 @@ def confusion_matrix(
       Array([[1, 1],
              [0, 1]], dtype=int32)
 
-    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
+    References:
+      Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
     """
     if predictions.shape != labels.shape:
         raise ValueError(
-            f"predictions has shape {predictions.shape}; due is that of labels, {labels.shape}"
+            f"predictions: expected the shape of labels, {labels.shape}, got {predictions.shape}"
         )
     if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; due is at least 1")
+        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     if where is not None:
         where = broadcast_where(where, labels.shape)
     pairs = as_int32(labels), as_int32(predictions, name="predictions")
@@ -142,7 +143,8 @@ def class_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
       >>> class_iou(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))
       Array([0.5      , 0.6666667, 1.       ], dtype=float32)
 
-    Source: Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010.
+    References:
+      Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010.
     """
     correct, labelled, predicted = _class_counts(matrix)
     return safe_divide(correct, labelled + predicted - correct, default=1.0)
@@ -164,7 +166,8 @@ def class_dice(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
       >>> class_dice(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))
       Array([0.6666667, 0.8      , 1.       ], dtype=float32)
 
-    Source: Dice, "Measures of the amount of ecologic association between species", 1945.
+    References:
+      Dice, "Measures of the amount of ecologic association between species", 1945.
     """
     correct, labelled, predicted = _class_counts(matrix)
     return safe_divide(2 * correct, labelled + predicted, default=1.0)
@@ -199,7 +202,8 @@ def mean_iou(
       >>> float(mean_iou(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])))
       0.5833333730697632
 
-    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
+    References:
+      Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
     """
     correct, labelled, predicted = _class_counts(matrix)
     return _average(correct, labelled + predicted - correct, labelled, average, where)
@@ -230,7 +234,8 @@ def dice_score(
       >>> float(dice_score(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])))
       0.7333333492279053
 
-    Source: Dice, "Measures of the amount of ecologic association between species", 1945;
+    References:
+      Dice, "Measures of the amount of ecologic association between species", 1945;
       generalised by Crum et al., "Generalized overlap measures for evaluation and validation in
       medical image analysis", 2006.
     """
@@ -254,7 +259,8 @@ def pixel_accuracy(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
       >>> float(pixel_accuracy(jnp.array([[1, 1], [0, 2]])))
       0.75
 
-    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
+    References:
+      Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
     """
     correct, labelled, _ = _class_counts(matrix)
     return safe_divide(correct.sum(-1), labelled.sum(-1), default=1.0)
@@ -276,7 +282,8 @@ def frequency_weighted_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b
       >>> float(frequency_weighted_iou(jnp.array([[1, 1], [0, 2]])))
       0.5833333730697632
 
-    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
+    References:
+      Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
     """
     return mean_iou(matrix, average="weighted")
 
@@ -284,7 +291,7 @@ def frequency_weighted_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b
 def _class_counts(matrix: Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The pixels `[*b, c]` of each class that are correct, labelled so, and predicted so."""
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
-        raise ValueError(f"matrix has shape {matrix.shape}; due is [*b, c, c]")
+        raise ValueError(f"matrix: expected shape [*b, c, c], got {matrix.shape}")
     # The cast comes before jnp.asarray, which would cut a host's int64 down to int32.
     counts = jnp.asarray(matrix.astype(accumulation_dtype(matrix)))
     return jnp.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)

@@ -120,16 +120,17 @@ def panoptic_quality(
       >>> scores.class_pq
       Array([0.6666667, 0.       ], dtype=float32)
 
-    Source: Kirillov et al., "Panoptic segmentation", 2019, section 4; void and crowds as in the
+    References:
+      Kirillov et al., "Panoptic segmentation", 2019, section 4; void and crowds as in the
       authors' panopticapi.
     """
     if predictions.segments.shape != targets.segments.shape:
         raise ValueError(
-            f"predictions.segments has shape {predictions.segments.shape}; due is that of "
+            f"predictions.segments: expected shape that of , got {predictions.segments.shape}"
             f"targets.segments, {targets.segments.shape}"
         )
     if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; due is at least 1")
+        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     (predicted_classes, predicted), (labelled_classes, labelled) = (
         valid_labels(record.classes, num_classes, where=record.valid, name="classes")
         for record in (predictions, targets)

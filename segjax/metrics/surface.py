@@ -44,7 +44,8 @@ def hausdorff_distance(
       >>> float(hausdorff_distance(jnp.roll(dot, 2, axis=1), dot))
       2.0
 
-    Source: Huttenlocher et al., "Comparing images using the Hausdorff distance", 1993; rims and
+    References:
+      Huttenlocher et al., "Comparing images using the Hausdorff distance", 1993; rims and
       percentile as MONAI's `compute_hausdorff_distance`.
     """
     if not 0 <= percentile <= 100:
@@ -90,7 +91,8 @@ def normalized_surface_distance(
       >>> [float(normalized_surface_distance(moved, dot, tolerance=t)) for t in (1.0, 2.0)]
       [0.0, 1.0]
 
-    Source: Nikolov et al., "Deep learning to achieve clinically applicable segmentation of head and
+    References:
+      Nikolov et al., "Deep learning to achieve clinically applicable segmentation of head and
       neck anatomy for radiotherapy", 2018, section 2.
     """
     # The authors weigh pixels of the rim by the length of the contour through them; this counts
@@ -138,7 +140,8 @@ def average_surface_distance(
       >>> float(average_surface_distance(jnp.roll(dot, 2, axis=1), dot))
       2.0
 
-    Source: Heimann et al., "Comparison and evaluation of methods for liver segmentation from CT
+    References:
+      Heimann et al., "Comparison and evaluation of methods for liver segmentation from CT
       datasets", 2009, section II.E.
     """
     p, y = _rims(predictions, targets, where, spacing)

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from segjax.labels import valid_labels
+from segjax.mapping import map_shards
 from segjax.metrics.overlaps import box_overlaps, mask_overlaps
 from segjax.metrics.sums import Detections
 from segjax.numerics import broadcast_where
-from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
 
@@ -145,7 +145,8 @@ def voc_average_precision(
       >>> voc_average_precision(predictions, targets, num_classes=1).compute().ap
       1.0
 
-    Source: Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010, section
+    References:
+      Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010, section
       4.2; difficult objects as in the authors' development kit.
     """
     if num_classes < 1:
@@ -176,7 +177,7 @@ def voc_average_precision(
     match = functools.partial(
         _match_images, num_classes=num_classes, iou_threshold=iou_threshold, kind=kind
     )
-    scores, classes, outcomes, objects = each_shard(match, *arguments)
+    scores, classes, outcomes, objects = map_shards(match, *arguments)
     return VocAveragePrecision(scores.ravel(), classes.ravel(), outcomes.ravel(), objects.sum(0))
 
 

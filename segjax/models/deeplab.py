@@ -189,7 +189,8 @@ def deeplabv3_resnet50(num_classes: int, **options) -> DenseClassifier:
       >>> output.logits.shape
       (1, 65, 64, 21)
 
-    Source: Chen et al., "Rethinking atrous convolution for semantic image segmentation", 2017.
+    References:
+      Chen et al., "Rethinking atrous convolution for semantic image segmentation", 2017.
     """
     return DenseClassifier(num_classes, resnet50, DeepLabHead, **options)
 
@@ -228,7 +229,8 @@ def deeplabv3plus_resnet34(num_classes: int, **options) -> DeepLabV3Plus:
       >>> output.logits.shape
       (1, 65, 64, 21)
 
-    Source: Chen et al., "Encoder-decoder with atrous separable convolution for semantic image
+    References:
+      Chen et al., "Encoder-decoder with atrous separable convolution for semantic image
       segmentation", 2018; as segmentation-models-pytorch builds it.
     """
     return DeepLabV3Plus(num_classes, _resnet34, **options)

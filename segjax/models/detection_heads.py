@@ -40,7 +40,8 @@ class FeaturePyramid(nn.Module):
       features: of each level.
       block: constructor of a `ConvNorm`.
 
-    Source: Lin et al., "Feature pyramid networks for object detection", 2017, figure 3.
+    References:
+      Lin et al., "Feature pyramid networks for object detection", 2017, figure 3.
     """
 
     features: int

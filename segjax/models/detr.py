@@ -287,7 +287,8 @@ def detr_resnet50(num_classes: int, **options) -> Detr:
       >>> output.class_logits.shape, output.boxes.shape, len(output.auxiliary)
       ((1, 100, 92), (1, 100, 4), 5)
 
-    Source: Carion et al., "End-to-end object detection with transformers", 2020.
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020.
     """
     return Detr(num_classes, resnet50, **options)
 

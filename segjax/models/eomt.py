@@ -306,7 +306,8 @@ def annealed_mask_probs(
       >>> probs
       Array([0. , 0.5, 1. ], dtype=float32)
 
-    Source: Kerssies et al., "Your ViT is secretly an image segmentation model", 2025, section 3.3.
+    References:
+      Kerssies et al., "Your ViT is secretly an image segmentation model", 2025, section 3.3.
     """
     if starts.shape != ends.shape or starts.ndim != 1:
         raise ValueError(
@@ -373,7 +374,8 @@ def eomt_large(num_classes: int, **options) -> EoMT:
       >>> output.class_logits.shape, output.mask_logits.shape
       ((1, 100, 134), (1, 100, 17, 16))
 
-    Source: Kerssies et al., "Your ViT is secretly an image segmentation model", 2025.
+    References:
+      Kerssies et al., "Your ViT is secretly an image segmentation model", 2025.
     """
     return EoMT(num_classes, **_VIT_LARGE | options)
 
@@ -411,7 +413,8 @@ def eomt_dinov3_large(num_classes: int, **options) -> EoMT:
       >>> output.class_logits.shape, output.mask_logits.shape
       ((1, 200, 134), (1, 200, 17, 16))
 
-    Source: Kerssies et al., "Your ViT is secretly an image segmentation model", 2025; Siméoni et
+    References:
+      Kerssies et al., "Your ViT is secretly an image segmentation model", 2025; Siméoni et
       al., "DINOv3", 2025.
     """
     return EoMT(num_classes, **_VIT_LARGE | _DINOV3 | options)

@@ -126,7 +126,8 @@ def fcn_resnet50(num_classes: int, **options) -> DenseClassifier:
       >>> output.logits.shape
       (1, 65, 64, 21)
 
-    Source: Long et al., "Fully convolutional networks for semantic segmentation", 2015, on the
+    References:
+      Long et al., "Fully convolutional networks for semantic segmentation", 2015, on the
       dilated backbone of torchvision.
     """
     return DenseClassifier(num_classes, resnet50, **options)

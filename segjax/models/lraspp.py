@@ -83,6 +83,7 @@ def lraspp_mobilenet_v3_large(num_classes: int, **options) -> LRASPP:
       >>> output.logits.shape
       (1, 65, 64, 21)
 
-    Source: Howard et al., "Searching for MobileNetV3", 2019, section 6.4; as torchvision builds it.
+    References:
+      Howard et al., "Searching for MobileNetV3", 2019, section 6.4; as torchvision builds it.
     """
     return LRASPP(num_classes, mobilenet_v3_large, **options)

@@ -204,7 +204,8 @@ def mask2former_resnet50(num_classes: int, **options) -> Mask2Former:
       >>> output.class_logits.shape, output.mask_logits.shape, len(output.auxiliary)
       ((1, 100, 134), (1, 100, 17, 16), 9)
 
-    Source: Cheng et al., "Masked-attention mask transformer for universal image segmentation",
+    References:
+      Cheng et al., "Masked-attention mask transformer for universal image segmentation",
       2022.
     """
     return Mask2Former(num_classes, **{"backbone": _RESNET50} | options)

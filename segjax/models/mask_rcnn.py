@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Float, Int, Key
 
 from segjax import inference, matching, ops
+from segjax.mapping import map_shards, map_valid
 from segjax.matching.proposals import NEITHER
 from segjax.models import layers
 from segjax.models.backbones import resnet50
@@ -24,8 +25,6 @@ from segjax.models.detection_heads import (
 )
 from segjax.models.layers import Dtype, Layer
 from segjax.models.outputs import DetectionOutput, SampledOutput
-from segjax.padding import of_valid
-from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
 _STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -174,14 +173,14 @@ class MaskRCNN(nn.Module):
             return DetectionOutput(objects, masks)
 
         keys = jax.vmap(jax.random.split)(keys)
-        of_anchors = each_shard(
+        of_anchors = map_shards(
             jax.vmap(functools.partial(self._sample_anchors, anchors)),
             keys[:, 0],
             targets,
             jnp.concatenate(logits, axis=1),
             jnp.concatenate(deltas, axis=1),
         )
-        boxes, matches = each_shard(
+        boxes, matches = map_shards(
             jax.vmap(self._sample_proposals), keys[:, 1], proposals, targets
         )
         features = self._align(pyramid, boxes, _BOX_SIZE)
@@ -241,7 +240,7 @@ class MaskRCNN(nn.Module):
             )
 
         logits, deltas = jax.lax.stop_gradient((logits, deltas))
-        return each_shard(jax.vmap(of_image), logits, deltas, sizes, own)
+        return map_shards(jax.vmap(of_image), logits, deltas, sizes, own)
 
     def _select(self, class_logits, box_deltas, proposals, sizes) -> Instances:
         def of_image(class_logits, box_deltas, proposals, size):
@@ -257,7 +256,7 @@ class MaskRCNN(nn.Module):
                 max_detections=self.max_detections,
             )
 
-        return each_shard(jax.vmap(of_image), class_logits, box_deltas, proposals, sizes)
+        return map_shards(jax.vmap(of_image), class_logits, box_deltas, proposals, sizes)
 
     def _align(self, pyramid, boxes, size, extents=None) -> Float[jax.Array, "b p h w c"]:
         """The features inside boxes `[b, p, 4]`, with the half pixel of 2017 as torchvision.
@@ -281,7 +280,7 @@ class MaskRCNN(nn.Module):
                 sizes=None if extents is None else extents[: len(pyramid)],
             )
 
-        return each_shard(jax.vmap(of_image), pyramid, jax.lax.stop_gradient(boxes), extents)
+        return map_shards(jax.vmap(of_image), pyramid, jax.lax.stop_gradient(boxes), extents)
 
     def _masks(self, head, features, valid) -> Float[jax.Array, "b p mh mw classes"]:
         """The logits of the regions' masks, most of which may be padding."""
@@ -295,10 +294,10 @@ class MaskRCNN(nn.Module):
             zero = jnp.zeros_like(features, shape=())
             variables = jax.tree.map(lambda x: x + zero.astype(x.dtype), variables)
             apply = functools.partial(head.apply, variables)
-            return of_valid(apply, valid, features, valid, chunk=_REGIONS)
+            return map_valid(apply, valid, features, valid, chunk=_REGIONS)
 
         regions = (jax.lax.collapse(x, 0, 2) for x in (features, valid))
-        masks = each_shard(of_regions, *regions, shared=(variables,))
+        masks = map_shards(of_regions, *regions, shared=(variables,))
         return _at_least_float32(masks.reshape(*valid.shape, *masks.shape[1:]))
 
     def _sample_anchors(self, anchors, key, targets, logits, deltas):
@@ -348,7 +347,8 @@ def maskrcnn_resnet50_fpn(num_classes: int, **options) -> MaskRCNN:
       >>> output.objects.boxes.shape, output.mask_logits.shape
       ((1, 100, 4), (1, 100, 28, 28))
 
-    Source: He et al., "Mask R-CNN", 2017; Lin et al., "Feature pyramid networks for object
+    References:
+      He et al., "Mask R-CNN", 2017; Lin et al., "Feature pyramid networks for object
       detection", 2017.
     """
     return MaskRCNN(num_classes, **{"norm_epsilon": 0.0} | options)
@@ -359,7 +359,8 @@ def maskrcnn_resnet50_fpn_v2(num_classes: int, **options) -> MaskRCNN:
 
     Args and Returns as of `maskrcnn_resnet50_fpn`.
 
-    Source: Li et al., "Benchmarking detection transfer learning with vision transformers", 2021.
+    References:
+      Li et al., "Benchmarking detection transfer learning with vision transformers", 2021.
     """
     settings: dict[str, Any] = {
         "frozen_norm": False,

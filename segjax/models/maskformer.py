@@ -159,7 +159,8 @@ def maskformer_resnet50(num_classes: int, **options) -> MaskFormer:
       >>> output.class_logits.shape, output.mask_logits.shape, len(output.auxiliary)
       ((1, 100, 151), (1, 100, 17, 16), 5)
 
-    Source: Cheng et al., "Per-pixel classification is not all you need for semantic
+    References:
+      Cheng et al., "Per-pixel classification is not all you need for semantic
       segmentation", 2021.
     """
     return MaskFormer(num_classes, **{"backbone": resnet50} | options)

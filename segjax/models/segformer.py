@@ -130,7 +130,8 @@ def segformer_b0(num_classes: int, **options) -> SegFormer:
       >>> output.logits.shape
       (1, 17, 16, 150)
 
-    Source: Xie et al., "SegFormer: simple and efficient design for semantic segmentation with
+    References:
+      Xie et al., "SegFormer: simple and efficient design for semantic segmentation with
       transformers", 2021, section 3; the norms' ε as in Hugging Face's model.
     """
     return SegFormer(num_classes, mit_b0, **{"features": 256} | options)

@@ -207,7 +207,8 @@ def segmenter_tiny_patch16(num_classes: int, **options) -> Segmenter:
       >>> output.logits.shape, len(output.attention), output.attention[-1].shape
       ((1, 65, 64, 21), 14, (1, 3, 41, 41))
 
-    Source: Strudel et al., "Segmenter: transformer for semantic segmentation", 2021.
+    References:
+      Strudel et al., "Segmenter: transformer for semantic segmentation", 2021.
     """
     return Segmenter(num_classes, _TINY, **options)
 

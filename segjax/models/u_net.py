@@ -218,8 +218,9 @@ def unet(num_classes: int, **options) -> UNet:
       >>> model.apply(variables, jnp.zeros((1, 9, 7, 3))).logits.shape
       (1, 9, 7, 5)
 
-    Source: Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015, figure 1; batch norm and borders as
-    in milesial's Pytorch-UNet. Volumes: Çiçek et al., "3D U-Net", MICCAI 2016.
+    References:
+      Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015, figure 1; batch norm and borders as
+      in milesial's Pytorch-UNet. Volumes: Çiçek et al., "3D U-Net", MICCAI 2016.
     """
     return UNet(num_classes, **options)
 

@@ -113,7 +113,8 @@ def unet_resnet18(num_classes: int, **options) -> UNetResNet:
       >>> output.logits.shape
       (1, 65, 50, 3)
 
-    Source: Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015, with the encoder and the decoder of
+    References:
+      Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015, with the encoder and the decoder of
       Iakubovskii, "Segmentation Models PyTorch", 2019.
     """
     return UNetResNet(num_classes, resnet18, **options)

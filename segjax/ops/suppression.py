@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import sequential_vmap
-from jaxtyping import Bool, Float, Int, Integer, Shaped
+from jaxtyping import Bool, Float, Int, Integer
 
+from segjax.mapping import stable_argsort
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
 from segjax.ops.boxes import box_area
 from segjax.ops.masks import mask_iou
@@ -50,7 +51,8 @@ def nms(
       >>> nms(boxes, jnp.array([0.6, 0.9, 0.1]), iou_threshold=0.5)
       Array([False,  True,  True], dtype=bool)
 
-    Source: Felzenszwalb et al., "Object detection with discriminatively trained part based models",
+    References:
+      Felzenszwalb et al., "Object detection with discriminatively trained part based models",
       2010, section 7.2; the order of ties and the strict inequality are torchvision's.
     """
     return _greedy(boxes, scores, None, iou_threshold, where)
@@ -123,7 +125,8 @@ def soft_nms(
       >>> soft_nms(boxes, jnp.array([0.8, 0.6]), method="linear")
       Array([0.8, 0.3], dtype=float32)
 
-    Source: Bodla et al., "Soft-NMS: improving object detection with one line of code", 2017,
+    References:
+      Bodla et al., "Soft-NMS: improving object detection with one line of code", 2017,
       section 3.
     """
     _check_options(method, sigma)
@@ -190,7 +193,8 @@ def matrix_nms(
       >>> matrix_nms(masks, jnp.array([0.8, 0.6]), jnp.zeros(2, int), method="linear")
       Array([0.8, 0.3], dtype=float32)
 
-    Source: Wang et al., "SOLOv2: dynamic and fast instance segmentation", 2020, section 3.3.
+    References:
+      Wang et al., "SOLOv2: dynamic and fast instance segmentation", 2020, section 3.3.
     """
     _check_options(method, sigma)
     _check_row("scores", scores, regions)
@@ -237,7 +241,7 @@ def _greedy(boxes, scores, classes, iou_threshold, where):
     boxes, scores = lax.stop_gradient((jnp.asarray(boxes), jnp.asarray(scores)))
     order = _falling(scores)
     if classes is not None:
-        order = order[_argsort(classes[order])]
+        order = order[stable_argsort(classes[order])]
         classes = classes[order]
     boxes = boxes.astype(accumulation_dtype(boxes))[order]
     threshold = jnp.asarray(iou_threshold, boxes.dtype)
@@ -247,29 +251,7 @@ def _greedy(boxes, scores, classes, iou_threshold, where):
 
 def _falling(scores: Float[jax.Array, " n"]) -> Int[jax.Array, " n"]:
     """The order of falling scores, equal ones as they stand."""
-    scores = -scores.astype(accumulation_dtype(scores))
-    if scores.dtype != jnp.float32:
-        return _argsort(scores)
-    # Integers that rise as the numbers do, of which 0 and −0 are one.
-    bits = lax.bitcast_convert_type(jnp.where(scores == 0, 0, scores), jnp.int32)
-    return _argsort(jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits))
-
-
-def _argsort(keys: Shaped[jax.Array, " n"]) -> Int[jax.Array, " n"]:
-    """The order of rising keys, equal ones as they stand."""
-
-    def by_pairs(keys):
-        return lax.sort((keys, lax.iota(jnp.int32, keys.size)), num_keys=1)[1]
-
-    def by_words(keys):
-        with jax.enable_x64(True):
-            words = keys.astype(jnp.int64) << 32 | lax.iota(jnp.int64, keys.size)
-            return (lax.sort(words) & 0x7FFFFFFF).astype(jnp.int32)
-
-    if keys.dtype != jnp.int32:
-        return by_pairs(keys)
-    # On a CPU a sort of plain words is five times as fast as one of pairs.
-    return lax.platform_dependent(keys, cpu=by_words, default=by_pairs)
+    return stable_argsort(-scores.astype(accumulation_dtype(scores)))
 
 
 # Compiled once: a loop that is called eagerly is compiled anew at every call.

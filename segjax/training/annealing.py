@@ -20,7 +20,8 @@ def anneal_masks(state: TrainState, steps: int) -> TrainState:
     Returns:
       The state.
 
-    Source: Kerssies et al., "Your ViT is secretly an image segmentation model", 2025, section 3.3.
+    References:
+      Kerssies et al., "Your ViT is secretly an image segmentation model", 2025, section 3.3.
     """
     if "annealing" not in state.model_state:
         return state

@@ -63,7 +63,8 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
       not count in the gradient's norm. Its `init` raises a ValueError for a pattern that matches no
       parameter, or for a factor of what the model does not have.
 
-    Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019; layer-wise decay:
+    References:
+      Loshchilov and Hutter, "Decoupled weight decay regularization", 2019; layer-wise decay:
       Bao et al., "BEiT", 2022, its last block at the full rate as in Kerssies et al., "EoMT", 2025.
     """
     config = fill_options(config, steps=steps, batch_size=1)

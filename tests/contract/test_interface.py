@@ -13,7 +13,7 @@ import segjax
 
 FUNCTIONS = public_functions()
 # Losses and metrics that no paper defines.
-NO_SOURCE = {"losses.pixel_weights"}
+NO_REFERENCE = {"losses.pixel_weights"}
 # What needs a model and data to show something has its examples in experiments/.
 NO_EXAMPLE = ("training.",)
 
@@ -98,5 +98,5 @@ def test_docstring_gives_shapes(name):
 @pytest.mark.parametrize(
     "name", [name for name in FUNCTIONS if name.startswith(("losses.", "metrics."))]
 )
-def test_docstring_names_its_source(name):
-    assert name in NO_SOURCE or _section(FUNCTIONS[name], "Source")
+def test_docstring_has_references(name):
+    assert name in NO_REFERENCE or _section(FUNCTIONS[name], "References")

@@ -28,8 +28,9 @@ def cutout(key: jax.Array, record: Record, *, fraction: float = 0.1) -> Record:
       >>> int(jnp.sum(~record.where))
       4
 
-    Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with
-    cutout", 2017.
+    References:
+      DeVries and Taylor, "Improved regularization of convolutional neural networks with
+      cutout", 2017.
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must be in 0..1, not {fraction}")

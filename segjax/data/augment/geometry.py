@@ -124,8 +124,9 @@ def random_geometry(
       >>> random_geometry(jax.random.key(0), record, shape=(32, 32)).image.shape
       (32, 32, 3)
 
-    Source: large-scale jitter: Ghiasi et al., "Simple copy-paste is a strong data augmentation
-    method for instance segmentation", 2021, section 3.
+    References:
+      large-scale jitter: Ghiasi et al., "Simple copy-paste is a strong data augmentation
+      method for instance segmentation", 2021, section 3.
     """
     low, high = zoom
     if not 0 < low <= high:

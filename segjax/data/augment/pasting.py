@@ -54,8 +54,9 @@ def copy_paste(
       >>> pasted.panoptic.segments[0]
       Array([[0, 1, 1]], dtype=int32)
 
-    Source: Ghiasi et al., "Simple copy-paste is a strong data augmentation method for instance
-    segmentation", 2021, section 3.
+    References:
+      Ghiasi et al., "Simple copy-paste is a strong data augmentation method for instance
+      segmentation", 2021, section 3.
     """
     if not 0 <= probability <= 1:
         raise ValueError(f"probability must be in 0..1, not {probability}")

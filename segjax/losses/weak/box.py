@@ -47,7 +47,8 @@ def box_projection_loss(
       >>> box_projection_loss(cross, jnp.array([[0.0, 0.0, 3.0, 3.0]]))  # as good as the whole box
       Array([0.], dtype=float32)
 
-    Source: Tian et al., "BoxInst: high-performance instance segmentation with box annotations",
+    References:
+      Tian et al., "BoxInst: high-performance instance segmentation with box annotations",
       2021, section 3 (projection loss).
     """
     _check_boxes("probs", probs, boxes)
@@ -99,17 +100,18 @@ def pairwise_affinity_loss(
       >>> pairwise_affinity_loss(logits, image, jnp.array([[0.0, 0, 3, 1]])).round(3)  # the 10s
       Array([0.], dtype=float32)
 
-    Source: Tian et al., "BoxInst: high-performance instance segmentation with box annotations",
+    References:
+      Tian et al., "BoxInst: high-performance instance segmentation with box annotations",
       2021, section 3 (pairwise affinity loss).
     """
     _check_boxes("logits", logits, boxes)
     due = (*logits.shape[:-3], *logits.shape[-2:], 3)
     if image.shape != due:
-        raise ValueError(f"image has shape {image.shape}; due is {due}")
+        raise ValueError(f"image: expected shape {due}, got {image.shape}")
     if dilation < 1:
-        raise ValueError(f"dilation must be at least 1, not {dilation}")
+        raise ValueError(f"dilation: expected at least 1, got {dilation}")
     if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be in 0..1, not {threshold}")
+        raise ValueError(f"threshold: expected in 0..1, got {threshold}")
     valid = broadcast_where(where, logits.shape)
     logits = jnp.where(valid, logits.astype(accumulation_dtype(logits)), 0)
     log_on, log_off = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
@@ -161,6 +163,6 @@ def _lab(image: Array) -> jax.Array:
 
 def _check_boxes(name: str, masks: Array, boxes: Array) -> None:
     if masks.ndim < 3:
-        raise ValueError(f"{name} has shape {masks.shape}; due is [*b, n, h, w]")
+        raise ValueError(f"{name}: expected shape [*b, n, h, w], got {masks.shape}")
     if boxes.shape != (*masks.shape[:-2], 4):
-        raise ValueError(f"boxes has shape {boxes.shape}; due is {(*masks.shape[:-2], 4)}")
+        raise ValueError(f"boxes: expected shape {(*masks.shape[:-2], 4)}, got {boxes.shape}")

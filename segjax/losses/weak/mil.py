@@ -49,7 +49,8 @@ def noisy_or_log_likelihood(
       >>> jnp.exp(noisy_or_log_likelihood(jnp.log(jnp.array([0.5, 0.5]))))
       Array(0.75, dtype=float32)
 
-    Source: Maron and Lozano-Pérez, "A framework for multiple-instance learning", 1998, section 2.
+    References:
+      Maron and Lozano-Pérez, "A framework for multiple-instance learning", 1998, section 2.
     """
     log_probs, size = _bag(log_probs, axis, where)
     log_rates = _log_rate(log_probs)
@@ -79,7 +80,8 @@ def log_sum_likelihood(
       >>> jnp.exp(log_sum_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
       Array(0.75, dtype=float32)
 
-    Source: the union bound, `P(∪_i A_i) ≤ Σ_i P(A_i)`.
+    References:
+      the union bound, `P(∪_i A_i) ≤ Σ_i P(A_i)`.
     """
     log_probs, size = _bag(log_probs, axis, where)
     return jnp.where(size > 0, _log_sum_exp(log_probs, axis), 0)
@@ -99,7 +101,8 @@ def max_log_likelihood(
       >>> jnp.exp(max_log_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
       Array(0.5, dtype=float32)
 
-    Source: Pathak et al., "Fully convolutional multi-class multiple instance learning", 2015,
+    References:
+      Pathak et al., "Fully convolutional multi-class multiple instance learning", 2015,
       eq. 1.
     """
     log_probs, size = _bag(log_probs, axis, where)
@@ -120,7 +123,8 @@ def mean_log_likelihood(
       >>> jnp.exp(mean_log_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
       Array(0.375, dtype=float32)
 
-    Source: Pinheiro and Collobert, "From image-level to pixel-level labeling with convolutional
+    References:
+      Pinheiro and Collobert, "From image-level to pixel-level labeling with convolutional
       networks", 2015, section 3.2 (average aggregation).
     """
     return log_sum_exp_pooling(log_probs, sharpness=1.0, axis=axis, where=where)
@@ -157,11 +161,12 @@ def log_sum_exp_pooling(
       >>> [round(float(log_sum_exp_pooling(scores, sharpness=r)), 3) for r in (0.01, 1.0, 100.0)]
       [0.501, 0.62, 0.993]
 
-    Source: Pinheiro and Collobert, "From image-level to pixel-level labeling with convolutional
+    References:
+      Pinheiro and Collobert, "From image-level to pixel-level labeling with convolutional
       networks", 2015, eq. 1.
     """
     if sharpness <= 0:
-        raise ValueError(f"sharpness must be positive, not {sharpness}")
+        raise ValueError(f"sharpness: expected positive, got {sharpness}")
     scores, size = _bag(scores, axis, where)
     pooled = (_log_sum_exp(sharpness * scores, axis) - jnp.log(jnp.maximum(size, 1))) / sharpness
     return jnp.where(size > 0, pooled, 0)
@@ -213,19 +218,20 @@ def point_mil_loss(
       >>> jnp.exp(-point_mil_loss(logits, jnp.array([[1.5, 1.5]]), jnp.array([1]), radius=1.0))
       Array([0.96875], dtype=float32)
 
-    Source: the noisy-OR of Maron and Lozano-Pérez, "A framework for multiple-instance learning",
+    References:
+      the noisy-OR of Maron and Lozano-Pérez, "A framework for multiple-instance learning",
       1998, with the points of Bearman et al., "What's the point", 2016.
     """
     if logits.ndim != 3:
-        raise ValueError(f"logits has shape {logits.shape}; due is [h, w, c]")
+        raise ValueError(f"logits: expected shape [h, w, c], got {logits.shape}")
     if labels.ndim != 1 or points.shape != (len(labels), 2):
         raise ValueError(
             f"points has shape {points.shape} and labels {labels.shape}; due are [n, 2] and [n]"
         )
     if radius < 0:
-        raise ValueError(f"radius must be at least 0, not {radius}")
+        raise ValueError(f"radius: expected at least 0, got {radius}")
     if aggregate not in _LIKELIHOODS:
-        raise ValueError(f"aggregate is {aggregate!r}; due is one of {', '.join(_LIKELIHOODS)}")
+        raise ValueError(f"aggregate: expected one of {', '.join(_LIKELIHOODS)}, got {aggregate!r}")
     labels, counts = valid_labels(labels, logits.shape[-1], where=where)
     valid = broadcast_where(valid_pixels, logits.shape[:2])
     points = jnp.where(counts[:, None], points, 0)

@@ -48,11 +48,12 @@ def partial_cross_entropy(
       >>> partial_cross_entropy(logits, labels)
       Array([1.0986123, 1.0986123, 0.       ], dtype=float32)
 
-    Source: Tang et al., "Normalized cut loss for weakly-supervised CNN segmentation", 2018, eq. 1,
+    References:
+      Tang et al., "Normalized cut loss for weakly-supervised CNN segmentation", 2018, eq. 1,
       which does not balance the classes.
     """
     if logits.ndim < 3:
-        raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, c]")
+        raise ValueError(f"logits: expected shape [*b, h, w, c], got {logits.shape}")
     if labels.shape != logits.shape[:-1]:
         raise ValueError(f"labels: expected shape {logits.shape[:-1]}, got {labels.shape}")
     labels, valid = valid_labels(labels, logits.shape[-1], where=where)
@@ -92,19 +93,20 @@ def tag_loss(
       >>> jnp.exp(-tag_loss(jnp.zeros((2, 2, 4)), jnp.array([True, True, False, False])))
       Array([0.25, 0.25, 0.75, 0.75], dtype=float32)
 
-    Source: Pathak et al., "Fully convolutional multi-class multiple instance learning", 2015, for
+    References:
+      Pathak et al., "Fully convolutional multi-class multiple instance learning", 2015, for
       present classes; Saleh et al., "Built-in foreground/background prior for weakly-supervised
       semantic segmentation", 2016, eq. 5, for absent ones.
     """
     if logits.ndim < 3 or logits.shape[-1] < 2:
-        raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, c] with c of 2 up")
+        raise ValueError(f"logits: expected shape [*b, h, w, c] with c of 2 up, got {logits.shape}")
     if tags.dtype != bool:
-        raise TypeError(f"tags is {tags.dtype}; due is bool")
+        raise TypeError(f"tags: expected bool, got {tags.dtype}")
     due = (*logits.shape[:-3], logits.shape[-1])
     if tags.shape != due:
-        raise ValueError(f"tags has shape {tags.shape}; due is {due}")
+        raise ValueError(f"tags: expected shape {due}, got {tags.shape}")
     if pooling not in _POOLINGS:
-        raise ValueError(f"pooling is {pooling!r}; due is one of {', '.join(_POOLINGS)}")
+        raise ValueError(f"pooling: expected one of {', '.join(_POOLINGS)}, got {pooling!r}")
     present, absent = _POOLINGS[pooling]
     valid = broadcast_where(where, logits.shape[:-1])[..., None]
     logits = jnp.where(valid, logits.astype(accumulation_dtype(logits)), 0)

@@ -38,11 +38,12 @@ def total_variation(
       >>> float(total_variation(mask).sum())  # around a rectangle of 2x3
       10.0
 
-    Source: Rudin, Osher and Fatemi, "Nonlinear total variation based noise removal algorithms",
+    References:
+      Rudin, Osher and Fatemi, "Nonlinear total variation based noise removal algorithms",
       1992 (isotropic).
     """
     if probs.ndim < 3:
-        raise ValueError(f"probs has shape {probs.shape}; due is [*b, h, w, c]")
+        raise ValueError(f"probs: expected shape [*b, h, w, c], got {probs.shape}")
     valid = broadcast_where(where, probs.shape[:-1])[..., None]
     probs = jnp.where(valid, probs.astype(accumulation_dtype(probs)), 0)
 
@@ -98,7 +99,8 @@ def gated_crf_loss(
       >>> gated_crf_loss(probs, jnp.ones((1, 2, 3)), spatial_sigma=1000.0)
       Array([[0.9999995, 0.9999995]], dtype=float32)
 
-    Source: Obukhov et al., "Gated CRF loss for weakly supervised semantic image segmentation",
+    References:
+      Obukhov et al., "Gated CRF loss for weakly supervised semantic image segmentation",
       2019, eq. 3 to 5.
     """
     return _potts_energy(probs, image, spatial_sigma, color_sigma, window, where)
@@ -124,7 +126,8 @@ def dense_crf_loss(
       >>> dense_crf_loss(probs, jnp.ones((1, 2, 3))).round(3)
       Array([[1., 1.]], dtype=float32)
 
-    Source: Tang et al., "On regularized losses for weakly-supervised CNN segmentation", 2018,
+    References:
+      Tang et al., "On regularized losses for weakly-supervised CNN segmentation", 2018,
       eq. 4.
     """
     return _potts_energy(probs, image, spatial_sigma, color_sigma, None, where)

@@ -229,7 +229,8 @@ def mit_b0(**options) -> MixTransformer:
       >>> features["stage4"].shape
       (1, 3, 2, 256)
 
-    Source: Xie et al., "SegFormer", 2021, section 3.1 and table 6; the norms' ε as in Hugging
+    References:
+      Xie et al., "SegFormer", 2021, section 3.1 and table 6; the norms' ε as in Hugging
       Face's models.
     """
     return MixTransformer((32, 64, 160, 256), (2, 2, 2, 2), **options)

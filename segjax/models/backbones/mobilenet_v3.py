@@ -195,7 +195,8 @@ def mobilenet_v3_large(**options) -> MobileNetV3:
       >>> features["stage4"].shape
       (1, 5, 4, 960)
 
-    Source: Howard et al., "Searching for MobileNetV3", 2019, table 1.
+    References:
+      Howard et al., "Searching for MobileNetV3", 2019, table 1.
     """
     return MobileNetV3(LARGE, **options)
 
@@ -203,7 +204,7 @@ def mobilenet_v3_large(**options) -> MobileNetV3:
 def mobilenet_v3_small(**options) -> MobileNetV3:
     """MobileNetV3-Small without its classifier: 0.9 million parameters.
 
-    Args and Returns as of `mobilenet_v3_large`. Source: the same, table 2.
+    Args and Returns as of `mobilenet_v3_large`. References: the same, table 2.
     """
     return MobileNetV3(SMALL, **options)
 

@@ -176,7 +176,8 @@ def resnet18(**options) -> ResNet:
       >>> features["stage4"].shape
       (1, 3, 2, 512)
 
-    Source: He et al., "Deep residual learning for image recognition", 2015, table 1.
+    References:
+      He et al., "Deep residual learning for image recognition", 2015, table 1.
     """
     return ResNet((2, 2, 2, 2), BasicBlock, **options)
 

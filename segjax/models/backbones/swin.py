@@ -227,7 +227,8 @@ def swin_tiny(**options) -> SwinTransformer:
       >>> features["stage4"].shape
       (1, 3, 2, 768)
 
-    Source: Liu et al., "Swin transformer: hierarchical vision transformer using shifted windows",
+    References:
+      Liu et al., "Swin transformer: hierarchical vision transformer using shifted windows",
       2021, section 3; the norm of each stage's output as in what detects and segments with it.
     """
     return SwinTransformer(96, (2, 2, 6, 2), **options)

@@ -221,7 +221,8 @@ def vit_tiny_patch16(**options) -> VisionTransformer:
       >>> features["patches"].shape, features["tokens"].shape
       ((1, 7, 4, 192), (1, 29, 192))
 
-    Source: Dosovitskiy et al., "An image is worth 16x16 words", 2020; with `distilled`, Touvron et
+    References:
+      Dosovitskiy et al., "An image is worth 16x16 words", 2020; with `distilled`, Touvron et
       al., "Training data-efficient image transformers & distillation through attention", 2020.
     """
     return VisionTransformer(192, 12, 3, **options)
@@ -264,7 +265,8 @@ def dinov2_small(**options) -> VisionTransformer:
       >>> dinov2_small(registers=4).prefix_tokens
       5
 
-    Source: Oquab et al., "DINOv2: learning robust visual features without supervision", 2023;
+    References:
+      Oquab et al., "DINOv2: learning robust visual features without supervision", 2023;
       registers: Darcet et al., "Vision transformers need registers", 2023.
     """
     return VisionTransformer(384, 12, 6, **_dinov2(options))

@@ -192,7 +192,8 @@ def group_norm(
     Returns:
       The layer, `[*b, *spatial, c]` to the same shape.
 
-    Source: Wu and He, "Group normalization", 2018.
+    References:
+      Wu and He, "Group normalization", 2018.
     """
     return nn.GroupNorm(
         num_groups=_groups(channels, groups),
@@ -238,7 +239,8 @@ def norm(
     Raises:
       ValueError: for another kind.
 
-    Source: Ioffe and Szegedy 2015 (batch norm), Wu and He 2018 (group norm).
+    References:
+      Ioffe and Szegedy 2015 (batch norm), Wu and He 2018 (group norm).
     """
     options = {"dtype": dtype, "param_dtype": param_dtype, "name": name}
     if kind == "batch":

@@ -41,7 +41,8 @@ def sine_positions(
       >>> positions[0, :, 3].round()  # the columns' cosines
       Array([ 0., -1., -0.,  1.], dtype=float32)
 
-    Source: Carion et al., "End-to-end object detection with transformers", 2020, appendix A.4; as
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020, appendix A.4; as
       its authors' code normalises it.
     """
     if features % 4:
@@ -102,7 +103,8 @@ def rotary_angles(
       Array([[ 0., -1.],
              [ 0.,  1.]], dtype=float32)
 
-    Source: Siméoni et al., "DINOv3", 2025, section 3.2, as its authors' code has it; Su et al.,
+    References:
+      Siméoni et al., "DINOv3", 2025, section 3.2, as its authors' code has it; Su et al.,
       "RoFormer", 2021, eq. 15.
     """
     if features % 4:
