@@ -9,11 +9,18 @@ import sys
 from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
+import optax
 import pytest
 import tyro
 
 from segjax import cli
+from segjax.data import Classes
+from segjax.training import SemanticConfig, create_state
+from segjax.training.build import make_model
+from segjax.training.checkpoint import Checkpoints
+from segjax.training.run_folder import write_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -37,22 +44,17 @@ def _name(page):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder with what snippets may read: a data set, a photo and a trained run."""
+    """A folder with what snippets read: a photo, and a run that stopped before its first step."""
     folder = tmp_path_factory.mktemp("docs")
-    mask = np.indices((32, 32)).sum(0) // 8 % 3
-    for split in ("train", "val"):
-        for kind in ("images", "masks"):
-            (folder / "PATH" / split / kind).mkdir(parents=True)
-        for name in "abcdefgh":
-            cv2.imwrite(str(folder / "PATH" / split / "images" / f"{name}.jpg"), 80 * mask)
-            cv2.imwrite(str(folder / "PATH" / split / "masks" / f"{name}.png"), mask)
-    (folder / "PATH" / "classes.json").write_text('["background", "leaf", "stem"]')
-    cv2.imwrite(str(folder / "photo.jpg"), 80 * mask)
-    options = "--steps 1 --batch-size 8 --size 32 32 --model-options widths (4,8)".split()
-    data = ["--data", str(folder / "PATH")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        assert cli.main(["train", *data, "--run", str(folder / "runs" / "mine"), *options]) == 0
+    cv2.imwrite(str(folder / "photo.jpg"), np.zeros((24, 32, 3), np.uint8))
+    config = SemanticConfig(
+        run=folder / "runs" / "mine", model="unet", model_options={"widths": "(4,8)"}
+    )
+    write_config(config, Classes(("leaf", "stem"), ((0, 200, 0), (90, 60, 0))), 3)
+    model, images = make_model(config, 2), np.zeros((1, 32, 32, 3), np.float32)
+    checkpoints = Checkpoints(config.run / "checkpoints")
+    checkpoints.save(create_state(jax.random.key(0), model, optax.sgd(1.0), images), {})
+    checkpoints.close()
     return folder
 
 
@@ -74,7 +76,10 @@ def test_snippets_run(page, workplace, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [w for page in PAGES for w in _commands(page)], ids=" ".join)
-def test_commands_parse(words, monkeypatch):
+def test_commands_parse(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text("steps: 5000\noptimizer:\n  warmup: 100\n")
+
     def parse_alone(parse):
         def run(*args, **kwargs):
             parse(*args, **kwargs)
