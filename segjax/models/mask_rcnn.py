@@ -23,7 +23,8 @@ from segjax.models.detection_heads import (
     MaskHead,
     ProposalHead,
 )
-from segjax.models.layers import Dtype, Layer
+from segjax.models.image_model import ImageModel
+from segjax.models.layers import Layer
 from segjax.models.outputs import DetectionOutput, SampledOutput
 from segjax.typing import Array, Instances
 
@@ -33,7 +34,7 @@ _BOX_SIZE, _MASK_SIZE = (7, 7), (14, 14)
 _REGIONS = 16  # that a CPU's mask head takes at a time
 
 
-class MaskRCNN(nn.Module):
+class MaskRCNN(ImageModel):
     """A feature pyramid, proposals on it, and heads on what ROIAlign takes out of it.
 
     `apply(variables, images, sizes=None)` takes `[*b, h, w, c]` of any size and returns a
@@ -68,10 +69,7 @@ class MaskRCNN(nn.Module):
       max_detections: objects of an image.
       roi_method: how ROIAlign samples, "bilinear" or "nearest"; or "rounded": nearest, within boxes
         that are first rounded to whole pixels of the features, as ROI pooling does.
-      remat: recompute the backbone's activations in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits and boxes are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -97,10 +95,6 @@ class MaskRCNN(nn.Module):
     suppression: str = "hard"
     max_detections: int = 100
     roi_method: str = "bilinear"
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -136,11 +130,8 @@ class MaskRCNN(nn.Module):
         maps = self.backbone(
             frozen_norm=self.frozen_norm,
             epsilon=self.norm_epsilon,
-            remat=self.remat,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
             name="backbone",
+            **self.shared_options,
         )(images, train)
         pyramid = FeaturePyramid(self.features, block, name="pyramid")([maps[s] for s in _STAGES])
         levels = [*pyramid, pyramid[-1][:, ::2, ::2]]
@@ -193,14 +184,11 @@ class MaskRCNN(nn.Module):
 
     def _layers(self, train: bool) -> tuple[Layer, Layer, Layer, Layer]:
         """Constructors: of convolutions, of those with a norm, and of two matrix products."""
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv: Layer = functools.partial(layers.Conv, **dtypes)
-        norm: Layer | None = None
-        if self.head_norm:
-            norm = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
+        conv: Layer = functools.partial(layers.Conv, **self.dtypes)
+        norm = self.batch_norm(train) if self.head_norm else None
         block = functools.partial(ConvNorm, norm=norm, conv=conv)
-        dense = functools.partial(layers.Dense, **dtypes)
-        return conv, block, dense, functools.partial(layers.UpConv2x, **dtypes)
+        dense = functools.partial(layers.Dense, **self.dtypes)
+        return conv, block, dense, functools.partial(layers.UpConv2x, **self.dtypes)
 
     def _anchors(self, shapes, strides) -> list[Float[np.ndarray, "a 4"]]:
         return ops.pyramid_anchors(
