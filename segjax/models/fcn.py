@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +89,7 @@ class DenseClassifier(nn.Module):
                 features[stage]
             )
             logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
-            return layers.upsample(logits, images.shape[-3:-1])
+            return layers.upsample(logits, (images.shape[-3], images.shape[-2]))
 
         logits = classify(self.head, "stage4", "head")
         if not self.auxiliary:
@@ -109,7 +110,7 @@ class DenseClassifier(nn.Module):
         return [*backbone.layer_specs(), ConvSpec(3, padding=1), upsampling]
 
 
-def fcn_resnet50(num_classes: int, **options) -> DenseClassifier:
+def fcn_resnet50(num_classes: int, **options: Any) -> DenseClassifier:
     """FCN on a ResNet-50 of output stride 8: 35.3 million parameters with 21 classes.
 
     Args:
@@ -133,7 +134,7 @@ def fcn_resnet50(num_classes: int, **options) -> DenseClassifier:
     return DenseClassifier(num_classes, resnet50, **options)
 
 
-def fcn_resnet101(num_classes: int, **options) -> DenseClassifier:
+def fcn_resnet101(num_classes: int, **options: Any) -> DenseClassifier:
     """FCN on a ResNet-101 of output stride 8: 54.3 million parameters with 21 classes.
 
     Args and Returns as of `fcn_resnet50`.

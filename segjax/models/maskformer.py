@@ -142,7 +142,7 @@ class MaskFormer(nn.Module):
         return join_layers(outputs, attention if self.return_attention else ())
 
 
-def maskformer_resnet50(num_classes: int, **options) -> MaskFormer:
+def maskformer_resnet50(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a ResNet-50: 41.3 million parameters with 150 classes.
 
     Args:
@@ -166,7 +166,7 @@ def maskformer_resnet50(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": resnet50} | options)
 
 
-def maskformer_resnet101(num_classes: int, **options) -> MaskFormer:
+def maskformer_resnet101(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a ResNet-101: 60.3 million parameters with 150 classes.
 
     Args and Returns as of `maskformer_resnet50`.
@@ -174,7 +174,7 @@ def maskformer_resnet101(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": resnet101} | options)
 
 
-def maskformer_swin_tiny(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_tiny(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-T: 41.8 million parameters with 150 classes.
 
     Args and Returns as of `maskformer_resnet50`.
@@ -182,7 +182,7 @@ def maskformer_swin_tiny(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": swin_tiny} | options)
 
 
-def maskformer_swin_small(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_small(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-S: 63.1 million parameters with 150 classes.
 
     Args and Returns as of `maskformer_resnet50`.
@@ -190,7 +190,7 @@ def maskformer_swin_small(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": swin_small} | options)
 
 
-def maskformer_swin_base(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_base(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-B: 101.8 million parameters with 150 classes.
 
     Args and Returns as of `maskformer_resnet50`.
@@ -198,7 +198,7 @@ def maskformer_swin_base(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": swin_base} | options)
 
 
-def maskformer_swin_large(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_large(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-L: 211.6 million parameters with 150 classes.
 
     Args and Returns as of `maskformer_resnet50`.

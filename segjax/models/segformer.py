@@ -113,7 +113,7 @@ class SegFormer(nn.Module):
         return SemanticOutput(logits, attention=features.get("attention", ()))
 
 
-def segformer_b0(num_classes: int, **options) -> SegFormer:
+def segformer_b0(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B0: 3.8 million parameters with 150 classes.
 
     Args:
@@ -137,7 +137,7 @@ def segformer_b0(num_classes: int, **options) -> SegFormer:
     return SegFormer(num_classes, mit_b0, **{"features": 256} | options)
 
 
-def segformer_b1(num_classes: int, **options) -> SegFormer:
+def segformer_b1(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B1: 13.7 million parameters with 150 classes.
 
     Args and Returns as of `segformer_b0`.
@@ -145,7 +145,7 @@ def segformer_b1(num_classes: int, **options) -> SegFormer:
     return SegFormer(num_classes, mit_b1, **{"features": 256} | options)
 
 
-def segformer_b2(num_classes: int, **options) -> SegFormer:
+def segformer_b2(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B2: 27.5 million parameters with 150 classes.
 
     Args and Returns as of `segformer_b0`.
@@ -153,7 +153,7 @@ def segformer_b2(num_classes: int, **options) -> SegFormer:
     return SegFormer(num_classes, mit_b2, **options)
 
 
-def segformer_b3(num_classes: int, **options) -> SegFormer:
+def segformer_b3(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B3: 47.3 million parameters with 150 classes.
 
     Args and Returns as of `segformer_b0`.
@@ -161,7 +161,7 @@ def segformer_b3(num_classes: int, **options) -> SegFormer:
     return SegFormer(num_classes, mit_b3, **options)
 
 
-def segformer_b4(num_classes: int, **options) -> SegFormer:
+def segformer_b4(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B4: 64.1 million parameters with 150 classes.
 
     Args and Returns as of `segformer_b0`.
@@ -169,7 +169,7 @@ def segformer_b4(num_classes: int, **options) -> SegFormer:
     return SegFormer(num_classes, mit_b4, **options)
 
 
-def segformer_b5(num_classes: int, **options) -> SegFormer:
+def segformer_b5(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B5: 84.7 million parameters with 150 classes.
 
     Args and Returns as of `segformer_b0`.

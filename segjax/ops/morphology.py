@@ -108,7 +108,9 @@ def neighborhood(
     return extremum(of_three(image, axis=-2), of_three(image, axis=-1))
 
 
-def _of_three(extremum, image: jax.Array, *, axis: int, outside) -> jax.Array:
+def _of_three(
+    extremum: Callable, image: jax.Array, *, axis: int, outside: float | None
+) -> jax.Array:
     """The extremum of every pixel and the two beside it along an axis."""
     part = functools.partial(jax.lax.slice_in_dim, image, axis=axis)
     first, last = part(0, 1), part(-1, None)
