@@ -117,6 +117,6 @@ class Record:
             raise ValueError(f"record has no {field}")
         return value
 
-    def replace(self, **changes) -> "Record":
+    def replace(self, **changes: Any) -> "Record":
         """The same record with some fields changed."""
         return dataclasses.replace(self, **changes)

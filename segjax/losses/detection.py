@@ -185,7 +185,7 @@ def mask_head_loss(
     logits = jnp.take_along_axis(mask_logits, labels[..., None, None, None], axis=-1)[..., 0]
     dtype = accumulation_dtype(mask_logits, proposals)
     boxes = jax.lax.stop_gradient(jnp.where(positive[..., None], proposals, 0)).astype(dtype)
-    size = logits.shape[-2:]
+    size = (logits.shape[-2], logits.shape[-1])
 
     def targets_of_image(boxes, matches, masks, pixels):
         """`[p, oh, ow]` each: of a proposal its object's mask, and the bins that count."""

@@ -246,7 +246,7 @@ def _of_classes(scores: jax.Array, classes: Array) -> jax.Array:
     """`scores[i, class_j]`."""
     if classes.shape[:-1] != scores.shape[:-2]:
         raise ValueError(
-            f"classes: expected shape [*b, m] to logits of shape {scores.shape}, got {classes.shape}"
+            f"classes: expected the batch axes of {scores.shape}, got shape {classes.shape}"
         )
     classes, known = (
         x[..., None, :] for x in valid_labels(classes, scores.shape[-1], name="classes")
