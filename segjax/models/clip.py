@@ -82,8 +82,15 @@ class ClipImageTower(ImageModel):
         pooled = self.embedding is None
         images = jnp.asarray(images, self.dtype)
         x = layers.pad_to_multiple(images, self.patch_size, 2, mode="constant")
-        patch = functools.partial(layers.Conv, padding=0, use_bias=pooled, **self.dtypes)
-        x = patch(self.features, self.patch_size, self.patch_size, name="patch_embedding")(x)
+        x = layers.Conv(
+            self.features,
+            self.patch_size,
+            self.patch_size,
+            padding=0,
+            use_bias=pooled,
+            name="patch_embedding",
+            **self.dtypes,
+        )(x)
         *lead, rows, columns, _ = x.shape
         x = x.reshape(*lead, rows * columns, self.features)
         side = self.image_size // self.patch_size
@@ -374,7 +381,7 @@ def siglip_base_patch16(*, vocabulary: int = 32000, **options: Any) -> Clip:
     References:
       Zhai et al., "Sigmoid loss for language image pre-training", 2023.
     """
-    shared = {"epsilon": 1e-6, "activation": _ACTIVATIONS["gelu_tanh"]}
+    shared: dict[str, Any] = {"epsilon": 1e-6, "activation": _ACTIVATIONS["gelu_tanh"]}
     image = functools.partial(ClipImageTower, 768, 12, 12, 16, 224, None, **shared)
     text = functools.partial(ClipTextTower, 768, 12, 12, vocabulary, 64, 768, "last", **shared)
     return Clip(image, text, bias=True, **options)
@@ -406,7 +413,7 @@ def _clip(
     options: dict[str, Any],
 ) -> Clip:
     """CLIP of towers by their (features, depth, heads)."""
-    shared = {"epsilon": 1e-5, "activation": _ACTIVATIONS[activation]}
+    shared: dict[str, Any] = {"epsilon": 1e-5, "activation": _ACTIVATIONS[activation]}
     return Clip(
         functools.partial(ClipImageTower, *vision, patch_size, image_size, embedding, **shared),
         functools.partial(ClipTextTower, *text, 49408, 77, embedding, "end", **shared),

@@ -66,7 +66,7 @@ _NUMBER = Layout(lambda x: x.reshape(1), lambda x: x.reshape(()))
 CLIP_OPENAI = KeyTable(
     (
         *inside("image_tower", "visual", _OPENAI_IMAGE),
-        *((f"text_tower/{ours}", theirs) for ours, theirs in _OPENAI_TEXT),
+        *((f"text_tower/{row[0]}", row[1]) for row in _OPENAI_TEXT),
         ("logit_scale", "logit_scale"),
     ),
     renames=((r"^module\.", ""),),
