@@ -283,9 +283,9 @@ def _run_blocks(
     return tuple(states)
 
 
-def _resize_places(places: jax.Array, grid: tuple[int, int]) -> jax.Array:
+def _resize_places(places: Array, grid: tuple[int, int]) -> jax.Array:
     """Position embeddings `[extra + side², f]` on another grid, bicubic as Hugging Face's."""
-    resize = functools.partial(ops.resize, method="bicubic")
+    places, resize = jnp.asarray(places), functools.partial(ops.resize, method="bicubic")
     if math.isqrt(len(places)) ** 2 == len(places):  # without a class token
         side = math.isqrt(len(places))
         return resize(places.reshape(side, side, -1), grid).reshape(math.prod(grid), -1)
