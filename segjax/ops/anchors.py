@@ -45,7 +45,8 @@ def pyramid_anchors(
       ValueError: if there are not as many strides or sizes as shapes, or `order` is unknown.
 
     Example:
-      >>> pyramid_anchors([(1, 2)], strides=[8], sizes=[[4.0]], aspect_ratios=[1.0])[0]
+      >>> from segjax import ops
+      >>> ops.pyramid_anchors([(1, 2)], strides=[8], sizes=[[4.0]], aspect_ratios=[1.0])[0]
       array([[-2., -2.,  2.,  2.],
              [ 6., -2., 10.,  2.]], dtype=float32)
 

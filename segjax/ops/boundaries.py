@@ -31,7 +31,9 @@ def label_edges(
       ValueError: if `labels` has fewer than 2 axes.
 
     Example:
-      >>> label_edges(jnp.array([[0, 0, 1, 1]])).astype(int)
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.label_edges(jnp.array([[0, 0, 1, 1]])).astype(int)
       Array([[0, 1, 1, 0]], dtype=int32)
     """
     if labels.ndim < 2:
@@ -76,7 +78,9 @@ def mask_boundary(
       TypeError: if `mask` or `where` is not boolean.
 
     Example:
-      >>> mask_boundary(jnp.ones((4, 5), bool), width=1).astype(int)
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.mask_boundary(jnp.ones((4, 5), bool), width=1).astype(int)
       Array([[1, 1, 1, 1, 1],
              [1, 0, 0, 0, 1],
              [1, 0, 0, 0, 1],

@@ -24,7 +24,9 @@ def box_area(boxes: Float[Array, "*b 4"]) -> Float[jax.Array, "*b"]:
       ValueError: if the last axis of `boxes` is not 4 long.
 
     Example:
-      >>> box_area(jnp.array([[1.0, 1.0, 3.0, 4.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.box_area(jnp.array([[1.0, 1.0, 3.0, 4.0]]))
       Array([6.], dtype=float32)
     """
     check_boxes("boxes", boxes)
@@ -49,7 +51,9 @@ def clip_boxes(
       ValueError: if the last axis of `boxes` is not 4 long, or that of `shape` not 2.
 
     Example:
-      >>> clip_boxes(jnp.array([[-1.0, 2.0, 3.0, 9.0]]), (4, 6))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.clip_boxes(jnp.array([[-1.0, 2.0, 3.0, 9.0]]), (4, 6))
       Array([[0., 2., 3., 4.]], dtype=float32)
     """
     check_boxes("boxes", boxes)
@@ -81,7 +85,9 @@ def convert_boxes(
       ValueError: if the last axis of `boxes` is not 4 long, or a format is unknown.
 
     Example:
-      >>> convert_boxes(jnp.array([1.0, 2.0, 4.0, 8.0]), "xyxy", "cxcywh")
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.convert_boxes(jnp.array([1.0, 2.0, 4.0, 8.0]), "xyxy", "cxcywh")
       Array([2.5, 5. , 3. , 6. ], dtype=float32)
     """
     check_boxes("boxes", boxes)

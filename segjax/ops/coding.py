@@ -37,7 +37,9 @@ def encode_boxes(
       ValueError: if the shapes are not `[*b, 4]` or differ.
 
     Example:
-      >>> encode_boxes(jnp.array([1.0, 0.0, 5.0, 2.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.encode_boxes(jnp.array([1.0, 0.0, 5.0, 2.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
       Array([0.25, 0.  , 0.  , 0.  ], dtype=float32)
 
     References:
@@ -74,7 +76,9 @@ def decode_boxes(
       ValueError: if the shapes are not `[*b, 4]` or differ.
 
     Example:
-      >>> decode_boxes(jnp.array([0.25, 0.0, 0.0, 0.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.decode_boxes(jnp.array([0.25, 0.0, 0.0, 0.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
       Array([1., 0., 5., 2.], dtype=float32)
 
     References:

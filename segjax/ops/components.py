@@ -31,7 +31,9 @@ def connected_components(
       TypeError: if `mask` is not boolean.
 
     Example:
-      >>> connected_components(jnp.array([[1, 0, 1], [0, 1, 0]], bool), connectivity=4)
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.connected_components(jnp.array([[1, 0, 1], [0, 1, 0]], bool), connectivity=4)
       Array([[1, 0, 2],
              [0, 3, 0]], dtype=int32)
 

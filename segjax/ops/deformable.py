@@ -39,9 +39,11 @@ def deformable_attention(
       TypeError: if an argument is not of a floating dtype.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> ramp = jnp.array([1.0, 3.0])[None, :, None, None]
       >>> centre = jnp.full((1, 1, 1, 1, 2), 0.5)
-      >>> deformable_attention([ramp], centre, jnp.ones((1, 1, 1, 1))).item()
+      >>> ops.deformable_attention([ramp], centre, jnp.ones((1, 1, 1, 1))).item()
       2.0
 
     References:

@@ -60,11 +60,15 @@ def mean_field(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> logits = jnp.array([[[2.0, 0.0], [0.0, 0.5], [2.0, 0.0]]])  # the middle one disagrees
-      >>> options = {"spatial_weight": 3.0, "spatial_sigma": 1.0, "iterations": 5}
       >>> grey = jnp.zeros((1, 3, 1))
-      >>> q = mean_field(logits, grey, bilateral_weight=0.0, bilateral_sigma=(1.0, 1.0), **options)
-      >>> jnp.argmax(q, axis=-1)
+      >>> log_q = ops.mean_field(
+      ...     logits, grey, iterations=5, spatial_weight=3.0, spatial_sigma=1.0,
+      ...     bilateral_weight=0.0, bilateral_sigma=(1.0, 1.0),
+      ... )
+      >>> jnp.argmax(log_q, axis=-1)
       Array([[0, 0, 0]], dtype=int32)
 
     References:
@@ -146,8 +150,10 @@ def bilateral_sum(
       ValueError: if the shapes do not fit together or an option is out of its range.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> values = jnp.array([1.0, 0.0, 0.0]).reshape(1, 3, 1)
-      >>> jnp.log(bilateral_sum(values, values, spatial_sigma=1.0)[0, :, 0])
+      >>> jnp.log(ops.bilateral_sum(values, values, spatial_sigma=1.0)[0, :, 0])
       Array([-inf, -0.5, -2. ], dtype=float32)
 
     References:

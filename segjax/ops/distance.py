@@ -34,7 +34,9 @@ def distance_transform(
       TypeError: if `mask` is not boolean.
 
     Example:
-      >>> distance_transform(jnp.array([[False, True, True], [True, True, True]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.distance_transform(jnp.array([[False, True, True], [True, True, True]]))
       Array([[0.       , 1.       , 2.       ],
              [1.       , 1.4142135, 2.236068 ]], dtype=float32)
 
@@ -78,7 +80,9 @@ def signed_distance(
       TypeError: if `mask` or `where` is not boolean.
 
     Example:
-      >>> signed_distance(jnp.array([[True, True, False, False]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.signed_distance(jnp.array([[True, True, False, False]]))
       Array([[-2., -1.,  1.,  2.]], dtype=float32)
 
     References:

@@ -58,7 +58,9 @@ def resize(
       TypeError: if `image` is not of a floating dtype and `method` computes means.
 
     Example:
-      >>> resize(jnp.array([0.0, 1.0])[:, None, None], (4, 1))[:, 0, 0]
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.resize(jnp.array([0.0, 1.0])[:, None, None], (4, 1))[:, 0, 0]
       Array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
 
     References:
@@ -116,8 +118,10 @@ def sample(
       TypeError: if `features` is not of a floating dtype and `method` is not "nearest".
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> features = jnp.array([[[0.0], [1.0]]])
-      >>> sample(features, jnp.array([[0.5, 0.5], [1.0, 0.5]]))[:, 0]
+      >>> ops.sample(features, jnp.array([[0.5, 0.5], [1.0, 0.5]]))[:, 0]
       Array([0. , 0.5], dtype=float32)
 
     References:

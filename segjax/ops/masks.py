@@ -30,7 +30,9 @@ def masks_to_boxes(masks: Bool[Array, "*b n h w"]) -> Float[jax.Array, "*b n 4"]
       TypeError: if `masks` is not boolean.
 
     Example:
-      >>> masks_to_boxes(jnp.zeros((1, 5, 5), bool).at[0, 1:3, 2].set(True))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.masks_to_boxes(jnp.zeros((1, 5, 5), bool).at[0, 1:3, 2].set(True))
       Array([[2., 1., 3., 3.]], dtype=float32)
     """
     _check_masks("masks", masks)
@@ -53,7 +55,9 @@ def mask_iou(a: Bool[Array, "*b n h w"], b: Bool[Array, "*b m h w"]) -> Float[ja
       TypeError: if `a` or `b` is not boolean.
 
     Example:
-      >>> mask_iou(jnp.array([[[True, True]]]), jnp.array([[[True, False]], [[False, False]]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.mask_iou(jnp.array([[[True, True]]]), jnp.array([[[True, False]], [[False, False]]]))
       Array([[0.5, 0. ]], dtype=float32)
     """
     _check_masks("a", a)
@@ -110,8 +114,10 @@ def paste_masks(
       ValueError: if the shapes do not fit together.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> mask = jnp.array([[0.2, 0.4], [0.6, 0.8]])
-      >>> paste_masks(mask[None], jnp.array([[1.25, 1.25, 2.75, 2.75]]), (3, 4))
+      >>> ops.paste_masks(mask[None], jnp.array([[1.25, 1.25, 2.75, 2.75]]), (3, 4))
       Array([[[0. , 0. , 0. , 0. ],
               [0. , 0.2, 0.4, 0. ],
               [0. , 0.6, 0.8, 0. ]]], dtype=float32)

@@ -25,7 +25,9 @@ def soft_erode(probs: Float[Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
       ValueError: if `probs` has fewer than 2 axes.
 
     Example:
-      >>> soft_erode(jnp.array([[1.0, 1.0, 1.0, 0.2]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.soft_erode(jnp.array([[1.0, 1.0, 1.0, 0.2]]))
       Array([[1. , 1. , 0.2, 0.2]], dtype=float32)
     """
     return neighborhood(jnp.minimum, _as_image(probs), 4, outside=None)
@@ -45,7 +47,9 @@ def soft_dilate(probs: Float[Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
       ValueError: if `probs` has fewer than 2 axes.
 
     Example:
-      >>> soft_dilate(jnp.array([[1.0, 0.0, 0.0, 0.2]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.soft_dilate(jnp.array([[1.0, 0.0, 0.0, 0.2]]))
       Array([[1. , 1. , 0.2, 0.2]], dtype=float32)
     """
     return neighborhood(jnp.maximum, _as_image(probs), 8, outside=None)
@@ -68,8 +72,10 @@ def soft_skeleton(probs: Float[Array, "*b h w"], *, iterations: int) -> Float[ja
       ValueError: if `probs` has fewer than 2 axes or `iterations` is negative.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> bar = jnp.zeros((5, 6)).at[1:4, :].set(1)
-      >>> soft_skeleton(bar, iterations=1)[:, 2]
+      >>> ops.soft_skeleton(bar, iterations=1)[:, 2]
       Array([0., 0., 1., 0., 0.], dtype=float32)
 
     References:

@@ -31,7 +31,9 @@ def box_iou(
       ValueError: if the shapes of `a` and `b` do not fit together.
 
     Example:
-      >>> box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 0.0, 3.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 0.0, 3.0, 2.0]]))
       Array([[0.33333334]], dtype=float32)
     """
     return _iou(*_align(a, b, pairwise))
@@ -57,7 +59,10 @@ def generalized_box_iou(
       ValueError: if the shapes of `a` and `b` do not fit together.
 
     Example:
-      >>> generalized_box_iou(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[3.0, 0.0, 4.0, 1.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> a, b = jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[3.0, 0.0, 4.0, 1.0]])
+      >>> ops.generalized_box_iou(a, b)
       Array([[-0.5]], dtype=float32)
 
     References:
@@ -88,7 +93,9 @@ def distance_box_iou(
       ValueError: if the shapes of `a` and `b` do not fit together.
 
     Example:
-      >>> distance_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.distance_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
       Array([[0.1875]], dtype=float32)
 
     References:
@@ -118,7 +125,9 @@ def complete_box_iou(
       ValueError: if the shapes of `a` and `b` do not fit together.
 
     Example:
-      >>> complete_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.complete_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
       Array([[0.1875]], dtype=float32)
 
     References:

@@ -19,7 +19,8 @@ class ConvSpec:
       padding: padded pixels `p` before the first input, at least 0.
 
     Example:
-      >>> ConvSpec(3, dilation=2, padding=2)
+      >>> from segjax import ops
+      >>> ops.ConvSpec(3, dilation=2, padding=2)
       ConvSpec(kernel=3, stride=1, dilation=2, padding=2)
     """
 
@@ -67,7 +68,8 @@ def effective_kernel(kernel: int, *, dilation: int = 1) -> int:
       The span in pixels.
 
     Example:
-      >>> effective_kernel(3, dilation=2)
+      >>> from segjax import ops
+      >>> ops.effective_kernel(3, dilation=2)
       5
 
     References:
@@ -95,10 +97,12 @@ def receptive_field(layers: Sequence[Layer]) -> ReceptiveField:
       ValueError: if the branches of a layer have different strides.
 
     Example:
-      >>> receptive_field([ConvSpec(7, stride=2, padding=3), ConvSpec(3, stride=2, padding=1)])
+      >>> from segjax import ops
+      >>> stem = [ops.ConvSpec(7, stride=2, padding=3), ops.ConvSpec(3, stride=2, padding=1)]
+      >>> ops.receptive_field(stem)
       ReceptiveField(size=11, stride=4, padding=5)
-      >>> aspp = tuple([ConvSpec(3, dilation=d, padding=d)] for d in (1, 6, 12, 18))
-      >>> receptive_field([aspp]).size
+      >>> aspp = tuple([ops.ConvSpec(3, dilation=d, padding=d)] for d in (1, 6, 12, 18))
+      >>> ops.receptive_field([aspp]).size
       37
 
     References:
@@ -151,7 +155,8 @@ def min_depth(size: int, *, kernel: int, dilation: int) -> int:
       ValueError: if `size` or `dilation` is not positive, or `kernel` less than 2.
 
     Example:
-      >>> min_depth(100, kernel=3, dilation=2)
+      >>> from segjax import ops
+      >>> ops.min_depth(100, kernel=3, dilation=2)
       25
     """
     if size < 1 or kernel < 2 or dilation < 1:
@@ -172,7 +177,8 @@ def seen_pixels(layers: Sequence[Layer]) -> tuple[int, ...]:
       Indices of the pixels, ascending; negative ones lie in the padding.
 
     Example:
-      >>> seen_pixels([ConvSpec(3, dilation=2), ConvSpec(3, dilation=4)])
+      >>> from segjax import ops
+      >>> ops.seen_pixels([ops.ConvSpec(3, dilation=2), ops.ConvSpec(3, dilation=4)])
       (0, 2, 4, 6, 8, 10, 12)
     """
     return tuple(sorted(_trace(layers, {0})))
@@ -202,8 +208,11 @@ def has_gridding(layers: Sequence[Layer]) -> bool:
       True if there are gaps between the pixels that the first output depends on.
 
     Example:
-      >>> [has_gridding([ConvSpec(3, dilation=d) for d in rates]) for rates in [(2, 4), (1, 2, 5)]]
-      [True, False]
+      >>> from segjax import ops
+      >>> ops.has_gridding([ops.ConvSpec(3, dilation=d) for d in (2, 4)])
+      True
+      >>> ops.has_gridding([ops.ConvSpec(3, dilation=d) for d in (1, 2, 5)])
+      False
 
     References:
       Wang et al., "Understanding convolution for semantic segmentation", 2018, section 3.2.
@@ -226,8 +235,9 @@ def skips_objects(layers: Sequence[Layer], *, width: int) -> bool:
       True if two neighbouring taps are farther apart than the object is wide.
 
     Example:
-      >>> [skips_objects([ConvSpec(3, dilation=d)], width=8) for d in (6, 12)]
-      [False, True]
+      >>> from segjax import ops
+      >>> ops.skips_objects([ops.ConvSpec(3, dilation=12)], width=8)
+      True
     """
     return _widest_step(layers) > width
 

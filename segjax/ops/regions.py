@@ -53,8 +53,10 @@ def roi_align(
       TypeError: if `features` or `boxes` is not floating.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> ramp = jnp.arange(4.0)[None, :, None] * jnp.ones((4, 1, 1))
-      >>> roi_align(ramp, jnp.array([[1.0, 1.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
+      >>> ops.roi_align(ramp, jnp.array([[1.0, 1.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
       Array([1., 2.], dtype=float32)
 
     References:
@@ -112,9 +114,11 @@ def multilevel_roi_align(
       TypeError: if `features` or `boxes` is not floating.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> pyramid = [jnp.full((8, 8, 1), 2.0), jnp.full((4, 4, 1), 3.0)]
       >>> boxes = jnp.array([[0.0, 0.0, 9.0, 9.0], [-99.0, -99.0, 120.0, 120.0]])
-      >>> multilevel_roi_align(pyramid, boxes, (1, 1), sampling_ratio=1)[:, 0, 0, 0]
+      >>> ops.multilevel_roi_align(pyramid, boxes, (1, 1), sampling_ratio=1)[:, 0, 0, 0]
       Array([2., 3.], dtype=float32)
 
     References:
@@ -170,8 +174,10 @@ def roi_pool(
       TypeError: if `features` or `boxes` is not floating.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> ramp = jnp.arange(4.0)[None, :, None] * jnp.ones((4, 1, 1))
-      >>> roi_pool(ramp, jnp.array([[0.0, 0.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
+      >>> ops.roi_pool(ramp, jnp.array([[0.0, 0.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
       Array([1., 3.], dtype=float32)
 
     References:
@@ -233,8 +239,10 @@ def assign_levels(
       ValueError: if the last axis of `boxes` is not 4 long, or `max_level` below `min_level`.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> sides = jnp.array([10.0, 111.0, 112.0, 224.0, 1000.0])
-      >>> assign_levels(jnp.stack([0 * sides, 0 * sides, sides, sides], axis=-1))
+      >>> ops.assign_levels(jnp.stack([0 * sides, 0 * sides, sides, sides], axis=-1))
       Array([2, 2, 3, 4, 5], dtype=int32)
 
     References:
@@ -274,9 +282,11 @@ def crop_masks(
       ValueError: if the shapes are wrong.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> masks = jnp.array([[[True, True, False, False]] * 4, [[False] * 4] * 4])
       >>> boxes = jnp.array([[0.0, 0.0, 3.0, 3.0], [0.0, 0.0, 3.0, 3.0]])
-      >>> crop_masks(masks, boxes, jnp.array([0, 1]), (1, 3)).round(2)[:, 0]
+      >>> ops.crop_masks(masks, boxes, jnp.array([0, 1]), (1, 3)).round(2)[:, 0]
       Array([[1. , 0.5, 0. ],
              [0. , 0. , 0. ]], dtype=float32)
 

@@ -26,7 +26,9 @@ def cosine_similarity(
       ValueError: if the shapes do not fit together.
 
     Example:
-      >>> cosine_similarity(jnp.array([[3.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.cosine_similarity(jnp.array([[3.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 2.0]]))
       Array([[1., 0.]], dtype=float32)
 
     References:
@@ -58,7 +60,9 @@ def zero_shot_labels(
       ValueError: if the shapes do not fit together.
 
     Example:
-      >>> zero_shot_labels(jnp.array([[0.1, 0.2], [1.0, 1.0]]), jnp.eye(2))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.zero_shot_labels(jnp.array([[0.1, 0.2], [1.0, 1.0]]), jnp.eye(2))
       Array([1, 0], dtype=int32)
     """
     return jnp.argmax(cosine_similarity(features, text), axis=-1).astype(jnp.int32)
