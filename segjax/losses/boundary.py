@@ -47,8 +47,10 @@ def boundary_loss(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> distance = signed_distance(jnp.array([[True, True, False, False]]))
-      >>> boundary_loss(jnp.array([[1.0, 0.5, 0.5, 0.0]]), distance)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses, ops
+      >>> distance = ops.signed_distance(jnp.array([[True, True, False, False]]))
+      >>> losses.boundary_loss(jnp.array([[1.0, 0.5, 0.5, 0.0]]), distance)
       Array([[-2. , -0.5,  0.5,  0. ]], dtype=float32)
 
     References:
@@ -89,7 +91,9 @@ def hausdorff_loss(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> hausdorff_loss(jnp.array([[1.0, 1.0, 1.0, 0.0]]), jnp.array([[1, 0, 0, 0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.hausdorff_loss(jnp.array([[1.0, 1.0, 1.0, 0.0]]), jnp.array([[1, 0, 0, 0]]))
       Array([[0., 5., 5., 0.]], dtype=float32)
 
     References:
@@ -131,8 +135,10 @@ def balanced_edge_cross_entropy(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
       >>> edges = jnp.array([[True, False, False, False]])
-      >>> balanced_edge_cross_entropy(jnp.zeros((1, 4)), edges).round(2)
+      >>> losses.balanced_edge_cross_entropy(jnp.zeros((1, 4)), edges).round(2)
       Array([[0.52, 0.17, 0.17, 0.17]], dtype=float32)
 
     References:
@@ -178,8 +184,10 @@ def edge_weighted_cross_entropy(
       TypeError: if `labels` is not integer or `where` not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
       >>> labels = jnp.array([[0, 0, 0, 1]])
-      >>> edge_weighted_cross_entropy(jnp.zeros((1, 4, 2)), labels, sigma=1.0).round(2)
+      >>> losses.edge_weighted_cross_entropy(jnp.zeros((1, 4, 2)), labels, sigma=1.0).round(2)
       Array([[1.63, 4.9 , 7.62, 7.62]], dtype=float32)
 
     References:
@@ -236,8 +244,10 @@ def active_boundary_loss(
       TypeError: if `labels` is not integer or `where` not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
       >>> logits = jnp.array([[[9.0, 0.0], [0.0, 9.0], [0.0, 9.0], [0.0, 9.0], [0.0, 9.0]]])
-      >>> active_boundary_loss(logits, jnp.array([[0, 0, 0, 0, 1]])).round(2)
+      >>> losses.active_boundary_loss(logits, jnp.array([[0, 0, 0, 0, 1]])).round(2)
       Array([[0.24, 0.88, 0.  , 0.  , 0.  ]], dtype=float32)
 
     References:

@@ -39,8 +39,10 @@ def cldice_loss(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
       >>> road = jnp.zeros((5, 6)).at[1:4, :].set(1)
-      >>> round(float(cldice_loss(road.at[:, 3:].set(0), road)), 3)  # half of it is missing
+      >>> round(float(losses.cldice_loss(road.at[:, 3:].set(0), road)), 3)  # half of it is missing
       0.333
 
     References:

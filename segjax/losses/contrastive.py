@@ -37,8 +37,10 @@ def pixel_text_cross_entropy(
       TypeError: if `labels` is neither integer nor floating, or `where` not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
       >>> feature, text = jnp.array([1.0, 1.0]), jnp.eye(2)
-      >>> round(float(pixel_text_cross_entropy(feature, text, jnp.array(0))), 3)
+      >>> round(float(losses.pixel_text_cross_entropy(feature, text, jnp.array(0))), 3)
       0.693
 
     References:

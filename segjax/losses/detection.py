@@ -58,9 +58,13 @@ def rpn_loss(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> from segjax.typing import Instances
       >>> box = jnp.array([[0.0, 0.0, 4.0, 4.0]])
       >>> target = Instances(box, jnp.array([0]), jnp.array([True]))
-      >>> terms = rpn_loss(jnp.zeros(1), jnp.ones((1, 4)), box, jnp.array([0]), target, beta=0.0)
+      >>> logits, deltas = jnp.zeros(1), jnp.ones((1, 4))
+      >>> terms = losses.rpn_loss(logits, deltas, box, jnp.array([0]), target, beta=0.0)
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'objectness': 0.6931, 'rpn_box': 4.0}
 
@@ -115,10 +119,13 @@ def box_head_loss(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> from segjax.typing import Instances
       >>> box = jnp.array([[0.0, 0.0, 4.0, 4.0]])
       >>> target = Instances(box, jnp.array([0]), jnp.array([True]))
       >>> logits, deltas = jnp.zeros((1, 2)), jnp.ones((1, 2, 4))
-      >>> terms = box_head_loss(logits, deltas, box, jnp.array([0]), target, beta=0.0)
+      >>> terms = losses.box_head_loss(logits, deltas, box, jnp.array([0]), target, beta=0.0)
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'class': 0.6931, 'box': 4.0}
 
@@ -168,9 +175,12 @@ def mask_head_loss(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> from segjax.typing import Instances
       >>> box, mask = jnp.array([[0.0, 0.0, 4.0, 4.0]]), jnp.ones((1, 4, 4), bool)
       >>> target = Instances(box, jnp.array([0]), jnp.array([True]), masks=mask)
-      >>> terms = mask_head_loss(jnp.zeros((1, 2, 2, 2)), box, jnp.array([0]), target)
+      >>> terms = losses.mask_head_loss(jnp.zeros((1, 2, 2, 2)), box, jnp.array([0]), target)
       >>> round(float(terms["mask"].value), 4)
       0.6931
 

@@ -38,7 +38,9 @@ def sigmoid_focal_loss(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> sigmoid_focal_loss(jnp.array([0.0, 9.0]), jnp.array([1, 0]), alpha=0.25).round(2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.sigmoid_focal_loss(jnp.array([0.0, 9.0]), jnp.array([1, 0]), alpha=0.25).round(2)
       Array([0.04, 6.75], dtype=float32)
 
     References:
@@ -82,7 +84,9 @@ def softmax_focal_loss(
       TypeError: if `labels` is not integer, or `where` not boolean.
 
     Example:
-      >>> softmax_focal_loss(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.softmax_focal_loss(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(2)
       Array([0.17], dtype=float32)
 
     References:
@@ -120,7 +124,9 @@ def poly_cross_entropy(
       TypeError: if `labels` is not integer, or `where` not boolean.
 
     Example:
-      >>> poly_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.poly_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(2)
       Array([1.19], dtype=float32)
 
     References:
@@ -161,7 +167,9 @@ def symmetric_cross_entropy(
       TypeError: if `labels` is not integer, or `where` not boolean.
 
     Example:
-      >>> symmetric_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.symmetric_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(2)
       Array([2.07], dtype=float32)
 
     References:
@@ -199,7 +207,9 @@ def hard_pixels(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> hard_pixels(jnp.array([0.1, 0.9, 0.5, 0.5]), count=2).astype(int)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.hard_pixels(jnp.array([0.1, 0.9, 0.5, 0.5]), count=2).astype(int)
       Array([0, 1, 1, 0], dtype=int32)
 
     References:

@@ -51,8 +51,10 @@ def cross_entropy_and_dice(
       TypeError: if `labels` is not integer, or `where` not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
       >>> logits = jnp.array([[[0.0, 0.0], [0.0, 0.0]]])
-      >>> cross_entropy_and_dice(logits, jnp.array([[1, 1]]))[1].round(3)
+      >>> losses.cross_entropy_and_dice(logits, jnp.array([[1, 1]]))[1].round(3)
       Array([1.   , 0.333], dtype=float32)
 
     References:
@@ -95,7 +97,9 @@ def resized_cross_entropy(
       TypeError: if `labels` is not integer, or `where` not boolean.
 
     Example:
-      >>> resized_cross_entropy(jnp.zeros((1, 1, 2)), jnp.array([[0, 1]])).round(2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.resized_cross_entropy(jnp.zeros((1, 1, 2)), jnp.array([[0, 1]])).round(2)
       Array([[0.69, 0.69]], dtype=float32)
 
     References:
@@ -136,8 +140,10 @@ def resized_cross_entropy_and_dice(
       TypeError: if `labels` is not integer, or `where` not boolean.
 
     Example:
-      >>> losses, dice = resized_cross_entropy_and_dice(jnp.zeros((1, 1, 2)), jnp.array([[0, 1]]))
-      >>> dice
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> logits, labels = jnp.zeros((1, 1, 2)), jnp.array([[0, 1]])
+      >>> losses.resized_cross_entropy_and_dice(logits, labels)[1]
       Array([0.5, 0.5], dtype=float32)
 
     References:

@@ -26,8 +26,10 @@ def fixed_weighting(
       ValueError: if the names differ.
 
     Example:
-      >>> losses = {"region": jnp.array(0.5), "edges": jnp.array(2.0)}
-      >>> float(fixed_weighting(losses, {"region": 1.0, "edges": 0.25}))
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> terms = {"region": jnp.array(0.5), "edges": jnp.array(2.0)}
+      >>> float(losses.fixed_weighting(terms, {"region": 1.0, "edges": 0.25}))
       1.0
 
     References:
@@ -59,8 +61,11 @@ def uncertainty_weighting(
       ValueError: if the names differ.
 
     Example:
-      >>> losses = {"region": jnp.array(0.5), "edges": jnp.array(2.0)}
-      >>> float(uncertainty_weighting(losses, {name: jnp.zeros(()) for name in losses}))
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> terms = {"region": jnp.array(0.5), "edges": jnp.array(2.0)}
+      >>> log_variances = {"region": jnp.array(0.0), "edges": jnp.array(0.0)}
+      >>> float(losses.uncertainty_weighting(terms, log_variances))
       2.5
 
     References:

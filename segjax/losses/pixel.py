@@ -38,7 +38,9 @@ def softmax_cross_entropy(
       TypeError: if `labels` is neither integer nor floating, or `where` not boolean.
 
     Example:
-      >>> softmax_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.softmax_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(2)
       Array([0.69], dtype=float32)
 
     References:
@@ -104,7 +106,10 @@ def sigmoid_cross_entropy(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> sigmoid_cross_entropy(jnp.array([0.0, 0.0]), jnp.array([1, 0]), pos_weight=2.0).round(2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> logits, targets = jnp.array([0.0, 0.0]), jnp.array([1, 0])
+      >>> losses.sigmoid_cross_entropy(logits, targets, pos_weight=2.0).round(2)
       Array([1.39, 0.69], dtype=float32)
 
     References:
@@ -141,7 +146,9 @@ def pixel_weights(
       TypeError: if `labels` is neither integer nor floating, or `where` not boolean.
 
     Example:
-      >>> pixel_weights(jnp.array([0, 1, 1]), jnp.array([1.0, 3.0]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.pixel_weights(jnp.array([0, 1, 1]), jnp.array([1.0, 3.0]))
       Array([1., 3., 3.], dtype=float32)
     """
     _check_class_weights(class_weights, class_weights.size)

@@ -32,7 +32,9 @@ def sample_masks(
       ValueError: if the shapes are wrong.
 
     Example:
-      >>> sample_masks(jnp.array([[0.0, 1.0]]), jnp.array([[0.25, 0.5], [0.5, 0.5]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.sample_masks(jnp.array([[0.0, 1.0]]), jnp.array([[0.25, 0.5], [0.5, 0.5]]))
       Array([0. , 0.5], dtype=float32)
 
     References:
@@ -88,7 +90,9 @@ def uncertain_points(logits: Float[Array, "*b m"], count: int) -> Bool[jax.Array
       ValueError: if `count` is not in 0..m.
 
     Example:
-      >>> uncertain_points(jnp.array([-9.0, 1.0, 3.0]), 2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.uncertain_points(jnp.array([-9.0, 1.0, 3.0]), 2)
       Array([False,  True,  True], dtype=bool)
 
     References:

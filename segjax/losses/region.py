@@ -52,7 +52,9 @@ def soft_jaccard(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> round(float(soft_jaccard(jnp.array([1.0, 0.5]), jnp.array([1, 0]))), 3)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> round(float(losses.soft_jaccard(jnp.array([1.0, 0.5]), jnp.array([1, 0]))), 3)
       0.667
 
     References:
@@ -95,7 +97,9 @@ def soft_dice(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> round(float(soft_dice(jnp.array([1.0, 0.5]), jnp.array([1, 0]))), 3)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> round(float(losses.soft_dice(jnp.array([1.0, 0.5]), jnp.array([1, 0]))), 3)
       0.8
 
     References:
@@ -137,7 +141,9 @@ def jaccard_loss(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> round(float(jaccard_loss(jnp.array([1.0, 0.5]), jnp.array([1, 0]))), 3)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> round(float(losses.jaccard_loss(jnp.array([1.0, 0.5]), jnp.array([1, 0]))), 3)
       0.333
 
     References:
@@ -180,7 +186,9 @@ def dice_loss(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> round(float(dice_loss(jnp.array([1.0, 0.5]), jnp.array([1, 0]))), 3)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> round(float(losses.dice_loss(jnp.array([1.0, 0.5]), jnp.array([1, 0]))), 3)
       0.2
 
     References:
@@ -225,7 +233,9 @@ def log_cosh_dice_loss(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> round(float(log_cosh_dice_loss(jnp.array([1.0, 0.0]), jnp.array([0, 1]))), 3)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> round(float(losses.log_cosh_dice_loss(jnp.array([1.0, 0.0]), jnp.array([0, 1]))), 3)
       0.434
 
     References:
@@ -272,8 +282,10 @@ def tversky_loss(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
       >>> probs, targets = jnp.array([1.0, 0.5]), jnp.array([1, 0])
-      >>> round(float(tversky_loss(probs, targets, alpha=0.5, beta=0.5)), 3)
+      >>> round(float(losses.tversky_loss(probs, targets, alpha=0.5, beta=0.5)), 3)
       0.2
 
     References:
@@ -325,7 +337,9 @@ def focal_tversky_loss(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> float(focal_tversky_loss(jnp.array([0.0, 0.5]), jnp.array([1, 0])))
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> float(losses.focal_tversky_loss(jnp.array([0.0, 0.5]), jnp.array([1, 0])))
       1.0
 
     References:
@@ -383,8 +397,10 @@ def generalized_dice_loss(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
       >>> probs, targets = jnp.array([[1.0, 0.0], [0.5, 0.5]]), jnp.array([[1, 0], [1, 0]])
-      >>> round(float(generalized_dice_loss(probs, targets, axis=0)), 3)
+      >>> round(float(losses.generalized_dice_loss(probs, targets, axis=0)), 3)
       0.143
 
     References:

@@ -54,7 +54,9 @@ def match_queries(
       TypeError: if `valid` is not boolean.
 
     Example:
-      >>> match_queries(jnp.array([[0.0], [-0.5], [-0.4]]), jnp.array([True]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.match_queries(jnp.array([[0.0], [-0.5], [-0.4]]), jnp.array([True]))
       Array([1], dtype=int32)
 
     References:
@@ -111,11 +113,14 @@ def detr_loss(
       ValueError: if the shapes do not fit together, or the targets have no masks.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> from segjax.typing import Instances
       >>> targets = Instances(
       ...     jnp.array([[0.0, 0.0, 2.0, 4.0]]), jnp.array([0]), jnp.array([True])
       ... )
       >>> boxes = jnp.array([[0.5, 0.5, 1.0, 1.0], [0.25, 0.5, 0.5, 0.75]])
-      >>> terms = detr_loss(jnp.zeros((2, 2)), boxes, targets, (4, 4))
+      >>> terms = losses.detr_loss(jnp.zeros((2, 2)), boxes, targets, (4, 4))
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'cross_entropy': 0.6931, 'giou': 0.5, 'l1': 1.25}
 
@@ -195,10 +200,13 @@ def maskformer_loss(
       ValueError: if the shapes do not fit together, or the targets have no masks.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> from segjax.typing import Instances
       >>> targets = Instances(
       ...     jnp.zeros((1, 4)), jnp.array([0]), jnp.array([True]), masks=jnp.ones((1, 4, 4), bool)
       ... )
-      >>> terms = maskformer_loss(jnp.zeros((2, 2)), jnp.zeros((2, 2, 2)), targets)
+      >>> terms = losses.maskformer_loss(jnp.zeros((2, 2)), jnp.zeros((2, 2, 2)), targets)
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'cross_entropy': 0.6931, 'dice': 0.32, 'focal': 0.8664}
 
@@ -279,11 +287,15 @@ def mask2former_loss(
       ValueError: if the shapes do not fit together, or the targets have no masks.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> from segjax.typing import Instances
       >>> targets = Instances(
       ...     jnp.zeros((1, 4)), jnp.array([0]), jnp.array([True]), masks=jnp.zeros((1, 4, 4), bool)
       ... )
       >>> logits = jnp.zeros((2, 2)), jnp.zeros((2, 2, 2))
-      >>> terms = mask2former_loss(jax.random.key(0), *logits, targets, points=8)
+      >>> terms = losses.mask2former_loss(jax.random.key(0), *logits, targets, points=8)
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'cross_entropy': 1.3863, 'dice': 4.6429, 'mask_cross_entropy': 3.4657}
 

@@ -44,8 +44,10 @@ def box_projection_loss(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> cross = jnp.array([[[0, 1.0, 0], [1, 1, 1], [0, 1, 0]]])
-      >>> box_projection_loss(cross, jnp.array([[0.0, 0.0, 3.0, 3.0]]))  # as good as the whole box
+      >>> weak.box_projection_loss(cross, jnp.array([[0.0, 0.0, 3.0, 3.0]]))  # as for the box
       Array([0.], dtype=float32)
 
     References:
@@ -97,9 +99,12 @@ def pairwise_affinity_loss(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> logits = jnp.array([[[10.0, -10.0, 10.0]]])
       >>> image = jnp.ones((1, 3, 3))
-      >>> pairwise_affinity_loss(logits, image, jnp.array([[0.0, 0, 3, 1]])).round(3)  # the 10s
+      >>> box = jnp.array([[0.0, 0.0, 3.0, 1.0]])
+      >>> weak.pairwise_affinity_loss(logits, image, box).round(3)  # of first and last pixel
       Array([0.], dtype=float32)
 
     References:

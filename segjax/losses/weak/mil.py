@@ -46,7 +46,9 @@ def noisy_or_log_likelihood(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> jnp.exp(noisy_or_log_likelihood(jnp.log(jnp.array([0.5, 0.5]))))
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
+      >>> jnp.exp(weak.noisy_or_log_likelihood(jnp.log(jnp.array([0.5, 0.5]))))
       Array(0.75, dtype=float32)
 
     References:
@@ -87,7 +89,9 @@ def log_sum_likelihood(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> jnp.exp(log_sum_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
+      >>> jnp.exp(weak.log_sum_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
       Array(0.75, dtype=float32)
 
     References:
@@ -120,7 +124,9 @@ def max_log_likelihood(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> jnp.exp(max_log_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
+      >>> jnp.exp(weak.max_log_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
       Array(0.5, dtype=float32)
 
     References:
@@ -153,7 +159,9 @@ def mean_log_likelihood(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> jnp.exp(mean_log_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
+      >>> jnp.exp(weak.mean_log_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
       Array(0.375, dtype=float32)
 
     References:
@@ -190,10 +198,12 @@ def log_sum_exp_pooling(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> scores = jnp.array([0.0, 1.0])
-      >>> round(float(log_sum_exp_pooling(scores, sharpness=0.01)), 3)
+      >>> round(float(weak.log_sum_exp_pooling(scores, sharpness=0.01)), 3)
       0.501
-      >>> round(float(log_sum_exp_pooling(scores, sharpness=100.0)), 3)
+      >>> round(float(weak.log_sum_exp_pooling(scores, sharpness=100.0)), 3)
       0.993
 
     References:
@@ -251,8 +261,10 @@ def point_mil_loss(
       TypeError: if `labels` is not integer, or `where` or `valid_pixels` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> logits = jnp.zeros((3, 3, 2))
-      >>> jnp.exp(-point_mil_loss(logits, jnp.array([[1.5, 1.5]]), jnp.array([1]), radius=1.0))
+      >>> jnp.exp(-weak.point_mil_loss(logits, jnp.array([[1.5, 1.5]]), jnp.array([1]), radius=1.0))
       Array([0.96875], dtype=float32)
 
     References:

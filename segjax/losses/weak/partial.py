@@ -42,9 +42,11 @@ def partial_cross_entropy(
       TypeError: if `labels` is not integer or `where` not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> logits = jnp.zeros((1, 4, 3))
       >>> labels = jnp.array([[0, 0, 0, 1]])
-      >>> partial_cross_entropy(logits, labels).round(2)
+      >>> weak.partial_cross_entropy(logits, labels).round(2)
       Array([1.1, 1.1, 0. ], dtype=float32)
 
     References:
@@ -89,8 +91,10 @@ def tag_loss(
       TypeError: if `tags` or `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> tags = jnp.array([True, True, False, False])
-      >>> jnp.exp(-tag_loss(jnp.zeros((2, 2, 4)), tags))
+      >>> jnp.exp(-weak.tag_loss(jnp.zeros((2, 2, 4)), tags))
       Array([0.25, 0.25, 0.75, 0.75], dtype=float32)
 
     References:

@@ -35,8 +35,10 @@ def total_variation(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> mask = jnp.zeros((5, 5, 1)).at[1:3, 1:4].set(1.0)
-      >>> float(total_variation(mask).sum())  # around a rectangle of 2x3
+      >>> float(weak.total_variation(mask).sum())  # around a rectangle of 2x3
       10.0
 
     References:
@@ -98,8 +100,10 @@ def gated_crf_loss(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> probs = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
-      >>> gated_crf_loss(probs, jnp.ones((1, 2, 3))).round(2)
+      >>> weak.gated_crf_loss(probs, jnp.ones((1, 2, 3))).round(2)
       Array([[0.99, 0.99]], dtype=float32)
 
     References:
@@ -139,8 +143,10 @@ def dense_crf_loss(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> probs = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
-      >>> dense_crf_loss(probs, jnp.ones((1, 2, 3))).round(3)
+      >>> weak.dense_crf_loss(probs, jnp.ones((1, 2, 3))).round(3)
       Array([[1., 1.]], dtype=float32)
 
     References:
