@@ -1,4 +1,4 @@
-"""The overlaps of detections with objects, as average precision compares them."""
+"""Overlaps of detections and objects for average precision."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def mask_overlaps(a: Array, b: Array, crowd: Array) -> tuple[jax.Array, ...]:
 
 
 def _pack(masks: Bool[Array, "n h w"]) -> UInt32[jax.Array, "n words"]:
-    """Thirty-two pixels a word: what masks share is then counted as the bits of `a & b`."""
+    """Packs 32 pixels into a word, so that intersections are counted as the bits of `a & b`."""
     n, height, width = masks.shape
     words = -(-height * width // 32)
     pixels = jnp.pad(masks.reshape(n, height * width), ((0, 0), (0, 32 * words - height * width)))
@@ -39,6 +39,6 @@ def _count(words: UInt32[jax.Array, "... words"]) -> Float[jax.Array, "..."]:
 
 
 def _overlaps(intersection, detected_area, labelled_area, crowd) -> Float[jax.Array, "n m"]:
-    """The IoU of each pair; with a crowd, the share of the detection inside it."""
+    """The IoU of each pair; for a crowd, the fraction of the detection inside it."""
     union = detected_area[:, None] + jnp.where(crowd, 0, labelled_area - intersection)
     return safe_divide(intersection, union)

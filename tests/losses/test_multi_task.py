@@ -54,7 +54,7 @@ def test_names_and_not_places_belong_together():
     [
         (["a", "b"], ["a"], r"has \['a'\]; due are the losses \['a', 'b'\]"),
         (["a"], ["a", "c"], r"has \['a', 'c'\]"),
-        ([], [], "losses is empty"),
+        ([], [], r"losses: expected .*got none"),
     ],
 )
 def test_errors_name_what_does_not_fit(weighting, losses, factors, message):

@@ -279,7 +279,7 @@ def test_the_least_certain_points_are_chosen(count, spread):
 
 
 def test_more_points_than_candidates():
-    with pytest.raises(ValueError, match=r"count is 3; due is 0\.\.2"):
+    with pytest.raises(ValueError, match=r"count: expected .*got 3"):
         uncertain_points(jnp.zeros((2, 2)), 3)
 
 
@@ -314,5 +314,5 @@ def test_targets_need_masks():
 
 def test_a_key_for_each_image():
     class_logits, mask_logits, targets = _arrays()
-    with pytest.raises(ValueError, match=r"key has shape \(\); due is \(8,\)"):
+    with pytest.raises(ValueError, match=r"key: expected .*got \(\)"):
         mask2former_loss(jax.random.key(0), class_logits, mask_logits, targets)

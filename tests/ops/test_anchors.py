@@ -49,5 +49,5 @@ def test_errors_name_the_argument():
         pyramid_anchors([(1, 1)], strides=[4, 8], sizes=[[8.0]])
     with pytest.raises(ValueError, match="sizes has 2 levels; due are 1"):
         pyramid_anchors([(1, 1)], strides=[4], sizes=[[8.0], [16.0]])
-    with pytest.raises(ValueError, match="order is 'scale'"):
+    with pytest.raises(ValueError, match=r"order: expected .*got 'scale'"):
         pyramid_anchors([(1, 1)], strides=[4], sizes=[[8.0]], order="scale")
