@@ -35,6 +35,8 @@ def valid_labels(
       TypeError: if `labels` is not integer, or `where` not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.labels import valid_labels
       >>> valid_labels(jnp.array([1, -1, 255]), 3)
       (Array([1, 0, 0], dtype=int32), Array([ True, False, False], dtype=bool))
     """
@@ -58,6 +60,8 @@ def as_int32(labels: Integer[Array, "*b"], *, name: str = "labels") -> Int32[jax
       TypeError: if `labels` is not integer.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax.labels import as_int32
       >>> as_int32(np.array([7, 2**32 + 7]))
       Array([         7, 2147483647], dtype=int32)
     """
@@ -76,6 +80,8 @@ def check_integer(labels: Array, *, name: str = "labels") -> None:
       name: name of `labels` in the error.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax.labels import check_integer
       >>> check_integer(np.zeros(3, np.uint8))
     """
     if not jnp.issubdtype(labels.dtype, jnp.integer):

@@ -21,6 +21,8 @@ def accumulation_dtype(*arrays: Array) -> jnp.dtype:
       float32, or float64 if one of the arrays is float64 and 64 bits are enabled in JAX.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import accumulation_dtype
       >>> accumulation_dtype(jnp.zeros(3, jnp.bfloat16))
       dtype('float32')
     """
@@ -42,6 +44,8 @@ def safe_divide(
       The quotient, of the broadcast shape, at least float32.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import safe_divide
       >>> safe_divide(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]), default=1.0)
       Array([0.5, 1. ], dtype=float32)
     """
@@ -78,6 +82,8 @@ def log1mexp(x: Float[Array, "..."]) -> Float[jax.Array, "..."]:
       clipped at minus the smallest normal number, with gradient 0: so 0 gives −87.3 in float32.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import log1mexp
       >>> jnp.exp(log1mexp(jnp.log(jnp.array([0.25, 0.5]))))
       Array([0.75, 0.5 ], dtype=float32)
 
@@ -107,6 +113,8 @@ def softplus_pair(x: Float[Array, "*b"]) -> tuple[Float[jax.Array, "*b"], Float[
       Both terms, each of the same shape, at least float32.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import softplus_pair
       >>> absent, present = softplus_pair(jnp.array([0.0, 1e4]))
       >>> present.round(2)
       Array([0.69, 0.  ], dtype=float32)
@@ -154,6 +162,8 @@ def broadcast_where(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import broadcast_where
       >>> broadcast_where(jnp.array([True, False]), (2, 2))
       Array([[ True, False],
              [ True, False]], dtype=bool)
@@ -189,6 +199,8 @@ def masked_sum(
       Sums, `values`' shape without `axis`.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import masked_sum
       >>> float(masked_sum(jnp.array([1.0, jnp.nan]), where=jnp.array([True, False])))
       1.0
     """
@@ -211,6 +223,8 @@ class Average:
       weight: sum of the weights.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import Average
       >>> a = Average.of(jnp.array([1.0, 3.0])) + Average.of(jnp.array([8.0]))
       >>> float(a.value)
       4.0

@@ -36,8 +36,10 @@ def class_token_maps(
       ValueError: if the number of keys does not match the tokens of such an image.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
       >>> attention = jnp.array([[0.25, 0.25, 0.5], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
-      >>> class_token_maps(attention, (1, 4), patch_size=2)
+      >>> analysis.class_token_maps(attention, (1, 4), patch_size=2)
       Array([[0.25  , 0.3125, 0.4375, 0.5   ]], dtype=float32)
 
     References:
@@ -75,8 +77,10 @@ def class_query_maps(
       ValueError: if there are not more queries and keys than patches of such an image.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
       >>> attention = jnp.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.25, 0.5, 0.25]])
-      >>> class_query_maps(attention, (1, 2), patch_size=1)
+      >>> analysis.class_query_maps(attention, (1, 2), patch_size=1)
       Array([[[0.25, 0.5 ]]], dtype=float32)
 
     References:
@@ -110,7 +114,9 @@ def attention_rollout(
       ValueError: if there are no blocks, or their shapes differ.
 
     Example:
-      >>> attention_rollout([jnp.array([[[0.0, 1.0], [0.0, 1.0]]])] * 2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
+      >>> analysis.attention_rollout([jnp.array([[[0.0, 1.0], [0.0, 1.0]]])] * 2)
       Array([[0.25, 0.75],
              [0.  , 1.  ]], dtype=float32)
 
@@ -180,8 +186,11 @@ def attention_error_correlation(
       ValueError: if the shapes differ.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
       >>> attention = jnp.arange(12.0).reshape(3, 4)
-      >>> result = attention_error_correlation(jax.random.key(0), attention, attention**2)
+      >>> result = analysis.attention_error_correlation(jax.random.key(0), attention, attention**2)
       >>> print(f"{result.pearson:.2f} {result.spearman:.2f}")
       0.96 1.00
 

@@ -38,7 +38,9 @@ def jaccard_gradient(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> jaccard_gradient(jnp.array([1.0, 1.0]), jnp.array([1, 0]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
+      >>> analysis.jaccard_gradient(jnp.array([1.0, 1.0]), jnp.array([1, 0]))
       Array([ 0.5 , -0.25], dtype=float32)
 
     References:
@@ -77,7 +79,9 @@ def dice_loss_gradient(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> dice_loss_gradient(jnp.array([0.5, 0.5]), jnp.array([1, 0]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
+      >>> analysis.dice_loss_gradient(jnp.array([0.5, 0.5]), jnp.array([1, 0]))
       Array([-0.75,  0.25], dtype=float32)
 
     References:
@@ -116,7 +120,9 @@ def mask_problem(
       Probabilities and boolean targets, `[n]` each.
 
     Example:
-      >>> probs, targets = mask_problem(
+      >>> import jax
+      >>> from segjax import analysis
+      >>> probs, targets = analysis.mask_problem(
       ...     jax.random.key(0), 4, foreground=0.5, alignment=0.5, margin=100.0
       ... )
       >>> print(probs, targets)
@@ -151,9 +157,10 @@ def gradient_field(
       ValueError: if the shapes do not fit together.
 
     Example:
-      >>> from segjax.losses import dice_loss
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis, losses
       >>> probs, targets = jnp.array([[0.5, 0.5], [1.0, 0.0]]), jnp.array([[1, 0], [1, 0]])
-      >>> gradient_field(dice_loss, probs, targets)
+      >>> analysis.gradient_field(losses.dice_loss, probs, targets)
       Array([[-0.75,  0.25],
              [-0.5 ,  0.5 ]], dtype=float32)
     """
@@ -184,9 +191,10 @@ def gradient_norms(
       ValueError: if the shapes do not fit together.
 
     Example:
-      >>> from segjax.losses import jaccard_loss
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis, losses
       >>> probs, targets = jnp.array([[0.0, 0.0], [1.0, 0.0]]), jnp.array([[1, 0], [1, 0]])
-      >>> gradient_norms(jaccard_loss, probs, targets).round(2)
+      >>> analysis.gradient_norms(losses.jaccard_loss, probs, targets).round(2)
       Array([1.  , 1.41], dtype=float32)
     """
     field = gradient_field(loss, probs, targets)
@@ -216,15 +224,19 @@ def hessian_vector_product(
       ValueError: if the shapes do not fit together.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
       >>> square = lambda p, y: (p - y) ** 2
-      >>> hessian_vector_product(square, jnp.zeros(2), jnp.ones(2), jnp.array([1.0, 3.0]))
+      >>> analysis.hessian_vector_product(square, jnp.zeros(2), jnp.ones(2), jnp.array([1.0, 3.0]))
       Array([2., 6.], dtype=float32)
 
     References:
       Pearlmutter, "Fast exact multiplication by the Hessian", 1994.
     """
     if tangent.shape != probs.shape:
-        raise ValueError(f"tangent: expected the shape of probs, {probs.shape}, got {tangent.shape}")
+        raise ValueError(
+            f"tangent: expected the shape of probs, {probs.shape}, got {tangent.shape}"
+        )
     dtype = accumulation_dtype(probs, tangent)
     gradient = jax.grad(lambda p: jnp.sum(loss(p, targets)))
     return jax.jvp(gradient, (probs.astype(dtype),), (tangent.astype(dtype),))[1]
@@ -246,8 +258,10 @@ def hessian_spectrum(
       `[n]`, ascending, at least float32; a convex loss has none below 0.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
       >>> saddle = lambda p, y: p[0] * p[1]
-      >>> hessian_spectrum(saddle, jnp.zeros(2), jnp.zeros(2))
+      >>> analysis.hessian_spectrum(saddle, jnp.zeros(2), jnp.zeros(2))
       Array([-1.,  1.], dtype=float32)
     """
     flat = probs.ravel().astype(accumulation_dtype(probs))
@@ -273,7 +287,9 @@ def bilinear_gradient_ratio(
       The same shape, at least float32, from 1 at the centre of a pixel to ¼ between four pixels.
 
     Example:
-      >>> bilinear_gradient_ratio(jnp.array([0.0, 0.5]), jnp.array([1.0, 0.5]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
+      >>> analysis.bilinear_gradient_ratio(jnp.array([0.0, 0.5]), jnp.array([1.0, 0.5]))
       Array([1.  , 0.25], dtype=float32)
     """
     dtype = accumulation_dtype(alpha, beta)

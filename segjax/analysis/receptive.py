@@ -33,8 +33,10 @@ def effective_receptive_field(
       ValueError: if `images` does not have 4 axes, or `position` is outside the output.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
       >>> blur = lambda x: x[:, :, 1:] + 2 * x[:, :, :-1]
-      >>> effective_receptive_field(blur, jnp.zeros((1, 1, 4, 1)), position=(0, 1))
+      >>> analysis.effective_receptive_field(blur, jnp.zeros((1, 1, 4, 1)), position=(0, 1))
       Array([[0., 2., 1., 0.]], dtype=float32)
 
     References:
@@ -72,7 +74,9 @@ def field_extent(
       ValueError: if `field` has fewer than 2 axes.
 
     Example:
-      >>> field_extent(jnp.zeros((4, 6)).at[1, 2:5].set(jnp.array([0.1, 1.0, 0.1])))
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
+      >>> analysis.field_extent(jnp.zeros((4, 6)).at[1, 2:5].set(jnp.array([0.1, 1.0, 0.1])))
       Array([2., 1., 5., 2.], dtype=float32)
     """
     if field.ndim < 2:

@@ -30,7 +30,9 @@ def class_cost(
       ValueError: if the shapes do not fit together.
 
     Example:
-      >>> class_cost(jnp.array([[0.0, 0.0], [9.0, -9.0]]), jnp.array([0])).round(2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.class_cost(jnp.array([[0.0, 0.0], [9.0, -9.0]]), jnp.array([0])).round(2)
       Array([[-0.5],
              [-1. ]], dtype=float32)
 
@@ -64,7 +66,9 @@ def focal_class_cost(
       ValueError: if the shapes do not fit together, or an option is out of range.
 
     Example:
-      >>> focal_class_cost(jnp.array([[0.0]]), jnp.array([0])).round(3)
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.focal_class_cost(jnp.array([[0.0]]), jnp.array([0])).round(3)
       Array([[-0.087]], dtype=float32)
 
     References:
@@ -91,7 +95,9 @@ def l1_cost(
       ValueError: if the shapes do not fit together.
 
     Example:
-      >>> l1_cost(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[0.5, 0.0, 1.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.l1_cost(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[0.5, 0.0, 1.0, 2.0]]))
       Array([[1.5]], dtype=float32)
 
     References:
@@ -121,7 +127,9 @@ def giou_cost(
       ValueError: if the shapes do not fit together.
 
     Example:
-      >>> giou_cost(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[0.0, 0.0, 1.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.giou_cost(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[0.0, 0.0, 1.0, 2.0]]))
       Array([[-0.5]], dtype=float32)
 
     References:
@@ -152,7 +160,9 @@ def mask_cross_entropy_cost(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> mask_cross_entropy_cost(jnp.array([[0.0, 0.0]]), jnp.array([[0, 1]])).round(3)
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.mask_cross_entropy_cost(jnp.array([[0.0, 0.0]]), jnp.array([[0, 1]])).round(3)
       Array([[0.693]], dtype=float32)
 
     References:
@@ -193,7 +203,9 @@ def mask_focal_cost(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> mask_focal_cost(jnp.array([[0.0, 0.0]]), jnp.array([[1, 1]])).round(3)
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.mask_focal_cost(jnp.array([[0.0, 0.0]]), jnp.array([[1, 1]])).round(3)
       Array([[0.043]], dtype=float32)
 
     References:
@@ -230,7 +242,9 @@ def mask_dice_cost(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> mask_dice_cost(jnp.array([[0.0, 0.0]]), jnp.array([[1, 1], [0, 0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.mask_dice_cost(jnp.array([[0.0, 0.0]]), jnp.array([[1, 1], [0, 0]]))
       Array([[0.25, 0.5 ]], dtype=float32)
 
     References:
@@ -274,7 +288,7 @@ def _focal_losses(x: jax.Array, alpha: float, gamma: float) -> tuple[jax.Array, 
 def _points(
     logits: Array, targets: Array, where: Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Logits and targets, 0 at void points; and a row `[*b, 1, p]`, 1 at valid and 0 at void points.
+    """Logits and targets, 0 at void points; and a row `[*b, 1, p]` of 1, or 0 at void points.
 
     The product with that row is a sum over valid points, as fast as the products of pairs.
     """

@@ -32,7 +32,9 @@ def greedy_assignment(
       TypeError: if `where` is not boolean, or `cost` complex or boolean.
 
     Example:
-      >>> greedy_assignment(jnp.array([[1, 2], [2, 9]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.greedy_assignment(jnp.array([[1, 2], [2, 9]]))
       (Array([0, 1], dtype=int32), Array([0, 1], dtype=int32))
 
     References:

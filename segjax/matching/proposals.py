@@ -50,9 +50,12 @@ def match_proposals(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> from segjax.typing import Instances
       >>> object = Instances(jnp.array([[0.0, 0.0, 4.0, 4.0]]), jnp.array([7]), jnp.array([True]))
       >>> proposals = jnp.array([[0, 0, 4, 3], [0, 0, 4, 2], [3, 3, 5, 5]], jnp.float32)
-      >>> match_proposals(proposals, object, high=0.7, low=0.3)
+      >>> matching.match_proposals(proposals, object, high=0.7, low=0.3)
       Array([ 0, -2, -1], dtype=int32)
 
     References:
@@ -122,8 +125,11 @@ def sample_proposals(
         its range.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
       >>> matches = jnp.array([-1, -2, 3, 0, 0, -1])
-      >>> indices, valid = sample_proposals(
+      >>> indices, valid = matching.sample_proposals(
       ...     jax.random.key(0), matches, count=4, positive_fraction=0.25
       ... )
       >>> matches[indices][1:3], valid.astype(int)

@@ -43,8 +43,10 @@ def sinkhorn(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
       >>> cost = jnp.array([[0.0, 1.0], [1.0, 0.0]])
-      >>> sinkhorn(cost, temperature=0.1, iterations=10).round(3)
+      >>> matching.sinkhorn(cost, temperature=0.1, iterations=10).round(3)
       Array([[0.5, 0. ],
              [0. , 0.5]], dtype=float32)
 

@@ -37,10 +37,12 @@ def verify_assignment(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
       >>> cost = jnp.array([[1, 2], [2, 1]])
-      >>> bool(verify_assignment(cost, solve_assignment(cost)))
+      >>> bool(matching.verify_assignment(cost, matching.solve_assignment(cost)))
       True
-      >>> bool(verify_assignment(cost.at[0, 0].set(4), solve_assignment(cost)))
+      >>> bool(matching.verify_assignment(cost.at[0, 0].set(4), matching.solve_assignment(cost)))
       False
 
     References:

@@ -43,8 +43,11 @@ def boundary_iou(
       TypeError: if a mask or `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
       >>> square = jnp.zeros((6, 6), bool).at[1:5, 1:5].set(True)
-      >>> float(boundary_iou(square.at[2:4, 2:4].set(False), square, width=1))  # a hole inside
+      >>> ring = square.at[2:4, 2:4].set(False)  # has the same band of one pixel
+      >>> float(metrics.boundary_iou(ring, square, width=1))
       1.0
 
     References:
@@ -85,8 +88,10 @@ class LabelBoundaries(Sums):
       predicted: integers `[c]`, pixels in the band of its predicted mask.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
       >>> labels = jnp.array([[[0, 0, 1, 1]]])
-      >>> float(label_boundaries(labels, labels, 2).compute().mean_boundary_iou)
+      >>> float(metrics.label_boundaries(labels, labels, 2).compute().mean_boundary_iou)
       1.0
     """
 
@@ -157,8 +162,10 @@ def label_boundaries(
       TypeError: if `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
       >>> labels = jnp.array([[[0, 0, 0, 1, 1, 1]] * 6])
-      >>> label_boundaries(jnp.roll(labels, 1, axis=-1), labels, 2).both
+      >>> metrics.label_boundaries(jnp.roll(labels, 1, axis=-1), labels, 2).both
       Array([4, 8], dtype=int32)
 
     References:
@@ -257,8 +264,10 @@ def boundary_f_score(
       TypeError: if a mask or `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
       >>> left = jnp.zeros((8, 8), bool).at[:, :4].set(True)
-      >>> float(boundary_f_score(jnp.roll(left, 1, axis=1).at[:, 0].set(True), left))
+      >>> float(metrics.boundary_f_score(jnp.roll(left, 1, axis=1).at[:, 0].set(True), left))
       1.0
 
     References:

@@ -41,7 +41,8 @@ class Calibration(Sums):
       confidence: `[bins]`, sum of the probabilities of the predicted classes.
 
     Example:
-      >>> Calibration.empty(3).pixels
+      >>> from segjax import metrics
+      >>> metrics.Calibration.empty(3).pixels
       Array([0, 0, 0], dtype=int32)
     """
 
@@ -104,8 +105,10 @@ def expected_calibration_error(
       TypeError: if `labels` is not integer, or `where` not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
       >>> probs = jnp.array([[0.9, 0.1], [0.7, 0.3], [0.4, 0.6]])
-      >>> scores = expected_calibration_error(probs, jnp.array([0, 0, 0]), bins=2).compute()
+      >>> scores = metrics.expected_calibration_error(probs, jnp.array([0, 0, 0]), bins=2).compute()
       >>> scores.accuracy.round(2)
       Array([0.  , 0.67], dtype=float32)
 

@@ -44,7 +44,9 @@ class ConfusionMatrix(Sums):
       counts: integers `[c, c]`, pixels of each (label, prediction).
 
     Example:
-      >>> metric = ConfusionMatrix.empty(2).update(jnp.array([0, 1]), jnp.array([0, 1]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> metric = metrics.ConfusionMatrix.empty(2).update(jnp.array([0, 1]), jnp.array([0, 1]))
       >>> float(metric.compute().mean_iou)
       1.0
     """
@@ -108,7 +110,9 @@ def confusion_matrix(
       TypeError: if `predictions` or `labels` is not integer, or `where` not boolean.
 
     Example:
-      >>> confusion_matrix(jnp.array([0, 1, 1]), jnp.array([0, 0, 1]), 2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> metrics.confusion_matrix(jnp.array([0, 1, 1]), jnp.array([0, 0, 1]), 2)
       Array([[1, 1],
              [0, 1]], dtype=int32)
 
@@ -140,7 +144,9 @@ def class_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
       ValueError: if `matrix` is not square.
 
     Example:
-      >>> class_iou(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])).round(2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> metrics.class_iou(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])).round(2)
       Array([0.5 , 0.67, 1.  ], dtype=float32)
 
     References:
@@ -163,7 +169,9 @@ def class_dice(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
       ValueError: if `matrix` is not square.
 
     Example:
-      >>> class_dice(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])).round(2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> metrics.class_dice(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])).round(2)
       Array([0.67, 0.8 , 1.  ], dtype=float32)
 
     References:
@@ -200,7 +208,9 @@ def mean_iou(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> round(float(mean_iou(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))), 3)
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> round(float(metrics.mean_iou(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))), 3)
       0.583
 
     References:
@@ -233,7 +243,9 @@ def dice_score(
       TypeError: if `where` is not boolean.
 
     Example:
-      >>> round(float(dice_score(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))), 3)
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> round(float(metrics.dice_score(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))), 3)
       0.733
 
     References:
@@ -258,7 +270,9 @@ def pixel_accuracy(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
       ValueError: if `matrix` is not square.
 
     Example:
-      >>> float(pixel_accuracy(jnp.array([[1, 1], [0, 2]])))
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> float(metrics.pixel_accuracy(jnp.array([[1, 1], [0, 2]])))
       0.75
 
     References:
@@ -281,7 +295,9 @@ def frequency_weighted_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b
       ValueError: if `matrix` is not square.
 
     Example:
-      >>> round(float(frequency_weighted_iou(jnp.array([[1, 1], [0, 2]]))), 3)
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> round(float(metrics.frequency_weighted_iou(jnp.array([[1, 1], [0, 2]]))), 3)
       0.583
 
     References:

@@ -73,7 +73,8 @@ class AveragePrecision(Detections):
       kind: "box" or "mask".
 
     Example:
-      >>> AveragePrecision.empty(2, kind="box").compute().ap
+      >>> from segjax import metrics
+      >>> metrics.AveragePrecision.empty(2, kind="box").compute().ap
       -1.0
     """
 
@@ -185,10 +186,14 @@ def average_precision(
         out of its range.
 
     Example:
+      >>> import dataclasses
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> from segjax.typing import Instances
       >>> box, one = jnp.array([[0.0, 0.0, 10.0, 10.0]]), jnp.zeros(1, int)
       >>> targets = Instances(box, classes=one, valid=jnp.array([True]))
       >>> predictions = dataclasses.replace(targets, boxes=0.9 * box, scores=jnp.array([0.8]))
-      >>> scores = average_precision(predictions, targets, num_classes=1).compute()
+      >>> scores = metrics.average_precision(predictions, targets, num_classes=1).compute()
       >>> scores.ap50, scores.ap_small, scores.ap_large
       (1.0, 0.7, -1.0)
 

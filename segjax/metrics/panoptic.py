@@ -48,7 +48,8 @@ class PanopticQuality(Sums):
       false_negatives: `[c]`, labelled segments without a match.
 
     Example:
-      >>> metric = PanopticQuality.empty(2)
+      >>> from segjax import metrics
+      >>> metric = metrics.PanopticQuality.empty(2)
       >>> metric.false_negatives
       Array([0, 0], dtype=int32)
     """
@@ -113,10 +114,13 @@ def panoptic_quality(
       ValueError: if the shapes of the segments differ, or `num_classes` is not positive.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> from segjax.typing import Panoptic
       >>> valid, segments = jnp.ones(2, bool), jnp.array([[0, 0, 0, 1, -1]])
       >>> targets = Panoptic(segments, classes=jnp.array([0, 1]), valid=valid)
       >>> predictions = Panoptic(jnp.array([[0, 0, 1, 1, 1]]), jnp.array([0, 1]), valid)
-      >>> scores = panoptic_quality(predictions, targets, num_classes=2).compute()
+      >>> scores = metrics.panoptic_quality(predictions, targets, num_classes=2).compute()
       >>> scores.class_pq.round(2)
       Array([0.67, 0.  ], dtype=float32)
 

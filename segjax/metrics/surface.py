@@ -40,8 +40,10 @@ def hausdorff_distance(
       TypeError: if a mask or `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
       >>> dot = jnp.zeros((5, 6), bool).at[1, 1].set(True)
-      >>> float(hausdorff_distance(jnp.roll(dot, 2, axis=1), dot))
+      >>> float(metrics.hausdorff_distance(jnp.roll(dot, 2, axis=1), dot))
       2.0
 
     References:
@@ -86,9 +88,11 @@ def normalized_surface_distance(
       TypeError: if a mask or `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
       >>> dot = jnp.zeros((5, 6), bool).at[1, 1].set(True)
       >>> moved = jnp.roll(dot, 2, axis=1)
-      >>> float(normalized_surface_distance(moved, dot, tolerance=2.0))
+      >>> float(metrics.normalized_surface_distance(moved, dot, tolerance=2.0))
       1.0
 
     References:
@@ -136,8 +140,10 @@ def average_surface_distance(
       TypeError: if a mask or `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
       >>> dot = jnp.zeros((5, 6), bool).at[1, 1].set(True)
-      >>> float(average_surface_distance(jnp.roll(dot, 2, axis=1), dot))
+      >>> float(metrics.average_surface_distance(jnp.roll(dot, 2, axis=1), dot))
       2.0
 
     References:

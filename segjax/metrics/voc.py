@@ -43,7 +43,8 @@ class VocAveragePrecision(Detections):
       objects: int32 `[c]`, number of objects that are not difficult.
 
     Example:
-      >>> VocAveragePrecision.empty(2).compute().ap
+      >>> from segjax import metrics
+      >>> metrics.VocAveragePrecision.empty(2).compute().ap
       -1.0
     """
 
@@ -139,10 +140,14 @@ def voc_average_precision(
         out of its range.
 
     Example:
+      >>> import dataclasses
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> from segjax.typing import Instances
       >>> box, one = jnp.array([[0.0, 0.0, 10.0, 10.0]]), jnp.zeros(1, int)
       >>> targets = Instances(box, classes=one, valid=jnp.array([True]))
       >>> predictions = dataclasses.replace(targets, boxes=0.8 * box, scores=jnp.array([0.8]))
-      >>> voc_average_precision(predictions, targets, num_classes=1).compute().ap
+      >>> metrics.voc_average_precision(predictions, targets, num_classes=1).compute().ap
       1.0
 
     References:

@@ -276,7 +276,7 @@ def test_the_order_of_pixels_does_not_matter(p, y, order):
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_errors_name_the_option():
     probs, targets = _random()
-    with pytest.raises(ValueError, match=r"alpha and beta are -0.1 and 0.7; due"):
+    with pytest.raises(ValueError, match=r"alpha, beta: expected .*got -0.1, 0.7"):
         tversky_loss(probs, targets, alpha=-0.1)
     with pytest.raises(ValueError, match=r"gamma: expected .*got 0"):
         focal_tversky_loss(probs, targets, gamma=0)

@@ -195,8 +195,8 @@ def test_vmap_joins_the_batch():
     shared = np.random.default_rng(7).random(SHAPES[0]) < 0.6
     expected = linear_sum_assignment(cost, where=shared)
     nested = jax.vmap(jax.vmap(lambda c, w: linear_sum_assignment(c, where=w)), in_axes=(0, None))
-    for actual, due in zip(nested(cost, shared), expected, strict=True):
-        np.testing.assert_array_equal(actual, due)
+    for actual, desired in zip(nested(cost, shared), expected, strict=True):
+        np.testing.assert_array_equal(actual, desired)
 
 
 @pytest.mark.parametrize("mapped", ["pmap", "shard_map"])

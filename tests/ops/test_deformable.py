@@ -73,9 +73,9 @@ def test_no_query_reads_nothing():
     ("change", "error", "message"),
     [
         (lambda v, x, w: ([], x, w), ValueError, r"levels: expected .*got none"),
-        (lambda v, x, w: ([v[0][..., 0]], x, w), ValueError, "levels"),
+        (lambda v, x, w: ([v[0][..., 0]], x, w), ValueError, "locations"),
         (lambda v, x, w: ([v[0][:, :, :0]], x, w), ValueError, "levels"),
-        (lambda v, x, w: ([v[0], v[1][0]], x, w), ValueError, "levels have shapes"),
+        (lambda v, x, w: ([v[0], v[1][0]], x, w), ValueError, "levels: expected shapes"),
         (lambda v, x, w: (v[:1], x, w), ValueError, "locations"),
         (lambda v, x, w: (v, x[..., :1], w), ValueError, "locations"),
         (lambda v, x, w: (v, x, w[..., :1]), ValueError, "weights"),

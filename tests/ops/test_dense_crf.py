@@ -191,7 +191,7 @@ def test_a_batch_is_its_images(window):
         ({"normalization": "row"}, r"normalization: expected .*got 'row'"),
         ({"compatibility": np.ones(3)}, r"compatibility: expected .*got \(3,\)"),
         ({"window": -1}, "window: expected"),
-        ({"spatial_sigma": 0.0}, "sigmas: expected"),
+        ({"spatial_sigma": 0.0}, "spatial_sigma, color_sigma: expected"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

@@ -108,7 +108,7 @@ def test_errors_name_the_argument():
     for kind in KINDS:
         with pytest.raises(ValueError, match=r"b: expected .*got \(3, 4\)"):
             kind(two, three, pairwise=False)
-        with pytest.raises(ValueError, match=r"a: expected .*got \(1, 2, 4\), b \(3, 4\)"):
+        with pytest.raises(ValueError, match=r"a, b: expected .*got \(1, 2, 4\), \(3, 4\)"):
             kind(two[None], three)
         with pytest.raises(ValueError, match=r"b: expected .*got \(3, 3\)"):
             kind(two, three[:, :3])

@@ -226,6 +226,6 @@ def test_masks_are_cropped_each_by_itself():
     channels = roi_align(
         np.moveaxis(masks, 0, -1).astype(np.float32), boxes, OUTPUT_SIZE, **options
     )
-    due = np.take_along_axis(channels, mask_of.clip(0, 2)[:, None, None, None], axis=-1)[..., 0]
-    np.testing.assert_allclose(crop_masks(masks, boxes, mask_of, OUTPUT_SIZE), due, atol=1e-6)
+    desired = np.take_along_axis(channels, mask_of.clip(0, 2)[:, None, None, None], axis=-1)[..., 0]
+    np.testing.assert_allclose(crop_masks(masks, boxes, mask_of, OUTPUT_SIZE), desired, atol=1e-6)
     assert not np.any(crop_masks(masks[:0], boxes, mask_of, OUTPUT_SIZE))

@@ -116,5 +116,5 @@ def test_errors_name_the_argument():
         gated_crf_loss(probs, image[1:])
     with pytest.raises(ValueError, match="window: expected"):
         gated_crf_loss(probs, image, window=-1)
-    with pytest.raises(ValueError, match="sigmas: expected"):
+    with pytest.raises(ValueError, match="spatial_sigma, color_sigma: expected"):
         dense_crf_loss(probs, image, color_sigma=0.0)
