@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Integer
 
 from segjax.labels import valid_labels
 from segjax.losses.pixel import sigmoid_cross_entropy, softmax_cross_entropy
+from segjax.mapping import map_shards
 from segjax.matching.proposals import BACKGROUND
 from segjax.numerics import Average, accumulation_dtype, broadcast_where
 from segjax.ops.coding import encode_boxes
 from segjax.ops.regions import crop_masks
-from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
 # The weights of the RPN's box encoding.
@@ -209,7 +209,7 @@ def mask_head_loss(
         None if x is None else jax.lax.collapse(jnp.asarray(x), 0, matches.ndim - 1)
         for x in (boxes, matches, targets.masks, pixels)
     ]
-    targets_of_images = each_shard(jax.vmap(targets_of_image), *images)
+    targets_of_images = map_shards(jax.vmap(targets_of_image), *images)
     crops, counts = (x.reshape(logits.shape) for x in targets_of_images)
     counts &= positive[..., None, None]
     losses = sigmoid_cross_entropy(logits, crops, where=counts)

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from segjax.labels import as_int32
+from segjax.mapping import map_shards
 from segjax.metrics.overlaps import box_overlaps, mask_overlaps
 from segjax.metrics.sums import Detections
-from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -213,8 +213,8 @@ def average_precision(
         raise ValueError("predictions.scores: expected [*b, n], got None")
     if predictions.classes.shape[:-1] != targets.classes.shape[:-1]:
         raise ValueError(
-            f"predictions.classes: expected the batch axes of targets.classes, "
-            f"{targets.classes.shape}, got {predictions.classes.shape}"
+            "predictions.classes: expected the batch axes of targets.classes, "
+            f"{targets.classes.shape[:-1]}, got {predictions.classes.shape[:-1]}"
         )
     if kind == "mask":
         if predictions.masks is None or targets.masks is None:
@@ -231,7 +231,7 @@ def average_precision(
         lambda x: x.reshape(images, *x.shape[len(batch) :]), (predictions, targets)
     )
     match = functools.partial(_match_images, num_classes=num_classes, kind=kind)
-    *detections, objects = each_shard(match, predictions, targets)
+    *detections, objects = map_shards(match, predictions, targets)
     scores, classes, ranks, outcomes = (x.reshape(-1, *x.shape[2:]) for x in detections)
     return AveragePrecision(scores, classes, ranks, outcomes, objects.sum(0), kind)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from segjax.mapping import join_vmap
 from segjax.numerics import broadcast_where
 from segjax.typing import Array
 
@@ -119,7 +120,9 @@ def _nearest_row(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h 
     """`min_j squared[j] + (i − j)²` for every row i."""
     if squared.shape[-2] <= _TILE:
         return _row_by_all(squared)  # as a single tile would
-    return jax.lax.platform_dependent(squared, cpu=_row_by_tiles, default=_row_by_all)
+    images = squared.reshape(math.prod(squared.shape[:-2]), *squared.shape[-2:])
+    nearest = jax.lax.platform_dependent(images, cpu=_row_by_tiles, default=_row_by_all)
+    return nearest.reshape(squared.shape)
 
 
 def _row_by_all(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
@@ -129,35 +132,27 @@ def _row_by_all(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w
     return jnp.min(squared[..., None, :, :] + offset[..., None] ** 2, axis=-2)
 
 
-# A loop whose length differs between the examples of a vmap would run to the longest for all.
-@jax.custom_batching.custom_vmap
-def _row_by_tiles(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
-    """Tries, for each tile, the rows between the nearest ones of the tile's first and last row.
+@join_vmap
+def _row_by_tiles(squared: Float[jax.Array, "b h w"]) -> Float[jax.Array, "b h w"]:
+    """Tries, tile by tile, the rows between the nearest ones of the tile's first and last row.
 
     That is enough because the nearest row never moves up as i moves down: if row `j` is nearest to
     row i, no row above `j` is nearer to a row below i. Only every 16th row tries all rows.
     """
-    *batch, height, width = squared.shape
+    _, height, width = squared.shape
     strip = min(_STRIP, width)
-    # Padding completes the tiles: rows far from everything, and copies of the last column.
-    sizes = [(0, 0)] * len(batch)
-    padded = jnp.pad(squared, [*sizes, (0, -height % _TILE), (0, 0)], constant_values=jnp.inf)
-    padded = jnp.pad(padded, [*sizes, (0, 0), (0, -width % strip)], mode="edge")
-    images = padded.reshape(math.prod(batch), *padded.shape[-2:])
+    # The padding makes whole tiles: rows that are far from everything, and copies of a column.
+    below, beside = [(0, 0), (0, -height % _TILE), (0, 0)], [(0, 0), (0, 0), (0, -width % strip)]
+    images = jnp.pad(jnp.pad(squared, below, constant_values=jnp.inf), beside, mode="edge")
 
     rows = jnp.arange(0, images.shape[-2] + 1, _TILE)
     nearest = _split(_nearest_of_rows(images, rows), strip)
     starts, ends = jnp.min(nearest[:, :-1], axis=-1), jnp.max(nearest[:, 1:], axis=-1)
     strips = jax.lax.map(_solve_strip, (_split(images, strip), starts, ends))
 
-    strips = strips.reshape(*batch, padded.shape[-1] // strip, padded.shape[-2], strip)
-    result = jnp.moveaxis(strips, -3, -2).reshape(padded.shape)
-    return result[..., :height, :width]
-
-
-@_row_by_tiles.def_vmap
-def _(axis_size, batched, squared):
-    return _row_by_tiles(squared), True
+    strips = strips.reshape(len(images), images.shape[2] // strip, images.shape[1], strip)
+    result = jnp.moveaxis(strips, 1, 2).reshape(images.shape)
+    return result[:, :height, :width]
 
 
 def _split(images: jax.Array, strip: int) -> jax.Array:

@@ -239,7 +239,7 @@ def test_what_does_not_fit():
     with pytest.raises(ValueError, match=r"beta: expected .*got -1.0"):
         rpn_loss(logits, deltas, *common, beta=-1.0)
     without = dataclasses.replace(targets, masks=None)
-    with pytest.raises(ValueError, match="targets.masks: expected"):
+    with pytest.raises(ValueError, match=r"targets.masks: expected"):
         mask_head_loss(outputs["mask_logits"], proposals, matches, without)
     with pytest.raises(ValueError, match="targets: expected the batch axes"):
         rpn_loss(logits, deltas, proposals, matches, jax.tree.map(lambda x: x[:1], targets))

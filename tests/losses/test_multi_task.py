@@ -53,7 +53,7 @@ def test_names_and_not_places_belong_together():
     ("losses", "factors", "message"),
     [
         (["a", "b"], ["a"], r": expected .*\['a', 'b'\], got \['a'\]"),
-        (["a"], ["a", "c"], r"has \['a', 'c'\]"),
+        (["a"], ["a", "c"], r"got \['a', 'c'\]"),
         ([], [], r"losses: expected .*got none"),
     ],
 )

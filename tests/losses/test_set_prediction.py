@@ -306,9 +306,9 @@ def test_chunks_of_objects_are_all_objects():
 def test_targets_need_masks():
     class_logits, mask_logits, targets = _arrays()
     targets = dataclasses.replace(targets, masks=None)
-    with pytest.raises(ValueError, match="targets.masks: expected"):
+    with pytest.raises(ValueError, match=r"targets.masks: expected"):
         maskformer_loss(class_logits, mask_logits, targets)
-    with pytest.raises(ValueError, match="targets.masks: expected"):
+    with pytest.raises(ValueError, match=r"targets.masks: expected"):
         _mask2former((class_logits, mask_logits, targets))
 
 

@@ -110,9 +110,9 @@ def test_merging_takes_batches_of_any_padding():
 def test_errors_name_the_argument():
     targets = _objects()
     predictions = dataclasses.replace(targets, scores=jnp.ones(5))
-    with pytest.raises(ValueError, match="predictions.scores: expected"):
+    with pytest.raises(ValueError, match=r"predictions.scores: expected"):
         precision(targets, targets)
-    with pytest.raises(ValueError, match="predictions.masks, targets.masks: expected"):
+    with pytest.raises(ValueError, match=r"predictions.masks, targets.masks: expected"):
         precision(predictions, targets, kind="mask")
     with pytest.raises(ValueError, match=r"predictions.classes: expected .*got \(1, 5\)"):
         precision(jax.tree.map(lambda x: x[None], predictions), targets)

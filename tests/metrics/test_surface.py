@@ -152,7 +152,11 @@ def test_one_score_a_mask(score):
             ValueError,
             "tolerance: expected 0 or more, got -1.0",
         ),
-        (lambda m: hausdorff_distance(m, m, where=jnp.ones(3, bool)), ValueError, "where has shap"),
+        (
+            lambda m: hausdorff_distance(m, m, where=jnp.ones(3, bool)),
+            ValueError,
+            "where: expected",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

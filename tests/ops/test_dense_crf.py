@@ -186,7 +186,7 @@ def test_a_batch_is_its_images(window):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": np.ones((4, 4, 2))}, r"image \(4, 4, 2\)"),
+        ({"image": np.ones((4, 4, 2))}, r"logits, image: expected .*, \(4, 4, 2\)"),
         ({"iterations": -1}, "iterations: expected"),
         ({"normalization": "row"}, r"normalization: expected .*got 'row'"),
         ({"compatibility": np.ones(3)}, r"compatibility: expected .*got \(3,\)"),

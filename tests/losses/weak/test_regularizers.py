@@ -112,7 +112,7 @@ def test_errors_name_the_argument():
     probs, image, _ = _random()
     with pytest.raises(ValueError, match=r"probs: expected .*got \(6, 3\)"):
         total_variation(probs[0])
-    with pytest.raises(ValueError, match=r"image \(4, 6, 3\)"):
+    with pytest.raises(ValueError, match=r"probs, image: expected .*, \(4, 6, 3\)"):
         gated_crf_loss(probs, image[1:])
     with pytest.raises(ValueError, match="window: expected"):
         gated_crf_loss(probs, image, window=-1)
