@@ -23,16 +23,16 @@ def valid_labels(
 
     Args:
       labels: integers, any shape `[*b]`. NumPy arrays may have 64 bits.
-      num_classes: number of classes c, static.
-      where: broadcasts to `[*b]`; False for void, whose labels may be anything.
-      name: name of `labels` in errors.
+      num_classes: Number of classes c, static.
+      where: Broadcasts to `[*b]`; False for void, whose labels may be anything.
+      name: Name of `labels` in errors.
 
     Returns:
       The labels, with 0 for void; and booleans, False for void. Both `[*b]`.
 
     Raises:
-      ValueError: if `where` does not broadcast to `labels`.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If `where` does not broadcast to `labels`.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -51,13 +51,13 @@ def as_int32(labels: Integer[Array, "*b"], *, name: str = "labels") -> Int32[jax
 
     Args:
       labels: integers, any shape `[*b]`.
-      name: name of `labels` in errors.
+      name: Name of `labels` in errors.
 
     Returns:
       int32 `[*b]`.
 
     Raises:
-      TypeError: if `labels` is not integer.
+      TypeError: If `labels` is not integer.
 
     Example:
       >>> import numpy as np
@@ -76,8 +76,8 @@ def check_integer(labels: Array, *, name: str = "labels") -> None:
     """Raises a TypeError if labels are not integers.
 
     Args:
-      labels: any shape.
-      name: name of `labels` in the error.
+      labels: Any shape.
+      name: Name of `labels` in the error.
 
     Example:
       >>> import numpy as np

@@ -15,7 +15,7 @@ def accumulation_dtype(*arrays: Array) -> jnp.dtype:
     """The dtype in which sums, logarithms and divisions are computed: at least float32.
 
     Args:
-      *arrays: arrays of any shape; bfloat16, float16, integers and booleans count as float32.
+      *arrays: Arrays of any shape; bfloat16, float16, integers and booleans count as float32.
 
     Returns:
       float32, or float64 if one of the arrays is float64 and 64 bits are enabled in JAX.
@@ -36,9 +36,9 @@ def safe_divide(
     """Division with a default: `numerator / denominator`, or `default` where that divides by 0.
 
     Args:
-      numerator: any shape.
-      denominator: broadcasts against `numerator`.
-      default: result, with gradient 0, where the denominator is 0.
+      numerator: Any shape.
+      denominator: Broadcasts against `numerator`.
+      default: Result, with gradient 0, where the denominator is 0.
 
     Returns:
       The quotient, of the broadcast shape, at least float32.
@@ -75,7 +75,7 @@ def log1mexp(x: Float[Array, "..."]) -> Float[jax.Array, "..."]:
     where the other is accurate.
 
     Args:
-      x: any shape, logarithms of probabilities, at most 0.
+      x: Any shape, logarithms of probabilities, at most 0.
 
     Returns:
       Logarithms of the complementary probabilities, the same shape, at least float32. `x` is
@@ -107,7 +107,7 @@ def softplus_pair(x: Float[Array, "*b"]) -> tuple[Float[jax.Array, "*b"], Float[
     plus the same term `log(1 + e^−|x|)`.
 
     Args:
-      x: any shape, logits.
+      x: Any shape, logits.
 
     Returns:
       Both terms, each of the same shape, at least float32.
@@ -152,14 +152,14 @@ def broadcast_where(
 
     Args:
       where: boolean, broadcasts to `shape`; or None.
-      shape: shape of the masked array.
+      shape: Shape of the masked array.
 
     Returns:
       Booleans of `shape`.
 
     Raises:
-      ValueError: if `where` does not broadcast to `shape`.
-      TypeError: if `where` is not boolean.
+      ValueError: If `where` does not broadcast to `shape`.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -191,9 +191,9 @@ def masked_sum(
     NaN and inf under `where=False` reach neither the sum nor the gradient with respect to `values`.
 
     Args:
-      values: any shape.
-      axis: as in `jnp.sum`.
-      where: broadcasts to `values`; None for all True.
+      values: Any shape.
+      axis: As in `jnp.sum`.
+      where: Broadcasts to `values`; None for all True.
 
     Returns:
       Sums, `values`' shape without `axis`.
@@ -219,8 +219,8 @@ class Average:
     examples are distributed, unlike a mean of means.
 
     Attributes:
-      total: weighted sum of the values.
-      weight: sum of the weights.
+      total: Weighted sum of the values.
+      weight: Sum of the weights.
 
     Example:
       >>> import jax.numpy as jnp

@@ -85,10 +85,10 @@ class Record:
       labels: int32 `[*b, h, w]`, class of each pixel; anything where `where` is False.
       where: `[*b, h, w]`, False for void pixels, which losses and metrics ignore.
       size: int32 `[*b, 2]`, (height, width) of the image, which is padded at the bottom and right.
-      instances: objects of the image.
-      panoptic: segments of the image.
+      instances: Objects of the image.
+      panoptic: Segments of the image.
       edges: `[*b, h, w]`, True at boundaries between segments.
-      points: annotated points, one or more for each object.
+      points: Annotated points, one or more for each object.
       scribbles: `[*b, h, w]`, True on scribbles; the classes are in `labels`.
       tags: `[*b, num_classes]`, True for classes that the image contains.
       captions: int32 `[*b, n, words]`, a phrase for each object as indices into a vocabulary.

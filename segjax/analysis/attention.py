@@ -25,15 +25,15 @@ def class_token_maps(
       attention: `[*b, n, n]`, with the heads among the leading axes; or a rollout of several
         blocks. Tokens are the class token, other tokens, and the patches row by row.
       shape: (h, w) of the image in pixels.
-      patch_size: side of the patches in pixels; the last row and column may extend beyond the
+      patch_size: Side of the patches in pixels; the last row and column may extend beyond the
         image.
-      prefix_tokens: number of tokens before the patches, as `VisionTransformer.prefix_tokens`.
+      prefix_tokens: Number of tokens before the patches, as `VisionTransformer.prefix_tokens`.
 
     Returns:
       `[*b, h, w]`, at least float32, interpolated bilinearly between the centres of patches.
 
     Raises:
-      ValueError: if the number of keys does not match the tokens of such an image.
+      ValueError: If the number of keys does not match the tokens of such an image.
 
     Example:
       >>> import jax.numpy as jnp
@@ -67,14 +67,14 @@ def class_query_maps(
       attention: `[*b, n, n]` of a mask transformer, with the heads among the leading axes. Tokens
         are the patches row by row, and then the classes.
       shape: (h, w) of the image in pixels.
-      patch_size: side of the patches in pixels.
+      patch_size: Side of the patches in pixels.
 
     Returns:
       `[*b, classes, h, w]`, at least float32, interpolated bilinearly between the centres of
       patches.
 
     Raises:
-      ValueError: if there are not more queries and keys than patches of such an image.
+      ValueError: If there are not more queries and keys than patches of such an image.
 
     Example:
       >>> import jax.numpy as jnp
@@ -105,13 +105,13 @@ def attention_rollout(
     for the skip connections.
 
     Args:
-      attention: the attention of each block, `[*b, heads, n, n]`, from the first block to the last.
+      attention: The attention of each block, `[*b, heads, n, n]`, from the first block to the last.
 
     Returns:
       `[*b, n, n]`, at least float32; rows sum to 1 like those of `attention`.
 
     Raises:
-      ValueError: if there are no blocks, or their shapes differ.
+      ValueError: If there are no blocks, or their shapes differ.
 
     Example:
       >>> import jax.numpy as jnp
@@ -144,8 +144,8 @@ class Correlation:
     Attributes:
       pearson: Pearson's linear correlation, a scalar in −1..1.
       spearman: Spearman's rank correlation, a scalar in −1..1.
-      pearson_p_value: fraction of permutations with at least as large a correlation of either sign.
-      spearman_p_value: the same for the rank correlation.
+      pearson_p_value: Fraction of permutations with at least as large a correlation of either sign.
+      spearman_p_value: The same for the rank correlation.
     """
 
     pearson: Float[Array, ""]
@@ -171,11 +171,11 @@ def attention_error_correlation(
     smooth maps, whose neighbouring pixels are alike.
 
     Args:
-      key: random key of the shifts.
+      key: Random key of the shifts.
       attention: `[h, w]`, such as one of `class_token_maps`.
       error: `[h, w]`, the loss of each pixel, or whether it is wrong.
       where: `[h, w]`, False for void pixels, whose values may be anything.
-      permutations: number of permutations `m`. A shifted pixel counts if it is valid before and
+      permutations: Number of permutations `m`. A shifted pixel counts if it is valid before and
         after.
 
     Returns:
@@ -183,7 +183,7 @@ def attention_error_correlation(
       is differentiable.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: If the shapes differ.
 
     Example:
       >>> import jax

@@ -24,18 +24,18 @@ def jaccard_gradient(
     The gradient of the Jaccard loss is the negative of this.
 
     Args:
-      probs: any shape, in 0..1.
-      targets: the same shape, in 0..1 or boolean.
-      axis: the axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      probs: Any shape, in 0..1.
+      targets: The same shape, in 0..1 or boolean.
+      axis: The axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
 
     Returns:
       The same shape, at least float32; 0 at void pixels, and in masks where prediction and target
       are both empty.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -65,18 +65,18 @@ def dice_loss_gradient(
     """Gradient of the Dice loss: `∂L/∂p_k = (2Σpy − 2y_k (Σp + Σy)) / (Σp + Σy)²`.
 
     Args:
-      probs: any shape, in 0..1.
-      targets: the same shape, in 0..1 or boolean.
-      axis: the axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      probs: Any shape, in 0..1.
+      targets: The same shape, in 0..1 or boolean.
+      axis: The axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
 
     Returns:
       The same shape, at least float32; 0 at void pixels, and in masks where prediction and target
       are both empty.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -109,12 +109,12 @@ def mask_problem(
     and `alignment` is near 1. `jax.vmap` over any of the numbers gives a family of problems.
 
     Args:
-      key: random key of `ε`.
-      num_pixels: number of pixels `n`.
-      foreground: fraction of foreground pixels, in 0..1/(2 − alignment); a number or a scalar.
-      alignment: fraction of them that is predicted, in 0..1; a number or a scalar.
-      margin: confidence of the prediction, in logits; a number or a scalar.
-      noise: standard deviation of the logits; a number or a scalar.
+      key: Random key of `ε`.
+      num_pixels: Number of pixels `n`.
+      foreground: Fraction of foreground pixels, in 0..1/(2 − alignment); a number or a scalar.
+      alignment: Fraction of them that is predicted, in 0..1; a number or a scalar.
+      margin: Confidence of the prediction, in logits; a number or a scalar.
+      noise: Standard deviation of the logits; a number or a scalar.
 
     Returns:
       Probabilities and boolean targets, `[n]` each.
@@ -145,16 +145,16 @@ def gradient_field(
     """Gradient of a loss for each of `n` problems: `∂Σ loss(p_i, y_i) / ∂p_i`.
 
     Args:
-      loss: function of `(probs, targets)` of one problem, whose result is summed. It may take
+      loss: Function of `(probs, targets)` of one problem, whose result is summed. It may take
         logits for probs; bind options by `functools.partial`.
       probs: `[n, ...]`, predictions of each problem.
-      targets: the same shape, in 0..1 or boolean.
+      targets: The same shape, in 0..1 or boolean.
 
     Returns:
       The same shape, at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
       >>> import jax.numpy as jnp
@@ -180,15 +180,15 @@ def gradient_norms(
     """Norm of the gradient of a loss for each of `n` problems: `‖∂Σ loss(p_i, y_i) / ∂p_i‖`.
 
     Args:
-      loss: function of `(probs, targets)` of one problem, whose result is summed.
+      loss: Function of `(probs, targets)` of one problem, whose result is summed.
       probs: `[n, ...]`, predictions of each problem.
-      targets: the same shape, in 0..1 or boolean.
+      targets: The same shape, in 0..1 or boolean.
 
     Returns:
       `[n]`, at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
       >>> import jax.numpy as jnp
@@ -212,16 +212,16 @@ def hessian_vector_product(
     """Product of the Hessian of a loss with a vector: `d/dt ∇loss(p + t v) at t = 0`.
 
     Args:
-      loss: function of `(probs, targets)`, whose result is summed.
-      probs: any shape.
-      targets: the same shape, in 0..1 or boolean.
-      tangent: vector `v`, the same shape.
+      loss: Function of `(probs, targets)`, whose result is summed.
+      probs: Any shape.
+      targets: The same shape, in 0..1 or boolean.
+      tangent: Vector `v`, the same shape.
 
     Returns:
       The same shape, at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
       >>> import jax.numpy as jnp
@@ -250,9 +250,9 @@ def hessian_spectrum(
     """Eigenvalues of the Hessian of a loss with respect to the `n` entries of `probs`.
 
     Args:
-      loss: function of `(probs, targets)`, whose result is summed.
-      probs: any shape with few entries, as the Hessian is dense.
-      targets: the same shape, in 0..1 or boolean.
+      loss: Function of `(probs, targets)`, whose result is summed.
+      probs: Any shape with few entries, as the Hessian is dense.
+      targets: The same shape, in 0..1 or boolean.
 
     Returns:
       `[n]`, ascending, at least float32; a convex loss has none below 0.
@@ -278,9 +278,9 @@ def bilinear_gradient_ratio(
     squared norm `δ²`; or to four pixels, with `δ²` times `Σw² = (α² + (1 − α)²)(β² + (1 − β)²)`.
 
     Args:
-      alpha: any shape, horizontal position of the sample between the centres of the left (0) and
+      alpha: Any shape, horizontal position of the sample between the centres of the left (0) and
         right (1) pixels.
-      beta: the same shape, vertical position between the centres of the upper (0) and lower (1)
+      beta: The same shape, vertical position between the centres of the upper (0) and lower (1)
         pixels.
 
     Returns:

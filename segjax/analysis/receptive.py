@@ -20,7 +20,7 @@ def effective_receptive_field(
     """Effective receptive field of one output pixel: `E_q = mean_b Σ_c |∂ Σ_k f_pk / ∂x_qc|`.
 
     Args:
-      apply: function from images `[b, h, w, c]` to outputs `[b, h', w', k]`, such as
+      apply: Function from images `[b, h, w, c]` to outputs `[b, h', w', k]`, such as
         `lambda x: model.apply(variables, x).logits`.
       images: `[b, h, w, c]`; average over several, since max pooling passes on the gradient to one
         pixel only.
@@ -30,7 +30,7 @@ def effective_receptive_field(
       `[h, w]`, at least 0 and at least float32; 0 where the output does not depend on the pixel.
 
     Raises:
-      ValueError: if `images` does not have 4 axes, or `position` is outside the output.
+      ValueError: If `images` does not have 4 axes, or `position` is outside the output.
 
     Example:
       >>> import jax.numpy as jnp
@@ -65,13 +65,13 @@ def field_extent(
 
     Args:
       field: `[*b, h, w]`, at least 0.
-      threshold: fraction of the maximum, in 0..1; 0 includes all nonzero pixels.
+      threshold: Fraction of the maximum, in 0..1; 0 includes all nonzero pixels.
 
     Returns:
       float32 `[*b, 4]`, xyxy in pixels; zeros if the field is 0 everywhere.
 
     Raises:
-      ValueError: if `field` has fewer than 2 axes.
+      ValueError: If `field` has fewer than 2 axes.
 
     Example:
       >>> import jax.numpy as jnp

@@ -35,16 +35,16 @@ def boundary_loss(
     """Boundary loss: `p φ`, the probability of a pixel times its signed distance to the true mask.
 
     Args:
-      probs: any shape, in 0..1; usually masks `[*b, h, w]`.
-      distance: the same shape; `ops.signed_distance` of the true masks in pixels, negative inside.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      probs: Any shape, in 0..1; usually masks `[*b, h, w]`.
+      distance: The same shape; `ops.signed_distance` of the true masks in pixels, negative inside.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
 
     Returns:
       `probs`' shape, in the units of `distance`, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -79,16 +79,16 @@ def hausdorff_loss(
     Args:
       probs: `[*b, h, w]`, in 0..1.
       targets: `[*b, h, w]`, in 0..1 or boolean.
-      alpha: exponent `α` of the distances, positive.
-      where: broadcasts to `probs`; False for void pixels, which have no loss and lie on neither
+      alpha: Exponent `α` of the distances, positive.
+      where: Broadcasts to `probs`; False for void pixels, which have no loss and lie on neither
         side of a boundary.
 
     Returns:
       `[*b, h, w]` in pixels to the power of `alpha`, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together or `alpha` is not positive.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together or `alpha` is not positive.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -122,17 +122,17 @@ def balanced_edge_cross_entropy(
     pixels weigh as much as all others together.
 
     Args:
-      logits: edge logits `x`, `[*b, h, w]`.
+      logits: Edge logits `x`, `[*b, h, w]`.
       edges: `y`, `[*b, h, w]`, boolean or in 0..1 (such as the fraction of annotators).
-      where: broadcasts to `logits`; False for void pixels, whose values may be anything.
+      where: Broadcasts to `logits`; False for void pixels, whose values may be anything.
 
     Returns:
       `[*b, h, w]` in nats, at least float32; 0 where `where` is False, and everywhere in an
       image without edges or with nothing else.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -171,17 +171,17 @@ def edge_weighted_cross_entropy(
     Args:
       logits: `[*b, h, w, c]`.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
-      edge_weight: additional weight `w` at a boundary.
+      edge_weight: Additional weight `w` at a boundary.
       sigma: `σ` in pixels, positive: how far from a boundary the weight extends.
-      where: broadcasts to `labels`; False for void pixels, which have no loss and cause no
+      where: Broadcasts to `labels`; False for void pixels, which have no loss and cause no
         boundaries.
 
     Returns:
       `[*b, h, w]` in nats, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together or `sigma` is not positive.
-      TypeError: if `labels` is not integer or `where` not boolean.
+      ValueError: If the shapes do not fit together or `sigma` is not positive.
+      TypeError: If `labels` is not integer or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -226,13 +226,13 @@ def active_boundary_loss(
     Args:
       logits: `[*b, h, w, c]`.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
-      boundary_fraction: fraction of the pixels of an image that are taken as predicted boundary,
+      boundary_fraction: Fraction of the pixels of an image that are taken as predicted boundary,
         above 0 and at most 1.
       max_distance: `D` in pixels, positive: greater distances count as this one.
-      label_smoothing: label smoothing of the cross-entropy CE, in 0..1.
-      detach_neighbors: whether to stop gradients at the neighbours, so that adjacent pixels do not
+      label_smoothing: Label smoothing of the cross-entropy CE, in 0..1.
+      detach_neighbors: Whether to stop gradients at the neighbours, so that adjacent pixels do not
         work against each other.
-      where: broadcasts to `labels`; False for void pixels, which have no loss and are no
+      where: Broadcasts to `labels`; False for void pixels, which have no loss and are no
         neighbours.
 
     Returns:
@@ -240,8 +240,8 @@ def active_boundary_loss(
       0.
 
     Raises:
-      ValueError: if the shapes do not fit together or an option is out of its range.
-      TypeError: if `labels` is not integer or `where` not boolean.
+      ValueError: If the shapes do not fit together or an option is out of its range.
+      TypeError: If `labels` is not integer or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp

@@ -26,17 +26,17 @@ def cldice_loss(
     Args:
       probs: `[*b, h, w]`, in 0..1.
       targets: `[*b, h, w]`, in 0..1 or boolean.
-      iterations: number of erosions; at least half the width of the widest structure in pixels.
+      iterations: Number of erosions; at least half the width of the widest structure in pixels.
       smooth: `s`, in pixels.
-      where: broadcasts to `probs`; False for void pixels, which are background in both masks.
+      where: Broadcasts to `probs`; False for void pixels, which are background in both masks.
 
     Returns:
       `[*b]`, in 0..1, one value per mask, at least float32; 0 with gradient 0 where prediction and
       target are both empty.
 
     Raises:
-      ValueError: if the shapes do not fit together or `iterations` is negative.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together or `iterations` is negative.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

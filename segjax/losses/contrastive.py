@@ -26,15 +26,15 @@ def pixel_text_cross_entropy(
       text: `[c, d]`, the text embedding of each class, not necessarily of length 1.
       labels: integers `[*b, h, w]` in 0..c−1, others being void; or probabilities `[*b, h, w, c]`.
       temperature: `τ`, positive; a scalar array if it is learned.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose features and labels may be
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose features and labels may be
         anything.
 
     Returns:
       `[*b, h, w]` in nats, at least float32; 0 in void.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `temperature` is not positive.
-      TypeError: if `labels` is neither integer nor floating, or `where` not boolean.
+      ValueError: If the shapes do not fit together, or `temperature` is not positive.
+      TypeError: If `labels` is neither integer nor floating, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp

@@ -46,7 +46,7 @@ def rpn_loss(
       anchors: `[*b, p, 4]`, xyxy in pixels.
       matches: `[*b, p]`, from `matching.match_proposals`: index of the matched object, -1 for
         background, -2 to ignore.
-      targets: padded objects; only `boxes` `[*b, n, 4]` are used, xyxy in pixels.
+      targets: Padded objects; only `boxes` `[*b, n, 4]` are used, xyxy in pixels.
       where: `[*b, p]`, False for anchors that are not sampled, or of images that pad the batch.
       beta: `β` of the smooth L1 loss, at least 0; 0 makes it the L1 loss.
 
@@ -54,8 +54,8 @@ def rpn_loss(
       Scalar averages `objectness` and `rpn_box`; their weight is the number of sampled anchors.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `beta` is below 0.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or `beta` is below 0.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -105,18 +105,18 @@ def box_head_loss(
       proposals: `[*b, p, 4]`, xyxy in pixels.
       matches: `[*b, p]`, from `matching.match_proposals`: index of the matched object, -1 for
         background, -2 to ignore.
-      targets: padded objects; only `boxes` `[*b, n, 4]` (xyxy in pixels) and `classes` `[*b, n]`
+      targets: Padded objects; only `boxes` `[*b, n, 4]` (xyxy in pixels) and `classes` `[*b, n]`
         are used. Proposals whose object has a class outside 0..classes−1 are ignored.
       where: `[*b, p]`, False for proposals that are not sampled, whose values may be anything.
-      weights: the four weights of the box encoding, as in `ops.encode_boxes`.
+      weights: The four weights of the box encoding, as in `ops.encode_boxes`.
       beta: `β` of the smooth L1 loss, at least 0; 0 makes it the L1 loss.
 
     Returns:
       Scalar averages `class` and `box`; their weight is the number of sampled proposals.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `beta` is below 0.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or `beta` is below 0.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -162,7 +162,7 @@ def mask_head_loss(
       proposals: `[*b, p, 4]`, xyxy in pixels, inside the image.
       matches: `[*b, p]`, from `matching.match_proposals`: index of the matched object, negative for
         proposals without one.
-      targets: padded objects; only `masks` `[*b, n, h, w]` and `classes` `[*b, n]` are used.
+      targets: Padded objects; only `masks` `[*b, n, h, w]` and `classes` `[*b, n]` are used.
         Proposals whose object has a class outside 0..classes−1 are ignored.
       where: `[*b, p]`, False for proposals that are not sampled, whose values may be anything.
       pixels: `[*b, h, w]`, False for void pixels; bins that contain any are left out of the mean.
@@ -171,8 +171,8 @@ def mask_head_loss(
       A scalar average `mask`; its weight is the number of sampled proposals with an object.
 
     Raises:
-      ValueError: if the shapes do not fit together, or the targets have no masks.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or the targets have no masks.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

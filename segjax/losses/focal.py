@@ -26,16 +26,16 @@ def sigmoid_focal_loss(
     Args:
       logits: `x`, any shape: masks `[*b, h, w]`, or one for each class `[*b, h, w, c]`.
       targets: `y`, the same shape, in 0..1 or boolean.
-      alpha: weight `α` of positive pixels, in 0..1; None gives all pixels weight 1.
-      gamma: focusing exponent `γ`, at least 0; 0 gives the cross-entropy.
-      where: broadcasts to `logits`; False for void pixels, whose values may be anything.
+      alpha: Weight `α` of positive pixels, in 0..1; None gives all pixels weight 1.
+      gamma: Focusing exponent `γ`, at least 0; 0 gives the cross-entropy.
+      where: Broadcasts to `logits`; False for void pixels, whose values may be anything.
 
     Returns:
       The shape of `logits`, in nats, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -72,16 +72,16 @@ def softmax_focal_loss(
     Args:
       logits: `[*b, h, w, c]`.
       labels: integers `y`, `[*b, h, w]` in 0..c−1; others are void.
-      gamma: focusing exponent `γ`, at least 0; 0 gives the cross-entropy.
+      gamma: Focusing exponent `γ`, at least 0; 0 gives the cross-entropy.
       class_weights: `[c]`, weights `w`; None gives all classes weight 1.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
       `[*b, h, w]` in nats, at least float32; 0 for void pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -113,15 +113,15 @@ def poly_cross_entropy(
     Args:
       logits: `[*b, h, w, c]`.
       labels: integers `y`, `[*b, h, w]` in 0..c−1; others are void.
-      epsilon: additional weight `ε` of the first term, at least −1.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
+      epsilon: Additional weight `ε` of the first term, at least −1.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
       `[*b, h, w]`, at least float32; 0 for void pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -154,17 +154,17 @@ def symmetric_cross_entropy(
     Args:
       logits: `[*b, h, w, c]`; `p` is their softmax.
       labels: integers `y`, `[*b, h, w]` in 0..c−1; others are void.
-      alpha: weight `α` of the cross-entropy.
-      beta: weight `β` of the reverse cross-entropy.
-      log_zero: the value `A` of log 0, negative.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
+      alpha: Weight `α` of the cross-entropy.
+      beta: Weight `β` of the reverse cross-entropy.
+      log_zero: The value `A` of log 0, negative.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
       `[*b, h, w]`, at least float32; 0 for void pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -193,18 +193,18 @@ def hard_pixels(
     cross-entropy, the threshold `−log p` keeps pixels whose true class has a probability below `p`.
 
     Args:
-      losses: any shape; all pixels are one set.
-      count: number of pixels to keep at least, those with the greatest losses (fewer if fewer are
+      losses: Any shape; all pixels are one set.
+      count: Number of pixels to keep at least, those with the greatest losses (fewer if fewer are
         valid); ties go to the first.
-      threshold: loss above which all pixels are kept.
-      where: broadcasts to `losses`; False for void pixels, which are never kept.
+      threshold: Loss above which all pixels are kept.
+      where: Broadcasts to `losses`; False for void pixels, which are never kept.
 
     Returns:
       Booleans of the shape of `losses`, without gradient.
 
     Raises:
-      ValueError: if the shapes do not fit together, or neither `count` nor `threshold` is given.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or neither `count` nor `threshold` is given.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

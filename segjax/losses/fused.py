@@ -38,17 +38,17 @@ def cross_entropy_and_dice(
       logits: `[*b, h, w, c]`.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
       smooth: `s`, in pixels; or a pair, `s` of the numerator and of the denominator.
-      block: approximate number of pixels to process at a time; None for a whole image, which needs
+      block: Approximate number of pixels to process at a time; None for a whole image, which needs
         memory for another copy of `logits`. 2¹⁵ suits a CPU, and takes half as long again.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
       The cross-entropy `[*b, h, w]` in nats, 0 for void pixels; and the Dice loss `[*b, c]` in
       0..1, 0 for a class that is neither predicted nor present. Both at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `block` is not positive.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together, or `block` is not positive.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -84,17 +84,17 @@ def resized_cross_entropy(
     Args:
       logits: `[*b, low_h, low_w, c]`; resized by bilinear interpolation in at least float32.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
-      align_corners: whether to align the centres of the corner pixels, as in `ops.resize`.
-      block: approximate number of pixels of the labels to process at a time; None for a whole
+      align_corners: Whether to align the centres of the corner pixels, as in `ops.resize`.
+      block: Approximate number of pixels of the labels to process at a time; None for a whole
         image.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
 
     Returns:
       `[*b, h, w]` in nats, at least float32; 0 for void pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `block` is not positive.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together, or `block` is not positive.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -127,17 +127,17 @@ def resized_cross_entropy_and_dice(
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
       smooth: `s` of the Dice loss, in pixels of the labels; or a pair, `s` of the numerator and of
         the denominator.
-      align_corners: whether to align the centres of the corner pixels, as in `ops.resize`.
-      block: approximate number of pixels of the labels to process at a time; None for a whole
+      align_corners: Whether to align the centres of the corner pixels, as in `ops.resize`.
+      block: Approximate number of pixels of the labels to process at a time; None for a whole
         image.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
 
     Returns:
       The cross-entropy `[*b, h, w]` in nats and the Dice loss `[*b, c]` in 0..1; at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `block` is not positive.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together, or `block` is not positive.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp

@@ -39,14 +39,14 @@ def lovasz_softmax_loss(
       classes: "present" to average over the classes that are labelled, or "all".
       bins: None for the exact loss; or the number of equal intervals of 0..1 by which errors are
         ordered, which is faster, and at most `1/bins` below the exact loss.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
       A scalar in 0..1, at least float32; 0 without any class to average over.
 
     Raises:
-      ValueError: if the shapes do not fit together, or an option is out of its range.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together, or an option is out of its range.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -86,20 +86,20 @@ def lovasz_hinge_loss(
 ) -> Float[jax.Array, ""]:
     """Lovász hinge loss of binary masks: `Σ_i e_i g_i` with `e_i = max(0, 1 − s_i x_i)`.
 
-    `s_i` is 1 for foreground and −1 for background, and `g_i` is the increase of the Jaccard loss as
-    in `lovasz_softmax_loss`.
+    `s_i` is 1 for foreground and −1 for background; `g_i` is the increase of the Jaccard loss as in
+    `lovasz_softmax_loss`.
 
     Args:
       logits: `[*b, h, w]`, logits `x`; all images are one set of pixels.
-      targets: the same shape; booleans, or integers 0 and 1, others being void.
-      where: broadcasts to `logits`; False for void pixels, whose values may be anything.
+      targets: The same shape; booleans, or integers 0 and 1, others being void.
+      where: Broadcasts to `logits`; False for void pixels, whose values may be anything.
 
     Returns:
       A scalar of at least 0, at least float32; 0 without valid pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `targets` is neither integer nor boolean, or `where` not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `targets` is neither integer nor boolean, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -198,8 +198,8 @@ def _sorted_weights(errors, foreground, count):
     order = stable_argsort(-errors, ties=~foreground)
     errors, foreground = errors[order], foreground[order]
     place = jnp.arange(errors.size)
-    # Pixels of equal error and kind form a group from `start`, `alike` in number, and share equally;
-    # in other libraries their gradients depend on their places in the sorted order.
+    # Pixels of equal error and kind form a group from `start`, `alike` in number, and share
+    # equally; in other libraries their gradients depend on their places in the sorted order.
     new = (errors[1:] != errors[:-1]) | (foreground[1:] != foreground[:-1])
     start = jnp.where(jnp.append(True, new), place, 0)
     foreground_through, start = lax.associative_scan(

@@ -16,14 +16,14 @@ def fixed_weighting(
     """Weighted sum of named losses: `Σ_i w_i L_i`.
 
     Args:
-      losses: scalars by name.
-      weights: numbers or scalars by the same names.
+      losses: Scalars by name.
+      weights: Numbers or scalars by the same names.
 
     Returns:
       A scalar, at least float32.
 
     Raises:
-      ValueError: if the names differ.
+      ValueError: If the names differ.
 
     Example:
       >>> import jax.numpy as jnp
@@ -51,14 +51,14 @@ def uncertainty_weighting(
     pass half of a mean squared error.
 
     Args:
-      losses: scalars by name.
-      log_variances: scalars `s_i` by the same names.
+      losses: Scalars by name.
+      log_variances: Scalars `s_i` by the same names.
 
     Returns:
       A scalar, at least float32; it can be negative.
 
     Raises:
-      ValueError: if the names differ.
+      ValueError: If the names differ.
 
     Example:
       >>> import jax.numpy as jnp

@@ -26,16 +26,16 @@ def softmax_cross_entropy(
       logits: `[*b, h, w, c]`.
       labels: integers `[*b, h, w]` in 0..c−1, others being void; or probabilities `[*b, h, w, c]`.
       class_weights: `[c]`; None gives all classes weight 1.
-      label_smoothing: fraction `ε` of every label that is spread over all classes, in 0..1.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
+      label_smoothing: Fraction `ε` of every label that is spread over all classes, in 0..1.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
 
     Returns:
       `[*b, h, w]` in nats, at least float32; 0 for void pixels. A logit of −inf excludes its class
       from pixels with another integer label.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `labels` is neither integer nor floating, or `where` not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `labels` is neither integer nor floating, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -93,17 +93,17 @@ def sigmoid_cross_entropy(
     Args:
       logits: `x`, any shape: masks `[*b, h, w]`, or one for each class `[*b, h, w, c]`.
       targets: `y`, the same shape, in 0..1 or boolean.
-      pos_weight: weight `w` of positive pixels, broadcasts to `logits` (`[c]` has one for each
+      pos_weight: Weight `w` of positive pixels, broadcasts to `logits` (`[c]` has one for each
         class); None for 1.
       label_smoothing: `ε`, in 0..1.
-      where: broadcasts to `logits`; False for void pixels, whose values may be anything.
+      where: Broadcasts to `logits`; False for void pixels, whose values may be anything.
 
     Returns:
       The shape of `logits`, in nats, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -136,14 +136,14 @@ def pixel_weights(
     Args:
       labels: integers `[*b, h, w]` in 0..c−1, others being void; or probabilities `[*b, h, w, c]`.
       class_weights: `[c]`.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
 
     Returns:
       `[*b, h, w]`, at least float32; 0 for void pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `labels` is neither integer nor floating, or `where` not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `labels` is neither integer nor floating, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp

@@ -29,7 +29,7 @@ def sample_masks(
       `2·points − 1`.
 
     Raises:
-      ValueError: if the shapes are wrong.
+      ValueError: If the shapes are wrong.
 
     Example:
       >>> import jax.numpy as jnp
@@ -80,14 +80,14 @@ def uncertain_points(logits: Float[Array, "*b m"], count: int) -> Bool[jax.Array
 
     Args:
       logits: `[*b, m]`, the logits of each mask at m candidates.
-      count: number of points to choose for each mask, at most m.
+      count: Number of points to choose for each mask, at most m.
 
     Returns:
       Booleans `[*b, m]`: `count` of each mask, and those that tie with the last of them. Without
       gradient.
 
     Raises:
-      ValueError: if `count` is not in 0..m.
+      ValueError: If `count` is not in 0..m.
 
     Example:
       >>> import jax.numpy as jnp

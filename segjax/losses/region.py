@@ -34,22 +34,22 @@ def soft_jaccard(
     number of devices: reduce those of shared parameters by `pmean`, as for any mean of losses.)
 
     Args:
-      probs: any shape, in 0..1.
-      targets: the same shape, in 0..1 or boolean.
-      axis: the axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      probs: Any shape, in 0..1.
+      targets: The same shape, in 0..1 or boolean.
+      axis: The axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
       smooth: `s`, in pixels; or a pair, `s` of the numerator and of the denominator (MONAI's
         `smooth_nr` and `smooth_dr`).
-      squared: whether to sum `p²` and `y²` instead of `p` and `y` in the denominator.
-      axis_name: mapped axes (as in `jax.lax.psum`) over which a mask extends too.
+      squared: Whether to sum `p²` and `y²` instead of `p` and `y` in the denominator.
+      axis_name: Mapped axes (as in `jax.lax.psum`) over which a mask extends too.
 
     Returns:
       `[...]`, in 0..1: `probs`' shape without `axis`, at least float32; 1 with gradient 0
       where prediction and target are both empty and `smooth` is 0.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -79,22 +79,22 @@ def soft_dice(
     """Soft Dice coefficient: `(2Σpy + s) / (Σp + Σy + s)`.
 
     Args:
-      probs: any shape, in 0..1.
-      targets: the same shape, in 0..1 or boolean.
-      axis: the axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      probs: Any shape, in 0..1.
+      targets: The same shape, in 0..1 or boolean.
+      axis: The axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
       smooth: `s`, in pixels; or a pair, `s` of the numerator and of the denominator (MONAI's
         `smooth_nr` and `smooth_dr`).
-      squared: whether to sum `p²` and `y²` instead of `p` and `y` in the denominator.
-      axis_name: mapped axes (as in `jax.lax.psum`) over which a mask extends too.
+      squared: Whether to sum `p²` and `y²` instead of `p` and `y` in the denominator.
+      axis_name: Mapped axes (as in `jax.lax.psum`) over which a mask extends too.
 
     Returns:
       `[...]`, in 0..1: `probs`' shape without `axis`, at least float32; 1 with gradient 0
       where prediction and target are both empty and `smooth` is 0.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -123,22 +123,22 @@ def jaccard_loss(
     """Jaccard (IoU) loss, one minus the soft index: `1 − (Σpy + s) / (Σp + Σy − Σpy + s)`.
 
     Args:
-      probs: any shape, in 0..1.
-      targets: the same shape, in 0..1 or boolean.
-      axis: the axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      probs: Any shape, in 0..1.
+      targets: The same shape, in 0..1 or boolean.
+      axis: The axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
       smooth: `s`, in pixels; or a pair, `s` of the numerator and of the denominator (MONAI's
         `smooth_nr` and `smooth_dr`).
-      squared: whether to sum `p²` and `y²` instead of `p` and `y` in the denominator.
-      axis_name: mapped axes (as in `jax.lax.psum`) over which a mask extends too.
+      squared: Whether to sum `p²` and `y²` instead of `p` and `y` in the denominator.
+      axis_name: Mapped axes (as in `jax.lax.psum`) over which a mask extends too.
 
     Returns:
       `[...]`, in 0..1: `probs`' shape without `axis`, at least float32; 0 with gradient 0
       where prediction and target are both empty and `smooth` is 0.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -168,22 +168,22 @@ def dice_loss(
     """Dice loss, one minus the soft Dice coefficient: `1 − (2Σpy + s) / (Σp + Σy + s)`.
 
     Args:
-      probs: any shape, in 0..1.
-      targets: the same shape, in 0..1 or boolean.
-      axis: the axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      probs: Any shape, in 0..1.
+      targets: The same shape, in 0..1 or boolean.
+      axis: The axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
       smooth: `s`, in pixels; or a pair, `s` of the numerator and of the denominator (MONAI's
         `smooth_nr` and `smooth_dr`).
-      squared: whether to sum `p²` and `y²` instead of `p` and `y` in the denominator.
-      axis_name: mapped axes (as in `jax.lax.psum`) over which a mask extends too.
+      squared: Whether to sum `p²` and `y²` instead of `p` and `y` in the denominator.
+      axis_name: Mapped axes (as in `jax.lax.psum`) over which a mask extends too.
 
     Returns:
       `[...]`, in 0..1: `probs`' shape without `axis`, at least float32; 0 with gradient 0
       where prediction and target are both empty and `smooth` is 0.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -215,22 +215,22 @@ def log_cosh_dice_loss(
     Its gradient is `tanh L` times that of `L`, so it vanishes smoothly as the overlap improves.
 
     Args:
-      probs: any shape, in 0..1.
-      targets: the same shape, in 0..1 or boolean.
-      axis: the axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      probs: Any shape, in 0..1.
+      targets: The same shape, in 0..1 or boolean.
+      axis: The axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
       smooth: `s`, in pixels; or a pair, `s` of the numerator and of the denominator (MONAI's
         `smooth_nr` and `smooth_dr`).
-      squared: whether to sum `p²` and `y²` instead of `p` and `y` in the denominator.
-      axis_name: mapped axes (as in `jax.lax.psum`) over which a mask extends too.
+      squared: Whether to sum `p²` and `y²` instead of `p` and `y` in the denominator.
+      axis_name: Mapped axes (as in `jax.lax.psum`) over which a mask extends too.
 
     Returns:
       `[...]`, in 0..log cosh 1 ≈ 0.434: `probs`' shape without `axis`, at least float32; 0 with
       gradient 0 where prediction and target are both empty and `smooth` is 0.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -263,23 +263,23 @@ def tversky_loss(
     It is the Dice loss for `α = β = ½`, and the Jaccard loss for `α = β = 1`.
 
     Args:
-      probs: any shape, in 0..1.
-      targets: the same shape, in 0..1 or boolean.
-      alpha: weight `α` of false positives, at least 0.
-      beta: weight `β` of false negatives, at least 0.
-      axis: the axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      probs: Any shape, in 0..1.
+      targets: The same shape, in 0..1 or boolean.
+      alpha: Weight `α` of false positives, at least 0.
+      beta: Weight `β` of false negatives, at least 0.
+      axis: The axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
       smooth: `s`, in pixels; or a pair, `s` of the numerator and of the denominator (MONAI's
         `smooth_nr` and `smooth_dr`).
-      axis_name: mapped axes (as in `jax.lax.psum`) over which a mask extends too.
+      axis_name: Mapped axes (as in `jax.lax.psum`) over which a mask extends too.
 
     Returns:
       `[...]`, in 0..1: `probs`' shape without `axis`, at least float32; 0 with gradient 0
       where prediction and target are both empty and `smooth` is 0.
 
     Raises:
-      ValueError: if the shapes do not fit together, or a weight is negative.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or a weight is negative.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -317,24 +317,24 @@ def focal_tversky_loss(
     falls.
 
     Args:
-      probs: any shape, in 0..1.
-      targets: the same shape, in 0..1 or boolean.
-      alpha: weight `α` of false positives, at least 0.
-      beta: weight `β` of false negatives, at least 0.
-      gamma: focal exponent `γ`, above 0.
-      axis: the axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      probs: Any shape, in 0..1.
+      targets: The same shape, in 0..1 or boolean.
+      alpha: Weight `α` of false positives, at least 0.
+      beta: Weight `β` of false negatives, at least 0.
+      gamma: Focal exponent `γ`, above 0.
+      axis: The axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
       smooth: `s`, in pixels; or a pair, `s` of the numerator and of the denominator (MONAI's
         `smooth_nr` and `smooth_dr`).
-      axis_name: mapped axes (as in `jax.lax.psum`) over which a mask extends too.
+      axis_name: Mapped axes (as in `jax.lax.psum`) over which a mask extends too.
 
     Returns:
       `[...]`, in 0..1: `probs`' shape without `axis`, at least float32; 0 with gradient 0 where `L`
       is 0, although the slope is unbounded near it.
 
     Raises:
-      ValueError: if the shapes do not fit together, or an option is out of its range.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or an option is out of its range.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -379,22 +379,22 @@ def generalized_dice_loss(
 
     Args:
       probs: `[*b, h, w, c]`, in 0..1.
-      targets: the same shape, in 0..1 or boolean.
-      axis: the axes of one mask, as in `jnp.sum`; not the last axis, which holds the classes.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      targets: The same shape, in 0..1 or boolean.
+      axis: The axes of one mask, as in `jnp.sum`; not the last axis, which holds the classes.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
       smooth: `s`, in pixels of the rarest class; or a pair, `s` of the numerator and of the
         denominator.
       weighting: "square" (`1/(Σy)²`), "simple" (`1/Σy`) or "uniform" (1).
-      axis_name: mapped axes (as in `jax.lax.psum`) over which a mask extends too.
+      axis_name: Mapped axes (as in `jax.lax.psum`) over which a mask extends too.
 
     Returns:
       `[...]`, in 0..1: `probs`' shape without `axis` and `c`, at least float32; 0 with gradient 0
       where no class is present.
 
     Raises:
-      ValueError: if the shapes do not fit together, `axis` contains the last axis, or `weighting`
+      ValueError: If the shapes do not fit together, `axis` contains the last axis, or `weighting`
         is unknown.
-      TypeError: if `where` is not boolean.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

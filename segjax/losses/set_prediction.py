@@ -50,8 +50,8 @@ def match_queries(
       for objects without a query if there are more objects than queries. Without gradient.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `valid` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `valid` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -95,22 +95,22 @@ def detr_loss(
     Args:
       class_logits: `[*b, q, classes + 1]`; the last class is "no object".
       boxes: `[*b, q, 4]`, cxcywh as fractions of the image.
-      targets: padded objects: `boxes` `[*b, n, 4]` (xyxy in pixels), `classes` and `valid`
+      targets: Padded objects: `boxes` `[*b, n, 4]` (xyxy in pixels), `classes` and `valid`
         `[*b, n]`, and with `mask_logits` also `masks` `[*b, n, H, W]`. Crowds and objects of a
         class outside 0..classes−1 count as padding.
       shape: (height, width) of the images in pixels, or `[*b, 2]` for images of different sizes.
       mask_logits: `[*b, q, h, w]`; they are resized to the targets' masks.
       where: `[*b, H, W]`, False for void pixels, which the terms of masks leave out.
       examples: `[*b]`, False for images that pad the batch.
-      class_weight, l1_weight, giou_weight: weights of these terms, in the matching too.
-      focal_weight, dice_weight: weights of the terms of masks.
-      no_object_weight: weight of queries without an object in the cross-entropy.
+      class_weight, l1_weight, giou_weight: Weights of these terms, in the matching too.
+      focal_weight, dice_weight: Weights of the terms of masks.
+      no_object_weight: Weight of queries without an object in the cross-entropy.
 
     Returns:
       Scalar averages `cross_entropy`, `l1` and `giou`; with masks also `focal` and `dice`.
 
     Raises:
-      ValueError: if the shapes do not fit together, or the targets have no masks.
+      ValueError: If the shapes do not fit together, or the targets have no masks.
 
     Example:
       >>> import jax.numpy as jnp
@@ -186,18 +186,18 @@ def maskformer_loss(
     Args:
       class_logits: `[*b, q, classes + 1]`; the last class is "no object".
       mask_logits: `[*b, q, h, w]`.
-      targets: padded objects, or segments of things and stuff: `masks` `[*b, n, H, W]`, `classes`
+      targets: Padded objects, or segments of things and stuff: `masks` `[*b, n, H, W]`, `classes`
         and `valid` `[*b, n]`. Crowds and objects of a class outside 0..classes−1 count as padding.
       where: `[*b, H, W]`, False for void pixels, which matching and terms of masks leave out.
       examples: `[*b]`, False for images that pad the batch.
-      class_weight, focal_weight, dice_weight: weights of the terms, in the matching too.
-      no_object_weight: weight of queries without an object in the cross-entropy.
+      class_weight, focal_weight, dice_weight: Weights of the terms, in the matching too.
+      no_object_weight: Weight of queries without an object in the cross-entropy.
 
     Returns:
       Scalar averages `cross_entropy`, `focal` and `dice`.
 
     Raises:
-      ValueError: if the shapes do not fit together, or the targets have no masks.
+      ValueError: If the shapes do not fit together, or the targets have no masks.
 
     Example:
       >>> import jax.numpy as jnp
@@ -266,25 +266,25 @@ def mask2former_loss(
     matched mask is least certain, and random points for the rest.
 
     Args:
-      key: random keys `[*b]`, one for each image, so that its points do not depend on the batch.
+      key: Random keys `[*b]`, one for each image, so that its points do not depend on the batch.
       class_logits: `[*b, q, classes + 1]`; the last class is "no object".
       mask_logits: `[*b, q, h, w]`.
-      targets: padded objects, or segments of things and stuff: `masks` `[*b, n, H, W]`, `classes`
+      targets: Padded objects, or segments of things and stuff: `masks` `[*b, n, H, W]`, `classes`
         and `valid` `[*b, n]`. Crowds and objects of a class outside 0..classes−1 count as padding.
       where: `[*b, H, W]`, False for void pixels. A point counts if none of the pixels around it
         that are interpolated is void.
       examples: `[*b]`, False for images that pad the batch.
-      points: number of points at which a mask is compared.
-      oversample: number of candidates for each point.
-      importance: fraction of the points that are chosen by uncertainty, in 0..1.
-      class_weight, mask_weight, dice_weight: weights of the terms, in the matching too.
-      no_object_weight: weight of queries without an object in the cross-entropy.
+      points: Number of points at which a mask is compared.
+      oversample: Number of candidates for each point.
+      importance: Fraction of the points that are chosen by uncertainty, in 0..1.
+      class_weight, mask_weight, dice_weight: Weights of the terms, in the matching too.
+      no_object_weight: Weight of queries without an object in the cross-entropy.
 
     Returns:
       Scalar averages `cross_entropy`, `mask_cross_entropy` and `dice`.
 
     Raises:
-      ValueError: if the shapes do not fit together, or the targets have no masks.
+      ValueError: If the shapes do not fit together, or the targets have no masks.
 
     Example:
       >>> import jax

@@ -52,7 +52,7 @@ def linear_sum_assignment(
 
     Args:
       cost: `[*b, n, m]`, integers or floats; pairs that cost NaN or ±inf are forbidden.
-      where: broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
+      where: Broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
         anything. Rows and columns without any allowed pair cost no time.
 
     Returns:
@@ -60,8 +60,8 @@ def linear_sum_assignment(
       columns, or column -1 for rows that could not be paired.
 
     Raises:
-      ValueError: if `cost` has fewer than 2 axes or `where` does not fit.
-      TypeError: if `where` is not boolean, or `cost` complex or boolean.
+      ValueError: If `cost` has fewer than 2 axes or `where` does not fit.
+      TypeError: If `where` is not boolean, or `cost` complex or boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -85,15 +85,15 @@ def solve_assignment(
 
     Args:
       cost: `[*b, n, m]`, integers or floats; pairs that cost NaN or ±inf are forbidden.
-      where: broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
+      where: Broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
         anything.
 
     Returns:
       The pairs of `linear_sum_assignment`, their total cost, and the dual variables.
 
     Raises:
-      ValueError: if `cost` has fewer than 2 axes or `where` does not fit.
-      TypeError: if `where` is not boolean, or `cost` complex or boolean.
+      ValueError: If `cost` has fewer than 2 axes or `where` does not fit.
+      TypeError: If `where` is not boolean, or `cost` complex or boolean.
 
     Example:
       >>> import jax

@@ -27,7 +27,7 @@ def class_cost(
       `[*b, n, m]`, in −1..0, at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
       >>> import jax.numpy as jnp
@@ -56,14 +56,14 @@ def focal_class_cost(
     Args:
       logits: `[*b, n, c]`, class logits of the predictions, for a sigmoid.
       classes: `[*b, m]`, classes of the targets; those outside 0..c−1 have cost 0.
-      alpha: weight `α` of positives, in 0..1.
-      gamma: focusing exponent `γ`, at least 1.
+      alpha: Weight `α` of positives, in 0..1.
+      gamma: Focusing exponent `γ`, at least 1.
 
     Returns:
       `[*b, n, m]`, at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together, or an option is out of range.
+      ValueError: If the shapes do not fit together, or an option is out of range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -92,7 +92,7 @@ def l1_cost(
       `[*b, n, m]`, in the units of the boxes, at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
       >>> import jax.numpy as jnp
@@ -124,7 +124,7 @@ def giou_cost(
       `[*b, n, m]`, in −1..1, at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
       >>> import jax.numpy as jnp
@@ -156,8 +156,8 @@ def mask_cross_entropy_cost(
       `[*b, n, m]` in nats, at least float32; 0 without valid points.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -191,16 +191,16 @@ def mask_focal_cost(
       logits: `[*b, n, p]`, logits `x` of the predicted masks at p points, or at all pixels
         (`masks.reshape(*b, n, h * w)`).
       targets: `[*b, m, p]`, true masks `y` at the same points, in 0..1 or boolean.
-      alpha: weight `α` of the foreground, in 0..1.
-      gamma: focusing exponent `γ`, at least 1.
+      alpha: Weight `α` of the foreground, in 0..1.
+      gamma: Focusing exponent `γ`, at least 1.
       where: `[*b, p]`, False for void points, whose values may be anything.
 
     Returns:
       `[*b, n, m]` in nats, at least float32; 0 without valid points.
 
     Raises:
-      ValueError: if the shapes do not fit together, or an option is out of range.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or an option is out of range.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -238,8 +238,8 @@ def mask_dice_cost(
       `[*b, n, m]`, in 0..1, at least float32; 0 without valid points.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

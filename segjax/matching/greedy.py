@@ -20,7 +20,7 @@ def greedy_assignment(
 
     Args:
       cost: `[*b, n, m]`; pairs that cost NaN or ±inf are forbidden.
-      where: broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
+      where: Broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
         anything.
 
     Returns:
@@ -28,8 +28,8 @@ def greedy_assignment(
       columns, or column -1 for pairs that could not be made, as in `linear_sum_assignment`.
 
     Raises:
-      ValueError: if `cost` has fewer than 2 axes or `where` does not fit.
-      TypeError: if `where` is not boolean, or `cost` complex or boolean.
+      ValueError: If `cost` has fewer than 2 axes or `where` does not fit.
+      TypeError: If `where` is not boolean, or `cost` complex or boolean.
 
     Example:
       >>> import jax.numpy as jnp

@@ -32,12 +32,12 @@ def match_proposals(
 
     Args:
       proposals: `[*b, p, 4]`, xyxy in pixels: proposals or anchors.
-      targets: padded objects: `boxes` `[*b, n, 4]` (xyxy in pixels) and `valid` `[*b, n]`; objects
+      targets: Padded objects: `boxes` `[*b, n, 4]` (xyxy in pixels) and `valid` `[*b, n]`; objects
         marked by `crowd` are not matched.
-      high: least IoU of a match, in 0..1: 0.7 for anchors, 0.5 for proposals.
+      high: Least IoU of a match, in 0..1: 0.7 for anchors, 0.5 for proposals.
       low: IoU below which a proposal is background: 0.3 for anchors, 0.5 for proposals.
-      allow_low_quality: whether to match the best proposals of each object, including ties.
-      crowd_threshold: background proposals with a greater fraction of their area in a crowd are
+      allow_low_quality: Whether to match the best proposals of each object, including ties.
+      crowd_threshold: Background proposals with a greater fraction of their area in a crowd are
         ignored, as they may contain objects that are not annotated.
       where: `[*b, p]`, False for padding, which is ignored.
 
@@ -46,8 +46,8 @@ def match_proposals(
       In an image without objects all proposals are background.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `0 ≤ low ≤ high` does not hold.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or `0 ≤ low ≤ high` does not hold.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -109,10 +109,10 @@ def sample_proposals(
     uniformly distributed.
 
     Args:
-      key: random keys `[*b]`, one for each image.
+      key: Random keys `[*b]`, one for each image.
       matches: `[*b, p]`, from `match_proposals`.
-      count: size of the sample, static: 256 for anchors, 512 for proposals.
-      positive_fraction: greatest fraction of positive ones, in 0..1: ½ for anchors, ¼ for
+      count: Size of the sample, static: 256 for anchors, 512 for proposals.
+      positive_fraction: Greatest fraction of positive ones, in 0..1: ½ for anchors, ¼ for
         proposals.
 
     Returns:
@@ -121,7 +121,7 @@ def sample_proposals(
       valid: `[*b, count]`, False where there are not enough proposals; their indices are arbitrary.
 
     Raises:
-      ValueError: if the shapes do not fit together, there are no proposals, or an option is out of
+      ValueError: If the shapes do not fit together, there are no proposals, or an option is out of
         its range.
 
     Example:

@@ -29,8 +29,8 @@ def sinkhorn(
     Args:
       cost: `[*b, n, m]`; pairs that cost NaN or ±inf are forbidden.
       temperature: `T` in the units of `cost`, positive.
-      iterations: number of updates of f and g, at least 1; smaller temperatures need more.
-      where: broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
+      iterations: Number of updates of f and g, at least 1; smaller temperatures need more.
+      where: Broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
         anything.
 
     Returns:
@@ -38,9 +38,9 @@ def sinkhorn(
       those of rows converge.
 
     Raises:
-      ValueError: if `cost` has fewer than 2 axes, `where` does not fit, `temperature` is not
+      ValueError: If `cost` has fewer than 2 axes, `where` does not fit, `temperature` is not
         positive or `iterations` less than 1.
-      TypeError: if `where` is not boolean.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

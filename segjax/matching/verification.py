@@ -25,16 +25,16 @@ def verify_assignment(
 
     Args:
       cost: `[*b, n, m]`; pairs that cost NaN or ±inf are forbidden.
-      assignment: record returned by `solve_assignment`.
-      where: broadcasts to `cost`; False for padding and forbidden pairs.
+      assignment: Record returned by `solve_assignment`.
+      where: Broadcasts to `cost`; False for padding and forbidden pairs.
 
     Returns:
       bool `[*b]`. Integers are compared exactly, if their duals fit their dtype; floats up to 8
       units in the last place of the largest number.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

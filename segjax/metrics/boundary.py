@@ -30,17 +30,17 @@ def boundary_iou(
     Args:
       predictions: `[*b, h, w]`, boolean.
       targets: `[*b, h, w]`, boolean.
-      width: width `d` of the bands in pixels; None uses `fraction`.
-      fraction: width as a fraction of the image diagonal; rounded, at least 1 pixel.
-      where: broadcasts to the masks; False for void pixels, which do not count and have no
+      width: Width `d` of the bands in pixels; None uses `fraction`.
+      fraction: Width as a fraction of the image diagonal; rounded, at least 1 pixel.
+      where: Broadcasts to the masks; False for void pixels, which do not count and have no
         boundary.
 
     Returns:
       float32 `[*b]`, in 0..1; 1 where both masks are empty.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `width` or `fraction` is not positive.
-      TypeError: if a mask or `where` is not boolean.
+      ValueError: If the shapes do not fit together, or `width` or `fraction` is not positive.
+      TypeError: If a mask or `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -66,7 +66,7 @@ class BoundaryScores:
     """Boundary IoUs, each in 0..1.
 
     Attributes:
-      mean_boundary_iou: mean over the classes labelled or predicted anywhere; 1 without any.
+      mean_boundary_iou: Mean over the classes labelled or predicted anywhere; 1 without any.
       class_boundary_iou: `[c]`; 1 for a class neither labelled nor predicted.
     """
 
@@ -148,8 +148,8 @@ def label_boundaries(
       predictions: integers `[b, h, w]`.
       labels: integers `[b, h, w]`.
       num_classes: c, static.
-      fraction: width `d` as a fraction of the image diagonal; rounded, at least 1 pixel.
-      where: broadcasts to `[b, h, w]`; False for void pixels, which do not count and have no
+      fraction: Width `d` as a fraction of the image diagonal; rounded, at least 1 pixel.
+      where: Broadcasts to `[b, h, w]`; False for void pixels, which do not count and have no
         boundary.
       sizes: integers `[b, 2]`, (height, width) in pixels of images that are padded at the bottom
         and right; None if they are not padded.
@@ -158,8 +158,8 @@ def label_boundaries(
       Sums in pixels; pixels whose label or prediction is outside 0..c−1 are left out.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `num_classes` or `fraction` is not positive.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or `num_classes` or `fraction` is not positive.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -252,16 +252,16 @@ def boundary_f_score(
     Args:
       predictions: `[*b, h, w]`, boolean.
       targets: `[*b, h, w]`, boolean.
-      fraction: tolerance `τ` as a fraction of the image diagonal; rounded up to whole pixels.
-      where: broadcasts to the masks; False for void pixels, which do not count and have no
+      fraction: Tolerance `τ` as a fraction of the image diagonal; rounded up to whole pixels.
+      where: Broadcasts to the masks; False for void pixels, which do not count and have no
         boundary.
 
     Returns:
       float32 `[*b]`, in 0..1; 1 where neither mask has a boundary.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `fraction` is negative.
-      TypeError: if a mask or `where` is not boolean.
+      ValueError: If the shapes do not fit together, or `fraction` is negative.
+      TypeError: If a mask or `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

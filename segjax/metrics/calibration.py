@@ -94,15 +94,15 @@ def expected_calibration_error(
     Args:
       probs: `[*b, h, w, c]`, in 0..1.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
-      bins: number of bins M, static.
-      where: broadcasts to `labels`; False for void pixels.
+      bins: Number of bins M, static.
+      where: Broadcasts to `labels`; False for void pixels.
 
     Returns:
       Sums over all pixels of each bin, `[bins]`.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `bins` is not positive.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together, or `bins` is not positive.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp

@@ -19,10 +19,10 @@ class SegmentationScores:
     """Scores of a confusion matrix, each in 0..1, by the functions of the same names.
 
     Attributes:
-      mean_iou: mean IoU over the classes labelled or predicted anywhere.
-      dice_score: mean Dice coefficient over the same classes.
-      pixel_accuracy: fraction of pixels whose prediction is the label.
-      frequency_weighted_iou: mean IoU weighted by the number of labelled pixels.
+      mean_iou: Mean IoU over the classes labelled or predicted anywhere.
+      dice_score: Mean Dice coefficient over the same classes.
+      pixel_accuracy: Fraction of pixels whose prediction is the label.
+      frequency_weighted_iou: Mean IoU weighted by the number of labelled pixels.
       class_iou: `[c]`, IoU of each class.
       class_dice: `[c]`, Dice coefficient of each class.
     """
@@ -99,15 +99,15 @@ def confusion_matrix(
       predictions: integers `[*b, h, w]`.
       labels: integers `[*b, h, w]`.
       num_classes: c, static.
-      where: broadcasts to `[*b, h, w]`; False for void pixels.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels.
 
     Returns:
       int32 `[c, c]`, in pixels; the row is the label, the column the prediction. Pixels whose
       label or prediction is outside 0..c−1 are left out.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `num_classes` is not positive.
-      TypeError: if `predictions` or `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together, or `num_classes` is not positive.
+      TypeError: If `predictions` or `labels` is not integer, or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -141,7 +141,7 @@ def class_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
       `[*b, c]`, in 0..1, at least float32; 1 for a class neither labelled nor predicted.
 
     Raises:
-      ValueError: if `matrix` is not square.
+      ValueError: If `matrix` is not square.
 
     Example:
       >>> import jax.numpy as jnp
@@ -166,7 +166,7 @@ def class_dice(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
       `[*b, c]`, in 0..1, at least float32; 1 for a class neither labelled nor predicted.
 
     Raises:
-      ValueError: if `matrix` is not square.
+      ValueError: If `matrix` is not square.
 
     Example:
       >>> import jax.numpy as jnp
@@ -197,15 +197,15 @@ def mean_iou(
     Args:
       matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
       average: "macro", "micro", "weighted" or "generalized".
-      where: broadcasts to `[*b, c]`; True for the classes to average over, such as all but the
+      where: Broadcasts to `[*b, c]`; True for the classes to average over, such as all but the
         background. None for all.
 
     Returns:
       `[*b]`, in 0..1, at least float32; 1 if none of the classes is labelled or predicted.
 
     Raises:
-      ValueError: if `matrix` is not square, or `average` is unknown.
-      TypeError: if `where` is not boolean.
+      ValueError: If `matrix` is not square, or `average` is unknown.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -232,15 +232,15 @@ def dice_score(
       matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
       average: "macro", "micro", "weighted" or "generalized", as in `mean_iou`; the last is the
         generalized Dice score.
-      where: broadcasts to `[*b, c]`; True for the classes to average over, such as all but the
+      where: Broadcasts to `[*b, c]`; True for the classes to average over, such as all but the
         background. None for all.
 
     Returns:
       `[*b]`, in 0..1, at least float32; 1 if none of the classes is labelled or predicted.
 
     Raises:
-      ValueError: if `matrix` is not square, or `average` is unknown.
-      TypeError: if `where` is not boolean.
+      ValueError: If `matrix` is not square, or `average` is unknown.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -267,7 +267,7 @@ def pixel_accuracy(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
       `[*b]`, in 0..1, at least float32; 1 without any pixel.
 
     Raises:
-      ValueError: if `matrix` is not square.
+      ValueError: If `matrix` is not square.
 
     Example:
       >>> import jax.numpy as jnp
@@ -292,7 +292,7 @@ def frequency_weighted_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b
       `[*b]`, in 0..1, at least float32; 1 without any pixel.
 
     Raises:
-      ValueError: if `matrix` is not square.
+      ValueError: If `matrix` is not square.
 
     Example:
       >>> import jax.numpy as jnp

@@ -29,15 +29,15 @@ class DetectionScores:
     """The twelve COCO metrics, each in 0..1, or −1 without any object.
 
     Attributes:
-      ap: average precision, mean over classes with objects, IoU thresholds and 101 recalls.
-      ap50: average precision at IoU 0.5.
-      ap75: average precision at IoU 0.75.
+      ap: Average precision, mean over classes with objects, IoU thresholds and 101 recalls.
+      ap50: Average precision at IoU 0.5.
+      ap75: Average precision at IoU 0.75.
       ap_small: `ap` for objects of at most 32² pixels.
       ap_medium: `ap` for objects of 32² to 96² pixels.
       ap_large: `ap` for objects of at least 96² pixels.
-      ar_1: average recall with the best detection per image and class.
-      ar_10: average recall with the 10 best detections.
-      ar_100: average recall with the 100 best detections.
+      ar_1: Average recall with the best detection per image and class.
+      ar_10: Average recall with the 10 best detections.
+      ar_100: Average recall with the 100 best detections.
       ar_small: `ar_100` for objects of at most 32² pixels.
       ar_medium: `ar_100` for objects of 32² to 96² pixels.
       ar_large: `ar_100` for objects of at least 96² pixels.
@@ -140,7 +140,7 @@ def _interpolated_precision(outcome: np.ndarray, objects: int) -> np.ndarray:
 
     Args:
       outcome: `[n, thresholds]`, in descending order of scores.
-      objects: number of objects.
+      objects: Number of objects.
     """
     hits, misses = (np.cumsum(outcome == kind, axis=0) for kind in (1, -1))
     precision = hits / np.maximum(hits + misses, 1)
@@ -170,19 +170,19 @@ def average_precision(
     inside it, and a crowd can have many matches.
 
     Args:
-      predictions: record with boxes `[*b, n, 4]` (xyxy in pixels), `scores` `[*b, n]`, and masks
+      predictions: Record with boxes `[*b, n, 4]` (xyxy in pixels), `scores` `[*b, n]`, and masks
         `[*b, n, h, w]` if `kind` is "mask".
-      targets: record with boxes `[*b, m, 4]`, and masks `[*b, m, h, w]`; without `areas`, those of
+      targets: Record with boxes `[*b, m, 4]`, and masks `[*b, m, h, w]`; without `areas`, those of
         the boxes or masks are used.
       num_classes: c, static.
-      kind: what is compared, "box" or "mask".
+      kind: What is compared, "box" or "mask".
 
     Returns:
       The outcome of the best 100 detections of each image and class. Objects and detections are
       ignored if they are not valid or of a class outside 0..c−1.
 
     Raises:
-      ValueError: if scores or masks are missing, the shapes do not fit together, or an option is
+      ValueError: If scores or masks are missing, the shapes do not fit together, or an option is
         out of its range.
 
     Example:

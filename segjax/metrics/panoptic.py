@@ -20,9 +20,9 @@ class PanopticScores:
     """Panoptic, segmentation and recognition quality: `PQ = SQ · RQ` for every class.
 
     Attributes:
-      pq: mean of `class_pq` over the classes labelled or predicted anywhere; 1 without any.
-      sq: mean of `class_sq` over the same classes.
-      rq: mean of `class_rq` over the same classes.
+      pq: Mean of `class_pq` over the classes labelled or predicted anywhere; 1 without any.
+      sq: Mean of `class_sq` over the same classes.
+      rq: Mean of `class_rq` over the same classes.
       class_pq: `[c]`, in 0..1; all three are 1 for a class neither labelled nor predicted.
       class_sq: `[c]`, mean IoU of the matched segments; 0 without any.
       class_rq: `[c]`, F1 score of the segments.
@@ -102,8 +102,8 @@ def panoptic_quality(
     Crowds are never matched and never missed.
 
     Args:
-      predictions: record with segments `[*b, h, w]`, indices of a table of n segments.
-      targets: record with segments `[*b, h, w]`, indices of a table of m; `crowd` may be None.
+      predictions: Record with segments `[*b, h, w]`, indices of a table of n segments.
+      targets: Record with segments `[*b, h, w]`, indices of a table of m; `crowd` may be None.
       num_classes: c, static.
 
     Returns:
@@ -111,7 +111,7 @@ def panoptic_quality(
       void if its segment is outside the table, not valid, or of a class outside 0..c−1.
 
     Raises:
-      ValueError: if the shapes of the segments differ, or `num_classes` is not positive.
+      ValueError: If the shapes of the segments differ, or `num_classes` is not positive.
 
     Example:
       >>> import jax.numpy as jnp

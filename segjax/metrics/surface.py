@@ -26,18 +26,18 @@ def hausdorff_distance(
 
     Args:
       predictions: `[*b, h, w]`, or with three spacings `[*b, d, h, w]`, boolean.
-      targets: the same shape, boolean.
-      percentile: percentile in 0..100 of the distances in each direction, interpolated linearly.
-      spacing: distance between neighbouring (rows, columns) or (slices, rows, columns), positive.
-      where: broadcasts to the masks; False for void pixels, which do not count and have no surface.
+      targets: The same shape, boolean.
+      percentile: Percentile in 0..100 of the distances in each direction, interpolated linearly.
+      spacing: Distance between neighbouring (rows, columns) or (slices, rows, columns), positive.
+      where: Broadcasts to the masks; False for void pixels, which do not count and have no surface.
 
     Returns:
       float32 `[*b]`, in units of `spacing`: 0 where both masks are empty, and the length of the
       image's diagonal where only one is.
 
     Raises:
-      ValueError: if the shapes do not fit together, or an option is out of its range.
-      TypeError: if a mask or `where` is not boolean.
+      ValueError: If the shapes do not fit together, or an option is out of its range.
+      TypeError: If a mask or `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -75,17 +75,17 @@ def normalized_surface_distance(
 
     Args:
       predictions: `[*b, h, w]`, or with three spacings `[*b, d, h, w]`, boolean.
-      targets: the same shape, boolean.
+      targets: The same shape, boolean.
       tolerance: `τ` in units of `spacing`, at least 0.
-      spacing: distance between neighbouring (rows, columns) or (slices, rows, columns), positive.
-      where: broadcasts to the masks; False for void pixels, which do not count and have no surface.
+      spacing: Distance between neighbouring (rows, columns) or (slices, rows, columns), positive.
+      where: Broadcasts to the masks; False for void pixels, which do not count and have no surface.
 
     Returns:
       float32 `[*b]`, in 0..1; 1 where both masks are empty, 0 where only one is.
 
     Raises:
-      ValueError: if the shapes do not fit together, or an option is out of its range.
-      TypeError: if a mask or `where` is not boolean.
+      ValueError: If the shapes do not fit together, or an option is out of its range.
+      TypeError: If a mask or `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -126,18 +126,18 @@ def average_surface_distance(
 
     Args:
       predictions: `[*b, h, w]`, or with three spacings `[*b, d, h, w]`, boolean.
-      targets: the same shape, boolean.
-      symmetric: whether to include the distances from the surface of `targets` to the other.
-      spacing: distance between neighbouring (rows, columns) or (slices, rows, columns), positive.
-      where: broadcasts to the masks; False for void pixels, which do not count and have no surface.
+      targets: The same shape, boolean.
+      symmetric: Whether to include the distances from the surface of `targets` to the other.
+      spacing: Distance between neighbouring (rows, columns) or (slices, rows, columns), positive.
+      where: Broadcasts to the masks; False for void pixels, which do not count and have no surface.
 
     Returns:
       float32 `[*b]`, in units of `spacing`: 0 where both masks are empty, and the length of the
       image's diagonal where only one is.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `spacing` is not positive.
-      TypeError: if a mask or `where` is not boolean.
+      ValueError: If the shapes do not fit together, or `spacing` is not positive.
+      TypeError: If a mask or `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

@@ -23,7 +23,7 @@ class VocScores:
     """Average precision at one IoU threshold; −1 without any object.
 
     Attributes:
-      ap: mean over the classes with objects.
+      ap: Mean over the classes with objects.
       class_ap: float64 `[c]`, average precision of each class, in 0..1.
     """
 
@@ -122,21 +122,21 @@ def voc_average_precision(
     assigned to them are ignored.
 
     Args:
-      predictions: record with boxes `[*b, n, 4]` (xyxy in pixels), `scores` `[*b, n]`, and masks
+      predictions: Record with boxes `[*b, n, 4]` (xyxy in pixels), `scores` `[*b, n]`, and masks
         `[*b, n, h, w]` if `kind` is "mask".
-      targets: record with boxes `[*b, m, 4]`, and masks `[*b, m, h, w]`. The pixels in VOC's files
+      targets: Record with boxes `[*b, m, 4]`, and masks `[*b, m, h, w]`. The pixels in VOC's files
         count from 1 and include the last: their x, y, x', y' become x − 1, y − 1, x', y' here.
       num_classes: c, static.
-      iou_threshold: least IoU of a match, in 0..1.
+      iou_threshold: Least IoU of a match, in 0..1.
       difficult: `[*b, m]`, True for difficult objects; None for none.
-      kind: what is compared, "box" or "mask".
+      kind: What is compared, "box" or "mask".
 
     Returns:
       The outcome of every detection. Objects and detections are ignored if they are not valid or of
       a class outside 0..c−1.
 
     Raises:
-      ValueError: if scores or masks are missing, the shapes do not fit together, or an option is
+      ValueError: If scores or masks are missing, the shapes do not fit together, or an option is
         out of its range.
 
     Example:

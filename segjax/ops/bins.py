@@ -160,8 +160,8 @@ def pool_bins(rows: jax.Array, offset: jax.Array, regions: Regions, options: Opt
       rows: `[m, c]`, pixels of one or several feature maps, row by row; of the dtype of `regions`,
         or boolean if no gradient is needed.
       offset: int32 `[n]`, row of pixel (0, 0) of each box's feature map.
-      regions: samples of the boxes.
-      options: static options.
+      regions: Samples of the boxes.
+      options: Static options.
 
     Returns:
       `[n, oh, ow, c]`.

@@ -28,7 +28,7 @@ def label_edges(
       `[*b, h, w]`, True on edges.
 
     Raises:
-      ValueError: if `labels` has fewer than 2 axes.
+      ValueError: If `labels` has fewer than 2 axes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -61,21 +61,21 @@ def mask_boundary(
 
     Args:
       mask: `[*b, h, w]`, boolean.
-      width: width of the band in pixels, at least 1.
-      fraction: alternative to `width`: the width as a fraction of the image diagonal, positive;
+      width: Width of the band in pixels, at least 1.
+      fraction: Alternative to `width`: the width as a fraction of the image diagonal, positive;
         rounded, and at least one pixel.
       side: "inner" for the band inside the mask, "outer" for the one around it.
       connectivity: 8 to erode by the square, 4 by the cross, which leaves out pixels that touch
         the other side only at a corner.
-      where: broadcasts to `mask`; False for void pixels, which are in no band and cause none.
+      where: Broadcasts to `mask`; False for void pixels, which are in no band and cause none.
 
     Returns:
       `[*b, h, w]`, True in the band.
 
     Raises:
-      ValueError: if `mask` has fewer than 2 axes, if both or neither of `width` and `fraction` are
+      ValueError: If `mask` has fewer than 2 axes, if both or neither of `width` and `fraction` are
         given, or if an option is out of its range.
-      TypeError: if `mask` or `where` is not boolean.
+      TypeError: If `mask` or `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

@@ -21,7 +21,7 @@ def box_area(boxes: Float[Array, "*b 4"]) -> Float[jax.Array, "*b"]:
       `[*b]`, in square pixels, at least float32; 0 for a box whose corners are swapped.
 
     Raises:
-      ValueError: if the last axis of `boxes` is not 4 long.
+      ValueError: If the last axis of `boxes` is not 4 long.
 
     Example:
       >>> import jax.numpy as jnp
@@ -48,7 +48,7 @@ def clip_boxes(
       `[*b, n, 4]`, xyxy in pixels; a box that lies wholly outside has area 0.
 
     Raises:
-      ValueError: if the last axis of `boxes` is not 4 long, or that of `shape` not 2.
+      ValueError: If the last axis of `boxes` is not 4 long, or that of `shape` not 2.
 
     Example:
       >>> import jax.numpy as jnp
@@ -75,14 +75,14 @@ def convert_boxes(
 
     Args:
       boxes: `[*b, 4]` in pixels, or in fractions of the image.
-      source: format of `boxes`: "xyxy", "xywh" or "cxcywh".
-      target: format to convert to.
+      source: Format of `boxes`: "xyxy", "xywh" or "cxcywh".
+      target: Format to convert to.
 
     Returns:
       `[*b, 4]` in the dtype of `boxes`; computed in at least float32.
 
     Raises:
-      ValueError: if the last axis of `boxes` is not 4 long, or a format is unknown.
+      ValueError: If the last axis of `boxes` is not 4 long, or a format is unknown.
 
     Example:
       >>> import jax.numpy as jnp

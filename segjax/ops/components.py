@@ -29,8 +29,8 @@ def connected_components(
       int32 `[*b, h, w]`: 0 on the background, and 1 to the number of components on them.
 
     Raises:
-      ValueError: if `mask` has fewer than 2 axes, or `connectivity` is neither 4 nor 8.
-      TypeError: if `mask` is not boolean.
+      ValueError: If `mask` has fewer than 2 axes, or `connectivity` is neither 4 nor 8.
+      TypeError: If `mask` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

@@ -24,15 +24,15 @@ def distance_transform(
 
     Args:
       mask: `[*b, h, w]`; or, with three spacings, volumes `[*b, d, h, w]`.
-      spacing: distance between neighbouring (rows, columns) or (slices, rows, columns), positive.
+      spacing: Distance between neighbouring (rows, columns) or (slices, rows, columns), positive.
 
     Returns:
       float32 of `mask`'s shape, in units of `spacing`; 0 where `mask` is False. A mask without any
       False pixel has the length of the image's diagonal everywhere, which no distance reaches.
 
     Raises:
-      ValueError: if `spacing` is not two or three positive numbers, or `mask` has fewer axes.
-      TypeError: if `mask` is not boolean.
+      ValueError: If `spacing` is not two or three positive numbers, or `mask` has fewer axes.
+      TypeError: If `mask` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -71,14 +71,14 @@ def signed_distance(
 
     Args:
       mask: `[*b, h, w]`.
-      where: broadcasts to `mask`; False for void pixels, which lie on neither side.
+      where: Broadcasts to `mask`; False for void pixels, which lie on neither side.
 
     Returns:
       float32 `[*b, h, w]` in pixels; 0 everywhere if one side is empty, as there is no boundary.
 
     Raises:
-      ValueError: if `mask` has fewer than 2 axes or `where` does not fit.
-      TypeError: if `mask` or `where` is not boolean.
+      ValueError: If `mask` has fewer than 2 axes or `where` does not fit.
+      TypeError: If `mask` or `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

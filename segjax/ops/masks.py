@@ -26,8 +26,8 @@ def masks_to_boxes(masks: Bool[Array, "*b n h w"]) -> Float[jax.Array, "*b n 4"]
       float32 `[*b, n, 4]`, xyxy in pixels; zeros for an empty mask.
 
     Raises:
-      ValueError: if `masks` has fewer than 3 axes.
-      TypeError: if `masks` is not boolean.
+      ValueError: If `masks` has fewer than 3 axes.
+      TypeError: If `masks` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -51,8 +51,8 @@ def mask_iou(a: Bool[Array, "*b n h w"], b: Bool[Array, "*b m h w"]) -> Float[ja
       float32 `[*b, n, m]`, in 0..1; 0 for two empty masks. Exact for masks of up to 2²⁴ pixels.
 
     Raises:
-      ValueError: if `a` or `b` has fewer than 3 axes, or their h, w or batch axes differ.
-      TypeError: if `a` or `b` is not boolean.
+      ValueError: If `a` or `b` has fewer than 3 axes, or their h, w or batch axes differ.
+      TypeError: If `a` or `b` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -111,7 +111,7 @@ def paste_masks(
       `[*b, n, h, w]` in the dtype of `masks`, computed in at least float32; 0 outside the boxes.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
       >>> import jax.numpy as jnp

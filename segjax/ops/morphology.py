@@ -22,7 +22,7 @@ def soft_erode(probs: Float[Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
       the gradient.
 
     Raises:
-      ValueError: if `probs` has fewer than 2 axes.
+      ValueError: If `probs` has fewer than 2 axes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -44,7 +44,7 @@ def soft_dilate(probs: Float[Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
       the gradient.
 
     Raises:
-      ValueError: if `probs` has fewer than 2 axes.
+      ValueError: If `probs` has fewer than 2 axes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -63,13 +63,13 @@ def soft_skeleton(probs: Float[Array, "*b h w"], *, iterations: int) -> Float[ja
 
     Args:
       probs: `[*b, h, w]`, in 0..1.
-      iterations: number of erosions; at least half the width of the widest structure in pixels.
+      iterations: Number of erosions; at least half the width of the widest structure in pixels.
 
     Returns:
       `[*b, h, w]` in 0..1, at least float32. Equal neighbours share the gradient.
 
     Raises:
-      ValueError: if `probs` has fewer than 2 axes or `iterations` is negative.
+      ValueError: If `probs` has fewer than 2 axes or `iterations` is negative.
 
     Example:
       >>> import jax.numpy as jnp

@@ -28,7 +28,7 @@ def box_iou(
       have IoU 0.
 
     Raises:
-      ValueError: if the shapes of `a` and `b` do not fit together.
+      ValueError: If the shapes of `a` and `b` do not fit together.
 
     Example:
       >>> import jax.numpy as jnp
@@ -56,7 +56,7 @@ def generalized_box_iou(
       `[*b, n, m]`, or `[*b, n]` if not `pairwise`; at least float32, in −1..1.
 
     Raises:
-      ValueError: if the shapes of `a` and `b` do not fit together.
+      ValueError: If the shapes of `a` and `b` do not fit together.
 
     Example:
       >>> import jax.numpy as jnp
@@ -90,7 +90,7 @@ def distance_box_iou(
       `[*b, n, m]`, or `[*b, n]` if not `pairwise`; at least float32, in −1..1.
 
     Raises:
-      ValueError: if the shapes of `a` and `b` do not fit together.
+      ValueError: If the shapes of `a` and `b` do not fit together.
 
     Example:
       >>> import jax.numpy as jnp
@@ -122,7 +122,7 @@ def complete_box_iou(
       `[*b, n, m]`, or `[*b, n]` if not `pairwise`; at least float32, in −2..1.
 
     Raises:
-      ValueError: if the shapes of `a` and `b` do not fit together.
+      ValueError: If the shapes of `a` and `b` do not fit together.
 
     Example:
       >>> import jax.numpy as jnp

@@ -11,12 +11,12 @@ class ConvSpec:
     """A convolution or pooling along one axis: output `i` sees inputs `⌊i·s − p⌋ + t·d`, `t < k`.
 
     Attributes:
-      kernel: number of taps `k`, at least 1.
-      stride: input pixels `s` between neighbouring outputs. `Fraction(1, 2)` doubles the
+      kernel: Number of taps `k`, at least 1.
+      stride: Input pixels `s` between neighbouring outputs. `Fraction(1, 2)` doubles the
         resolution: with kernel 1 as a transposed convolution of kernel 2 and stride 2 or as nearest
         interpolation, with kernel 2 and padding ½ as linear interpolation.
-      dilation: input pixels `d` between neighbouring taps, at least 1.
-      padding: padded pixels `p` before the first input, at least 0.
+      dilation: Input pixels `d` between neighbouring taps, at least 1.
+      padding: Padded pixels `p` before the first input, at least 0.
 
     Example:
       >>> from segjax import ops
@@ -47,9 +47,9 @@ class ReceptiveField:
     """The input pixels that an output pixel depends on, along one axis.
 
     Attributes:
-      size: size in input pixels; the largest if it differs between outputs.
-      stride: input pixels between the fields of neighbouring outputs.
-      padding: input pixels by which the field of the first output starts before the first input.
+      size: Size in input pixels; the largest if it differs between outputs.
+      stride: Input pixels between the fields of neighbouring outputs.
+      padding: Input pixels by which the field of the first output starts before the first input.
     """
 
     size: int
@@ -61,8 +61,8 @@ def effective_kernel(kernel: int, *, dilation: int = 1) -> int:
     """Span of a dilated kernel in pixels: `1 + d(k − 1)`.
 
     Args:
-      kernel: number of taps `k`.
-      dilation: pixels `d` between neighbouring taps.
+      kernel: Number of taps `k`.
+      dilation: Pixels `d` between neighbouring taps.
 
     Returns:
       The span in pixels.
@@ -94,7 +94,7 @@ def receptive_field(layers: Sequence[Layer]) -> ReceptiveField:
       Size, stride and padding of the field in input pixels.
 
     Raises:
-      ValueError: if the branches of a layer have different strides.
+      ValueError: If the branches of a layer have different strides.
 
     Example:
       >>> from segjax import ops
@@ -144,15 +144,15 @@ def min_depth(size: int, *, kernel: int, dilation: int) -> int:
     """Fewest layers of stride 1 that see `size` pixels: `⌈(size − 1)/d(k − 1)⌉`.
 
     Args:
-      size: size to cover in pixels, at least 1.
-      kernel: number of taps `k` of each layer, at least 2.
-      dilation: pixels `d` between neighbouring taps, at least 1.
+      size: Size to cover in pixels, at least 1.
+      kernel: Number of taps `k` of each layer, at least 2.
+      dilation: Pixels `d` between neighbouring taps, at least 1.
 
     Returns:
       The number of layers.
 
     Raises:
-      ValueError: if `size` or `dilation` is not positive, or `kernel` less than 2.
+      ValueError: If `size` or `dilation` is not positive, or `kernel` less than 2.
 
     Example:
       >>> from segjax import ops
@@ -229,7 +229,7 @@ def skips_objects(layers: Sequence[Layer], *, width: int) -> bool:
     Args:
       layers: `ConvSpec`s from input to output; a tuple stands for parallel branches, each a
         sequence of layers.
-      width: width of the narrowest object in input pixels.
+      width: Width of the narrowest object in input pixels.
 
     Returns:
       True if two neighbouring taps are farther apart than the object is wide.

@@ -23,7 +23,7 @@ def cosine_similarity(
       `[*b, c]`, in −1..1, at least float32; 0 with gradient 0 for a vector of length 0.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
       >>> import jax.numpy as jnp
@@ -57,7 +57,7 @@ def zero_shot_labels(
       int32 `[*b]`, in 0..c−1; ties go to the smallest index.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
       >>> import jax.numpy as jnp

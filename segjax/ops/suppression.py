@@ -35,15 +35,15 @@ def nms(
     Args:
       boxes: `[n, 4]`, xyxy in pixels; a box of area 0 overlaps no other.
       scores: `[n]`.
-      iou_threshold: in 0..1; boxes with a greater IoU are suppressed.
-      where: broadcasts to `[n]`; False for padding, which is not kept and suppresses nothing.
+      iou_threshold: In 0..1; boxes with a greater IoU are suppressed.
+      where: Broadcasts to `[n]`; False for padding, which is not kept and suppresses nothing.
 
     Returns:
       Booleans `[n]`, True for the boxes to keep.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -73,15 +73,15 @@ def batched_nms(
       boxes: `[n, 4]`, xyxy in pixels.
       scores: `[n]`.
       classes: integers `[n]`, classes or other groups, such as levels of a pyramid.
-      iou_threshold: in 0..1; boxes of the same class with a greater IoU are suppressed.
-      where: broadcasts to `[n]`; False for padding, which is not kept and suppresses nothing.
+      iou_threshold: In 0..1; boxes of the same class with a greater IoU are suppressed.
+      where: Broadcasts to `[n]`; False for padding, which is not kept and suppresses nothing.
 
     Returns:
       Booleans `[n]`, True for the boxes to keep.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -116,14 +116,14 @@ def soft_nms(
       method: "gaussian" or "linear".
       iou_threshold: IoU above which "linear" lowers scores, in 0..1.
       sigma: `σ` of "gaussian", positive.
-      where: broadcasts to `[n]`; False for padding.
+      where: Broadcasts to `[n]`; False for padding.
 
     Returns:
       New scores `[n]`, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together, `method` is unknown or `sigma` not positive.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, `method` is unknown or `sigma` not positive.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -186,14 +186,14 @@ def matrix_nms(
       classes: integers `[n]`.
       method: "gaussian" or "linear".
       sigma: `σ` of "gaussian", positive.
-      where: broadcasts to `[n]`; False for padding.
+      where: Broadcasts to `[n]`; False for padding.
 
     Returns:
       New scores `[n]`, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together, `method` is unknown or `sigma` not positive.
-      TypeError: if masks or `where` are not boolean.
+      ValueError: If the shapes do not fit together, `method` is unknown or `sigma` not positive.
+      TypeError: If masks or `where` are not boolean.
 
     Example:
       >>> import jax.numpy as jnp

@@ -34,14 +34,14 @@ def box_projection_loss(
     Args:
       probs: `[*b, n, h, w]`, in 0..1.
       boxes: `[*b, n, 4]`, xyxy in pixels.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
 
     Returns:
       `[*b, n]`, in 0..2, at least float32. An empty box, such as a padded one, has gradient 0.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -86,17 +86,17 @@ def pairwise_affinity_loss(
       logits: `[*b, n, h, w]`, logits of the masks.
       image: `[*b, h, w, 3]`, sRGB in 0..1; without gradient.
       boxes: `[*b, n, 4]`, xyxy in pixels.
-      dilation: distance between neighbours in pixels, at least 1.
-      threshold: least colour similarity of a pair, in 0..1.
-      where: broadcasts to `logits`; False for void pixels, which belong to no pair and whose logits
+      dilation: Distance between neighbours in pixels, at least 1.
+      threshold: Least colour similarity of a pair, in 0..1.
+      where: Broadcasts to `logits`; False for void pixels, which belong to no pair and whose logits
         may be anything.
 
     Returns:
       `[*b, n]` in nats, at least float32; 0 for a mask without such pairs.
 
     Raises:
-      ValueError: if the shapes do not fit together, or an option is out of its range.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or an option is out of its range.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

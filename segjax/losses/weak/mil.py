@@ -31,9 +31,9 @@ def noisy_or_log_likelihood(
     all probabilities and bags of any size.
 
     Args:
-      log_probs: any shape, log-probabilities `log p` of the class, at most 0.
-      axis: the axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
-      where: broadcasts to `log_probs`; False for void pixels, whose values may be anything.
+      log_probs: Any shape, log-probabilities `log p` of the class, at most 0.
+      axis: The axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
+      where: Broadcasts to `log_probs`; False for void pixels, whose values may be anything.
 
     Returns:
       `[...]`, at most 0: `log_probs`' shape without `axis`, at least float32. −inf with gradient 0
@@ -42,8 +42,8 @@ def noisy_or_log_likelihood(
       pixel alone is positive, given that the bag is.
 
     Raises:
-      ValueError: if `where` does not broadcast to `log_probs`.
-      TypeError: if `where` is not boolean.
+      ValueError: If `where` does not broadcast to `log_probs`.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -76,17 +76,17 @@ def log_sum_likelihood(
     It is not a likelihood, as it can exceed 0, up to the logarithm of the bag's size.
 
     Args:
-      log_probs: any shape, log-probabilities `log p` of the class, at most 0.
-      axis: the axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
-      where: broadcasts to `log_probs`; False for void pixels, whose values may be anything.
+      log_probs: Any shape, log-probabilities `log p` of the class, at most 0.
+      axis: The axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
+      where: Broadcasts to `log_probs`; False for void pixels, whose values may be anything.
 
     Returns:
       `[...]`, `log_probs`' shape without `axis`, at least float32. −inf with gradient 0
       where every `p` is 0, and 0 for a bag without valid pixels.
 
     Raises:
-      ValueError: if `where` does not broadcast to `log_probs`.
-      TypeError: if `where` is not boolean.
+      ValueError: If `where` does not broadcast to `log_probs`.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -110,9 +110,9 @@ def max_log_likelihood(
     """Max surrogate of the noisy-OR: `max_i log p_i`, a lower bound.
 
     Args:
-      log_probs: any shape, log-probabilities `log p` of the class, at most 0.
-      axis: the axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
-      where: broadcasts to `log_probs`; False for void pixels, whose values may be anything.
+      log_probs: Any shape, log-probabilities `log p` of the class, at most 0.
+      axis: The axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
+      where: Broadcasts to `log_probs`; False for void pixels, whose values may be anything.
 
     Returns:
       `[...]`, at most 0: `log_probs`' shape without `axis`, at least float32. −inf with gradient 0
@@ -120,8 +120,8 @@ def max_log_likelihood(
       pixels share the gradient.
 
     Raises:
-      ValueError: if `where` does not broadcast to `log_probs`.
-      TypeError: if `where` is not boolean.
+      ValueError: If `where` does not broadcast to `log_probs`.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -146,17 +146,17 @@ def mean_log_likelihood(
     """Log-likelihood that a random pixel of the bag is positive: `log (1/n Σ_i p_i)`.
 
     Args:
-      log_probs: any shape, log-probabilities `log p` of the class, at most 0.
-      axis: the axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
-      where: broadcasts to `log_probs`; False for void pixels, whose values may be anything.
+      log_probs: Any shape, log-probabilities `log p` of the class, at most 0.
+      axis: The axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
+      where: Broadcasts to `log_probs`; False for void pixels, whose values may be anything.
 
     Returns:
       `[...]`, at most 0: `log_probs`' shape without `axis`, at least float32. −inf with gradient 0
       where every `p` is 0, and 0 for a bag without valid pixels.
 
     Raises:
-      ValueError: if `where` does not broadcast to `log_probs`.
-      TypeError: if `where` is not boolean.
+      ValueError: If `where` does not broadcast to `log_probs`.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -184,18 +184,18 @@ def log_sum_exp_pooling(
     mean for `r = 1`, and the maximum for `r → ∞`. For logits it is the paper's image-level score.
 
     Args:
-      scores: any shape, log-probabilities or logits.
+      scores: Any shape, log-probabilities or logits.
       sharpness: `r`, positive.
-      axis: the axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
-      where: broadcasts to `scores`; False for void pixels, whose values may be anything.
+      axis: The axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
+      where: Broadcasts to `scores`; False for void pixels, whose values may be anything.
 
     Returns:
       `[...]`, `scores`' shape without `axis`, at least float32. −inf with gradient 0 where every
       score is −inf, and 0 for a bag without valid pixels.
 
     Raises:
-      ValueError: if `sharpness` is not positive or `where` does not broadcast to `scores`.
-      TypeError: if `where` is not boolean.
+      ValueError: If `sharpness` is not positive or `where` does not broadcast to `scores`.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -246,8 +246,8 @@ def point_mil_loss(
       points: `[n, 2]`, (x, y) in continuous pixels.
       labels: integers `[n]` in 0..c−1, the classes of the points; points of other classes are
         ignored.
-      radius: radius of a bag in pixels, at least 0, static.
-      aggregate: likelihood of a bag: "noisy_or", "log_sum", "max", "mean" or "log_sum_exp".
+      radius: Radius of a bag in pixels, at least 0, static.
+      aggregate: Likelihood of a bag: "noisy_or", "log_sum", "max", "mean" or "log_sum_exp".
       where: `[n]`, False for points to ignore, whose values may be anything.
       valid_pixels: `[h, w]`, False for void pixels, which are in no bag and whose logits may be
         anything.
@@ -257,8 +257,8 @@ def point_mil_loss(
       With "log_sum" it may be negative.
 
     Raises:
-      ValueError: if the shapes do not fit together, `radius` is negative or `aggregate` unknown.
-      TypeError: if `labels` is not integer, or `where` or `valid_pixels` is not boolean.
+      ValueError: If the shapes do not fit together, `radius` is negative or `aggregate` unknown.
+      TypeError: If `labels` is not integer, or `where` or `valid_pixels` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

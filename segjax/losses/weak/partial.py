@@ -31,15 +31,15 @@ def partial_cross_entropy(
     Args:
       logits: `[*b, h, w, c]`.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
-      where: broadcasts to `[*b, h, w]`; True for labelled pixels; other labels may be anything.
+      where: Broadcasts to `[*b, h, w]`; True for labelled pixels; other labels may be anything.
 
     Returns:
       `[*b, c]` in nats, at least float32; 0 for a class without labelled pixels, which an average
       should leave out.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `labels` is not integer or `where` not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `labels` is not integer or `where` not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -80,15 +80,15 @@ def tag_loss(
     Args:
       logits: `[*b, h, w, c]`, of at least two classes.
       tags: boolean `[*b, c]`, True for the classes that the image contains.
-      pooling: how `P_c` is computed: "max", "mean" or "noisy_or".
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose logits may be anything.
+      pooling: How `P_c` is computed: "max", "mean" or "noisy_or".
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose logits may be anything.
 
     Returns:
       `[*b, c]` in nats, at least float32; 0 for an image without valid pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together or `pooling` is unknown.
-      TypeError: if `tags` or `where` is not boolean.
+      ValueError: If the shapes do not fit together or `pooling` is unknown.
+      TypeError: If `tags` or `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp

@@ -23,16 +23,16 @@ def total_variation(
 
     Args:
       probs: `[*b, h, w, c]`.
-      isotropic: whether to take the length of the vector of both differences.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
+      isotropic: Whether to take the length of the vector of both differences.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
       `[*b, h, w, c]`, at least float32. Differences to void pixels and beyond the image are 0;
       flat regions have gradient 0.
 
     Raises:
-      ValueError: if `probs` has fewer than 3 axes or `where` does not broadcast.
-      TypeError: if `where` is not boolean.
+      ValueError: If `probs` has fewer than 3 axes or `where` does not broadcast.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -85,19 +85,19 @@ def gated_crf_loss(
     Args:
       probs: `[*b, h, w, c]`, probabilities of the classes, or of the foreground alone (c = 1).
       image: `[*b, h, w, k]`, colours or other features; the defaults suit values in 0..1.
-      window: greatest distance in pixels, along rows and along columns, between the pixels of a
+      window: Greatest distance in pixels, along rows and along columns, between the pixels of a
         pair.
-      spatial_sigma: standard deviation `σ` of positions in pixels.
-      color_sigma: standard deviation `s` of colours in the units of `image`.
-      where: broadcasts to `[*b, h, w]`; False for pixels that belong to no pair, whose values may
+      spatial_sigma: Standard deviation `σ` of positions in pixels.
+      color_sigma: Standard deviation `s` of colours in the units of `image`.
+      where: Broadcasts to `[*b, h, w]`; False for pixels that belong to no pair, whose values may
         be anything.
 
     Returns:
       `[*b, h, w]`, at least float32; every pair counts at both of its pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together or an option is out of its range.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together or an option is out of its range.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -130,17 +130,17 @@ def dense_crf_loss(
     Args:
       probs: `[*b, h, w, c]`, probabilities of the classes, or of the foreground alone (c = 1).
       image: `[*b, h, w, k]`, colours or other features; the defaults suit values in 0..1.
-      spatial_sigma: standard deviation `σ` of positions in pixels.
-      color_sigma: standard deviation `s` of colours in the units of `image`.
-      where: broadcasts to `[*b, h, w]`; False for pixels that belong to no pair, whose values may
+      spatial_sigma: Standard deviation `σ` of positions in pixels.
+      color_sigma: Standard deviation `s` of colours in the units of `image`.
+      where: Broadcasts to `[*b, h, w]`; False for pixels that belong to no pair, whose values may
         be anything.
 
     Returns:
       `[*b, h, w]`, at least float32; every pair counts at both of its pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together or an option is out of its range.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together or an option is out of its range.
+      TypeError: If `where` is not boolean.
 
     Example:
       >>> import jax.numpy as jnp
