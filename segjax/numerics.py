@@ -146,13 +146,14 @@ def _(primals, tangents):
 
 
 def broadcast_where(
-    where: Bool[Array, "..."] | None, shape: Sequence[int]
+    where: Bool[Array, "..."] | None, shape: Sequence[int], *, name: str = "where"
 ) -> Bool[jax.Array, "..."]:
     """Broadcast a mask to `shape`; None stands for all True.
 
     Args:
       where: boolean, broadcasts to `shape`; or None.
       shape: Shape of the masked array.
+      name: Name of `where` in errors.
 
     Returns:
       Booleans of `shape`.
@@ -171,12 +172,12 @@ def broadcast_where(
     if where is None:
         return jnp.ones(shape, bool)
     if where.dtype != bool:
-        raise TypeError(f"where: expected bool, got {where.dtype}")
+        raise TypeError(f"{name}: expected bool, got {where.dtype}")
     try:
         return jnp.broadcast_to(where, shape)
     except ValueError:
         raise ValueError(
-            f"where: expected a shape that broadcasts to {tuple(shape)}, got {where.shape}"
+            f"{name}: expected a shape that broadcasts to {tuple(shape)}, got {where.shape}"
         ) from None
 
 

@@ -14,6 +14,7 @@ from segjax.losses.pixel import sigmoid_cross_entropy, softmax_cross_entropy
 from segjax.mapping import map_shards
 from segjax.matching.proposals import BACKGROUND
 from segjax.numerics import Average, accumulation_dtype, broadcast_where
+from segjax.ops.boxes import check_boxes
 from segjax.ops.coding import encode_boxes
 from segjax.ops.regions import crop_masks
 from segjax.typing import Array, Instances
@@ -73,6 +74,8 @@ def rpn_loss(
       both terms are normalised by the number of sampled anchors, as in torchvision.
     """
     _check("logits", logits, matches.shape)
+    _check("deltas", deltas, (*matches.shape, 4))
+    _check("anchors", anchors, deltas.shape)
     sampled = _sampled(matches, where)
     objectness = sigmoid_cross_entropy(logits, matches >= 0, where=sampled)
     return {
@@ -132,8 +135,9 @@ def box_head_loss(
     References:
       Girshick, "Fast R-CNN", 2015, equations 1 to 3; normalised as in torchvision.
     """
-    _check("class_logits", class_logits, (*matches.shape, class_logits.shape[-1]))
+    _check("class_logits", class_logits, (*matches.shape, *class_logits.shape[-1:]))
     _check("deltas", deltas, (*class_logits.shape, 4))
+    _check("proposals", proposals, (*matches.shape, 4))
     labels, sampled = _labels(matches, targets, class_logits.shape[-1], where)
     cross_entropy = softmax_cross_entropy(class_logits, labels, where=sampled)
     deltas = jnp.take_along_axis(deltas, labels[..., None, None], axis=-2)[..., 0, :]
@@ -187,8 +191,9 @@ def mask_head_loss(
     References:
       He et al., "Mask R-CNN", 2017, section 3, "Mask Representation".
     """
-    if targets.masks is None:
-        raise ValueError("targets.masks: expected bool [*b, n, h, w], got None")
+    shape = None if targets.masks is None else targets.masks.shape
+    if shape is None or shape[:-2] != targets.classes.shape:
+        raise ValueError(f"targets.masks: expected bool [*b, n, h, w], got {shape}")
     _check("mask_logits", mask_logits, (*matches.shape, *mask_logits.shape[-3:]))
     _check("proposals", proposals, (*matches.shape, 4))
     labels, sampled = _labels(matches, targets, mask_logits.shape[-1], where)
@@ -229,8 +234,7 @@ def _box_term(
     """The smooth L1 loss of proposals with an object, averaged over all that are sampled."""
     if beta < 0:
         raise ValueError(f"beta: expected at least 0, got {beta}")
-    _check("deltas", deltas, (*matches.shape, 4))
-    _check("proposals", proposals, deltas.shape)
+    check_boxes("targets.boxes", targets.boxes)
     positive = (sampled & (matches >= 0))[..., None]
     encoded = encode_boxes(_matched(targets.boxes, matches), proposals, weights=weights)
     differences = jnp.where(positive, deltas - jax.lax.stop_gradient(encoded), 0)
@@ -255,7 +259,7 @@ def _labels(
 
     Proposals whose object has an unknown class do not count.
     """
-    classes, known = valid_labels(targets.classes, outputs - 1)
+    classes, known = valid_labels(targets.classes, outputs - 1, name="targets.classes")
     labels = _matched(jnp.where(known, classes + 1, -1), matches)
     return valid_labels(labels, outputs, where=_sampled(matches, where))
 

@@ -40,6 +40,10 @@ def sample_masks(
     References:
       Kirillov et al., "PointRend: image segmentation as rendering", 2020, section 3.
     """
+    if masks.ndim < 2:
+        raise ValueError(f"masks: expected shape [*b, h, w], got {masks.shape}")
+    if points.ndim != 2 or points.shape[-1] != 2:
+        raise ValueError(f"points: expected shape [p, 2], got {points.shape}")
     *batch, height, width = masks.shape
     dtype = accumulation_dtype(masks, points)
     # Each row holds one pixel of every mask, so that one gather serves all masks.
@@ -98,6 +102,8 @@ def uncertain_points(logits: Float[Array, "*b m"], count: int) -> Bool[jax.Array
     References:
       Kirillov et al., "PointRend: image segmentation as rendering", 2020, section 3.1.
     """
+    if logits.ndim < 1:
+        raise ValueError(f"logits: expected shape [*b, m], got {logits.shape}")
     candidates = logits.shape[-1]
     if not 0 <= count <= candidates:
         raise ValueError(f"count: expected 0..{candidates}, got {count}")

@@ -409,7 +409,7 @@ def generalized_dice_loss(
     """
     if weighting not in _POWERS:
         raise ValueError(f"weighting: expected one of {', '.join(_POWERS)}, got {weighting!r}")
-    if axis is None or probs.ndim - 1 in np.atleast_1d(axis) % probs.ndim:
+    if not probs.ndim or axis is None or probs.ndim - 1 in np.atleast_1d(axis) % probs.ndim:
         raise ValueError(f"axis: expected axes of {probs.shape} before the last, got {axis}")
     intersection, prediction, target = _sums(probs, targets, axis, where, axis_name)
     # Other libraries weigh an absent class like the rarest one present (or by 1/ε²), so that a few
@@ -442,7 +442,7 @@ def _sums(
     valid = broadcast_where(where, probs.shape)
     dtype = accumulation_dtype(probs, targets)
     p, y = (jnp.where(valid, values.astype(dtype), 0) for values in (probs, targets))
-    # Some peers take (Σp + Σy − Σ|p − y|)/2 for Σpy: the same where y is hard, but with kinks.
+    # Others compute (Σp + Σy − Σ|p − y|)/2 for Σpy: the same where y is hard, but with kinks.
     power = 2 if squared else 1
     sums = jnp.sum(p * y, axis), jnp.sum(p**power, axis), jnp.sum(y**power, axis)
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)

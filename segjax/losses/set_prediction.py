@@ -62,6 +62,11 @@ def match_queries(
     References:
       Carion et al., "End-to-end object detection with transformers", 2020, equation 1.
     """
+    if cost.ndim < 2 or valid.shape != (*cost.shape[:-2], cost.shape[-1]):
+        raise ValueError(
+            f"cost, valid: expected shapes [*b, q, n], [*b, n], got {cost.shape}, {valid.shape}"
+        )
+    valid = broadcast_where(valid, valid.shape, name="valid")
     objects, queries = matching.linear_sum_assignment(
         jnp.swapaxes(cost, -1, -2), where=valid[..., None]
     )
@@ -128,6 +133,7 @@ def detr_loss(
       Carion et al., "End-to-end object detection with transformers", 2020, sections 3.1 and
       A.2.
     """
+    _check_queries(class_logits, boxes=boxes, mask_logits=mask_logits)
     if mask_logits is not None:
         _check_masks(targets)
     batch = class_logits.shape[:-2]
@@ -214,6 +220,7 @@ def maskformer_loss(
       Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
       2021, sections 3.3 and 4.
     """
+    _check_queries(class_logits, mask_logits=mask_logits)
     _check_masks(targets)
     targets = _counted(targets, examples, class_logits)
 
@@ -303,6 +310,7 @@ def mask2former_loss(
       Cheng et al., "Masked-attention mask transformer for universal image segmentation",
       2022, sections 3.3 and 4.1.
     """
+    _check_queries(class_logits, mask_logits=mask_logits)
     _check_masks(targets)
     batch = class_logits.shape[:-2]
     if key.shape != batch:
@@ -349,9 +357,23 @@ def mask2former_loss(
     return sum_images(image_terms, batch, *arrays, _examples(examples, batch))
 
 
+def _check_queries(class_logits: Array, **predictions: Array | None) -> None:
+    if class_logits.ndim < 2:
+        raise ValueError(
+            f"class_logits: expected shape [*b, q, classes + 1], got {class_logits.shape}"
+        )
+    for name, array in predictions.items():
+        if array is not None and array.shape[: class_logits.ndim - 1] != class_logits.shape[:-1]:
+            raise ValueError(
+                f"{name}: expected [*b, q, ...] as in class_logits, {class_logits.shape[:-1]}, "
+                f"got {array.shape}"
+            )
+
+
 def _check_masks(targets: Instances) -> None:
-    if targets.masks is None:
-        raise ValueError("targets.masks: expected bool [*b, n, H, W], got None")
+    shape = None if targets.masks is None else targets.masks.shape
+    if shape is None or shape[:-2] != targets.classes.shape:
+        raise ValueError(f"targets.masks: expected bool [*b, n, H, W], got {shape}")
 
 
 def _counted(targets: Instances, examples: Array | None, class_logits: Array) -> Instances:

@@ -9,8 +9,7 @@ from jaxtyping import Bool, Float, Int, Num
 
 from segjax.labels import valid_labels
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide, softplus_pair
-from segjax.ops.boxes import check_boxes
-from segjax.ops.overlap import generalized_box_iou
+from segjax.ops.overlap import check_box_pairs, generalized_box_iou
 from segjax.typing import Array
 
 
@@ -103,9 +102,7 @@ def l1_cost(
     References:
       Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
     """
-    check_boxes("boxes", boxes)
-    check_boxes("targets", targets)
-    _check_batch("targets", targets, boxes)
+    check_box_pairs(("boxes", "targets"), boxes, targets)
     dtype = accumulation_dtype(boxes, targets)
     difference = boxes.astype(dtype)[..., :, None, :] - targets.astype(dtype)[..., None, :, :]
     return jnp.sum(jnp.abs(difference), axis=-1)
@@ -135,6 +132,7 @@ def giou_cost(
     References:
       Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
     """
+    check_box_pairs(("boxes", "targets"), boxes, targets)
     return -generalized_box_iou(boxes, targets)
 
 
@@ -292,19 +290,17 @@ def _points(
 
     The product with that row is a sum over valid points, as fast as the products of pairs.
     """
-    _check_batch("targets", targets, logits)
+    if logits.ndim < 2:
+        raise ValueError(f"logits: expected shape [*b, n, p], got {logits.shape}")
+    expected = (*logits.shape[:-2], "m", logits.shape[-1])
+    if targets.ndim < 2 or (*targets.shape[:-2], "m", targets.shape[-1]) != expected:
+        raise ValueError(f"targets: expected shape {expected}, got {targets.shape}")
     dtype = accumulation_dtype(logits, targets)
     valid = broadcast_where(where, (*logits.shape[:-2], logits.shape[-1]))[..., None, :]
     x, y = (jnp.asarray(a, dtype) for a in (logits, targets))
     if where is not None:
         x, y = (jnp.where(valid, a, 0) for a in (x, y))
     return x, y, valid.astype(dtype)
-
-
-def _check_batch(name: str, targets: Array, predictions: Array) -> None:
-    batch, last = predictions.shape[:-2], predictions.shape[-1]
-    if targets.ndim < 2 or (*targets.shape[:-2], targets.shape[-1]) != (*batch, last):
-        raise ValueError(f"{name}: expected shape {(*batch, 'm', last)}, got {targets.shape}")
 
 
 def _inner(a: jax.Array, b: jax.Array) -> jax.Array:

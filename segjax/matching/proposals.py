@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int, Integer
 
 from segjax.numerics import broadcast_where, safe_divide
 from segjax.ops.boxes import box_area
-from segjax.ops.overlap import box_iou
+from segjax.ops.overlap import box_iou, check_box_pairs
 from segjax.typing import Array, Instances
 
 # Matches of proposals without an object.
@@ -64,6 +64,7 @@ def match_proposals(
     """
     if not 0 <= low <= high:
         raise ValueError(f"low, high: expected 0 <= low <= high, got {low}, {high}")
+    check_box_pairs(("targets.boxes", "proposals"), targets.boxes, proposals)
     where = broadcast_where(where, proposals.shape[:-1])
     is_crowd = jnp.zeros_like(targets.valid) if targets.crowd is None else targets.crowd
     overlap = box_iou(targets.boxes, proposals)

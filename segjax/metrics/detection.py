@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from segjax.labels import as_int32
 from segjax.mapping import map_shards
-from segjax.metrics.overlaps import box_overlaps, mask_overlaps
+from segjax.metrics.overlaps import box_overlaps, check_detections, mask_overlaps
 from segjax.metrics.sums import Detections
 from segjax.typing import Array, Instances
 
@@ -201,29 +201,11 @@ def average_precision(
       Lin et al., "Microsoft COCO: common objects in context", 2014; the rules are those of
       the authors' pycocotools.
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+    check_detections(predictions, targets, num_classes=num_classes, kind=kind)
     predictions, targets = (
-        dataclasses.replace(record, classes=as_int32(record.classes, name="classes"))
-        for record in (predictions, targets)
+        dataclasses.replace(record, classes=as_int32(record.classes, name=f"{name}.classes"))
+        for name, record in (("predictions", predictions), ("targets", targets))
     )
-    if kind not in ("box", "mask"):
-        raise ValueError(f'kind: expected "box" or "mask", got {kind!r}')
-    if predictions.scores is None:
-        raise ValueError("predictions.scores: expected [*b, n], got None")
-    if predictions.classes.shape[:-1] != targets.classes.shape[:-1]:
-        raise ValueError(
-            "predictions.classes: expected the batch axes of targets.classes, "
-            f"{targets.classes.shape[:-1]}, got {predictions.classes.shape[:-1]}"
-        )
-    if kind == "mask":
-        if predictions.masks is None or targets.masks is None:
-            raise ValueError("predictions.masks, targets.masks: expected [*b, n, h, w], got None")
-        if predictions.masks.shape[-2:] != targets.masks.shape[-2:]:
-            raise ValueError(
-                f"predictions.masks: expected height and width of targets.masks, "
-                f"{targets.masks.shape}, got {predictions.masks.shape}"
-            )
 
     *batch, _ = predictions.classes.shape
     images = math.prod(batch)
@@ -236,7 +218,7 @@ def average_precision(
     return AveragePrecision(scores, classes, ranks, outcomes, objects.sum(0), kind)
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @functools.partial(jax.jit, static_argnames=("num_classes", "kind"))
 def _match_images(
     predictions: Instances, targets: Instances, *, num_classes: int, kind: str

@@ -136,8 +136,8 @@ def panoptic_quality(
     if num_classes < 1:
         raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     (predicted_classes, predicted), (labelled_classes, labelled) = (
-        valid_labels(record.classes, num_classes, where=record.valid, name="classes")
-        for record in (predictions, targets)
+        valid_labels(record.classes, num_classes, where=record.valid, name=f"{name}.classes")
+        for name, record in (("predictions", predictions), ("targets", targets))
     )
     overlaps = _overlaps(predictions, targets)
     on_void = jnp.sum(jnp.where(labelled[..., None, :], 0, overlaps[..., :-1, :-1]), axis=-1)
@@ -180,11 +180,12 @@ def _overlaps(predictions: Panoptic, targets: Panoptic) -> Int[jax.Array, "*b ro
     m = targets.classes.shape[-1]
     images = math.prod(batch)
 
-    def row_of(segments, size):
-        segments, known = valid_labels(segments, size, name="segments")
+    def row_of(name, record, size):
+        segments, known = valid_labels(record.segments, size, name=f"{name}.segments")
         return jnp.where(known, segments, size).reshape(images, -1)
 
-    rows, columns = row_of(predictions.segments, n), row_of(targets.segments, m)
+    rows = row_of("predictions", predictions, n)
+    columns = row_of("targets", targets, m)
     rows += (n + 1) * jnp.arange(images)[:, None]  # the tables of the images are stacked
     counts = count_pairs(rows, columns, (images * (n + 1), m + 1))
     return counts.reshape(*batch, n + 1, m + 1)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from segjax.labels import valid_labels
 from segjax.mapping import map_shards
-from segjax.metrics.overlaps import box_overlaps, mask_overlaps
+from segjax.metrics.overlaps import box_overlaps, check_detections, mask_overlaps
 from segjax.metrics.sums import Detections
 from segjax.numerics import broadcast_where
 from segjax.typing import Array, Instances
@@ -154,30 +154,21 @@ def voc_average_precision(
       Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010, section
       4.2; difficult objects as in the authors' development kit.
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
-    if kind not in ("box", "mask"):
-        raise ValueError(f'kind: expected "box" or "mask", got {kind!r}')
-    if predictions.scores is None:
-        raise ValueError("predictions.scores: expected [*b, n], got None")
-    if predictions.classes.shape[:-1] != targets.classes.shape[:-1]:
-        raise ValueError(
-            f"predictions.classes: expected the batch axes of targets.classes, "
-            f"{targets.classes.shape}, got {predictions.classes.shape}"
-        )
-    if kind == "mask" and (predictions.masks is None or targets.masks is None):
-        raise ValueError("predictions.masks, targets.masks: expected [*b, n, h, w], got None")
+    check_detections(predictions, targets, num_classes=num_classes, kind=kind)
 
     *batch, _ = predictions.classes.shape
     images = math.prod(batch)
     difficult = jnp.zeros_like(targets.valid) if difficult is None else difficult
+    difficult = broadcast_where(difficult, targets.valid.shape, name="difficult")
     sets = []
-    for record in (predictions, targets):
-        classes, valid = valid_labels(record.classes, num_classes, where=record.valid)
+    for name, record in (("predictions", predictions), ("targets", targets)):
+        classes, valid = valid_labels(
+            record.classes, num_classes, where=record.valid, name=f"{name}.classes"
+        )
         sets.append((record.masks if kind == "mask" else record.boxes, classes, valid))
     arguments = jax.tree.map(
         lambda x: x.reshape(images, *x.shape[len(batch) :]),
-        (*sets, predictions.scores, broadcast_where(difficult, targets.valid.shape)),
+        (*sets, predictions.scores, difficult),
     )
     match = functools.partial(
         _match_images, num_classes=num_classes, iou_threshold=iou_threshold, kind=kind

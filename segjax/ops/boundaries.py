@@ -106,7 +106,7 @@ def mask_boundary(
     return region & valid & ~eroded
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @functools.partial(jax.jit, static_argnames=("connectivity", "outside"))
 def _erode(
     region: Bool[jax.Array, "*b h w"],

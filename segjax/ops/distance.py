@@ -98,7 +98,7 @@ def signed_distance(
     return jnp.where(has_border, inside - outside, 0)
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @jax.jit
 def _run_lengths(mask: Bool[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
     """Columns to the nearest False pixel of the same row; inf in a row without one."""

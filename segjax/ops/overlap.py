@@ -139,14 +139,21 @@ def complete_box_iou(
     return _distance_iou(a, b) - alpha * v
 
 
+def check_box_pairs(names: tuple[str, str], a: Array, b: Array) -> None:
+    """Raises a ValueError if boxes are not `[*b, n, 4]` and `[*b, m, 4]`."""
+    for name, boxes in zip(names, (a, b), strict=True):
+        check_boxes(name, boxes)
+    if min(a.ndim, b.ndim) < 2 or a.shape[:-2] != b.shape[:-2]:
+        raise ValueError(
+            f"{', '.join(names)}: expected shapes [*b, n, 4], [*b, m, 4], got {a.shape}, {b.shape}"
+        )
+
+
 def _align(a: Array, b: Array, pairwise: bool) -> tuple[jax.Array, jax.Array]:
     """The boxes with axes that broadcast against one another."""
-    check_boxes("a", a)
-    check_boxes("b", b)
+    check_box_pairs(("a", "b"), a, b)
     if not pairwise and a.shape != b.shape:
         raise ValueError(f"b: expected the shape of a, {a.shape}, got {b.shape}")
-    if min(a.ndim, b.ndim) < 2 or a.shape[:-2] != b.shape[:-2]:
-        raise ValueError(f"a, b: expected shapes [*b, n, 4], [*b, m, 4], got {a.shape}, {b.shape}")
     dtype = accumulation_dtype(a, b)
     a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
     return (a[..., :, None, :], b[..., None, :, :]) if pairwise else (a, b)

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int, Integer
 
 from segjax.mapping import stable_argsort
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
-from segjax.ops.boxes import box_area
-from segjax.ops.masks import mask_iou
+from segjax.ops.boxes import box_area, check_boxes
+from segjax.ops.masks import check_masks, mask_iou
 from segjax.ops.overlap import box_iou
 from segjax.typing import Array
 
@@ -137,6 +137,7 @@ def soft_nms(
       section 3.
     """
     _check_options(method, sigma)
+    check_boxes("boxes", boxes)
     _check_row("scores", scores, boxes)
     where = broadcast_where(where, scores.shape)
     boxes = jnp.where(where[:, None], boxes, 0)
@@ -146,7 +147,7 @@ def soft_nms(
     return _soften(boxes, scores, where, method, iou_threshold, sigma)
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @functools.partial(jax.jit, static_argnames="method")
 def _soften(boxes, scores, remaining, method, iou_threshold, sigma):
     """Takes the best of the remaining boxes, as often as there are boxes."""
@@ -206,6 +207,8 @@ def matrix_nms(
       Wang et al., "SOLOv2: dynamic and fast instance segmentation", 2020, section 3.3.
     """
     _check_options(method, sigma)
+    check = check_boxes if regions.ndim == 2 else check_masks
+    check("regions", regions)
     _check_row("scores", scores, regions)
     _check_row("classes", classes, regions)
     where = broadcast_where(where, scores.shape)
@@ -263,7 +266,7 @@ def _descending(scores: Float[jax.Array, " n"]) -> Int[jax.Array, " n"]:
     return stable_argsort(-scores.astype(accumulation_dtype(scores)))
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @jax.jit
 def _suppress(
     boxes: _Boxes, alive: Bool[jax.Array, " n"], threshold: Float[jax.Array, ""]

@@ -125,7 +125,7 @@ def test_a_constant_map_tells_nothing():
         ),
         (
             functools.partial(analysis.class_query_maps, np.zeros((6, 6)), (0, 3)),
-            r"shape: expected .*got \(0, 3\)",
+            r"shape, patch_size: expected .*got \(0, 3\)",
         ),
         (functools.partial(analysis.attention_rollout, []), "attention: expected at least one"),
         (

@@ -241,7 +241,10 @@ def test_without_a_border_nothing_moves(constant):
         (lambda x, y: balanced_edge_cross_entropy(x[..., 0], y[1:]), "edges: expected"),
         (lambda x, y: edge_weighted_cross_entropy(x, y[1:]), "labels: expected"),
         (lambda x, y: edge_weighted_cross_entropy(x, y, sigma=0.0), r"sigma: expected .*got 0.0"),
-        (lambda x, y: active_boundary_loss(x, y, boundary_fraction=0.0), "boundary_fraction is"),
+        (
+            lambda x, y: active_boundary_loss(x, y, boundary_fraction=0.0),
+            "boundary_fraction: expected",
+        ),
         (
             lambda x, y: active_boundary_loss(x, y, max_distance=-1.0),
             r"max_distance: expected .*got -1.0",

@@ -102,7 +102,7 @@ def test_hard_pixels_are_the_first_of_a_stable_sort(losses, count, threshold, da
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: hard_pixels(LOGITS), ValueError, "count and threshold"),
+        (lambda: hard_pixels(LOGITS), ValueError, "count, threshold: expected"),
         (
             lambda: poly_cross_entropy(LOGITS, LOGITS),
             TypeError,

@@ -110,7 +110,7 @@ def test_blocks_hold_little_memory():
     ("call", "message"),
     [
         (lambda x, y: cross_entropy_and_dice(x, y), "labels: expected"),
-        (lambda x, y: resized_cross_entropy(x[0], y), "logits: expected"),
+        (lambda x, y: resized_cross_entropy(x[0], y), "logits, labels: expected"),
         (lambda x, y: resized_cross_entropy(x, y, block=0), r"block: expected .*got 0"),
     ],
 )

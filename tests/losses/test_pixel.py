@@ -106,7 +106,7 @@ def test_where_broadcasts_over_a_batch():
         (
             lambda x, y: softmax_cross_entropy(x, y[:2]),
             ValueError,
-            r"labels: expected integers \(3, 4\), or probabilities .*, got int32 \(2, 4\)",
+            r"labels: expected integers \(3, 4\) or probabilities .*, got int32 \(2, 4\)",
         ),
         (lambda x, y: softmax_cross_entropy(x, y > 0), TypeError, "labels: expected integers"),
         (lambda x, y: softmax_cross_entropy(x, y * np.nan), TypeError, "integers, got float64"),

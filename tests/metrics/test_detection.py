@@ -114,7 +114,7 @@ def test_errors_name_the_argument():
         precision(targets, targets)
     with pytest.raises(ValueError, match=r"predictions.masks, targets.masks: expected"):
         precision(predictions, targets, kind="mask")
-    with pytest.raises(ValueError, match=r"predictions.classes: expected .*got \(1, 5\)"):
+    with pytest.raises(ValueError, match=r"predictions.classes: expected .*got \(1,\)"):
         precision(jax.tree.map(lambda x: x[None], predictions), targets)
     masks, small = jnp.zeros((5, 4, 4), bool), jnp.zeros((5, 4, 3), bool)
     with pytest.raises(ValueError, match=r"predictions.masks: expected .*got \(5, 4, 3\)"):

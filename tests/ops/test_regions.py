@@ -205,7 +205,11 @@ def test_levels_double_in_size():
             r"features: expected .*got \(6, 8, 1\)",
         ),
         (lambda f, b: assign_levels(b, max_level=1), ValueError, r"max_level: expected .*got 1"),
-        (lambda f, b: crop_masks(f > 0, b, np.zeros(2, int), (2, 2)), ValueError, r"of \(2,\)"),
+        (
+            lambda f, b: crop_masks(f > 0, b, np.zeros(2, int), (2, 2)),
+            ValueError,
+            r"masks, boxes, mask_of: expected .*, \(2,\)",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

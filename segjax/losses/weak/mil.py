@@ -282,7 +282,7 @@ def point_mil_loss(
     if aggregate not in _LIKELIHOODS:
         raise ValueError(f"aggregate: expected one of {', '.join(_LIKELIHOODS)}, got {aggregate!r}")
     labels, counts = valid_labels(labels, logits.shape[-1], where=where)
-    valid = broadcast_where(valid_pixels, logits.shape[:2])
+    valid = broadcast_where(valid_pixels, logits.shape[:2], name="valid_pixels")
     points = jnp.where(counts[:, None], points, 0)
 
     rows, cols, member = _bag_pixels(points, radius, logits.shape[:2])
