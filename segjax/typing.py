@@ -117,6 +117,6 @@ class Record:
             raise ValueError(f"record.{field}: expected a value, got None")
         return value
 
-    def replace(self, **changes) -> "Record":
+    def replace(self, **changes: Any) -> "Record":
         """A copy of the record with some fields changed."""
         return dataclasses.replace(self, **changes)

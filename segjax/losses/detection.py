@@ -201,7 +201,7 @@ def mask_head_loss(
     logits = jnp.take_along_axis(mask_logits, labels[..., None, None, None], axis=-1)[..., 0]
     dtype = accumulation_dtype(mask_logits, proposals)
     boxes = jax.lax.stop_gradient(jnp.where(positive[..., None], proposals, 0)).astype(dtype)
-    size = logits.shape[-2:]
+    size = (logits.shape[-2], logits.shape[-1])
 
     def targets_of_image(boxes, matches, masks, pixels):
         """Masks cropped to the proposals, and bins without void pixels; both `[p, oh, ow]`."""

@@ -208,6 +208,6 @@ def _sorted_weights(errors, foreground, count):
     alike = jnp.zeros_like(start).at[start].add(place < count)[start]
     before = jnp.where(foreground, place + 1, start) - foreground_through
     through = start + alike - foreground_through
-    shares = _shares(foreground_through[-1], foreground_through, before, through)
-    weights = jnp.where(foreground, *shares)
+    ours, others = _shares(foreground_through[-1], foreground_through, before, through)
+    weights = jnp.where(foreground, ours, others)
     return jnp.zeros_like(weights).at[order].set(weights, unique_indices=True)

@@ -47,7 +47,7 @@ def sample_masks(
     *batch, height, width = masks.shape
     dtype = accumulation_dtype(masks, points)
     # Each row holds one pixel of every mask, so that one gather serves all masks.
-    rows = masks.reshape(math.prod(batch), height * width).T
+    rows = jnp.asarray(masks).reshape(math.prod(batch), height * width).T
     points = jnp.asarray(points, dtype)
     x, across = _neighbours(points[:, 0], width)
     y, down = _neighbours(points[:, 1], height)

@@ -226,13 +226,13 @@ def maskformer_loss(
 
     def image_terms(class_logits, mask_logits, targets, where, example):
         pixels = mask_logits.shape[-2:]
-        at_pixels = {"where": None if where is None else _nearest(where, pixels).ravel()}
+        counted = None if where is None else _nearest(where, pixels).ravel()
         flat = functools.partial(jax.lax.collapse, start_dimension=1)
         logits, masks = flat(mask_logits), flat(_nearest(targets.masks, pixels))
         cost = (
             class_weight * matching.class_cost(class_logits, targets.classes)
-            + focal_weight * matching.mask_focal_cost(logits, masks, **at_pixels)
-            + dice_weight * matching.mask_dice_cost(logits, masks, **at_pixels)
+            + focal_weight * matching.mask_focal_cost(logits, masks, where=counted)
+            + dice_weight * matching.mask_dice_cost(logits, masks, where=counted)
         )
         query_of = match_queries(cost, targets.valid)
         cross_entropy = _cross_entropy(class_logits, targets, query_of, example, no_object_weight)

@@ -205,7 +205,14 @@ def label_boundaries(
     )
 
 
-def _bands(labels, valid, inside, widths, num_classes, most) -> jax.Array:
+def _bands(
+    labels: Array,
+    valid: jax.Array,
+    inside: jax.Array,
+    widths: jax.Array,
+    num_classes: int,
+    most: int,
+) -> jax.Array:
     """The pixels within `widths` `[b]` of another class or the outside, `[b, h, w]`."""
     # Small integers, as the cost is that of moving them.
     dtype = next(x for x in (jnp.int8, jnp.int16, jnp.int32) if num_classes <= jnp.iinfo(x).max)

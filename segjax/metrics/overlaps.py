@@ -77,7 +77,9 @@ def _count(words: UInt32[jax.Array, "... words"]) -> Float[jax.Array, "..."]:
     return jnp.sum(jax.lax.population_count(words), axis=-1, dtype=jnp.int32).astype(jnp.float32)
 
 
-def _overlaps(intersection, detected_area, labelled_area, crowd) -> Float[jax.Array, "n m"]:
+def _overlaps(
+    intersection: jax.Array, detected_area: jax.Array, labelled_area: Array, crowd: Array
+) -> Float[jax.Array, "n m"]:
     """The IoU of each pair; for a crowd, the fraction of the detection inside it."""
     union = detected_area[:, None] + jnp.where(crowd, 0, labelled_area - intersection)
     return safe_divide(intersection, union)

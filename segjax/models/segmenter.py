@@ -182,7 +182,7 @@ _BASE = functools.partial(vit_base_patch16, **_ORIGINAL)
 _LARGE = functools.partial(vit_large_patch16, **_ORIGINAL | {"image_size": 640})
 
 
-def segmenter_tiny_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_tiny_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-Ti/16: 6.9 million parameters with 150 classes.
 
     Args:
@@ -205,7 +205,7 @@ def segmenter_tiny_patch16(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _TINY, **options)
 
 
-def segmenter_small_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_small_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-S/16: 26.4 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -213,7 +213,7 @@ def segmenter_small_patch16(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _SMALL, **options)
 
 
-def segmenter_base_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_base_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-B/16: 103.3 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -221,7 +221,7 @@ def segmenter_base_patch16(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _BASE, **options)
 
 
-def segmenter_large_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_large_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-L/16: 334.3 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -229,7 +229,7 @@ def segmenter_large_patch16(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _LARGE, **options)
 
 
-def segmenter_tiny_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_tiny_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-Ti/16: 5.9 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -237,7 +237,7 @@ def segmenter_tiny_patch16_linear(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _TINY, LinearDecoder, **options)
 
 
-def segmenter_small_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_small_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-S/16: 22.4 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -245,7 +245,7 @@ def segmenter_small_patch16_linear(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _SMALL, LinearDecoder, **options)
 
 
-def segmenter_base_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_base_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-B/16: 87.3 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -253,7 +253,7 @@ def segmenter_base_patch16_linear(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _BASE, LinearDecoder, **options)
 
 
-def segmenter_large_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_large_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-L/16: 305.9 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -261,7 +261,7 @@ def segmenter_large_patch16_linear(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _LARGE, LinearDecoder, **options)
 
 
-def vit_linear(num_classes: int, **options) -> Segmenter:
+def vit_linear(num_classes: int, **options: Any) -> Segmenter:
     """A linear head on the patches of a vision transformer: DINOv2's ViT-S/14, or `backbone`.
 
     Args and Returns as of `segmenter_tiny_patch16`.

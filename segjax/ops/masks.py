@@ -146,7 +146,9 @@ def paste_masks(
     return pasted.astype(masks.dtype)
 
 
-def _pasting_weights(start, end, size: int, length: int) -> Float[jax.Array, "*n length size"]:
+def _pasting_weights(
+    start: jax.Array, end: jax.Array, size: int, length: int
+) -> Float[jax.Array, "*n length size"]:
     """Weights of the `size` mask pixels in each of `length` image pixels, along one axis."""
     centre, half = (start + end) / 2, (end - start) / 2 * ((size + 2) / size)
     first, last = (

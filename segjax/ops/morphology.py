@@ -114,7 +114,9 @@ def neighborhood(
     return extremum(along(image, axis=-2), along(image, axis=-1))
 
 
-def _extremum_along(extremum, image: jax.Array, *, axis: int, outside) -> jax.Array:
+def _extremum_along(
+    extremum: Callable, image: jax.Array, *, axis: int, outside: float | None
+) -> jax.Array:
     """The extremum of every pixel and its two neighbours along one axis."""
     part = functools.partial(jax.lax.slice_in_dim, image, axis=axis)
     first, last = part(0, 1), part(-1, None)

@@ -1,7 +1,7 @@
 """Non-maximum suppression (NMS) of overlapping detections: greedy, soft and matrix NMS."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -257,7 +257,9 @@ def _greedy(boxes, scores, classes, iou_threshold, where):
         classes = classes[order]
     boxes = boxes.astype(accumulation_dtype(boxes))[order]
     threshold = jnp.asarray(iou_threshold, boxes.dtype)
-    alive = _suppress(_Boxes(*boxes.T, box_area(boxes), classes), alive[order], threshold)
+    x0, y0, x1, y1 = boxes.T
+    ordered = _Boxes(x0, y0, x1, y1, box_area(boxes), classes)
+    alive = _suppress(ordered, alive[order], threshold)
     return jnp.zeros_like(alive).at[order].set(alive, unique_indices=True)
 
 
@@ -344,12 +346,12 @@ def _suppress_by_tiles(boxes, alive, threshold):
     return lax.fori_loop(0, alive.size // tile, step, alive)[:size]
 
 
-def _pad(arrays, block: int):
+def _pad(arrays: Any, block: int) -> Any:
     """Pads each array by zeros to whole blocks."""
     return jax.tree.map(lambda values: jnp.pad(values, (0, -values.size % block)), arrays)
 
 
-def _cut(arrays, start, size: int):
+def _cut(arrays: Any, start: Any, size: int) -> Any:
     return jax.tree.map(lambda values: lax.dynamic_slice_in_dim(values, start, size), arrays)
 
 

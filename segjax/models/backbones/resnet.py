@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +153,7 @@ class ResNet(ImageModel):
         return list(itertools.chain(*self.stage_specs()))
 
 
-def resnet18(**options) -> ResNet:
+def resnet18(**options: Any) -> ResNet:
     """ResNet-18 without its classifier: 11.2 million parameters.
 
     Args:
@@ -180,7 +181,7 @@ def resnet18_of(width: int) -> Callable[..., ResNet]:
     return functools.partial(resnet18, width=width)
 
 
-def resnet34(**options) -> ResNet:
+def resnet34(**options: Any) -> ResNet:
     """ResNet-34 without its classifier: 21.3 million parameters.
 
     Args and Returns as of `resnet18`.
@@ -188,7 +189,7 @@ def resnet34(**options) -> ResNet:
     return ResNet((3, 4, 6, 3), BasicBlock, **options)
 
 
-def resnet50(**options) -> ResNet:
+def resnet50(**options: Any) -> ResNet:
     """ResNet-50 without its classifier: 23.5 million parameters.
 
     Args and Returns as of `resnet18`.
@@ -196,7 +197,7 @@ def resnet50(**options) -> ResNet:
     return ResNet((3, 4, 6, 3), Bottleneck, **options)
 
 
-def resnet101(**options) -> ResNet:
+def resnet101(**options: Any) -> ResNet:
     """ResNet-101 without its classifier: 42.5 million parameters.
 
     Args and Returns as of `resnet18`.

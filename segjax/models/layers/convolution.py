@@ -4,6 +4,8 @@ So it is a primitive of its own, that knows its derivatives, and is lowered by p
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +75,9 @@ def convolve(
     return y.reshape(*lead, *y.shape[1:])
 
 
-def _transpose(place: int, cotangent, a, b, *, role: Role, geometry: Geometry):
+def _transpose(
+    place: int, cotangent: Any, a: Any, b: Any, *, role: Role, geometry: Geometry
+) -> jax.Array:
     """The cotangent takes the place of `role`, and the operand at `place` becomes the result."""
     first, second = (r for r in ROLES if r != role)
     known = {role: cotangent, **({second: b} if place == 0 else {first: a})}
@@ -82,7 +86,9 @@ def _transpose(place: int, cotangent, a, b, *, role: Role, geometry: Geometry):
     return _convolution_p.bind(*operands, role=target, geometry=geometry)
 
 
-def _batch(operands, axes, *, role: Role, geometry: Geometry):
+def _batch(
+    operands: Sequence, axes: Sequence, *, role: Role, geometry: Geometry
+) -> tuple[jax.Array, int]:
     """A new axis joins the examples'; but a kernel for each of its entries is one by one."""
     size = next(x.shape[a] for x, a in zip(operands, axes, strict=True) if a is not None)
     operands = [
