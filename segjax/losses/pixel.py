@@ -62,7 +62,7 @@ def softmax_cross_entropy(
 
     # −log softmax = log_normalizer − shifted logits, summed apart: no such array is ever stored.
     maximum = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
-    # Masked here: within, XLA no longer fuses the gradient into one loop, and it takes twice as long.
+    # Masked here: masked within, the gradient is two loops for XLA, and takes twice as long.
     log_normalizer = jnp.where(valid, _log_normalizer(logits, maximum, valid), 0)
     if is_soft:
         weighted = weights * jnp.where(valid[..., None], labels, 0).astype(dtype)
