@@ -160,12 +160,12 @@ def broadcast_where(
     if where is None:
         return jnp.ones(shape, bool)
     if where.dtype != bool:
-        raise TypeError(f"where is {where.dtype}; due is bool")
+        raise TypeError(f"where: expected bool, got {where.dtype}")
     try:
         return jnp.broadcast_to(where, shape)
     except ValueError:
         raise ValueError(
-            f"where has shape {where.shape}; due is one that broadcasts to {tuple(shape)}"
+            f"where: expected a shape that broadcasts to {tuple(shape)}, got {where.shape}"
         ) from None
 
 

@@ -85,7 +85,7 @@ def class_query_maps(
     patches = rows * columns
     if min(attention.shape[-2:]) <= patches:
         raise ValueError(
-            f"attention has shape {attention.shape}; due are classes after those of "
+            f"attention: expected shape classes after those of , got {attention.shape}"
             f"{rows} * {columns} patches"
         )
     return _patch_maps(attention[..., patches:, :patches], shape, patch_size)

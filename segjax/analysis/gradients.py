@@ -258,7 +258,9 @@ def _overlap(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """`y`, `Σpy`, `Σp + Σy` and the valid pixels, such that they broadcast to probs."""
     if probs.shape != targets.shape:
-        raise ValueError(f"targets has shape {targets.shape}; due is that of probs, {probs.shape}")
+        raise ValueError(
+            f"targets: expected the shape of probs, {probs.shape}, got {targets.shape}"
+        )
     valid = broadcast_where(where, probs.shape)
     dtype = accumulation_dtype(probs, targets)
     p, y = (jnp.where(valid, values.astype(dtype), 0) for values in (probs, targets))

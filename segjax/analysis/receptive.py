@@ -41,12 +41,12 @@ def effective_receptive_field(
       networks", 2016, section 2.
     """
     if images.ndim != 4:
-        raise ValueError(f"images has shape {images.shape}; due is [b, h, w, c]")
+        raise ValueError(f"images: expected shape [b, h, w, c], got {images.shape}")
     images = jnp.asarray(images, accumulation_dtype(images))
     height, width = jax.eval_shape(apply, images).shape[1:3]
     row, column = (height // 2, width // 2) if position is None else position
     if not (0 <= row < height and 0 <= column < width):
-        raise ValueError(f"position is {position}; due is one within {(height, width)}")
+        raise ValueError(f"position: expected one within {(height, width)}, got {position}")
 
     def output(images):
         return jnp.sum(apply(images)[:, row, column], dtype=images.dtype)
@@ -75,6 +75,6 @@ def field_extent(
       Array([2., 1., 5., 2.], dtype=float32)
     """
     if field.ndim < 2:
-        raise ValueError(f"field has shape {field.shape}; due is [*b, h, w]")
+        raise ValueError(f"field: expected shape [*b, h, w], got {field.shape}")
     inside = field > threshold * jnp.max(field, axis=(-2, -1), keepdims=True)
     return masks_to_boxes(inside[..., None, :, :])[..., 0, :]

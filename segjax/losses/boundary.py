@@ -99,7 +99,7 @@ def hausdorff_loss(
     """
     _check_shape("targets", targets, probs.shape)
     if alpha <= 0:
-        raise ValueError(f"alpha is {alpha}; due is a positive number")
+        raise ValueError(f"alpha: expected a positive number, got {alpha}")
     valid = broadcast_where(where, probs.shape)
     dtype = accumulation_dtype(probs, targets)
     p, y = (jnp.where(valid, x.astype(dtype), 0) for x in (probs, targets))
@@ -188,7 +188,7 @@ def edge_weighted_cross_entropy(
     """
     _check_shape("labels", labels, logits.shape[:-1])
     if sigma <= 0:
-        raise ValueError(f"sigma is {sigma}; due is a positive number")
+        raise ValueError(f"sigma: expected a positive number, got {sigma}")
     labels, valid = valid_labels(labels, logits.shape[-1], where=where)
     edges = label_edges(labels, where=valid)
     distance = distance_transform(~edges)
@@ -243,9 +243,9 @@ def active_boundary_loss(
     """
     _check_shape("labels", labels, logits.shape[:-1])
     if not 0 < boundary_fraction <= 1:
-        raise ValueError(f"boundary_fraction is {boundary_fraction}; due is a number in (0, 1]")
+        raise ValueError(f"boundary_fraction: expected a number in (0, 1], got {boundary_fraction}")
     if max_distance <= 0:
-        raise ValueError(f"max_distance is {max_distance}; due is a positive number")
+        raise ValueError(f"max_distance: expected a positive number, got {max_distance}")
     labels, valid = valid_labels(labels, logits.shape[-1], where=where)
     distance = distance_transform(~label_edges(labels, where=valid))
     paired = [valid & _shift(valid, step) for step in _STEPS]
@@ -307,4 +307,4 @@ def _shift(values: jax.Array, step: tuple[int, int]) -> jax.Array:
 
 def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}; due is {shape}")
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")

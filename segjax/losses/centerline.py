@@ -48,7 +48,9 @@ def cldice_loss(
       segmentation", 2021, equations 1 to 3.
     """
     if probs.shape != targets.shape:
-        raise ValueError(f"targets has shape {targets.shape}; due is that of probs, {probs.shape}")
+        raise ValueError(
+            f"targets: expected the shape of probs, {probs.shape}, got {targets.shape}"
+        )
     valid = broadcast_where(where, probs.shape)
     dtype = accumulation_dtype(probs, targets)
     p, y = (jnp.where(valid, x.astype(dtype), 0) for x in (probs, targets))

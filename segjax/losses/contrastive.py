@@ -48,7 +48,7 @@ def pixel_text_cross_entropy(
       section 3.
     """
     if isinstance(temperature, int | float) and temperature <= 0:
-        raise ValueError(f"temperature is {temperature}; due is above 0")
+        raise ValueError(f"temperature: expected above 0, got {temperature}")
     valid = broadcast_where(where, features.shape[:-1])
     if labels.shape == valid.shape:
         labels, valid = valid_labels(labels, len(text), where=valid)

@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float, Integer
 
 from segjax.labels import valid_labels
 from segjax.losses.pixel import sigmoid_cross_entropy, softmax_cross_entropy
+from segjax.mapping import map_shards
 from segjax.matching.proposals import BACKGROUND
 from segjax.numerics import Average, accumulation_dtype, broadcast_where
 from segjax.ops.coding import encode_boxes
 from segjax.ops.regions import crop_masks
-from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
 # The first stage's deltas are not scaled.
@@ -198,7 +198,7 @@ def mask_head_loss(
         None if x is None else jax.lax.collapse(jnp.asarray(x), 0, matches.ndim - 1)
         for x in (boxes, matches, targets.masks, pixels)
     ]
-    due = each_shard(jax.vmap(targets_of_image), *images)
+    due = map_shards(jax.vmap(targets_of_image), *images)
     crops, counts = (x.reshape(logits.shape) for x in due)
     counts &= positive[..., None, None]
     losses = sigmoid_cross_entropy(logits, crops, where=counts)
@@ -217,7 +217,7 @@ def _box_term(
 ) -> Average:
     """The smooth L1 of the positive ones, over all that were sampled."""
     if beta < 0:
-        raise ValueError(f"beta is {beta}; due is at least 0")
+        raise ValueError(f"beta: expected at least 0, got {beta}")
     _check("deltas", deltas, (*matches.shape, 4))
     _check("proposals", proposals, deltas.shape)
     positive = (sampled & (matches >= 0))[..., None]
@@ -266,4 +266,4 @@ def _of_object(values: Array, matches: Array) -> jax.Array:
 
 def _check(name: str, array: Array, due: tuple[int, ...]) -> None:
     if array.shape != due:
-        raise ValueError(f"{name} has shape {array.shape}; due is {due}")
+        raise ValueError(f"{name}: expected shape {due}, got {array.shape}")

@@ -60,7 +60,7 @@ def cross_entropy_and_dice(
       image segmentation", 2021, methods (the sum of both losses).
     """
     if logits.shape[:-1] != labels.shape:
-        raise ValueError(f"labels has shape {labels.shape}; due is {logits.shape[:-1]}")
+        raise ValueError(f"labels: expected shape {logits.shape[:-1]}, got {labels.shape}")
     losses, *sums = _terms(logits, labels, where, False, block)
     return losses, _dice_loss(sums, smooth)
 
@@ -158,7 +158,7 @@ def _terms(logits, labels, where, align_corners, block):
             "low_w, c] and [*b, h, w]"
         )
     if block is not None and block < 1:
-        raise ValueError(f"block is {block}; due is a positive number of pixels, or None")
+        raise ValueError(f"block: expected a positive number of pixels, or None, got {block}")
     *batch, height, width = labels.shape
     *_, low_height, low_width, num_classes = logits.shape
     labels, valid = valid_labels(labels, num_classes, where=where)

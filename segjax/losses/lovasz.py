@@ -9,6 +9,7 @@ from jax.custom_batching import sequential_vmap
 from jaxtyping import Bool, Float, Integer
 
 from segjax.labels import valid_labels
+from segjax.mapping import stable_argsort
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
 from segjax.typing import Array
 
@@ -185,7 +186,7 @@ def _exact_weights(errors, foreground, valid):
 
 def _sorted_weights(errors, foreground, count):
     """The `g` of the first `count` pixels; the rest is of error 0 and no foreground."""
-    order = _falling(errors, foreground)
+    order = stable_argsort(-errors, ties=~foreground)
     errors, foreground = errors[order], foreground[order]
     place = jnp.arange(errors.size)
     # Pixels of one error and kind stand together, from `start`, so many `alike`. They share
@@ -201,23 +202,3 @@ def _sorted_weights(errors, foreground, count):
     ours, others = _shares(foreground_through[-1], foreground_through, before, through)
     weights = jnp.where(foreground, ours, others)
     return jnp.zeros_like(weights).at[order].set(weights, unique_indices=True)
-
-
-def _falling(errors, foreground):
-    """The order of falling errors; among equal ones the foreground first, then as they stand."""
-
-    def by_triples(errors, foreground):
-        pixels = jnp.arange(errors.size, dtype=jnp.int32)
-        return lax.sort((-errors, ~foreground, pixels), num_keys=3, is_stable=False)[-1]
-
-    def by_words(errors, foreground):
-        bits = ~lax.bitcast_convert_type(errors, jnp.uint32)
-        with jax.enable_x64(True):
-            words = bits.astype(jnp.uint64) << 32 | (~foreground).astype(jnp.uint64) << 31
-            words |= lax.iota(jnp.uint64, errors.size)
-            return (lax.sort(words) & 0x7FFFFFFF).astype(jnp.int32)
-
-    if errors.dtype != jnp.float32:
-        return by_triples(errors, foreground)
-    # On a CPU a sort of plain words is five times as fast as one of triples.
-    return lax.platform_dependent(errors, foreground, cpu=by_words, default=by_triples)

@@ -47,7 +47,7 @@ def softmax_cross_entropy(
       section 7 (label smoothing).
     """
     if logits.ndim < 1:
-        raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, c]")
+        raise ValueError(f"logits: expected shape [*b, h, w, c], got {logits.shape}")
     num_classes = logits.shape[-1]
     valid = broadcast_where(where, logits.shape[:-1])
     is_soft = _check_labels(labels, (*valid.shape, num_classes))
@@ -160,7 +160,9 @@ def binary_inputs(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Logits and targets in the accumulation dtype, 0 in void, and which pixels are valid."""
     if targets.shape != logits.shape:
-        raise ValueError(f"targets has shape {targets.shape}; due is that of logits {logits.shape}")
+        raise ValueError(
+            f"targets: expected shape that of logits {logits.shape}, got {targets.shape}"
+        )
     valid = broadcast_where(where, logits.shape)
     dtype = accumulation_dtype(logits, targets)
     logits, targets = (jnp.where(valid, x.astype(dtype), 0) for x in (logits, targets))
@@ -214,4 +216,6 @@ def _check_labels(labels: Array, shape: tuple[int, ...]) -> bool:
 
 def _check_class_weights(class_weights: Array, num_classes: int) -> None:
     if class_weights.shape != (num_classes,):
-        raise ValueError(f"class_weights has shape {class_weights.shape}; due is ({num_classes},)")
+        raise ValueError(
+            f"class_weights: expected shape ({num_classes},), got {class_weights.shape}"
+        )

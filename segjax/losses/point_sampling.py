@@ -95,7 +95,7 @@ def uncertain_points(logits: Float[Array, "*b m"], count: int) -> Bool[jax.Array
     """
     candidates = logits.shape[-1]
     if not 0 <= count <= candidates:
-        raise ValueError(f"count is {count}; due is 0..{candidates}, as many as candidates")
+        raise ValueError(f"count: expected 0..{candidates}, as many as candidates, got {count}")
     if count == 0:
         return jnp.zeros(logits.shape, bool)
     distances = jnp.abs(jax.lax.stop_gradient(jnp.asarray(logits, accumulation_dtype(logits))))

@@ -255,7 +255,7 @@ def focal_tversky_loss(
       lesion segmentation", 2019 (where α and β have changed places).
     """
     if gamma <= 0:
-        raise ValueError(f"gamma is {gamma}; due is above 0")
+        raise ValueError(f"gamma: expected above 0, got {gamma}")
     loss = tversky_loss(
         probs,
         targets,
@@ -313,9 +313,9 @@ def generalized_dice_loss(
       unbalanced segmentations", 2017, section 2.1.
     """
     if weighting not in _POWERS:
-        raise ValueError(f"weighting is {weighting!r}; due is one of {', '.join(_POWERS)}")
+        raise ValueError(f"weighting: expected one of {', '.join(_POWERS)}, got {weighting!r}")
     if axis is None or probs.ndim - 1 in np.atleast_1d(axis) % probs.ndim:
-        raise ValueError(f"axis is {axis}; due are axes of {probs.shape} before the last")
+        raise ValueError(f"axis: expected axes of {probs.shape} before the last, got {axis}")
     intersection, prediction, target = _sums(probs, targets, axis, where, axis_name)
     # Peers weigh an absent class like the rarest one present (or by 1/ε²): so a few pixels of it
     # drown all others. Its Σy says nothing about how much they should cost.
@@ -341,7 +341,9 @@ def _sums(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`Σpy`, `Σp` and `Σy` (or `Σp²` and `Σy²`) over the valid pixels, of all devices."""
     if probs.shape != targets.shape:
-        raise ValueError(f"targets has shape {targets.shape}; due is that of probs, {probs.shape}")
+        raise ValueError(
+            f"targets: expected the shape of probs, {probs.shape}, got {targets.shape}"
+        )
     valid = broadcast_where(where, probs.shape)
     dtype = accumulation_dtype(probs, targets)
     p, y = (jnp.where(valid, values.astype(dtype), 0) for values in (probs, targets))

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from segjax import matching
 from segjax.labels import valid_labels
 from segjax.losses.focal import sigmoid_focal_loss
-from segjax.losses.per_object import of_each_object, sum_images
+from segjax.losses.per_object import map_objects, sum_images
 from segjax.losses.pixel import sigmoid_cross_entropy, softmax_cross_entropy
 from segjax.losses.point_sampling import sample_masks, uncertain_points
 from segjax.losses.region import dice_loss
@@ -290,7 +290,7 @@ def mask2former_loss(
     _check_masks(targets)
     batch = class_logits.shape[:-2]
     if key.shape != batch:
-        raise ValueError(f"key has shape {key.shape}; due is {batch}, one for each image")
+        raise ValueError(f"key: expected shape {batch}, one for each image, got {key.shape}")
     targets = _counted(targets, examples, class_logits)
     chosen = int(importance * points)
 
@@ -316,7 +316,7 @@ def mask2former_loss(
         query_of = match_queries(cost, targets.valid)
 
         cross_entropy = _cross_entropy(class_logits, targets, query_of, example, no_object_weight)
-        entropy, dice = of_each_object(
+        entropy, dice = map_objects(
             functools.partial(_at_uncertain_points, chosen),
             _matched(mask_logits, query_of),
             query_of >= 0,
@@ -396,7 +396,7 @@ def _at_all_pixels(
     assert targets.masks is not None
     matched = _matched(mask_logits, query_of)
     others = (where,)
-    focal, dice = of_each_object(_focal_and_dice, matched, query_of >= 0, targets.masks, others)
+    focal, dice = map_objects(_focal_and_dice, matched, query_of >= 0, targets.masks, others)
     return focal, dice
 
 

@@ -5,9 +5,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 from jaxtyping import Bool, Int, Num
 
+from segjax.mapping import join_vmap, map_examples
 from segjax.matching.augmenting_paths import Solution, solve
 from segjax.numerics import accumulation_dtype, broadcast_where
 from segjax.typing import Array
@@ -152,35 +152,14 @@ def _solve(cost: Array, where: Array | None) -> Solution:
     return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), solution)
 
 
-@custom_vmap
+@join_vmap
 @jax.jit
 def _solve_batch(cost: jax.Array, where: jax.Array | None) -> Solution:
-    """The solutions of problems `[b, n, m]`: side by side, but on a CPU one after the other.
-
-    There a step of one problem is little work, and no problem waits for another.
-    """
+    """The solutions of problems `[b, n, m]`."""
     dtype = _dual_dtype(cost)
     with jax.enable_x64(True):
-        solution = jax.lax.platform_dependent(
-            cost,
-            where,
-            cpu=lambda *problems: jax.lax.map(lambda problem: solve(*problem), problems),
-            default=jax.vmap(solve),
-        )
+        solution = map_examples(solve, cost, where)
         return solution._replace(u=_narrow(solution.u, dtype), v=_narrow(solution.v, dtype))
-
-
-@_solve_batch.def_vmap
-def _(axis_size, is_batched, *arguments):
-    """More problems: without this, vmap would turn the loop over problems inside out."""
-
-    def join(batched, array):
-        array = array if batched else jnp.broadcast_to(array, (axis_size, *array.shape))
-        return array.reshape(-1, *array.shape[2:])
-
-    solution = _solve_batch(*jax.tree.map(join, tuple(is_batched), arguments))
-    solution = jax.tree.map(lambda x: x.reshape(axis_size, -1, *x.shape[1:]), solution)
-    return solution, jax.tree.map(lambda _: True, solution)
 
 
 def _no_pairs(cost: jax.Array) -> Solution:

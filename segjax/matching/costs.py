@@ -246,7 +246,7 @@ def _of_classes(scores: jax.Array, classes: Array) -> jax.Array:
     """`scores[i, class_j]`."""
     if classes.shape[:-1] != scores.shape[:-2]:
         raise ValueError(
-            f"classes has shape {classes.shape}; due is [*b, m] to logits of shape {scores.shape}"
+            f"classes: expected the batch axes of {scores.shape}, got shape {classes.shape}"
         )
     classes, known = (
         x[..., None, :] for x in valid_labels(classes, scores.shape[-1], name="classes")
@@ -257,9 +257,9 @@ def _of_classes(scores: jax.Array, classes: Array) -> jax.Array:
 def _focal_losses(x: jax.Array, alpha: float, gamma: float) -> tuple[jax.Array, jax.Array]:
     """The focal losses of a logit if there is a target, and if there is none."""
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; due is in 0..1")
+        raise ValueError(f"alpha: expected in 0..1, got {alpha}")
     if gamma < 1:
-        raise ValueError(f"gamma is {gamma}; due is 1 or more")
+        raise ValueError(f"gamma: expected 1 or more, got {gamma}")
     absent, present = softplus_pair(x)
     present *= alpha * jax.nn.sigmoid(-x) ** gamma
     absent *= (1 - alpha) * jax.nn.sigmoid(x) ** gamma
@@ -285,7 +285,7 @@ def _points(
 def _check_batch(name: str, targets: Array, predictions: Array) -> None:
     batch, last = predictions.shape[:-2], predictions.shape[-1]
     if targets.ndim < 2 or (*targets.shape[:-2], targets.shape[-1]) != (*batch, last):
-        raise ValueError(f"{name} has shape {targets.shape}; due is {(*batch, 'm', last)}")
+        raise ValueError(f"{name}: expected shape {(*batch, 'm', last)}, got {targets.shape}")
 
 
 def _inner(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -132,9 +132,9 @@ def sample_proposals(
     """
     *batch, proposals = matches.shape
     if key.shape != tuple(batch):
-        raise ValueError(f"key has shape {key.shape}; due is {tuple(batch)}, one for each image")
+        raise ValueError(f"key: expected shape {tuple(batch)}, one for each image, got {key.shape}")
     if not proposals:
-        raise ValueError(f"matches has shape {matches.shape}; due is at least one proposal")
+        raise ValueError(f"matches: expected shape at least one proposal, got {matches.shape}")
     if count < 1 or not 0 <= positive_fraction <= 1:
         raise ValueError(
             f"count is {count}, positive_fraction {positive_fraction}; due are at least 1 and 0..1"

@@ -52,11 +52,11 @@ def sinkhorn(
       2019, section 4.4.
     """
     if cost.ndim < 2:
-        raise ValueError(f"cost has shape {cost.shape}; due is [*b, n, m]")
+        raise ValueError(f"cost: expected shape [*b, n, m], got {cost.shape}")
     if temperature <= 0:
-        raise ValueError(f"temperature is {temperature}; due is above 0")
+        raise ValueError(f"temperature: expected above 0, got {temperature}")
     if iterations < 1:
-        raise ValueError(f"iterations is {iterations}; due is 1 or more")
+        raise ValueError(f"iterations: expected 1 or more, got {iterations}")
     allowed = broadcast_where(where, cost.shape) & jnp.isfinite(cost)
     scores = jnp.where(allowed, -cost.astype(accumulation_dtype(cost)) / temperature, 0)
 

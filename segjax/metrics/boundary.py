@@ -271,7 +271,7 @@ def boundary_f_score(
     """
     _check_masks(predictions, targets)
     if fraction < 0:
-        raise ValueError(f"fraction is {fraction}; due is 0 or more")
+        raise ValueError(f"fraction: expected 0 or more, got {fraction}")
     valid = broadcast_where(where, targets.shape)
     tolerance = math.ceil(fraction * math.hypot(*targets.shape[-2:]))
     p, y = (_border(jnp.asarray(mask), valid) for mask in (predictions, targets))
@@ -306,11 +306,11 @@ def _count(mask: jax.Array) -> jax.Array:
 
 def _check_masks(predictions: Array, targets: Array) -> None:
     if targets.ndim < 2:
-        raise ValueError(f"targets has shape {targets.shape}; due is [*b, h, w]")
+        raise ValueError(f"targets: expected shape [*b, h, w], got {targets.shape}")
     if predictions.shape != targets.shape:
         raise ValueError(
-            f"predictions has shape {predictions.shape}; due is that of targets, {targets.shape}"
+            f"predictions: expected the shape of targets, {targets.shape}, got {predictions.shape}"
         )
     for name, mask in (("predictions", predictions), ("targets", targets)):
         if mask.dtype != bool:
-            raise TypeError(f"{name} is {mask.dtype}; due is bool")
+            raise TypeError(f"{name}: expected bool, got {mask.dtype}")

@@ -113,10 +113,10 @@ def expected_calibration_error(
     """
     if probs.shape[:-1] != labels.shape:
         raise ValueError(
-            f"probs has shape {probs.shape}; due is that of labels, {labels.shape}, and classes"
+            f"probs: expected shape that of labels, {labels.shape}, and classes, got {probs.shape}"
         )
     if bins < 1:
-        raise ValueError(f"bins is {bins}; due is at least 1")
+        raise ValueError(f"bins: expected at least 1, got {bins}")
     labels, counted = valid_labels(labels, probs.shape[-1], where=where)
     confidence = jnp.max(probs, axis=-1).astype(accumulation_dtype(probs))
     correct = jnp.argmax(probs, axis=-1) == labels

@@ -117,10 +117,10 @@ def confusion_matrix(
     """
     if predictions.shape != labels.shape:
         raise ValueError(
-            f"predictions has shape {predictions.shape}; due is that of labels, {labels.shape}"
+            f"predictions: expected the shape of labels, {labels.shape}, got {predictions.shape}"
         )
     if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; due is at least 1")
+        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     if where is not None:
         where = broadcast_where(where, labels.shape)
     pairs = as_int32(labels), as_int32(predictions, name="predictions")
@@ -291,7 +291,7 @@ def frequency_weighted_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b
 def _class_counts(matrix: Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The pixels `[*b, c]` of each class that are correct, labelled so, and predicted so."""
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
-        raise ValueError(f"matrix has shape {matrix.shape}; due is [*b, c, c]")
+        raise ValueError(f"matrix: expected shape [*b, c, c], got {matrix.shape}")
     # The cast comes before jnp.asarray, which would cut a host's int64 down to int32.
     counts = jnp.asarray(matrix.astype(accumulation_dtype(matrix)))
     return jnp.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from segjax.labels import as_int32
+from segjax.mapping import map_shards
 from segjax.metrics.overlaps import box_overlaps, mask_overlaps
 from segjax.metrics.sums import Detections
-from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -195,26 +195,26 @@ def average_precision(
       the authors' pycocotools.
     """
     if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; due is at least 1")
+        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     predictions, targets = (
         dataclasses.replace(record, classes=as_int32(record.classes, name="classes"))
         for record in (predictions, targets)
     )
     if kind not in ("box", "mask"):
-        raise ValueError(f'kind is {kind!r}; due is "box" or "mask"')
+        raise ValueError(f'kind: expected "box" or "mask", got {kind!r}')
     if predictions.scores is None:
         raise ValueError("predictions has no scores")
     if predictions.classes.shape[:-1] != targets.classes.shape[:-1]:
         raise ValueError(
-            f"predictions.classes has shape {predictions.classes.shape}; due are the batch axes of "
-            f"targets.classes, {targets.classes.shape}"
+            "predictions.classes: expected the batch axes of targets.classes, "
+            f"{targets.classes.shape[:-1]}, got {predictions.classes.shape[:-1]}"
         )
     if kind == "mask":
         if predictions.masks is None or targets.masks is None:
             raise ValueError('predictions or targets has no masks; kind is "mask"')
         if predictions.masks.shape[-2:] != targets.masks.shape[-2:]:
             raise ValueError(
-                f"predictions.masks has shape {predictions.masks.shape}; due is the height and "
+                f"predictions.masks: expected shape the height and , got {predictions.masks.shape}"
                 f"width of targets.masks, {targets.masks.shape}"
             )
 
@@ -224,7 +224,7 @@ def average_precision(
         lambda x: x.reshape(images, *x.shape[len(batch) :]), (predictions, targets)
     )
     match = functools.partial(_match_images, num_classes=num_classes, kind=kind)
-    *detections, objects = each_shard(match, predictions, targets)
+    *detections, objects = map_shards(match, predictions, targets)
     scores, classes, ranks, outcomes = (x.reshape(-1, *x.shape[2:]) for x in detections)
     return AveragePrecision(scores, classes, ranks, outcomes, objects.sum(0), kind)
 

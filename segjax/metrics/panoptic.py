@@ -126,11 +126,11 @@ def panoptic_quality(
     """
     if predictions.segments.shape != targets.segments.shape:
         raise ValueError(
-            f"predictions.segments has shape {predictions.segments.shape}; due is that of "
+            f"predictions.segments: expected shape that of , got {predictions.segments.shape}"
             f"targets.segments, {targets.segments.shape}"
         )
     if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; due is at least 1")
+        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     (predicted_classes, predicted), (labelled_classes, labelled) = (
         valid_labels(record.classes, num_classes, where=record.valid, name="classes")
         for record in (predictions, targets)

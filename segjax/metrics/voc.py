@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from segjax.labels import valid_labels
+from segjax.mapping import map_shards
 from segjax.metrics.overlaps import box_overlaps, mask_overlaps
 from segjax.metrics.sums import Detections
 from segjax.numerics import broadcast_where
-from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
 
@@ -177,7 +177,7 @@ def voc_average_precision(
     match = functools.partial(
         _match_images, num_classes=num_classes, iou_threshold=iou_threshold, kind=kind
     )
-    scores, classes, outcomes, objects = each_shard(match, *arguments)
+    scores, classes, outcomes, objects = map_shards(match, *arguments)
     return VocAveragePrecision(scores.ravel(), classes.ravel(), outcomes.ravel(), objects.sum(0))
 
 

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from segjax.models import layers
 from segjax.models.backbones import mobilenet_v3_large, resnet34, resnet50, resnet101
 from segjax.models.fcn import DenseClassifier
-from segjax.models.layers import Dtype, Layer
+from segjax.models.image_model import ImageModel
+from segjax.models.layers import Layer
 from segjax.models.outputs import SemanticOutput
 from segjax.typing import Array
 
@@ -110,7 +111,7 @@ class DeepLabHead(nn.Module):
         return self.conv(self.num_classes, 1, name="logits")(x)
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(ImageModel):
     """DeepLabV3+: separable ASPP, and a decoder that joins its result with features of stride 4.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns a `SemanticOutput`
@@ -125,10 +126,7 @@ class DeepLabV3Plus(nn.Module):
       shallow_features: channels of the features of stride 4, once projected.
       rates: dilations of ASPP, in the features' pixels.
       output_stride: of the backbone, 8, 16 or 32.
-      remat: recompute the backbone's blocks in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -137,23 +135,15 @@ class DeepLabV3Plus(nn.Module):
     shallow_features: int = 48
     rates: tuple[int, ...] = (12, 24, 36)
     output_stride: int = 16
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv: Layer = functools.partial(layers.Conv, **dtypes)
-        norm: Layer = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
-        features = self.backbone(
-            output_stride=self.output_stride,
-            remat=self.remat,
-            axis_name=self.axis_name,
-            name="backbone",
-            **dtypes,
-        )(images, train)
+        conv: Layer = functools.partial(layers.Conv, **self.dtypes)
+        norm = self.batch_norm(train)
+        backbone = self.backbone(
+            output_stride=self.output_stride, name="backbone", **self.shared_options
+        )
+        features = backbone(images, train)
         shallow, deep = features["stage1"], features["stage4"]
 
         def separable(x, name):
@@ -167,7 +157,7 @@ class DeepLabV3Plus(nn.Module):
         shallow = nn.relu(norm(name="shallow_norm")(shallow))
         x = separable(jnp.concatenate([x, shallow], axis=-1), "fusion")
         logits = conv(self.num_classes, 1, name="logits")(x)
-        logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+        logits = logits.astype(self.output_dtype)
         height, width = images.shape[-3:-1]
         return SemanticOutput(layers.upsample(logits, (height, width), align_corners=True))
 

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Float, Int, Key
 
 from segjax import inference, matching, ops
+from segjax.mapping import map_shards, map_valid
 from segjax.matching.proposals import NEITHER
 from segjax.models import layers
 from segjax.models.backbones import resnet50
@@ -22,10 +23,9 @@ from segjax.models.detection_heads import (
     MaskHead,
     ProposalHead,
 )
-from segjax.models.layers import Dtype, Layer
+from segjax.models.image_model import ImageModel
+from segjax.models.layers import Layer
 from segjax.models.outputs import DetectionOutput, SampledOutput
-from segjax.padding import of_valid
-from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
 _STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -34,7 +34,7 @@ _BOX_SIZE, _MASK_SIZE = (7, 7), (14, 14)
 _REGIONS = 16  # that a CPU's mask head takes at a time
 
 
-class MaskRCNN(nn.Module):
+class MaskRCNN(ImageModel):
     """A feature pyramid, proposals on it, and heads on what ROIAlign takes out of it.
 
     `apply(variables, images, sizes=None)` takes `[*b, h, w, c]` of any size and returns a
@@ -69,10 +69,7 @@ class MaskRCNN(nn.Module):
       max_detections: objects of an image.
       roi_method: how ROIAlign samples, "bilinear" or "nearest"; or "rounded": nearest, within boxes
         that are first rounded to whole pixels of the features, as ROI pooling does.
-      remat: recompute the backbone's activations in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits and boxes are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -98,10 +95,6 @@ class MaskRCNN(nn.Module):
     suppression: str = "hard"
     max_detections: int = 100
     roi_method: str = "bilinear"
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -137,11 +130,8 @@ class MaskRCNN(nn.Module):
         maps = self.backbone(
             frozen_norm=self.frozen_norm,
             epsilon=self.norm_epsilon,
-            remat=self.remat,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
             name="backbone",
+            **self.shared_options,
         )(images, train)
         pyramid = FeaturePyramid(self.features, block, name="pyramid")([maps[s] for s in _STAGES])
         levels = [*pyramid, pyramid[-1][:, ::2, ::2]]
@@ -174,14 +164,14 @@ class MaskRCNN(nn.Module):
             return DetectionOutput(objects, masks)
 
         keys = jax.vmap(jax.random.split)(keys)
-        logits, deltas, anchors, anchor_matches = each_shard(
+        logits, deltas, anchors, anchor_matches = map_shards(
             jax.vmap(functools.partial(self._sample_anchors, anchors)),
             keys[:, 0],
             targets,
             jnp.concatenate(logits, axis=1),
             jnp.concatenate(deltas, axis=1),
         )
-        boxes, matches = each_shard(
+        boxes, matches = map_shards(
             jax.vmap(self._sample_proposals), keys[:, 1], proposals, targets
         )
         features = self._align(pyramid, boxes, _BOX_SIZE)
@@ -196,14 +186,11 @@ class MaskRCNN(nn.Module):
 
     def _layers(self, train: bool) -> tuple[Layer, Layer, Layer, Layer]:
         """Constructors: of convolutions, of those with a norm, and of two matrix products."""
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv: Layer = functools.partial(layers.Conv, **dtypes)
-        norm: Layer | None = None
-        if self.head_norm:
-            norm = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
+        conv: Layer = functools.partial(layers.Conv, **self.dtypes)
+        norm = self.batch_norm(train) if self.head_norm else None
         block = functools.partial(ConvNorm, norm=norm, conv=conv)
-        dense = functools.partial(layers.Dense, **dtypes)
-        return conv, block, dense, functools.partial(layers.UpConv2x, **dtypes)
+        dense = functools.partial(layers.Dense, **self.dtypes)
+        return conv, block, dense, functools.partial(layers.UpConv2x, **self.dtypes)
 
     def _anchors(self, shapes: Sequence, strides: Sequence) -> list[Float[np.ndarray, "a 4"]]:
         return ops.pyramid_anchors(
@@ -245,7 +232,7 @@ class MaskRCNN(nn.Module):
             )
 
         logits, deltas = jax.lax.stop_gradient((logits, deltas))
-        return each_shard(jax.vmap(of_image), logits, deltas, sizes, own)
+        return map_shards(jax.vmap(of_image), logits, deltas, sizes, own)
 
     def _select(
         self, class_logits: Array, box_deltas: Array, proposals: Instances, sizes: Array
@@ -263,7 +250,7 @@ class MaskRCNN(nn.Module):
                 max_detections=self.max_detections,
             )
 
-        return each_shard(jax.vmap(of_image), class_logits, box_deltas, proposals, sizes)
+        return map_shards(jax.vmap(of_image), class_logits, box_deltas, proposals, sizes)
 
     def _align(
         self, pyramid: list, boxes: Array, size: tuple[int, int], extents: Array | None = None
@@ -289,7 +276,7 @@ class MaskRCNN(nn.Module):
                 sizes=None if extents is None else extents[: len(pyramid)],
             )
 
-        return each_shard(jax.vmap(of_image), pyramid, jax.lax.stop_gradient(boxes), extents)
+        return map_shards(jax.vmap(of_image), pyramid, jax.lax.stop_gradient(boxes), extents)
 
     def _masks(
         self, head: nn.Module, features: jax.Array, valid: jax.Array
@@ -305,10 +292,10 @@ class MaskRCNN(nn.Module):
             zero = jnp.zeros_like(features, shape=())
             variables = jax.tree.map(lambda x: x + zero.astype(x.dtype), variables)
             apply = functools.partial(head.apply, variables)
-            return of_valid(apply, valid, features, valid, chunk=_REGIONS)
+            return map_valid(apply, valid, features, valid, chunk=_REGIONS)
 
         regions = (jax.lax.collapse(x, 0, 2) for x in (features, valid))
-        masks = each_shard(of_regions, *regions, shared=(variables,))
+        masks = map_shards(of_regions, *regions, shared=(variables,))
         return _at_least_float32(masks.reshape(*valid.shape, *masks.shape[1:]))
 
     def _sample_anchors(self, anchors, key, targets, logits, deltas):

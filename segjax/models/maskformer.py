@@ -19,6 +19,7 @@ from segjax.models.backbones import (
     swin_small,
     swin_tiny,
 )
+from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype, Layer
 from segjax.models.outputs import QueryOutput, join_layers
 from segjax.models.transformer import Decoder, DecoderLayer, Perceptron, dense_and_norm
@@ -58,7 +59,7 @@ class FeaturePyramid(nn.Module):
         return layers.repeat_border(conv(3, use_bias=True, name="output")(x))
 
 
-class MaskFormer(nn.Module):
+class MaskFormer(ImageModel):
     """Queries look at the coarsest features; each becomes a class, and a mask by its products with
     the pixels' embeddings.
 
@@ -77,10 +78,7 @@ class MaskFormer(nn.Module):
       decoder_layers: their number.
       dropout: within the decoder.
       return_attention: whether to return the attention maps.
-      remat: recompute the activations of blocks and layers in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -92,23 +90,18 @@ class MaskFormer(nn.Module):
     decoder_layers: int = 6
     dropout: float = 0.1
     return_attention: bool = False
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> QueryOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        dense, norm = dense_and_norm(**dtypes)
-        backbone = self.backbone(
-            remat=self.remat, axis_name=self.axis_name, name="backbone", **dtypes
-        )
+        dense, norm = dense_and_norm(**self.dtypes)
+        backbone = self.backbone(name="backbone", **self.shared_options)
         maps = backbone(images, train)
         scales = [maps[f"stage{i}"] for i in range(1, 5)]
-        pixels = FeaturePyramid(self.features, name="pyramid", **dtypes)(scales)
+        pixels = FeaturePyramid(self.features, name="pyramid", **self.dtypes)(scales)
 
-        project = layers.Conv(self.features, 1, kernel_init=_XAVIER, name="projection", **dtypes)
+        project = layers.Conv(
+            self.features, 1, kernel_init=_XAVIER, name="projection", **self.dtypes
+        )
         memory = project(maps["stage4"])
         layer: Layer = functools.partial(
             nn.remat(DecoderLayer) if self.remat else DecoderLayer,
@@ -129,7 +122,7 @@ class MaskFormer(nn.Module):
             layers.picture_tokens(memory),
         )
 
-        wide = jnp.promote_types(self.dtype, jnp.float32)
+        wide = self.output_dtype
         classes = dense(self.num_classes + 1, name="class_head")(states).astype(wide)
         embeddings = Perceptron((self.features,) * 3, dense, name="mask_head")(states)
         # One product for each layer: so the masks of those that nobody asks for cost nothing.

@@ -20,6 +20,7 @@ from segjax.models.backbones.vit import (
     vit_small_patch16,
     vit_tiny_patch16,
 )
+from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype
 from segjax.models.outputs import SemanticOutput
 from segjax.typing import Array
@@ -116,7 +117,7 @@ class MaskTransformer(nn.Module):
         return logits, tuple(attention) if self.return_attention else ()
 
 
-class Segmenter(nn.Module):
+class Segmenter(ImageModel):
     """A vision transformer and a decoder of its patches.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
@@ -130,10 +131,7 @@ class Segmenter(nn.Module):
       epsilon: of the decoder's layer norms.
       drop_path: the probability of losing a branch of the backbone's last block.
       return_attention: whether to return the attention maps.
-      remat: recompute the backbone's blocks in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`; no layer needs it.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -142,23 +140,17 @@ class Segmenter(nn.Module):
     epsilon: float = 1e-5
     drop_path: float = 0.1
     return_attention: bool = False
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         encoder = self.backbone(
             drop_path=self.drop_path,
             return_attention=self.return_attention,
-            remat=self.remat,
             name="encoder",
-            **dtypes,
+            **self.shared_options,
         )
         features = encoder(images, train)
-        dense, norm = token_layers(self.epsilon, **dtypes)
+        dense, norm = token_layers(self.epsilon, **self.dtypes)
         decoder = self.decoder(
             self.num_classes,
             dense,
@@ -170,7 +162,7 @@ class Segmenter(nn.Module):
         )
         logits, attention = decoder(features["patches"])
 
-        logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+        logits = logits.astype(self.output_dtype)
         rows, columns = (encoder.patch_size * size for size in logits.shape[-3:-1])
         height, width = images.shape[-3:-1]
         logits = ops.resize(logits, (rows, columns))[..., :height, :width, :]

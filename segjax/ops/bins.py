@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from segjax.mapping import join_vmap, map_examples
+
 # Samples of a bin, or pixels under it, that one pass takes along each axis.
 _SAMPLES, _PIXELS = 2, 4
 
@@ -132,27 +134,24 @@ def _has_one_chunk(options: Options) -> bool:
     return options.ratio is not None and options.ratio <= _SAMPLES
 
 
-def _as_one_batch(function: Callable) -> Callable:
-    """`function(rows, offset, …)`, such that `vmap` calls it once, for the boxes of all examples.
+def _with_one_table(function: Callable) -> Callable:
+    """`function(rows, offset, …)` such that `vmap` calls it once: for all boxes, in one table.
 
-    The tables are stacked to one. Loops of examples side by side would wait for one another, and
-    scatter into too much memory at once.
+    Loops of examples side by side would scatter into too much memory at once.
     """
-    function = jax.custom_batching.custom_vmap(function)
 
-    @function.def_vmap
-    def _(size, batched, *args):
-        def stack(batched, array):
-            array = array if batched else jnp.broadcast_to(array, (size, *array.shape))
-            return array.reshape(size * array.shape[1], *array.shape[2:])
+    @join_vmap
+    def call(rows, offset, *boxes):
+        tables, height, _ = rows.shape
+        offset += height * jnp.arange(tables, dtype=jnp.int32)[:, None]
+        join = lambda x: jax.lax.collapse(x, 0, 2)
+        result = function(*jax.tree.map(join, (rows, offset, *boxes)))
+        return jax.tree.map(lambda x: x.reshape(tables, len(x) // tables, *x.shape[1:]), result)
 
-        rows, offset, *boxes = jax.tree.map(stack, tuple(batched), args)
-        tables = jnp.arange(size, dtype=jnp.int32) * (len(rows) // size)
-        result = function(rows, offset + jnp.repeat(tables, len(offset) // size), *boxes)
-        unstack = lambda array: array.reshape(size, len(array) // size, *array.shape[1:])
-        return jax.tree.map(unstack, result), jax.tree.map(lambda _: True, result)
+    def call_one(*arrays):
+        return jax.tree.map(lambda x: x[0], call(*jax.tree.map(lambda x: x[None], arrays)))
 
-    return function
+    return call_one
 
 
 def pool_bins(rows: jax.Array, offset: jax.Array, regions: Regions, options: Options) -> jax.Array:
@@ -189,15 +188,12 @@ def _pool(rows: jax.Array, offset: jax.Array, regions: Regions, options: Options
         total = jnp.zeros_like(rows, regions.y.first.dtype, shape=shape)
         return _over_chunks(add, total, regions, options)
 
-    def one_by_one(rows, *boxes):
-        return jax.lax.map(lambda box: pool(rows, *box), boxes)
-
-    @_as_one_batch
+    @_with_one_table
     def pool_all(rows, *boxes):
+        pool_boxes = functools.partial(pool, rows)
         if _has_one_chunk(options):
-            return pool(rows, *boxes)
-        # Box by box the sums stay in a CPU's cache, and no box waits for a larger one.
-        return jax.lax.platform_dependent(rows, *boxes, cpu=one_by_one, default=pool)
+            return pool_boxes(*boxes)
+        return map_examples(pool_boxes, *boxes, together=pool_boxes)
 
     return pool_all(rows, offset, regions)
 
@@ -229,7 +225,7 @@ def _pool_backward(
     def one_by_one(total, rows, *boxes):
         return jax.lax.scan(lambda total, box: spread(total, rows, *box), total, boxes)
 
-    @_as_one_batch
+    @_with_one_table
     def spread_all(rows, *boxes):
         # On a CPU one scatter of all boxes takes many times as long as one for each.
         return jax.lax.platform_dependent(

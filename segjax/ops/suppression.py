@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import sequential_vmap
-from jaxtyping import Bool, Float, Int, Integer, Shaped
+from jaxtyping import Bool, Float, Int, Integer
 
+from segjax.mapping import stable_argsort
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
 from segjax.ops.boxes import box_area
 from segjax.ops.masks import mask_iou
@@ -240,7 +241,7 @@ def _greedy(boxes, scores, classes, iou_threshold, where):
     boxes, scores = lax.stop_gradient((jnp.asarray(boxes), jnp.asarray(scores)))
     order = _falling(scores)
     if classes is not None:
-        order = order[_argsort(classes[order])]
+        order = order[stable_argsort(classes[order])]
         classes = classes[order]
     boxes = boxes.astype(accumulation_dtype(boxes))[order]
     threshold = jnp.asarray(iou_threshold, boxes.dtype)
@@ -252,29 +253,7 @@ def _greedy(boxes, scores, classes, iou_threshold, where):
 
 def _falling(scores: Float[jax.Array, " n"]) -> Int[jax.Array, " n"]:
     """The order of falling scores, equal ones as they stand."""
-    scores = -scores.astype(accumulation_dtype(scores))
-    if scores.dtype != jnp.float32:
-        return _argsort(scores)
-    # Integers that rise as the numbers do, of which 0 and −0 are one.
-    bits = lax.bitcast_convert_type(jnp.where(scores == 0, 0, scores), jnp.int32)
-    return _argsort(jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits))
-
-
-def _argsort(keys: Shaped[jax.Array, " n"]) -> Int[jax.Array, " n"]:
-    """The order of rising keys, equal ones as they stand."""
-
-    def by_pairs(keys):
-        return lax.sort((keys, lax.iota(jnp.int32, keys.size)), num_keys=1)[1]
-
-    def by_words(keys):
-        with jax.enable_x64(True):
-            words = keys.astype(jnp.int64) << 32 | lax.iota(jnp.int64, keys.size)
-            return (lax.sort(words) & 0x7FFFFFFF).astype(jnp.int32)
-
-    if keys.dtype != jnp.int32:
-        return by_pairs(keys)
-    # On a CPU a sort of plain words is five times as fast as one of pairs.
-    return lax.platform_dependent(keys, cpu=by_words, default=by_pairs)
+    return stable_argsort(-scores.astype(accumulation_dtype(scores)))
 
 
 # Compiled once: a loop that is called eagerly is compiled anew at every call.

@@ -10,8 +10,8 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from segjax.numerics import safe_divide
+from segjax.objectives.records import example_keys
 from segjax.tasks import Metric, Task
-from segjax.tasks.queries import example_keys
 from segjax.training.state import TrainState
 from segjax.typing import Record
 

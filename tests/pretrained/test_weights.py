@@ -10,8 +10,9 @@ from pth import tensor, write_pth
 
 from segjax.models import MODELS, DenseClassifier, backbones
 from segjax.models.backbones import BasicBlock, ResNet
-from segjax.pretrained import PUBLISHED, WeightsError, load, save
+from segjax.pretrained import WeightsError, load, save
 from segjax.pretrained.files import read_state_dict, write_safetensors
+from segjax.registry import ENTRIES
 
 SMALL = functools.partial(ResNet, (1, 1, 1, 1), BasicBlock)
 
@@ -20,9 +21,9 @@ SMALL = functools.partial(ResNet, (1, 1, 1, 1), BasicBlock)
 def _small_models(monkeypatch):
     """An FCN and its backbone, small enough for a test, under torchvision's names."""
     monkeypatch.setitem(MODELS, "fcn_small", functools.partial(DenseClassifier, backbone=SMALL))
-    monkeypatch.setitem(PUBLISHED, "fcn_small", PUBLISHED["fcn_resnet50"])
+    monkeypatch.setitem(ENTRIES, "fcn_small", ENTRIES["fcn_resnet50"])
     monkeypatch.setattr(backbones, "small", SMALL, raising=False)
-    monkeypatch.setitem(PUBLISHED, "small", PUBLISHED["resnet18"])
+    monkeypatch.setitem(ENTRIES, "small", ENTRIES["resnet18"])
 
 
 def draw(module, channels=3):
@@ -39,7 +40,7 @@ def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     variables = draw(DenseClassifier(4, SMALL))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PUBLISHED, "fcn_small", PUBLISHED["fcn_resnet50"])
+        patch.setitem(ENTRIES, "fcn_small", ENTRIES["fcn_resnet50"])
         save(variables, folder / "fcn.safetensors", "fcn_small")
     return variables, folder / "fcn.safetensors"
 
@@ -201,7 +202,7 @@ def test_weights_of_several_namings_are_read_by_any_and_written_by_choice(tmp_pa
 
 
 def test_hugging_face_s_resnets_are_torchvision_s():
-    canonical = PUBLISHED["resnet50"].table.canonical
+    canonical = ENTRIES["resnet50"].table.canonical
     names = {
         "embedder.embedder.convolution.weight": "conv1.weight",
         "embedder.embedder.normalization.running_var": "bn1.running_var",
@@ -212,11 +213,3 @@ def test_hugging_face_s_resnets_are_torchvision_s():
     }
     assert {name: canonical(f"resnet.{name}") for name in names} == names
     assert canonical("layer1.0.conv1.weight") == "layer1.0.conv1.weight"
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_what_is_published_is_a_model_or_a_backbone(name):
-    published = PUBLISHED[name]
-    assert name in MODELS or hasattr(backbones, name)
-    assert len(published.mean) == len(published.std)
-    assert published.table.stem

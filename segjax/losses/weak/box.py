@@ -107,11 +107,11 @@ def pairwise_affinity_loss(
     _check_boxes("logits", logits, boxes)
     due = (*logits.shape[:-3], *logits.shape[-2:], 3)
     if image.shape != due:
-        raise ValueError(f"image has shape {image.shape}; due is {due}")
+        raise ValueError(f"image: expected shape {due}, got {image.shape}")
     if dilation < 1:
-        raise ValueError(f"dilation must be at least 1, not {dilation}")
+        raise ValueError(f"dilation: expected at least 1, got {dilation}")
     if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be in 0..1, not {threshold}")
+        raise ValueError(f"threshold: expected in 0..1, got {threshold}")
     valid = broadcast_where(where, logits.shape)
     logits = jnp.where(valid, logits.astype(accumulation_dtype(logits)), 0)
     log_on, log_off = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
@@ -163,6 +163,6 @@ def _lab(image: Array) -> jax.Array:
 
 def _check_boxes(name: str, masks: Array, boxes: Array) -> None:
     if masks.ndim < 3:
-        raise ValueError(f"{name} has shape {masks.shape}; due is [*b, n, h, w]")
+        raise ValueError(f"{name}: expected shape [*b, n, h, w], got {masks.shape}")
     if boxes.shape != (*masks.shape[:-2], 4):
-        raise ValueError(f"boxes has shape {boxes.shape}; due is {(*masks.shape[:-2], 4)}")
+        raise ValueError(f"boxes: expected shape {(*masks.shape[:-2], 4)}, got {boxes.shape}")

@@ -166,7 +166,7 @@ def log_sum_exp_pooling(
       networks", 2015, eq. 1.
     """
     if sharpness <= 0:
-        raise ValueError(f"sharpness must be positive, not {sharpness}")
+        raise ValueError(f"sharpness: expected positive, got {sharpness}")
     scores, size = _bag(scores, axis, where)
     pooled = (_log_sum_exp(sharpness * scores, axis) - jnp.log(jnp.maximum(size, 1))) / sharpness
     return jnp.where(size > 0, pooled, 0)
@@ -223,15 +223,15 @@ def point_mil_loss(
       1998, with the points of Bearman et al., "What's the point", 2016.
     """
     if logits.ndim != 3:
-        raise ValueError(f"logits has shape {logits.shape}; due is [h, w, c]")
+        raise ValueError(f"logits: expected shape [h, w, c], got {logits.shape}")
     if labels.ndim != 1 or points.shape != (len(labels), 2):
         raise ValueError(
             f"points has shape {points.shape} and labels {labels.shape}; due are [n, 2] and [n]"
         )
     if radius < 0:
-        raise ValueError(f"radius must be at least 0, not {radius}")
+        raise ValueError(f"radius: expected at least 0, got {radius}")
     if aggregate not in _LIKELIHOODS:
-        raise ValueError(f"aggregate is {aggregate!r}; due is one of {', '.join(_LIKELIHOODS)}")
+        raise ValueError(f"aggregate: expected one of {', '.join(_LIKELIHOODS)}, got {aggregate!r}")
     labels, counts = valid_labels(labels, logits.shape[-1], where=where)
     valid = broadcast_where(valid_pixels, logits.shape[:2])
     points = jnp.where(counts[:, None], points, 0)

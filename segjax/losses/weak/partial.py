@@ -53,7 +53,7 @@ def partial_cross_entropy(
       which does not balance the classes.
     """
     if logits.ndim < 3:
-        raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, c]")
+        raise ValueError(f"logits: expected shape [*b, h, w, c], got {logits.shape}")
     if labels.shape != logits.shape[:-1]:
         raise ValueError(f"labels: expected shape {logits.shape[:-1]}, got {labels.shape}")
     labels, valid = valid_labels(labels, logits.shape[-1], where=where)
@@ -99,14 +99,14 @@ def tag_loss(
       semantic segmentation", 2016, eq. 5, for absent ones.
     """
     if logits.ndim < 3 or logits.shape[-1] < 2:
-        raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, c] with c of 2 up")
+        raise ValueError(f"logits: expected shape [*b, h, w, c] with c of 2 up, got {logits.shape}")
     if tags.dtype != bool:
-        raise TypeError(f"tags is {tags.dtype}; due is bool")
+        raise TypeError(f"tags: expected bool, got {tags.dtype}")
     due = (*logits.shape[:-3], logits.shape[-1])
     if tags.shape != due:
-        raise ValueError(f"tags has shape {tags.shape}; due is {due}")
+        raise ValueError(f"tags: expected shape {due}, got {tags.shape}")
     if pooling not in _POOLINGS:
-        raise ValueError(f"pooling is {pooling!r}; due is one of {', '.join(_POOLINGS)}")
+        raise ValueError(f"pooling: expected one of {', '.join(_POOLINGS)}, got {pooling!r}")
     present, absent = _POOLINGS[pooling]
     valid = broadcast_where(where, logits.shape[:-1])[..., None]
     logits = jnp.where(valid, logits.astype(accumulation_dtype(logits)), 0)

@@ -43,7 +43,7 @@ def total_variation(
       1992 (isotropic).
     """
     if probs.ndim < 3:
-        raise ValueError(f"probs has shape {probs.shape}; due is [*b, h, w, c]")
+        raise ValueError(f"probs: expected shape [*b, h, w, c], got {probs.shape}")
     valid = broadcast_where(where, probs.shape[:-1])[..., None]
     probs = jnp.where(valid, probs.astype(accumulation_dtype(probs)), 0)
 

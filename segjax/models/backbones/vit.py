@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from segjax import ops
 from segjax.models import layers
+from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype
 from segjax.typing import Array
 
@@ -38,7 +39,7 @@ def resize_with_offset(
     return ops.sample(embedding, points, method="bicubic", padding="border")
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(ImageModel):
     """A vision transformer: patches become tokens, and blocks of self-attention mix them.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size, fills them up with
@@ -69,9 +70,7 @@ class VisionTransformer(nn.Module):
       drop_path: the probability of losing a branch of the last block; that of the first is 0, and
         those between are evenly spaced.
       return_attention: whether to return the attention maps.
-      remat: recompute each block's activations in the backward pass instead of keeping them.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     features: int
@@ -87,9 +86,6 @@ class VisionTransformer(nn.Module):
     resize: Resize = resize_bicubic
     drop_path: float = 0.0
     return_attention: bool = False
-    remat: bool = False
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> dict[str, Any]:
@@ -145,8 +141,7 @@ class VisionTransformer(nn.Module):
             self.patch_size,
             self.patch_size,
             padding=0,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            **self.dtypes,
             name="patch_embedding",
         )
         return conv(images)

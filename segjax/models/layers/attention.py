@@ -9,10 +9,10 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Bool, Float
 
+from segjax.mapping import map_shards
 from segjax.models.layers.linear import Dtype
 from segjax.models.layers.positions import rotate
 from segjax.numerics import accumulation_dtype
-from segjax.sharding import each_shard
 
 # A layer's constructor with the options that all layers of a model share.
 Layer = Callable[..., Any]
@@ -274,18 +274,18 @@ def attend(
       "Self-attention does not need O(n²) memory", 2021.
     """
 
-    def together(query, key, value, where):
+    def all_heads(query, key, value, where):
         return attention_weights(query, key, where=where) @ value
 
-    def in_turn(*operands):
-        # Of matrices, as a product of single-entry stacks of them is left to one thread.
+    def one_by_one(*operands):
+        # Matrices, since a product of stacks of one matrix runs on one thread.
         heads = jax.tree.map(lambda x: lax.collapse(x, 0, -2), operands)
-        return lax.map(lambda head: jax.checkpoint(together)(*head), heads)
+        return lax.map(lambda head: jax.checkpoint(all_heads)(*head), heads)
 
-    def shard_in_turn(query, key, value, where):
+    def by_head(query, key, value, where):
         if where is not None:
             where = jnp.broadcast_to(where, shape)
-        y = each_shard(in_turn, query, key, value, where)
+        y = map_shards(one_by_one, query, key, value, where)
         return y.reshape(*query.shape[:-1], value.shape[-1])
 
     shape = (*query.shape[:-1], key.shape[-2])
@@ -296,5 +296,5 @@ def attend(
     operands = query, key, value, where
     # Of smaller maps a turn would cost more than it saves.
     if len(shape) == 2 or shape[-2] * shape[-1] < 2**19:
-        return together(*operands), None
-    return lax.platform_dependent(*operands, cpu=shard_in_turn, default=together), None
+        return all_heads(*operands), None
+    return lax.platform_dependent(*operands, cpu=by_head, default=all_heads), None

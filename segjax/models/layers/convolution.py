@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Float
 
+from segjax.mapping import map_examples
 from segjax.models.layers.forms import (
     ROLES,
     Geometry,
@@ -99,8 +99,7 @@ def _batch(
     bind = functools.partial(_convolution_p.bind, role=role, geometry=geometry)
     if role == "kernel" or axes[names.index("kernel")] is not None:
         library = functools.partial(library_form, role=role, geometry=geometry)
-        one_by_one = lambda *operands: lax.map(lambda pair: bind(*pair), operands)
-        return lax.platform_dependent(*operands, cpu=one_by_one, default=jax.vmap(library)), 0
+        return map_examples(bind, *operands, together=jax.vmap(library)), 0
     operands = [
         x[0] if name == "kernel" else x.reshape(-1, *x.shape[2:])
         for name, x in zip(names, operands, strict=True)
