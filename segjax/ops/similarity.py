@@ -23,10 +23,12 @@ def cosine_similarity(
       `[*b, c]`, in −1..1, at least float32; 0 with gradient 0 for a vector of length 0.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
-      >>> cosine_similarity(jnp.array([[3.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.cosine_similarity(jnp.array([[3.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 2.0]]))
       Array([[1., 0.]], dtype=float32)
 
     References:
@@ -55,10 +57,12 @@ def zero_shot_labels(
       int32 `[*b]`, in 0..c−1; ties go to the smallest index.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
-      >>> zero_shot_labels(jnp.array([[0.1, 0.2], [1.0, 1.0]]), jnp.eye(2))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.zero_shot_labels(jnp.array([[0.1, 0.2], [1.0, 1.0]]), jnp.eye(2))
       Array([1, 0], dtype=int32)
     """
     return jnp.argmax(cosine_similarity(features, text), axis=-1).astype(jnp.int32)
