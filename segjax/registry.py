@@ -378,7 +378,23 @@ def register(constructor: Callable[..., nn.Module], entry: Entry) -> None:
 
 
 def make_model(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """The model of that name; one without classes, such as a backbone, takes no notice of them."""
+    """Creates the model or the backbone of that name.
+
+    Args:
+      name: Name of the model, or of a backbone.
+      num_classes: Number of classes; what has none, such as a backbone, takes no notice of it.
+      **options: Attributes of its module, or options of its constructor.
+
+    Returns:
+      The Flax module.
+
+    Raises:
+      ValueError: for an unknown option of a model.
+
+    Example:
+      >>> make_model("resnet18", 0).stage_sizes
+      (2, 2, 2, 2)
+    """
     if name in models.MODELS:
         return models.create(name, num_classes, **options)
     return getattr(models if hasattr(models, name) else backbones, name)(**options)

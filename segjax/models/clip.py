@@ -328,6 +328,12 @@ def clip_vit_base_patch16(*, activation: Activation = "quick_gelu", **options: A
     Returns:
       The module.
 
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), clip_vit_base_patch16()
+      >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
+      (2, 512)
+
     References:
       Radford et al., "Learning transferable visual models from natural language supervision", 2021.
     """
@@ -344,6 +350,12 @@ def clip_vit_large_patch14(*, activation: Activation = "quick_gelu", **options: 
 
     Returns:
       The module.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), clip_vit_large_patch14()
+      >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
+      (2, 768)
 
     References:
       Radford et al., "Learning transferable visual models from natural language supervision", 2021.
@@ -362,6 +374,12 @@ def clip_vit_large_patch14_336(*, activation: Activation = "quick_gelu", **optio
     Returns:
       The module.
 
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), clip_vit_large_patch14_336()
+      >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
+      (2, 768)
+
     References:
       Radford et al., "Learning transferable visual models from natural language supervision", 2021.
     """
@@ -377,6 +395,12 @@ def siglip_base_patch16(*, vocabulary: int = 32000, **options: Any) -> Clip:
 
     Returns:
       The module.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), siglip_base_patch16()
+      >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
+      (2, 768)
 
     References:
       Zhai et al., "Sigmoid loss for language image pre-training", 2023.
@@ -395,6 +419,12 @@ def siglip2_base_patch16(**options: Any) -> Clip:
 
     Returns:
       The module.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), siglip2_base_patch16()
+      >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
+      (2, 768)
 
     References:
       Tschannen et al., "SigLIP 2: multilingual vision-language encoders with improved semantic
