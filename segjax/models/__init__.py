@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         eomt_tiny,
     )
     from segjax.models.fcn import DenseClassifier, fcn_resnet50, fcn_resnet101
+    from segjax.models.image_model import ImageModel
     from segjax.models.lraspp import LRASPP, lraspp_mobilenet_v3_large
     from segjax.models.mask2former import (
         Mask2Former,
