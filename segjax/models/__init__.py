@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from segjax.models.clip import (
         Clip,
         ClipOutput,
+        clip_resnet50,
+        clip_resnet101,
         clip_vit_base_patch16,
         clip_vit_base_patch32,
         clip_vit_large_patch14,
