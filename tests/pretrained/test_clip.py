@@ -39,7 +39,8 @@ def variables(monkeypatch):
 def test_weights_come_back_by_either_names(variables, naming, key, tmp_path):
     path = tmp_path / "clip.safetensors"
     save(variables, path, "clip_small", naming=naming)
-    assert key in (arrays := read_state_dict(path))
+    arrays = read_state_dict(path)
+    assert key in arrays
     jax.tree.map(np.testing.assert_array_equal, load(path, "clip_small"), variables)
     # What the originals' files hold beside them, in half precision.
     extra = {"input_resolution": np.array(8), "text_model.embeddings.position_ids": np.arange(7)}
