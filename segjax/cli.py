@@ -1,4 +1,4 @@
-"""The command line: `segjax train | evaluate | predict | convert | models`."""
+"""The command line: `segjax train | evaluate | predict | convert | models | embed`."""
 
 import importlib
 import os
@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": "predict images of your own with a trained model",
     "convert": "write trained or published weights as the original's",
     "models": "list the models",
+    "embed": "embed class names by the text tower of a CLIP",
 }
 TASKS = {
     "semantic": "a class for each pixel",
