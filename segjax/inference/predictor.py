@@ -22,7 +22,10 @@ from segjax.typing import Array, Instances, Panoptic
 
 if TYPE_CHECKING:  # they stand above `inference`, so they are imported where they are used
     from segjax.data import Classes
+    from segjax.models.training_free import DenseMethod
     from segjax.tasks import Task
+    from segjax.text import TextEmbeddings
+    from segjax.text.names import Merge
     from segjax.training import TrainConfig
 
 Picture = str | os.PathLike | Array
@@ -179,6 +182,80 @@ class Predictor:
             channels=channels,
             origin=f"{model} of {source}",
             score_threshold=score_threshold,
+        )
+
+    @classmethod
+    def from_text(
+        cls,
+        source: str | os.PathLike,
+        model: str,
+        embeddings: "TextEmbeddings",
+        *,
+        method: "DenseMethod" = "sclip",
+        merge: "Merge" = "max_probability",
+        background: int | None = None,
+        threshold: float = 0.0,
+        model_options: dict[str, Any] | None = None,
+        **views: Any,
+    ) -> "Predictor":
+        """A published CLIP that labels pixels by texts, without training.
+
+        Args:
+          source: A file, a folder with one, or a repository of the Hugging Face hub, as in
+            `pretrained.load`.
+          model: Name of the model, such as "clip_vit_base_patch16".
+          embeddings: Embeddings of the names of the classes by the same model, as
+            `text.embed_names` and `segjax embed` make them.
+          method: How the last block is changed so that patches stay local, as in
+            `models.dense_clip`.
+          merge: How the scores of a class's names become one, as in `text.merge_names`.
+          background: Class of the pixels of which no class is sure; None where all have another.
+          threshold: Largest probability below which a pixel is of the background, in 0..1.
+          model_options: Attributes of the model's module, by name.
+          **views: How the model looks at a picture: `window`, `overlap`, `scales` and `flip`, as in
+            `SemanticTask`; the papers' windows are (224, 224).
+
+        Returns:
+          The predictor.
+
+        Raises:
+          ValueError: for weights that are not the model's, a model that is no CLIP, or embeddings
+            of another model.
+          OSError: where the weights cannot be read.
+        """
+        from segjax import models, pretrained
+        from segjax.data import Classes
+        from segjax.data.palette import default_colors
+        from segjax.registry import find_entry, make_model
+        from segjax.tasks import TextTask
+        from segjax.training.config import SemanticConfig
+
+        options = model_options or {}
+        entry, module = find_entry(model), make_model(model, 0, **options)
+        if not isinstance(module, models.Clip):
+            raise ValueError(f"model: expected a CLIP, got {model}")
+        if embeddings.model not in ("", model):
+            raise ValueError(f"embeddings: expected those of {model}, got {embeddings.model}'s")
+        names = tuple(synonyms[0] for synonyms in embeddings.classes.names)
+        task: Any = TextTask(
+            len(names),
+            mean=entry.mean,
+            std=entry.std,
+            vectors=embeddings.vectors,
+            groups=embeddings.classes.groups,
+            method=method,
+            merge=merge,
+            background=background,
+            threshold=threshold,
+            **views,
+        )
+        return cls(
+            task,
+            module,
+            pretrained.load(source, model, **options),
+            Classes(names, default_colors(len(names))),
+            config=SemanticConfig(model=model),
+            origin=f"{model} of {source}",
         )
 
     def __call__(self, images: Any, *, canvas: tuple[int, int] | None = None) -> Any:

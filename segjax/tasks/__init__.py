@@ -10,5 +10,6 @@ if TYPE_CHECKING:
     from segjax.tasks.panoptic import PanopticTask
     from segjax.tasks.semantic import SemanticMetric, SemanticTask
     from segjax.tasks.task import Metric, Task
+    from segjax.tasks.text import TextTask
 else:
     __getattr__, __dir__, __all__ = lazy.attach(__name__)
