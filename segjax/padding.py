@@ -1,4 +1,4 @@
-"""Padded lists: what is done for those entries that there are."""
+"""Mapping over the valid entries of padded arrays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,20 +13,20 @@ from segjax.typing import Array
 def of_valid(
     function: Callable[..., Any], valid: Bool[Array, "n"], *arrays: Any, chunk: int
 ) -> Any:
-    """`function(*arrays)` of the valid entries, and 0 of the others.
+    """`function(*arrays)` for the valid entries, and 0 for the others.
 
-    A CPU takes a chunk of entries after another, and skips those in which none is valid; elsewhere
-    all are taken at once.
+    On a CPU, entries are processed in chunks, and chunks without a valid entry are skipped;
+    elsewhere all entries are processed at once.
 
     Args:
-      function: of arrays whose first axis lists entries, each treated by itself; its results list
-        them likewise.
+      function: function of arrays with entries along the first axis, each treated by itself, whose
+        results have entries along their first axis too.
       valid: `[n]`, False for padding.
       *arrays: arrays `[n, ...]`.
-      chunk: how many entries a CPU takes at a time.
+      chunk: number of entries that a CPU processes at a time.
 
     Returns:
-      What `function` returns.
+      The results of `function`, 0 for entries that are not valid.
 
     Example:
       >>> of_valid(lambda x: 1 / x, jnp.array([True, False]), jnp.array([4.0, 0.0]), chunk=1)

@@ -73,7 +73,7 @@ from segjax.models.segmenter import (
 )
 from segjax.models.u_net import unet, unet_patch2, unet_small, unet_tiny
 from segjax.models.u_net_resnet import unet_resnet18, unet_resnet34, unet_resnet50
-from segjax.naming import unknown_name
+from segjax.suggestions import unknown_name
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     function.__name__: function

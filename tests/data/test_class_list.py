@@ -86,8 +86,11 @@ def test_a_color_of_two_classes_stands_for_neither(written):
         ('"sky"', "neither a list"),
         ({"names": ["sky"]}, "neither a list"),
         ({"classes": {"0": "sky"}}, "neither a list"),
-        ([], "has no class"),
-        ({"classes": [{"id": 3, "name": "other"}], "ignore_index": 3}, "has no class"),
+        ([], "classes: expected at least one"),
+        (
+            {"classes": [{"id": 3, "name": "other"}], "ignore_index": 3},
+            "classes: expected at least one",
+        ),
         (["sky", 3], "entry 1"),
         ([{"id": 0}], "entry 0"),
         ([{"id": 0, "name": 5}], "entry 0"),

@@ -63,7 +63,9 @@ def test_color_masks_follow_the_palette(tmp_path):
     assert record.where.tolist() == [[True, True, False]]
     mask[0, 1] = 1, 2, 3
     save(tmp_path / "masks" / "a.png", mask)
-    with pytest.raises(DataError, match=r"a.png: has the colour \(1, 2, 3\) at row 0, column 1"):
+    with pytest.raises(
+        DataError, match=r"a.png: expected colours .* got \(1, 2, 3\) at row 0, column 1"
+    ):
         Folder(tmp_path, None)
 
 
@@ -73,7 +75,7 @@ def test_a_void_value_can_be_given(write_folder):
     record = source.read(0)
     values = record.image[..., 0]
     np.testing.assert_array_equal(record.where, (values == 80) | (values == 160))
-    with pytest.raises(ValueError, match=r"void must be 0\.\.65535"):
+    with pytest.raises(ValueError, match=r"void: expected 0\.\.65535"):
         Folder(write_folder(SIZES), void=-1)
 
 
@@ -145,7 +147,9 @@ def test_an_orientation_that_cannot_be_told_is_an_error(tmp_path, orientation, s
     (tmp_path / "classes.json").write_text('["sky"]')
     save(tmp_path / "images" / "a.jpg", np.zeros(shape, np.uint8), exif=oriented(orientation))
     save(tmp_path / "masks" / "a.png", np.zeros(shape, np.uint8))
-    with pytest.raises(DataError, match=f"a.jpg: has the EXIF orientation {orientation}"):
+    with pytest.raises(
+        DataError, match=f"a.jpg: expected an upright image, got the EXIF orientation {orientation}"
+    ):
         Folder(tmp_path, None)
 
 
@@ -180,16 +184,16 @@ def test_all_bad_files_are_named_at_once(write_folder):
     with pytest.raises(DataError) as error:
         Folder(path)
     named = {
-        f"{images / '000.png'}: has no mask masks/000.png",
-        f"{masks / '001.png'}: has no image images/001.*",
-        f"{images / '002.png'}: is empty",
-        f"{images / '003.png'}: is no readable image",
-        f"{masks / '004.png'}: is no readable image",
-        f"{masks / '005.png'}: is no readable image",
-        f"{images / '006.png'}: is 4 x 6 pixels (height x width), its mask 4 x 5",
-        f"{masks / '007.png'}: has the value 3 at row 0, column 0, which is neither",
-        f"{images / '008.jpg'}, {images / '008.png'}, {masks / '008.png'}: have the same name",
-        f"{images / 'folder'}: has no mask masks/folder.png",
+        f"{images / '000.png'}: expected a mask masks/000.png, got none",
+        f"{masks / '001.png'}: expected an image images/001.*, got none",
+        f"{images / '002.png'}: expected an image, got an empty file",
+        f"{images / '003.png'}: expected an image",
+        f"{masks / '004.png'}: expected an image",
+        f"{masks / '005.png'}: expected an image",
+        f"{images / '006.png'}: expected 4 x 5 pixels (height x width), as its mask, got 4 x 6",
+        f"{masks / '007.png'}: expected classes: 0..2; void: 255; got the value 3",
+        f"{images / '008.jpg'}, {images / '008.png'}, {masks / '008.png'}: expected names that differ",
+        f"{images / 'folder'}: expected a mask masks/folder.png, got none",
     }
     lines = str(error.value).splitlines()[1:]
     assert len(lines) == len(named)
@@ -198,17 +202,17 @@ def test_all_bad_files_are_named_at_once(write_folder):
 
 
 def test_what_is_missing_is_named(write_folder, tmp_path):
-    with pytest.raises(DataError, match="none: there is no such folder"):
+    with pytest.raises(DataError, match="none: No such folder"):
         Folder(tmp_path / "none")
     (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match="train: there is no images folder"):
+    with pytest.raises(DataError, match="train: expected an images folder"):
         Folder(tmp_path)
     (tmp_path / "train" / "images").mkdir()
     with pytest.raises(DataError, match="neither a masks nor an instances folder"):
         Folder(tmp_path)
     with pytest.raises(DataError, match=r"no images folder in it \(but in its train\)"):
         Folder(tmp_path, None)
-    with pytest.raises(DataError, match="images: there are no images in it"):
+    with pytest.raises(DataError, match="images: expected images in it, got none"):
         Folder(write_folder([]))
     (tmp_path / "classes.json").unlink()
     with pytest.raises(DataError, match=r"classes\.json: No such file"):

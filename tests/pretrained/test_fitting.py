@@ -178,8 +178,8 @@ def test_every_fault_is_in_one_error():
         },
         "unexpected": {"encoder.conv2.wieght (6, 4, 1, 1)"},
         "mis-shaped": {
-            "encoder.bn.bias is (7,); due is (6,)",
-            "encoder.bn.weight is int8; due are floating numbers",
+            "encoder.bn.bias: expected shape (6,), got (7,)",
+            "encoder.bn.weight: expected floating numbers, got int8",
         },
     }
 
@@ -195,7 +195,7 @@ def test_another_head_is_new_if_asked_for_and_a_fault_if_not():
     fitted = fit(TABLE, state_dict(), template, new_head=True)
     assert fitted.fresh == {"head/bias": "head.bias", "head/kernel": "head.weight"}
     assert not fitted.arrays.keys() & fitted.fresh.keys()
-    with pytest.raises(WeightsError, match=re.escape("head.bias is (5,); due is (3,)")):
+    with pytest.raises(WeightsError, match=re.escape("head.bias: expected shape (3,), got (5,)")):
         fit(TABLE, state_dict(), template)
 
 

@@ -162,7 +162,7 @@ def test_what_is_harmless_beside_the_weights_is_left_out(tmp_path, caplog):
     content = {"args": NAMESPACE, "best": SCALAR, "model": model, "optimizer": {0: [1, 2.5]}}
     assert read_state_dict(write_pth(tmp_path / "a.pth", content)).keys() == {"a"}
     (record,) = caplog.records
-    assert record.getMessage().endswith("left out, being no tensors: 'epoch', 'args'")
+    assert record.getMessage().endswith("ignored, as they are not tensors: 'epoch', 'args'")
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_averages_are_taken_where_they_are_asked_for(tmp_path, caplog, trained, 
     path = write_pth(tmp_path / "a.pth", content)
     assert (read_state_dict(path)["a"] == 1).all()
     (record,) = caplog.records
-    assert f"taken is {trained!r}, not the moving average, {averaged!r}" in record.getMessage()
+    assert f"using {trained!r}, not the moving average {averaged!r}" in record.getMessage()
     assert (read_state_dict(path, average=True)["a"] == 2).all()
     assert len(caplog.records) == 1
 

@@ -45,7 +45,7 @@ def _resized(resize: vit.Resize):
         side = math.isqrt(shape[1] - 1)
         result = np.asarray(vit.resize_positions(array, (side, side), resize))
         if result.shape != shape:
-            raise ValueError(f"shape is {shape}; due is {result.shape}")
+            raise ValueError(f"shape: expected {result.shape}, got {shape}")
         return result
 
     return resized
