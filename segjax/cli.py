@@ -165,7 +165,9 @@ def _guard(command: Callable[[], int]) -> int:
         return _fail(message, 1)
 
 
-def _format_warning(message, category, filename, *place, **line) -> str:
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, *place: Any, **line: Any
+) -> str:
     """What segjax warns of is one line; the warnings of libraries keep their form."""
     if category is UserWarning and f"{os.sep}segjax{os.sep}" in filename:
         return f"segjax: {message}\n"

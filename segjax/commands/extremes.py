@@ -1,6 +1,7 @@
 """The images of a split with the best and worst scores, and pictures of them."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,7 +35,7 @@ class ImageEvaluator:
             canvases = 0
         self._batches = eval_batches(source, batch_size=1, canvases=canvases, threads=threads)
 
-    def scores(self, *, track=lambda batches: batches) -> tuple[np.ndarray, Any]:
+    def scores(self, *, track: Callable = lambda batches: batches) -> tuple[np.ndarray, Any]:
         """Computes the score of each image by itself, and the metric of all together.
 
         The score of an image is the task's score on this image alone. Images without anything to

@@ -190,8 +190,8 @@ def _shape(
         case {"size": [height, width], "counts": str() | list() as counts}:
             if not (is_integer(height, size[0], size[0]) and is_integer(width, size[1], size[1])):
                 raise DataError(
-                    f"segmentation has the size {short(height)} x {short(width)} (height x width), "
-                    f"its image {size[0]} x {size[1]}"
+                    f"segmentation: expected the image's size {size[0]} x {size[1]} (height x "
+                    f"width), got {short(height)} x {short(width)}"
                 )
             return run_lengths(counts, size), flaw
         case None | []:

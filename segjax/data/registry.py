@@ -1,5 +1,7 @@
 """Opening of data sources by name, as on the command line."""
 
+from typing import Any
+
 from segjax import data
 from segjax.data.source import Source
 from segjax.data.spec import full_spec
@@ -9,7 +11,7 @@ from segjax.suggestions import unknown_name
 _NAMED = {"coco": "Coco", "coco_panoptic": "CocoPanoptic", "folder": "Folder", "tfds": "Tfds"}
 
 
-def open_source(spec: str, split: str, **options) -> Source:
+def open_source(spec: str, split: str, **options: Any) -> Source:
     """Opens a data source by name.
 
     Args:

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from segjax.models import layers
 from segjax.models.backbones import mobilenet_v3_large, resnet34, resnet50, resnet101
 from segjax.models.fcn import DenseClassifier
-from segjax.models.layers import Dtype, Layer
+from segjax.models.image_model import ImageModel
+from segjax.models.layers import Layer
 from segjax.models.outputs import SemanticOutput
 from segjax.typing import Array
 
@@ -110,7 +111,7 @@ class DeepLabHead(nn.Module):
         return self.conv(self.num_classes, 1, name="logits")(x)
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(ImageModel):
     """DeepLabV3+: separable ASPP, and a decoder that joins its result with features of stride 4.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns a `SemanticOutput`
@@ -125,10 +126,7 @@ class DeepLabV3Plus(nn.Module):
       shallow_features: channels of the features of stride 4, once projected.
       rates: dilations of ASPP, in the features' pixels.
       output_stride: of the backbone, 8, 16 or 32.
-      remat: recompute the backbone's blocks in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -137,23 +135,15 @@ class DeepLabV3Plus(nn.Module):
     shallow_features: int = 48
     rates: tuple[int, ...] = (12, 24, 36)
     output_stride: int = 16
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv: Layer = functools.partial(layers.Conv, **dtypes)
-        norm: Layer = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
-        features = self.backbone(
-            output_stride=self.output_stride,
-            remat=self.remat,
-            axis_name=self.axis_name,
-            name="backbone",
-            **dtypes,
-        )(images, train)
+        conv: Layer = functools.partial(layers.Conv, **self.dtypes)
+        norm = self.batch_norm(train)
+        backbone = self.backbone(
+            output_stride=self.output_stride, name="backbone", **self.shared_options
+        )
+        features = backbone(images, train)
         shallow, deep = features["stage1"], features["stage4"]
 
         def separable(x, name):
@@ -167,12 +157,12 @@ class DeepLabV3Plus(nn.Module):
         shallow = nn.relu(norm(name="shallow_norm")(shallow))
         x = separable(jnp.concatenate([x, shallow], axis=-1), "fusion")
         logits = conv(self.num_classes, 1, name="logits")(x)
-        logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+        logits = logits.astype(self.output_dtype)
         height, width = images.shape[-3:-1]
         return SemanticOutput(layers.upsample(logits, (height, width), align_corners=True))
 
 
-def deeplabv3_resnet50(num_classes: int, **options) -> DenseClassifier:
+def deeplabv3_resnet50(num_classes: int, **options: Any) -> DenseClassifier:
     """DeepLabV3 on a ResNet-50 of output stride 8: 42.0 million parameters with 21 classes.
 
     Args:
@@ -195,7 +185,7 @@ def deeplabv3_resnet50(num_classes: int, **options) -> DenseClassifier:
     return DenseClassifier(num_classes, resnet50, DeepLabHead, **options)
 
 
-def deeplabv3_resnet101(num_classes: int, **options) -> DenseClassifier:
+def deeplabv3_resnet101(num_classes: int, **options: Any) -> DenseClassifier:
     """DeepLabV3 on a ResNet-101 of output stride 8: 61.0 million parameters with 21 classes.
 
     Args and Returns as of `deeplabv3_resnet50`.
@@ -203,7 +193,7 @@ def deeplabv3_resnet101(num_classes: int, **options) -> DenseClassifier:
     return DenseClassifier(num_classes, resnet101, DeepLabHead, **options)
 
 
-def deeplabv3_mobilenet_v3_large(num_classes: int, **options) -> DenseClassifier:
+def deeplabv3_mobilenet_v3_large(num_classes: int, **options: Any) -> DenseClassifier:
     """DeepLabV3 on MobileNetV3-Large of output stride 16: 11.0 million parameters with 21 classes.
 
     Args and Returns as of `deeplabv3_resnet50`.
@@ -212,7 +202,7 @@ def deeplabv3_mobilenet_v3_large(num_classes: int, **options) -> DenseClassifier
     return DenseClassifier(num_classes, mobilenet_v3_large, DeepLabHead, **defaults | options)
 
 
-def deeplabv3plus_resnet34(num_classes: int, **options) -> DeepLabV3Plus:
+def deeplabv3plus_resnet34(num_classes: int, **options: Any) -> DeepLabV3Plus:
     """DeepLabV3+ on a ResNet-34 of output stride 16: 22.4 million parameters.
 
     Args:
@@ -236,7 +226,7 @@ def deeplabv3plus_resnet34(num_classes: int, **options) -> DeepLabV3Plus:
     return DeepLabV3Plus(num_classes, _resnet34, **options)
 
 
-def deeplabv3plus_resnet50(num_classes: int, **options) -> DeepLabV3Plus:
+def deeplabv3plus_resnet50(num_classes: int, **options: Any) -> DeepLabV3Plus:
     """DeepLabV3+ on a ResNet-50 of output stride 16: 26.7 million parameters.
 
     Args and Returns as of `deeplabv3plus_resnet34`.
@@ -244,7 +234,7 @@ def deeplabv3plus_resnet50(num_classes: int, **options) -> DeepLabV3Plus:
     return DeepLabV3Plus(num_classes, _resnet50, **options)
 
 
-def deeplabv3plus_resnet101(num_classes: int, **options) -> DeepLabV3Plus:
+def deeplabv3plus_resnet101(num_classes: int, **options: Any) -> DeepLabV3Plus:
     """DeepLabV3+ on a ResNet-101 of output stride 16: 45.7 million parameters.
 
     Args and Returns as of `deeplabv3plus_resnet34`.

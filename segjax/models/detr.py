@@ -13,6 +13,7 @@ from segjax import ops
 from segjax.models import layers
 from segjax.models.backbones import resnet50, resnet101
 from segjax.models.backbones.resnet import resnet18_of
+from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype, Layer
 from segjax.models.outputs import QueryOutput, join_layers
 from segjax.models.transformer import (
@@ -163,7 +164,7 @@ def _head_layers(head: nn.Module) -> tuple[Layer, Layer, Callable[[jax.Array, st
     return dense, conv, norm
 
 
-class Detr(nn.Module):
+class Detr(ImageModel):
     """A backbone, a transformer over its last features, and heads on what the queries become.
 
     `apply(variables, images, train=False, where=None)` takes `[*b, h, w, c]` of any size and
@@ -187,10 +188,7 @@ class Detr(nn.Module):
       frozen_norm: whether the backbone's batch norms keep what they were loaded with.
       output_stride: of the backbone, 8, 16 or 32.
       return_attention: whether to return the attention maps.
-      remat: recompute the activations of blocks and layers in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits and boxes are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -206,10 +204,6 @@ class Detr(nn.Module):
     frozen_norm: bool = True
     output_stride: int = 32
     return_attention: bool = False
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -218,17 +212,14 @@ class Detr(nn.Module):
         train: bool = False,
         where: Bool[Array, "*b h w"] | None = None,
     ) -> QueryOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        dense, norm = dense_and_norm(**dtypes)
+        dense, norm = dense_and_norm(**self.dtypes)
         maps = self.backbone(
             output_stride=self.output_stride,
             frozen_norm=self.frozen_norm,
-            remat=self.remat,
-            axis_name=self.axis_name,
             name="backbone",
-            **dtypes,
+            **self.shared_options,
         )(images, train)
-        projected = layers.Conv(self.features, 1, name="projection", **dtypes)(maps["stage4"])
+        projected = layers.Conv(self.features, 1, name="projection", **self.dtypes)(maps["stage4"])
         *lead, height, width, _ = projected.shape
 
         seen = jnp.ones((height, width), bool)
@@ -256,13 +247,13 @@ class Detr(nn.Module):
         queries = self.param("queries", nn.initializers.normal(1.0), shape, self.param_dtype)
         states, looks = decode(queries.astype(self.dtype), memory, positions, keys)
 
-        wide = jnp.promote_types(self.dtype, jnp.float32)
+        wide = self.output_dtype
         logits = dense(self.num_classes + 1, name="class_head")(states).astype(wide)
         boxes = Perceptron((self.features, self.features, 4), dense, name="box_head")(states)
         boxes = nn.sigmoid(boxes.astype(wide))
         masks: Masks = (None,) * self.decoder_layers
         if self.mask_head is not None:
-            head = self.mask_head(name="mask_head", **dtypes)
+            head = self.mask_head(name="mask_head", **self.dtypes)
             memory = memory.reshape(projected.shape)
             masks = head(states, memory, projected, maps, None if where is None else seen)
             masks = tuple(None if mask is None else mask.astype(wide) for mask in masks)
@@ -270,7 +261,7 @@ class Detr(nn.Module):
         return join_layers(outputs, (*attention, *looks) if self.return_attention else ())
 
 
-def detr_resnet50(num_classes: int, **options) -> Detr:
+def detr_resnet50(num_classes: int, **options: Any) -> Detr:
     """DETR on a ResNet-50: 41.5 million parameters with 91 classes.
 
     Args:
@@ -293,7 +284,7 @@ def detr_resnet50(num_classes: int, **options) -> Detr:
     return Detr(num_classes, resnet50, **options)
 
 
-def detr_resnet101(num_classes: int, **options) -> Detr:
+def detr_resnet101(num_classes: int, **options: Any) -> Detr:
     """DETR on a ResNet-101: 60.5 million parameters with 91 classes.
 
     Args and Returns as of `detr_resnet50`.
@@ -301,7 +292,7 @@ def detr_resnet101(num_classes: int, **options) -> Detr:
     return Detr(num_classes, resnet101, **options)
 
 
-def detr_resnet50_panoptic(num_classes: int, **options) -> Detr:
+def detr_resnet50_panoptic(num_classes: int, **options: Any) -> Detr:
     """DETR with masks, on a ResNet-50: 42.9 million parameters with 250 classes.
 
     Args and Returns as of `detr_resnet50`.
@@ -309,7 +300,7 @@ def detr_resnet50_panoptic(num_classes: int, **options) -> Detr:
     return Detr(num_classes, resnet50, AttentionMaskHead, **options)
 
 
-def detr_tiny(num_classes: int, *, width: int = 64, **options) -> Detr:
+def detr_tiny(num_classes: int, *, width: int = 64, **options: Any) -> Detr:
     """A small DETR with masks that trains on a CPU, on a ResNet-18 of output stride 16.
 
     It is segjax's own: 50 queries of 128 features, and three layers each of encoder and decoder.

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float32, Integer, Num
 from segjax import ops
 from segjax.models import layers
 from segjax.models.backbones.vit import resize_bicubic, token_layers
+from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype, Layer
 from segjax.models.outputs import QueryOutput, join_layers
 from segjax.models.transformer import Perceptron
@@ -86,7 +87,7 @@ class QueryHeads(nn.Module):
         return classes.astype(wide), masks.astype(wide)
 
 
-class EoMT(nn.Module):
+class EoMT(ImageModel):
     """A vision transformer that is a set predictor by itself.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
@@ -120,10 +121,7 @@ class EoMT(nn.Module):
         those between are evenly spaced.
       return_attention: whether to return the attention maps `[*b, heads, n, n]`; the n tokens are
         the queries, where there are any, then the class token, the registers and the patches.
-      remat: recompute each block's activations in the backward pass instead of keeping them.
-      axis_name: the mapped axis over which a batch is spread under `pmap`; no layer needs it.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -140,18 +138,13 @@ class EoMT(nn.Module):
     epsilon: float = 1e-6
     drop_path: float = 0.0
     return_attention: bool = False
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> QueryOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        dense, norm = token_layers(self.epsilon, **dtypes)
+        dense, norm = token_layers(self.epsilon, **self.dtypes)
         upscales = max(0, int(math.log2(self.patch_size)) - 2)
         heads = QueryHeads(
-            self.num_classes, self.num_queries, upscales, dense, norm, name="heads", **dtypes
+            self.num_classes, self.num_queries, upscales, dense, norm, name="heads", **self.dtypes
         )
         block = nn.remat(layers.TransformerBlock) if self.remat else layers.TransformerBlock
         scale = functools.partial(layers.LayerScale, 1.0, param_dtype=self.param_dtype)
@@ -202,8 +195,7 @@ class EoMT(nn.Module):
             self.patch_size,
             self.patch_size,
             padding=0,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            **self.dtypes,
             name="patch_embedding",
         )
         x = conv(layers.pad_to_multiple(images, self.patch_size, 2, mode="constant"))
@@ -327,7 +319,7 @@ _VIT_LARGE: dict[str, Any] = {"features": 1024, "depth": 24, "num_heads": 16}
 _DINOV3: dict[str, Any] = {"rotary": True, "epsilon": 1e-5}
 
 
-def eomt_tiny(num_classes: int, **options) -> EoMT:
+def eomt_tiny(num_classes: int, **options: Any) -> EoMT:
     """A small EoMT, on a ViT-Ti/16 of 12 blocks: 6.3 million parameters with 133 classes.
 
     It is segjax's own: 100 queries, in the last 3 blocks.
@@ -338,7 +330,7 @@ def eomt_tiny(num_classes: int, **options) -> EoMT:
     return EoMT(num_classes, **_VIT_TINY | settings | options)
 
 
-def eomt_small(num_classes: int, **options) -> EoMT:
+def eomt_small(num_classes: int, **options: Any) -> EoMT:
     """EoMT on a ViT-S/16: 24.0 million parameters with 133 classes.
 
     Args and Returns as of `eomt_large`.
@@ -346,7 +338,7 @@ def eomt_small(num_classes: int, **options) -> EoMT:
     return EoMT(num_classes, **_VIT_SMALL | {"query_blocks": 3} | options)
 
 
-def eomt_base(num_classes: int, **options) -> EoMT:
+def eomt_base(num_classes: int, **options: Any) -> EoMT:
     """EoMT on a ViT-B/16: 93.7 million parameters with 133 classes.
 
     Args and Returns as of `eomt_large`.
@@ -354,7 +346,7 @@ def eomt_base(num_classes: int, **options) -> EoMT:
     return EoMT(num_classes, **_VIT_BASE | {"query_blocks": 3} | options)
 
 
-def eomt_large(num_classes: int, **options) -> EoMT:
+def eomt_large(num_classes: int, **options: Any) -> EoMT:
     """EoMT on a ViT-L/16, for images of 640 pixels: 316.3 million parameters with 133 classes.
 
     For semantic segmentation the published ones have `num_queries=100`, and `image_size=512` (of
@@ -380,7 +372,7 @@ def eomt_large(num_classes: int, **options) -> EoMT:
     return EoMT(num_classes, **_VIT_LARGE | options)
 
 
-def eomt_dinov3_small(num_classes: int, **options) -> EoMT:
+def eomt_dinov3_small(num_classes: int, **options: Any) -> EoMT:
     """EoMT on DINOv3's ViT-S/16: 23.4 million parameters with 133 classes.
 
     Args and Returns as of `eomt_dinov3_large`.
@@ -388,7 +380,7 @@ def eomt_dinov3_small(num_classes: int, **options) -> EoMT:
     return EoMT(num_classes, **_VIT_SMALL | _DINOV3 | {"query_blocks": 3} | options)
 
 
-def eomt_dinov3_base(num_classes: int, **options) -> EoMT:
+def eomt_dinov3_base(num_classes: int, **options: Any) -> EoMT:
     """EoMT on DINOv3's ViT-B/16: 92.4 million parameters with 133 classes.
 
     Args and Returns as of `eomt_dinov3_large`.
@@ -396,7 +388,7 @@ def eomt_dinov3_base(num_classes: int, **options) -> EoMT:
     return EoMT(num_classes, **_VIT_BASE | _DINOV3 | {"query_blocks": 3} | options)
 
 
-def eomt_dinov3_large(num_classes: int, **options) -> EoMT:
+def eomt_dinov3_large(num_classes: int, **options: Any) -> EoMT:
     """EoMT on DINOv3's ViT-L/16, for images of any size: 315.0 million parameters with 133 classes.
 
     Args:

@@ -3,15 +3,15 @@
 import functools
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
 from segjax.models import layers
 from segjax.models.backbones import resnet50, resnet101
-from segjax.models.layers import Dtype
+from segjax.models.image_model import ImageModel
 from segjax.models.outputs import SemanticOutput
 from segjax.ops.receptive import ConvSpec
 from segjax.typing import Array
@@ -40,7 +40,7 @@ class FCNHead(nn.Module):
         return self.conv(self.num_classes, 1, name="logits")(x)
 
 
-class DenseClassifier(nn.Module):
+class DenseClassifier(ImageModel):
     """A backbone, a head on its last features, and an auxiliary `FCNHead` on earlier ones.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns a `SemanticOutput`
@@ -53,10 +53,7 @@ class DenseClassifier(nn.Module):
       auxiliary: whether there is an auxiliary head.
       auxiliary_stage: the features that it takes.
       output_stride: of the backbone, 8, 16 or 32.
-      remat: recompute the backbone's blocks in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -65,30 +62,22 @@ class DenseClassifier(nn.Module):
     auxiliary: bool = True
     auxiliary_stage: str = "stage3"
     output_stride: int = 8
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv = functools.partial(layers.Conv, **dtypes)
-        norm = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
-        features = self.backbone(
-            output_stride=self.output_stride,
-            remat=self.remat,
-            axis_name=self.axis_name,
-            name="backbone",
-            **dtypes,
-        )(images, train)
+        conv = functools.partial(layers.Conv, **self.dtypes)
+        norm = self.batch_norm(train)
+        backbone = self.backbone(
+            output_stride=self.output_stride, name="backbone", **self.shared_options
+        )
+        features = backbone(images, train)
 
         def classify(head, stage, name):
             logits = head(self.num_classes, conv=conv, norm=norm, train=train, name=name)(
                 features[stage]
             )
-            logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
-            return layers.upsample(logits, images.shape[-3:-1])
+            logits = logits.astype(self.output_dtype)
+            return layers.upsample(logits, (images.shape[-3], images.shape[-2]))
 
         logits = classify(self.head, "stage4", "head")
         if not self.auxiliary:
@@ -109,7 +98,7 @@ class DenseClassifier(nn.Module):
         return [*backbone.layer_specs(), ConvSpec(3, padding=1), upsampling]
 
 
-def fcn_resnet50(num_classes: int, **options) -> DenseClassifier:
+def fcn_resnet50(num_classes: int, **options: Any) -> DenseClassifier:
     """FCN on a ResNet-50 of output stride 8: 35.3 million parameters with 21 classes.
 
     Args:
@@ -133,7 +122,7 @@ def fcn_resnet50(num_classes: int, **options) -> DenseClassifier:
     return DenseClassifier(num_classes, resnet50, **options)
 
 
-def fcn_resnet101(num_classes: int, **options) -> DenseClassifier:
+def fcn_resnet101(num_classes: int, **options: Any) -> DenseClassifier:
     """FCN on a ResNet-101 of output stride 8: 54.3 million parameters with 21 classes.
 
     Args and Returns as of `fcn_resnet50`.

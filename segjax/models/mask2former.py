@@ -19,7 +19,8 @@ from segjax.models.backbones import (
     swin_tiny,
 )
 from segjax.models.backbones.resnet import resnet18_of
-from segjax.models.layers import Dtype, Layer
+from segjax.models.image_model import ImageModel
+from segjax.models.layers import Layer
 from segjax.models.outputs import QueryOutput, join_layers
 from segjax.models.pixel_decoder import PixelDecoder
 from segjax.models.transformer import Perceptron, dense_and_norm
@@ -69,7 +70,7 @@ class MaskedDecoderLayer(nn.Module):
         return self.norm(name="norm3")(x + self.dense(x.shape[-1], name="fc2")(y)), attention
 
 
-class Mask2Former(nn.Module):
+class Mask2Former(ImageModel):
     """A backbone, a pixel decoder, and a decoder of queries by masked attention.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
@@ -89,10 +90,7 @@ class Mask2Former(nn.Module):
       encoder_layers: of deformable attention in the pixel decoder.
       decoder_layers: of masked attention.
       return_attention: whether to return the attention maps.
-      remat: recompute the activations of blocks and layers in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -103,30 +101,23 @@ class Mask2Former(nn.Module):
     encoder_layers: int = 6
     decoder_layers: int = 9
     return_attention: bool = False
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> QueryOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        backbone = self.backbone(
-            remat=self.remat, axis_name=self.axis_name, name="backbone", **dtypes
-        )
+        backbone = self.backbone(name="backbone", **self.shared_options)
         pixel_decoder = PixelDecoder(
             self.features,
             self.encoder_layers,
             self.num_heads,
             remat=self.remat,
             name="pixel_decoder",
-            **dtypes,
+            **self.dtypes,
         )
         pixels, scales = pixel_decoder(backbone(images, train))
-        states, masks, attention = self._decode(pixels, scales, dtypes)
+        states, masks, attention = self._decode(pixels, scales)
 
-        wide = jnp.promote_types(self.dtype, jnp.float32)
-        logits = layers.Dense(self.num_classes + 1, name="class_head", **dtypes)(
+        wide = self.output_dtype
+        logits = layers.Dense(self.num_classes + 1, name="class_head", **self.dtypes)(
             jnp.stack(states)
         ).astype(wide)
         outputs = (
@@ -136,10 +127,10 @@ class Mask2Former(nn.Module):
         return join_layers(outputs, attention)
 
     def _decode(
-        self, pixels: jax.Array, scales: list[Any], dtypes: dict[str, Any]
+        self, pixels: jax.Array, scales: list[Any]
     ) -> tuple[list[jax.Array], list[jax.Array], tuple[jax.Array, ...]]:
         """The queries, normed, and their masks before and after each layer; and the attention."""
-        dense, norm = dense_and_norm(**dtypes)
+        dense, norm = dense_and_norm(**self.dtypes)
 
         def embedding(name, number):
             start, shape = nn.initializers.normal(1.0), (number, self.features)
@@ -185,7 +176,7 @@ class Mask2Former(nn.Module):
 _RESNET50 = functools.partial(resnet50, frozen_norm=True)
 
 
-def mask2former_resnet50(num_classes: int, **options) -> Mask2Former:
+def mask2former_resnet50(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former on a ResNet-50: 44.0 million parameters with 133 classes.
 
     The backbone's batch norms keep what they were loaded with; `backbone=resnet50` trains them.
@@ -211,7 +202,7 @@ def mask2former_resnet50(num_classes: int, **options) -> Mask2Former:
     return Mask2Former(num_classes, **{"backbone": _RESNET50} | options)
 
 
-def mask2former_swin_tiny(num_classes: int, **options) -> Mask2Former:
+def mask2former_swin_tiny(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former on a Swin-T: 47.4 million parameters with 133 classes.
 
     Args and Returns as of `mask2former_resnet50`.
@@ -219,7 +210,7 @@ def mask2former_swin_tiny(num_classes: int, **options) -> Mask2Former:
     return Mask2Former(num_classes, **{"backbone": swin_tiny} | options)
 
 
-def mask2former_swin_small(num_classes: int, **options) -> Mask2Former:
+def mask2former_swin_small(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former on a Swin-S: 68.8 million parameters with 133 classes.
 
     Args and Returns as of `mask2former_resnet50`.
@@ -227,7 +218,7 @@ def mask2former_swin_small(num_classes: int, **options) -> Mask2Former:
     return Mask2Former(num_classes, **{"backbone": swin_small} | options)
 
 
-def mask2former_swin_base(num_classes: int, **options) -> Mask2Former:
+def mask2former_swin_base(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former on a Swin-B: 106.9 million parameters with 133 classes.
 
     Args and Returns as of `mask2former_resnet50`.
@@ -235,7 +226,7 @@ def mask2former_swin_base(num_classes: int, **options) -> Mask2Former:
     return Mask2Former(num_classes, **{"backbone": swin_base} | options)
 
 
-def mask2former_swin_large(num_classes: int, **options) -> Mask2Former:
+def mask2former_swin_large(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former with 200 queries on a Swin-L: 215.5 million parameters with 133 classes.
 
     Args and Returns as of `mask2former_resnet50`.
@@ -244,7 +235,7 @@ def mask2former_swin_large(num_classes: int, **options) -> Mask2Former:
     return Mask2Former(num_classes, **settings | options)
 
 
-def mask2former_tiny(num_classes: int, *, width: int = 64, **options) -> Mask2Former:
+def mask2former_tiny(num_classes: int, *, width: int = 64, **options: Any) -> Mask2Former:
     """A small Mask2Former that trains on a CPU, on a ResNet-18.
 
     It is segjax's own: 50 queries of 96 features, one layer in the pixel decoder and three in the

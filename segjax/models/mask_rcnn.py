@@ -1,7 +1,7 @@
 """Mask R-CNN: boxes where there may be objects, and of each its class, its borders and its mask."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Float, Int, Key
 
 from segjax import inference, matching, ops
+from segjax.mapping import map_shards, map_valid
 from segjax.matching.proposals import NEITHER
 from segjax.models import layers
 from segjax.models.backbones import resnet50
@@ -22,10 +23,9 @@ from segjax.models.detection_heads import (
     MaskHead,
     ProposalHead,
 )
-from segjax.models.layers import Dtype, Layer
+from segjax.models.image_model import ImageModel
+from segjax.models.layers import Layer
 from segjax.models.outputs import DetectionOutput, SampledOutput
-from segjax.padding import of_valid
-from segjax.sharding import each_shard
 from segjax.typing import Array, Instances
 
 _STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -34,7 +34,7 @@ _BOX_SIZE, _MASK_SIZE = (7, 7), (14, 14)
 _REGIONS = 16  # that a CPU's mask head takes at a time
 
 
-class MaskRCNN(nn.Module):
+class MaskRCNN(ImageModel):
     """A feature pyramid, proposals on it, and heads on what ROIAlign takes out of it.
 
     `apply(variables, images, sizes=None)` takes `[*b, h, w, c]` of any size and returns a
@@ -69,10 +69,7 @@ class MaskRCNN(nn.Module):
       max_detections: objects of an image.
       roi_method: how ROIAlign samples, "bilinear" or "nearest"; or "rounded": nearest, within boxes
         that are first rounded to whole pixels of the features, as ROI pooling does.
-      remat: recompute the backbone's activations in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits and boxes are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -98,10 +95,6 @@ class MaskRCNN(nn.Module):
     suppression: str = "hard"
     max_detections: int = 100
     roi_method: str = "bilinear"
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -137,11 +130,8 @@ class MaskRCNN(nn.Module):
         maps = self.backbone(
             frozen_norm=self.frozen_norm,
             epsilon=self.norm_epsilon,
-            remat=self.remat,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
             name="backbone",
+            **self.shared_options,
         )(images, train)
         pyramid = FeaturePyramid(self.features, block, name="pyramid")([maps[s] for s in _STAGES])
         levels = [*pyramid, pyramid[-1][:, ::2, ::2]]
@@ -154,7 +144,7 @@ class MaskRCNN(nn.Module):
         logits, deltas = _at_least_float32(propose(levels))
         own = extents = None
         if (whole := layers.Extent()(images)) is not None:
-            extents = jnp.stack([layers.Extent()(level) for level in levels], axis=1)
+            extents = jnp.stack([jnp.asarray(layers.Extent()(level)) for level in levels], axis=1)
             own, logits = self._own_anchors(shapes, whole, extents, logits)
         proposals = self._propose(train, anchors, logits, deltas, sizes, own)
 
@@ -165,45 +155,44 @@ class MaskRCNN(nn.Module):
         mask_head = MaskHead(classes, self.mask_convs, block, conv, up_conv, name="mask_head")
         if not train:
             features = self._align(pyramid, proposals.boxes, _BOX_SIZE, extents)
-            outputs = _at_least_float32(box_head(features, proposals.valid))
-            objects = self._select(*outputs, proposals, sizes)
+            scores, moves = _at_least_float32(box_head(features, jnp.asarray(proposals.valid)))
+            objects = self._select(scores, moves, proposals, sizes)
             features = self._align(pyramid, objects.boxes, _MASK_SIZE, extents)
-            masks = self._masks(mask_head, features, objects.valid)
+            masks = self._masks(mask_head, features, jnp.asarray(objects.valid))
             of_class = (objects.classes + 1)[..., None, None, None]
             masks = jnp.take_along_axis(masks, of_class, axis=-1)[..., 0]
             return DetectionOutput(objects, masks)
 
         keys = jax.vmap(jax.random.split)(keys)
-        of_anchors = each_shard(
+        logits, deltas, anchors, anchor_matches = map_shards(
             jax.vmap(functools.partial(self._sample_anchors, anchors)),
             keys[:, 0],
             targets,
             jnp.concatenate(logits, axis=1),
             jnp.concatenate(deltas, axis=1),
         )
-        boxes, matches = each_shard(
+        boxes, matches = map_shards(
             jax.vmap(self._sample_proposals), keys[:, 1], proposals, targets
         )
         features = self._align(pyramid, boxes, _BOX_SIZE)
-        outputs = _at_least_float32(box_head(features, matches != NEITHER))
+        scores, moves = _at_least_float32(box_head(features, matches != NEITHER))
         # The positive ones come first.
         first = slice(max(int(self.proposal_samples * self.proposal_positives), 1))
         features = self._align(pyramid, boxes[:, first], _MASK_SIZE)
         masks = self._masks(mask_head, features, matches[:, first] >= 0)
-        return SampledOutput(*of_anchors, *outputs, boxes, matches, masks)
+        return SampledOutput(
+            logits, deltas, anchors, anchor_matches, scores, moves, boxes, matches, masks
+        )
 
     def _layers(self, train: bool) -> tuple[Layer, Layer, Layer, Layer]:
         """Constructors: of convolutions, of those with a norm, and of two matrix products."""
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv: Layer = functools.partial(layers.Conv, **dtypes)
-        norm: Layer | None = None
-        if self.head_norm:
-            norm = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
+        conv: Layer = functools.partial(layers.Conv, **self.dtypes)
+        norm = self.batch_norm(train) if self.head_norm else None
         block = functools.partial(ConvNorm, norm=norm, conv=conv)
-        dense = functools.partial(layers.Dense, **dtypes)
-        return conv, block, dense, functools.partial(layers.UpConv2x, **dtypes)
+        dense = functools.partial(layers.Dense, **self.dtypes)
+        return conv, block, dense, functools.partial(layers.UpConv2x, **self.dtypes)
 
-    def _anchors(self, shapes, strides) -> list[Float[np.ndarray, "a 4"]]:
+    def _anchors(self, shapes: Sequence, strides: Sequence) -> list[Float[np.ndarray, "a 4"]]:
         return ops.pyramid_anchors(
             shapes,
             strides=strides,
@@ -227,7 +216,9 @@ class MaskRCNN(nn.Module):
             of_picture.append(jnp.where((cells < xyxy(extent)).all(-1), x, -jnp.inf))
         return anchors, of_picture
 
-    def _propose(self, train, anchors, logits, deltas, sizes, own) -> Instances:
+    def _propose(
+        self, train: bool, anchors: list, logits: list, deltas: list, sizes: Array, own: list | None
+    ) -> Instances:
         """Constants: no gradient flows through where the second stage looks."""
 
         def of_image(logits, deltas, size, own):
@@ -241,9 +232,11 @@ class MaskRCNN(nn.Module):
             )
 
         logits, deltas = jax.lax.stop_gradient((logits, deltas))
-        return each_shard(jax.vmap(of_image), logits, deltas, sizes, own)
+        return map_shards(jax.vmap(of_image), logits, deltas, sizes, own)
 
-    def _select(self, class_logits, box_deltas, proposals, sizes) -> Instances:
+    def _select(
+        self, class_logits: Array, box_deltas: Array, proposals: Instances, sizes: Array
+    ) -> Instances:
         def of_image(class_logits, box_deltas, proposals, size):
             return inference.detect_objects(
                 class_logits,
@@ -257,9 +250,11 @@ class MaskRCNN(nn.Module):
                 max_detections=self.max_detections,
             )
 
-        return each_shard(jax.vmap(of_image), class_logits, box_deltas, proposals, sizes)
+        return map_shards(jax.vmap(of_image), class_logits, box_deltas, proposals, sizes)
 
-    def _align(self, pyramid, boxes, size, extents=None) -> Float[jax.Array, "b p h w c"]:
+    def _align(
+        self, pyramid: list, boxes: Array, size: tuple[int, int], extents: Array | None = None
+    ) -> Float[jax.Array, "b p h w c"]:
         """The features inside boxes `[b, p, 4]`, with the half pixel of 2017 as torchvision.
 
         On canvases `extents`, `[b, levels, 2]`, are the pictures' rows and columns of each level.
@@ -281,9 +276,11 @@ class MaskRCNN(nn.Module):
                 sizes=None if extents is None else extents[: len(pyramid)],
             )
 
-        return each_shard(jax.vmap(of_image), pyramid, jax.lax.stop_gradient(boxes), extents)
+        return map_shards(jax.vmap(of_image), pyramid, jax.lax.stop_gradient(boxes), extents)
 
-    def _masks(self, head, features, valid) -> Float[jax.Array, "b p mh mw classes"]:
+    def _masks(
+        self, head: nn.Module, features: jax.Array, valid: jax.Array
+    ) -> Float[jax.Array, "b p mh mw classes"]:
         """The logits of the regions' masks, most of which may be padding."""
         if self.head_norm or self.is_initializing():  # all regions have one norm; nothing to skip
             return _at_least_float32(head(features, valid))
@@ -295,10 +292,10 @@ class MaskRCNN(nn.Module):
             zero = jnp.zeros_like(features, shape=())
             variables = jax.tree.map(lambda x: x + zero.astype(x.dtype), variables)
             apply = functools.partial(head.apply, variables)
-            return of_valid(apply, valid, features, valid, chunk=_REGIONS)
+            return map_valid(apply, valid, features, valid, chunk=_REGIONS)
 
         regions = (jax.lax.collapse(x, 0, 2) for x in (features, valid))
-        masks = each_shard(of_regions, *regions, shared=(variables,))
+        masks = map_shards(of_regions, *regions, shared=(variables,))
         return _at_least_float32(masks.reshape(*valid.shape, *masks.shape[1:]))
 
     def _sample_anchors(self, anchors, key, targets, logits, deltas):
@@ -329,7 +326,7 @@ def _at_least_float32(tree):
     return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
 
 
-def maskrcnn_resnet50_fpn(num_classes: int, **options) -> MaskRCNN:
+def maskrcnn_resnet50_fpn(num_classes: int, **options: Any) -> MaskRCNN:
     """Mask R-CNN on a ResNet-50: 44.4 million parameters with COCO's 90 classes.
 
     The backbone's batch norms are frozen, and divide by `σ` alone: so are torchvision's weights.
@@ -355,7 +352,7 @@ def maskrcnn_resnet50_fpn(num_classes: int, **options) -> MaskRCNN:
     return MaskRCNN(num_classes, **{"norm_epsilon": 0.0} | options)
 
 
-def maskrcnn_resnet50_fpn_v2(num_classes: int, **options) -> MaskRCNN:
+def maskrcnn_resnet50_fpn_v2(num_classes: int, **options: Any) -> MaskRCNN:
     """Mask R-CNN with batch norm and deeper heads: 46.4 million parameters with 90 classes.
 
     Args and Returns as of `maskrcnn_resnet50_fpn`.
@@ -373,7 +370,7 @@ def maskrcnn_resnet50_fpn_v2(num_classes: int, **options) -> MaskRCNN:
     return MaskRCNN(num_classes, **settings | options)
 
 
-def maskrcnn_tiny(num_classes: int, *, width: int = 64, **options) -> MaskRCNN:
+def maskrcnn_tiny(num_classes: int, *, width: int = 64, **options: Any) -> MaskRCNN:
     """A small Mask R-CNN that trains on a CPU, for small objects, on a ResNet-18.
 
     It is segjax's own: 64 features, anchors from 8 pixels up, fewer proposals.

@@ -19,6 +19,7 @@ from segjax.models.backbones import (
     swin_small,
     swin_tiny,
 )
+from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype, Layer
 from segjax.models.outputs import QueryOutput, join_layers
 from segjax.models.transformer import Decoder, DecoderLayer, Perceptron, dense_and_norm
@@ -58,7 +59,7 @@ class FeaturePyramid(nn.Module):
         return layers.repeat_border(conv(3, use_bias=True, name="output")(x))
 
 
-class MaskFormer(nn.Module):
+class MaskFormer(ImageModel):
     """Queries look at the coarsest features; each becomes a class, and a mask by its products with
     the pixels' embeddings.
 
@@ -77,10 +78,7 @@ class MaskFormer(nn.Module):
       decoder_layers: their number.
       dropout: within the decoder.
       return_attention: whether to return the attention maps.
-      remat: recompute the activations of blocks and layers in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -92,23 +90,18 @@ class MaskFormer(nn.Module):
     decoder_layers: int = 6
     dropout: float = 0.1
     return_attention: bool = False
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> QueryOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        dense, norm = dense_and_norm(**dtypes)
-        backbone = self.backbone(
-            remat=self.remat, axis_name=self.axis_name, name="backbone", **dtypes
-        )
+        dense, norm = dense_and_norm(**self.dtypes)
+        backbone = self.backbone(name="backbone", **self.shared_options)
         maps = backbone(images, train)
         scales = [maps[f"stage{i}"] for i in range(1, 5)]
-        pixels = FeaturePyramid(self.features, name="pyramid", **dtypes)(scales)
+        pixels = FeaturePyramid(self.features, name="pyramid", **self.dtypes)(scales)
 
-        project = layers.Conv(self.features, 1, kernel_init=_XAVIER, name="projection", **dtypes)
+        project = layers.Conv(
+            self.features, 1, kernel_init=_XAVIER, name="projection", **self.dtypes
+        )
         memory = project(maps["stage4"])
         layer: Layer = functools.partial(
             nn.remat(DecoderLayer) if self.remat else DecoderLayer,
@@ -129,7 +122,7 @@ class MaskFormer(nn.Module):
             layers.picture_tokens(memory),
         )
 
-        wide = jnp.promote_types(self.dtype, jnp.float32)
+        wide = self.output_dtype
         classes = dense(self.num_classes + 1, name="class_head")(states).astype(wide)
         embeddings = Perceptron((self.features,) * 3, dense, name="mask_head")(states)
         # One product for each layer: so the masks of those that nobody asks for cost nothing.
@@ -142,7 +135,7 @@ class MaskFormer(nn.Module):
         return join_layers(outputs, attention if self.return_attention else ())
 
 
-def maskformer_resnet50(num_classes: int, **options) -> MaskFormer:
+def maskformer_resnet50(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a ResNet-50: 41.3 million parameters with 150 classes.
 
     Args:
@@ -166,7 +159,7 @@ def maskformer_resnet50(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": resnet50} | options)
 
 
-def maskformer_resnet101(num_classes: int, **options) -> MaskFormer:
+def maskformer_resnet101(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a ResNet-101: 60.3 million parameters with 150 classes.
 
     Args and Returns as of `maskformer_resnet50`.
@@ -174,7 +167,7 @@ def maskformer_resnet101(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": resnet101} | options)
 
 
-def maskformer_swin_tiny(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_tiny(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-T: 41.8 million parameters with 150 classes.
 
     Args and Returns as of `maskformer_resnet50`.
@@ -182,7 +175,7 @@ def maskformer_swin_tiny(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": swin_tiny} | options)
 
 
-def maskformer_swin_small(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_small(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-S: 63.1 million parameters with 150 classes.
 
     Args and Returns as of `maskformer_resnet50`.
@@ -190,7 +183,7 @@ def maskformer_swin_small(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": swin_small} | options)
 
 
-def maskformer_swin_base(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_base(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-B: 101.8 million parameters with 150 classes.
 
     Args and Returns as of `maskformer_resnet50`.
@@ -198,7 +191,7 @@ def maskformer_swin_base(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": swin_base} | options)
 
 
-def maskformer_swin_large(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_large(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-L: 211.6 million parameters with 150 classes.
 
     Args and Returns as of `maskformer_resnet50`.

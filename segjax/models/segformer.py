@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from segjax.models import layers
 from segjax.models.backbones import mit_b0, mit_b1, mit_b2, mit_b3, mit_b4, mit_b5
+from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype
 from segjax.models.outputs import SemanticOutput
 from segjax.typing import Array
@@ -64,7 +65,7 @@ class Affine(nn.Module):
         return kernel, bias
 
 
-class SegFormer(nn.Module):
+class SegFormer(ImageModel):
     """A Mix Transformer whose four scales dense layers join, norm and classify.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` with sides of at least 29 pixels
@@ -77,10 +78,7 @@ class SegFormer(nn.Module):
       features: channels of the decoder.
       drop_path: of the backbone, the probability with which training drops the last branches.
       return_attention: whether to give the attention maps of every block.
-      remat: recompute the backbone's blocks in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -88,32 +86,26 @@ class SegFormer(nn.Module):
     features: int = 768
     drop_path: float = 0.1
     return_attention: bool = False
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         features = self.backbone(
             drop_path=self.drop_path,
             return_attention=self.return_attention,
-            remat=self.remat,
             name="backbone",
-            **dtypes,
+            **self.shared_options,
         )(images, train)
         scales = [features[f"stage{i}"] for i in range(1, 5)]
-        x = DenseFusion(self.features, name="fusion", **dtypes)(scales)
-        x = layers.BatchNorm(train, axis_name=self.axis_name, name="norm", **dtypes)(x)
+        x = DenseFusion(self.features, name="fusion", **self.dtypes)(scales)
+        x = self.batch_norm(train)(name="norm")(x)
         x = nn.Dropout(0.1, deterministic=not train)(nn.relu(x))
-        logits = layers.Conv(self.num_classes, 1, name="logits", **dtypes)(x)
-        logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+        logits = layers.Conv(self.num_classes, 1, name="logits", **self.dtypes)(x)
+        logits = logits.astype(self.output_dtype)
         logits = layers.repeat_border(logits)
         return SemanticOutput(logits, attention=features.get("attention", ()))
 
 
-def segformer_b0(num_classes: int, **options) -> SegFormer:
+def segformer_b0(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B0: 3.8 million parameters with 150 classes.
 
     Args:
@@ -134,18 +126,20 @@ def segformer_b0(num_classes: int, **options) -> SegFormer:
       Xie et al., "SegFormer: simple and efficient design for semantic segmentation with
       transformers", 2021, section 3; the norms' ε as in Hugging Face's model.
     """
-    return SegFormer(num_classes, mit_b0, **{"features": 256} | options)
+    options = {"features": 256, **options}
+    return SegFormer(num_classes, mit_b0, **options)
 
 
-def segformer_b1(num_classes: int, **options) -> SegFormer:
+def segformer_b1(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B1: 13.7 million parameters with 150 classes.
 
     Args and Returns as of `segformer_b0`.
     """
-    return SegFormer(num_classes, mit_b1, **{"features": 256} | options)
+    options = {"features": 256, **options}
+    return SegFormer(num_classes, mit_b1, **options)
 
 
-def segformer_b2(num_classes: int, **options) -> SegFormer:
+def segformer_b2(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B2: 27.5 million parameters with 150 classes.
 
     Args and Returns as of `segformer_b0`.
@@ -153,7 +147,7 @@ def segformer_b2(num_classes: int, **options) -> SegFormer:
     return SegFormer(num_classes, mit_b2, **options)
 
 
-def segformer_b3(num_classes: int, **options) -> SegFormer:
+def segformer_b3(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B3: 47.3 million parameters with 150 classes.
 
     Args and Returns as of `segformer_b0`.
@@ -161,7 +155,7 @@ def segformer_b3(num_classes: int, **options) -> SegFormer:
     return SegFormer(num_classes, mit_b3, **options)
 
 
-def segformer_b4(num_classes: int, **options) -> SegFormer:
+def segformer_b4(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B4: 64.1 million parameters with 150 classes.
 
     Args and Returns as of `segformer_b0`.
@@ -169,7 +163,7 @@ def segformer_b4(num_classes: int, **options) -> SegFormer:
     return SegFormer(num_classes, mit_b4, **options)
 
 
-def segformer_b5(num_classes: int, **options) -> SegFormer:
+def segformer_b5(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B5: 84.7 million parameters with 150 classes.
 
     Args and Returns as of `segformer_b0`.

@@ -20,6 +20,7 @@ from segjax.models.backbones.vit import (
     vit_small_patch16,
     vit_tiny_patch16,
 )
+from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype
 from segjax.models.outputs import SemanticOutput
 from segjax.typing import Array
@@ -116,7 +117,7 @@ class MaskTransformer(nn.Module):
         return logits, tuple(attention) if self.return_attention else ()
 
 
-class Segmenter(nn.Module):
+class Segmenter(ImageModel):
     """A vision transformer and a decoder of its patches.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
@@ -130,10 +131,7 @@ class Segmenter(nn.Module):
       epsilon: of the decoder's layer norms.
       drop_path: the probability of losing a branch of the backbone's last block.
       return_attention: whether to return the attention maps.
-      remat: recompute the backbone's blocks in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`; no layer needs it.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -142,23 +140,17 @@ class Segmenter(nn.Module):
     epsilon: float = 1e-5
     drop_path: float = 0.1
     return_attention: bool = False
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         encoder = self.backbone(
             drop_path=self.drop_path,
             return_attention=self.return_attention,
-            remat=self.remat,
             name="encoder",
-            **dtypes,
+            **self.shared_options,
         )
         features = encoder(images, train)
-        dense, norm = token_layers(self.epsilon, **dtypes)
+        dense, norm = token_layers(self.epsilon, **self.dtypes)
         decoder = self.decoder(
             self.num_classes,
             dense,
@@ -170,7 +162,7 @@ class Segmenter(nn.Module):
         )
         logits, attention = decoder(features["patches"])
 
-        logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+        logits = logits.astype(self.output_dtype)
         rows, columns = (encoder.patch_size * size for size in logits.shape[-3:-1])
         height, width = images.shape[-3:-1]
         logits = ops.resize(logits, (rows, columns))[..., :height, :width, :]
@@ -190,7 +182,7 @@ _BASE = functools.partial(vit_base_patch16, **_ORIGINAL)
 _LARGE = functools.partial(vit_large_patch16, **_ORIGINAL | {"image_size": 640})
 
 
-def segmenter_tiny_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_tiny_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-Ti/16: 6.9 million parameters with 150 classes.
 
     Args:
@@ -213,7 +205,7 @@ def segmenter_tiny_patch16(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _TINY, **options)
 
 
-def segmenter_small_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_small_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-S/16: 26.4 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -221,7 +213,7 @@ def segmenter_small_patch16(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _SMALL, **options)
 
 
-def segmenter_base_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_base_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-B/16: 103.3 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -229,7 +221,7 @@ def segmenter_base_patch16(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _BASE, **options)
 
 
-def segmenter_large_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_large_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-L/16: 334.3 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -237,7 +229,7 @@ def segmenter_large_patch16(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _LARGE, **options)
 
 
-def segmenter_tiny_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_tiny_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-Ti/16: 5.9 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -245,7 +237,7 @@ def segmenter_tiny_patch16_linear(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _TINY, LinearDecoder, **options)
 
 
-def segmenter_small_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_small_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-S/16: 22.4 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -253,7 +245,7 @@ def segmenter_small_patch16_linear(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _SMALL, LinearDecoder, **options)
 
 
-def segmenter_base_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_base_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-B/16: 87.3 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -261,7 +253,7 @@ def segmenter_base_patch16_linear(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _BASE, LinearDecoder, **options)
 
 
-def segmenter_large_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_large_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-L/16: 305.9 million parameters with 150 classes.
 
     Args and Returns as of `segmenter_tiny_patch16`.
@@ -269,7 +261,7 @@ def segmenter_large_patch16_linear(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _LARGE, LinearDecoder, **options)
 
 
-def vit_linear(num_classes: int, **options) -> Segmenter:
+def vit_linear(num_classes: int, **options: Any) -> Segmenter:
     """A linear head on the patches of a vision transformer: DINOv2's ViT-S/14, or `backbone`.
 
     Args and Returns as of `segmenter_tiny_patch16`.

@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from segjax.models import layers
+from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype, NormKind
 from segjax.models.outputs import SemanticOutput
 from segjax.ops.receptive import ConvSpec, Layer
@@ -48,7 +49,7 @@ class DoubleConv(nn.Module):
         return x
 
 
-class UNet(nn.Module):
+class UNet(ImageModel):
     """The U-Net of Ronneberger et al. with padded convolutions, for images and for volumes.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` (`[*b, d, h, w, c]` with
@@ -68,10 +69,7 @@ class UNet(nn.Module):
         added to them and another makes logits of the sum, so that borders follow the pixels of the
         image and no blocks show; 0 makes logits of the blocks.
       deep_supervision: whether training gives auxiliary logits from the coarser decoder levels.
-      remat: recompute each level's activations in the backward pass instead of keeping them.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -82,10 +80,6 @@ class UNet(nn.Module):
     patch_size: int = 1
     refinement: int = 0
     deep_supervision: bool = False
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "..."], train: bool = False) -> SemanticOutput:
@@ -150,8 +144,7 @@ class UNet(nn.Module):
             norm=self.norm,
             train=train,
             axis_name=self.axis_name,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            **self.dtypes,
             name=name,
         )
 
@@ -162,28 +155,26 @@ class UNet(nn.Module):
             raise ValueError(
                 f"upsampling: 'transposed' or 'bilinear' was due, got {self.upsampling!r}"
             )
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        return layers.UpConv2x(width, self.dimensions, name=name, **dtypes)(x)
+        return layers.UpConv2x(width, self.dimensions, name=name, **self.dtypes)(x)
 
-    def _logits(self, x: jax.Array, name, patch=1):
+    def _logits(self, x: jax.Array, name: str, patch: int = 1) -> jax.Array:
         """1x1 convolution in float32 at least, dealt out to the pixels of patches."""
-        dtype = jnp.promote_types(self.dtype, jnp.float32)
+        dtype = self.output_dtype
         features = self.num_classes * patch**self.dimensions
         x = layers.Dense(features, dtype=dtype, param_dtype=self.param_dtype, name=name)(x)
         return layers.depth_to_space(x, patch, self.dimensions)
 
-    def _refined(self, x: jax.Array, pixels: jax.Array):
+    def _refined(self, x: jax.Array, pixels: jax.Array) -> jax.Array:
         """Logits in float32 at least, of features of blocks and of the pixels they stand for."""
         d = self.dimensions
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         features = self.refinement * self.patch_size**d
-        x = layers.Dense(features, name="to_pixels", **dtypes)(x)
+        x = layers.Dense(features, name="to_pixels", **self.dtypes)(x)
         x = layers.depth_to_space(x, self.patch_size, d)
         x += layers.Conv(
-            self.refinement, dimensions=d, use_bias=False, name="from_pixels", **dtypes
+            self.refinement, dimensions=d, use_bias=False, name="from_pixels", **self.dtypes
         )(pixels)
-        dtypes["dtype"] = jnp.promote_types(self.dtype, jnp.float32)
-        return layers.Conv(self.num_classes, dimensions=d, name="logits", **dtypes)(nn.relu(x))
+        options = self.dtypes | {"dtype": self.output_dtype}
+        return layers.Conv(self.num_classes, dimensions=d, name="logits", **options)(nn.relu(x))
 
 
 def _halve(x: jax.Array, dimensions: int) -> jax.Array:
@@ -202,7 +193,7 @@ def _fit(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.lax.pad(x, zero, [(0, due - s, 0) for s, due in zip(x.shape, sizes, strict=True)])
 
 
-def unet(num_classes: int, **options) -> UNet:
+def unet(num_classes: int, **options: Any) -> UNet:
     """The U-Net at the paper's widths, 64 to 1024, with batch norm: 31 million parameters.
 
     Args:
@@ -225,7 +216,7 @@ def unet(num_classes: int, **options) -> UNet:
     return UNet(num_classes, **options)
 
 
-def unet_small(num_classes: int, **options) -> UNet:
+def unet_small(num_classes: int, **options: Any) -> UNet:
     """A U-Net of widths 32 to 512: 7.8 million parameters.
 
     Args and Returns as of `unet`.
@@ -233,7 +224,7 @@ def unet_small(num_classes: int, **options) -> UNet:
     return UNet(num_classes, **{"widths": (32, 64, 128, 256, 512)} | options)
 
 
-def unet_tiny(num_classes: int, **options) -> UNet:
+def unet_tiny(num_classes: int, **options: Any) -> UNet:
     """A U-Net of widths 16 to 256: 1.9 million parameters.
 
     Args and Returns as of `unet`.
@@ -241,7 +232,7 @@ def unet_tiny(num_classes: int, **options) -> UNet:
     return UNet(num_classes, **{"widths": (16, 32, 64, 128, 256)} | options)
 
 
-def unet_patch2(num_classes: int, **options) -> UNet:
+def unet_patch2(num_classes: int, **options: Any) -> UNet:
     """A U-Net of four levels on patches of 2x2 pixels, widths 32 to 128, quick on a CPU.
 
     Args and Returns as of `unet`.

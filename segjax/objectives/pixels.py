@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from segjax import losses, ops
 from segjax.labels import valid_labels
+from segjax.mapping import map_shards
 from segjax.models import SemanticOutput
 from segjax.numerics import Average, accumulation_dtype
 from segjax.objectives.records import counted_pixels
-from segjax.sharding import each_shard
 from segjax.typing import Array, Record
 
 
@@ -88,7 +88,7 @@ class PixelObjective:
         for i, logits in enumerate(outputs.auxiliary):
             heads.append((f"auxiliary_{i + 1}/", self.auxiliary / 2**i, logits))
         terms = {}
-        present = each_shard(lambda y, counts: _present(y, counts, num_classes), labels, where)
+        present = map_shards(lambda y, counts: _present(y, counts, num_classes), labels, where)
         pixel_weights = self._pixel_weights(labels, where, num_classes)
         for prefix, weight, logits in heads:
             pixel_losses, class_losses = self._losses(logits, labels, where)
@@ -115,7 +115,7 @@ class PixelObjective:
             # A block of rows at a time: neither resized logits nor probabilities are held.
             fused = losses.resized_cross_entropy_and_dice
             together = lambda x, y, where: fused(x, y, where=where)
-            pixel_losses, class_losses = each_shard(together, logits, labels, where)
+            pixel_losses, class_losses = map_shards(together, logits, labels, where)
             return pixel_losses * self._pixel_weights(labels, where, num_classes), class_losses
         logits = ops.resize(logits, shape)
         class_weights = None if self.class_weights is None else jnp.array(self.class_weights)

@@ -1,11 +1,13 @@
 """Connected components of masks, on the device."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Int
 
+from segjax.mapping import join_vmap
 from segjax.ops.morphology import neighborhood
 from segjax.typing import Array
 
@@ -27,11 +29,13 @@ def connected_components(
       int32 `[*b, h, w]`: 0 on the background, and 1 to the number of components on them.
 
     Raises:
-      ValueError: if `mask` has fewer than 2 axes, or `connectivity` is neither 4 nor 8.
-      TypeError: if `mask` is not boolean.
+      ValueError: If `mask` has fewer than 2 axes, or `connectivity` is neither 4 nor 8.
+      TypeError: If `mask` is not boolean.
 
     Example:
-      >>> connected_components(jnp.array([[1, 0, 1], [0, 1, 0]], bool), connectivity=4)
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.connected_components(jnp.array([[1, 0, 1], [0, 1, 0]], bool), connectivity=4)
       Array([[1, 0, 2],
              [0, 3, 0]], dtype=int32)
 
@@ -45,18 +49,13 @@ def connected_components(
         raise TypeError(f"mask: expected bool, got {mask.dtype}")
     if connectivity not in (4, 8):
         raise ValueError(f"connectivity: expected 4 or 8, got {connectivity}")
-    label = jax.custom_batching.custom_vmap(functools.partial(_label, connectivity))
-
-    # A vmap is one more leading axis: its pictures share one loop, with little to carry around.
-    @label.def_vmap
-    def _(axis_size, batched, mask):
-        return connected_components(mask, connectivity=connectivity), True
-
-    return label(jnp.asarray(mask))
+    label = join_vmap(functools.partial(_label, connectivity))
+    images = jnp.asarray(mask).reshape(math.prod(mask.shape[:-2]), *mask.shape[-2:])
+    return label(images).reshape(mask.shape)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _label(connectivity: int, mask: Bool[jax.Array, "*b h w"]) -> Int[jax.Array, "*b h w"]:
+def _label(connectivity: int, mask: Bool[jax.Array, "b h w"]) -> Int[jax.Array, "b h w"]:
     pixel = jnp.arange(mask.size, dtype=jnp.int32).reshape(mask.shape)
 
     def improve(state):
@@ -71,7 +70,6 @@ def _label(connectivity: int, mask: Bool[jax.Array, "*b h w"]) -> Int[jax.Array,
 
     state = improve((pixel, None))
     parent, _ = jax.lax.while_loop(lambda state: state[1], improve, state)
-    *batch, height, width = mask.shape
-    first = (mask & (parent == pixel)).reshape(*batch, height * width)
+    first = (mask & (parent == pixel)).reshape(len(mask), math.prod(mask.shape[1:]))
     number = jnp.cumsum(first, axis=-1, dtype=jnp.int32)
     return jnp.where(mask, number.ravel()[parent], 0)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from segjax.mapping import join_vmap
 from segjax.numerics import broadcast_where
 from segjax.typing import Array
 
@@ -23,18 +24,20 @@ def distance_transform(
 
     Args:
       mask: `[*b, h, w]`; or, with three spacings, volumes `[*b, d, h, w]`.
-      spacing: distance between neighbouring (rows, columns) or (slices, rows, columns), positive.
+      spacing: Distance between neighbouring (rows, columns) or (slices, rows, columns), positive.
 
     Returns:
       float32 of `mask`'s shape, in units of `spacing`; 0 where `mask` is False. A mask without any
       False pixel has the length of the image's diagonal everywhere, which no distance reaches.
 
     Raises:
-      ValueError: if `spacing` is not two or three positive numbers, or `mask` has fewer axes.
-      TypeError: if `mask` is not boolean.
+      ValueError: If `spacing` is not two or three positive numbers, or `mask` has fewer axes.
+      TypeError: If `mask` is not boolean.
 
     Example:
-      >>> distance_transform(jnp.array([[False, True, True], [True, True, True]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.distance_transform(jnp.array([[False, True, True], [True, True, True]]))
       Array([[0.       , 1.       , 2.       ],
              [1.       , 1.4142135, 2.236068 ]], dtype=float32)
 
@@ -68,17 +71,19 @@ def signed_distance(
 
     Args:
       mask: `[*b, h, w]`.
-      where: broadcasts to `mask`; False for void pixels, which lie on neither side.
+      where: Broadcasts to `mask`; False for void pixels, which lie on neither side.
 
     Returns:
       float32 `[*b, h, w]` in pixels; 0 everywhere if one side is empty, as there is no boundary.
 
     Raises:
-      ValueError: if `mask` has fewer than 2 axes or `where` does not fit.
-      TypeError: if `mask` or `where` is not boolean.
+      ValueError: If `mask` has fewer than 2 axes or `where` does not fit.
+      TypeError: If `mask` or `where` is not boolean.
 
     Example:
-      >>> signed_distance(jnp.array([[True, True, False, False]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.signed_distance(jnp.array([[True, True, False, False]]))
       Array([[-2., -1.,  1.,  2.]], dtype=float32)
 
     References:
@@ -93,7 +98,7 @@ def signed_distance(
     return jnp.where(has_border, inside - outside, 0)
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @jax.jit
 def _run_lengths(mask: Bool[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
     """Columns to the nearest False pixel of the same row; inf in a row without one."""
@@ -115,7 +120,9 @@ def _nearest_row(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h 
     """`min_j squared[j] + (i − j)²` for every row i."""
     if squared.shape[-2] <= _TILE:
         return _row_by_all(squared)  # as a single tile would
-    return jax.lax.platform_dependent(squared, cpu=_row_by_tiles, default=_row_by_all)
+    images = squared.reshape(math.prod(squared.shape[:-2]), *squared.shape[-2:])
+    nearest = jax.lax.platform_dependent(images, cpu=_row_by_tiles, default=_row_by_all)
+    return nearest.reshape(squared.shape)
 
 
 def _row_by_all(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
@@ -125,35 +132,27 @@ def _row_by_all(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w
     return jnp.min(squared[..., None, :, :] + offset[..., None] ** 2, axis=-2)
 
 
-# A loop whose length differs between the examples of a vmap would run to the longest for all.
-@jax.custom_batching.custom_vmap
-def _row_by_tiles(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
-    """Tries, for each tile, the rows between the nearest ones of the tile's first and last row.
+@join_vmap
+def _row_by_tiles(squared: Float[jax.Array, "b h w"]) -> Float[jax.Array, "b h w"]:
+    """Tries, tile by tile, the rows between the nearest ones of the tile's first and last row.
 
     That is enough because the nearest row never moves up as i moves down: if row `j` is nearest to
     row i, no row above `j` is nearer to a row below i. Only every 16th row tries all rows.
     """
-    *batch, height, width = squared.shape
+    _, height, width = squared.shape
     strip = min(_STRIP, width)
-    # Padding completes the tiles: rows far from everything, and copies of the last column.
-    sizes = [(0, 0)] * len(batch)
-    padded = jnp.pad(squared, [*sizes, (0, -height % _TILE), (0, 0)], constant_values=jnp.inf)
-    padded = jnp.pad(padded, [*sizes, (0, 0), (0, -width % strip)], mode="edge")
-    images = padded.reshape(math.prod(batch), *padded.shape[-2:])
+    # The padding makes whole tiles: rows that are far from everything, and copies of a column.
+    below, beside = [(0, 0), (0, -height % _TILE), (0, 0)], [(0, 0), (0, 0), (0, -width % strip)]
+    images = jnp.pad(jnp.pad(squared, below, constant_values=jnp.inf), beside, mode="edge")
 
     rows = jnp.arange(0, images.shape[-2] + 1, _TILE)
     nearest = _split(_nearest_of_rows(images, rows), strip)
     starts, ends = jnp.min(nearest[:, :-1], axis=-1), jnp.max(nearest[:, 1:], axis=-1)
     strips = jax.lax.map(_solve_strip, (_split(images, strip), starts, ends))
 
-    strips = strips.reshape(*batch, padded.shape[-1] // strip, padded.shape[-2], strip)
-    result = jnp.moveaxis(strips, -3, -2).reshape(padded.shape)
-    return result[..., :height, :width]
-
-
-@_row_by_tiles.def_vmap
-def _(axis_size, batched, squared):
-    return _row_by_tiles(squared), True
+    strips = strips.reshape(len(images), images.shape[2] // strip, images.shape[1], strip)
+    result = jnp.moveaxis(strips, 1, 2).reshape(images.shape)
+    return result[:, :height, :width]
 
 
 def _split(images: jax.Array, strip: int) -> jax.Array:

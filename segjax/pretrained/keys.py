@@ -265,7 +265,7 @@ def to_state_dict(table: KeyTable, variables: dict) -> dict[str, np.ndarray]:
     }
 
 
-def map_paths(function: Callable[[str, Any], Any], variables: dict) -> dict:
+def map_paths(function: Callable[[str, Any], Any], variables: Mapping) -> dict:
     """Maps `function(path, array)` over variables; paths are those within a collection."""
 
     def named(path, array):

@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def load(
         # jit computes only what the new arrays depend on.
         @jax.jit
         def draw(key):
-            drawn = {}
+            drawn: dict[str, jax.Array] = {}
             images = _images(model, channels)
             map_paths(drawn.__setitem__, model.init(key, jnp.zeros(images.shape, images.dtype)))
             return {path: drawn[path] for path in fitted.new}
@@ -286,7 +286,7 @@ def _report(path: os.PathLike, fitted: Fitted) -> None:
         _LOGGER.warning("%s: adapted in shape: %s", path, _some(fitted.adapted))
 
 
-def _some(keys) -> str:
+def _some(keys: Iterable[str]) -> str:
     first, *more = keys
     rest = f" and {len(more) - 3} more" if len(more) > 3 else ""
     return ", ".join([first, *more[:3]]) + rest

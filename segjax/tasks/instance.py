@@ -9,10 +9,10 @@ from flax import linen as nn
 
 from segjax import inference, metrics, ops, viz
 from segjax.data import Classes, panoptic_to_instances
+from segjax.mapping import map_shards
 from segjax.models import DetectionOutput, QueryOutput
 from segjax.models.layers import inside
 from segjax.objectives.records import picture_pixels
-from segjax.sharding import each_shard
 from segjax.tasks.inputs import ImageTask, scaled
 from segjax.typing import Array, Instances, Record
 
@@ -108,7 +108,7 @@ class InstanceTask(ImageTask):
         )
         where = None if sizes is None else inside(sizes, shape)
         logits, masks = outputs.class_logits, outputs.mask_logits
-        return each_shard(lambda *x: segment(*x[:2], where=x[2]), logits, masks, where)
+        return map_shards(lambda *x: segment(*x[:2], where=x[2]), logits, masks, where)
 
     def _paste(self, outputs: DetectionOutput, shape: tuple[int, int]) -> Instances:
         """The objects that proposals led to, their masks pasted at the images' size."""
@@ -118,7 +118,7 @@ class InstanceTask(ImageTask):
             outputs.objects, boxes=outputs.objects.boxes * jnp.array(factors * 2)
         )
         paste = functools.partial(inference.paste_objects, shape=shape)
-        return each_shard(paste, objects, outputs.mask_logits)
+        return map_shards(paste, objects, outputs.mask_logits)
 
     def _suppress(self, objects: Instances) -> Instances:
         if self.nms_threshold is None:
@@ -129,7 +129,7 @@ class InstanceTask(ImageTask):
             return nms(boxes, scores, classes, where=valid)
 
         assert objects.scores is not None
-        keep = each_shard(kept, objects.boxes, objects.scores, objects.classes, objects.valid)
+        keep = map_shards(kept, objects.boxes, objects.scores, objects.classes, objects.valid)
         return dataclasses.replace(objects, valid=objects.valid & keep)
 
     def measure(self, predictions: Instances, record: Record) -> metrics.AveragePrecision:

@@ -11,9 +11,9 @@ from flax import linen as nn
 from segjax import inference, metrics, viz
 from segjax.data import Classes, panoptic_to_instances
 from segjax.labels import valid_labels
+from segjax.mapping import map_shards
 from segjax.models import QueryOutput
 from segjax.models.layers import inside
-from segjax.sharding import each_shard
 from segjax.tasks.inputs import ImageTask
 from segjax.typing import Array, Instances, Panoptic, Record
 
@@ -93,7 +93,7 @@ class PanopticTask(ImageTask):
             score_threshold=self.score_threshold,
             overlap_threshold=self.overlap_threshold,
         )
-        return each_shard(
+        return map_shards(
             lambda *x: segment(*x[:2], where=x[2]), outputs.class_logits, outputs.mask_logits, where
         )
 

@@ -115,7 +115,7 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
     return {"dtype": config.dtype} | read_options(config.model_options)
 
 
-def _literal(text: str):
+def _literal(text: str) -> Any:
     """A value from the command line: a Python literal, or else a plain word."""
     try:
         return ast.literal_eval(text)

@@ -279,12 +279,12 @@ def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]
 
 
-def _for_saving(x: jax.Array):
+def _for_saving(x: jax.Array) -> np.ndarray | jax.Array:
     """A copy on the host where this process holds all of the array: its buffer may be donated."""
     return np.array(x) if x.is_fully_addressable else x
 
 
-def _for_restoring(x: jax.Array):
+def _for_restoring(x: jax.Array) -> np.ndarray | jax.ShapeDtypeStruct:
     if x.is_fully_addressable:
         return np.zeros(x.shape, x.dtype)
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)

@@ -198,7 +198,7 @@ def _part_keys(state: TrainState, parts: int, axis_name: str | None) -> _Keys:
     return _Keys(jax.random.split(key, parts), loss)
 
 
-def _update_average(state: TrainState, variables: dict, decay: float | None):
+def _update_average(state: TrainState, variables: dict, decay: float | None) -> Any:
     """`average += (1 - decay) (variables - average)`; at first the plain mean so far."""
     if state.average is None or decay is None:
         return state.average

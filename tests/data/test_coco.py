@@ -101,7 +101,10 @@ def test_a_split_without_objects_has_tables_without_rows(tmp_path):
         ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "segmentation: expected a list of"),
         ({"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}, "numbers within ±65536"),
         ({"segmentation": [[0, 0, 60000, 0] * 20]}, "outlines of at most 1048576 pixels"),
-        ({"segmentation": {"size": [5, 4], "counts": [20]}}, "the size 5 x 4 .* its image 4 x 5"),
+        (
+            {"segmentation": {"size": [5, 4], "counts": [20]}},
+            "expected the image.s size 4 x 5 .* got 5 x 4",
+        ),
         ({"segmentation": {"size": [4, 5], "counts": [19]}}, "runs of 0 to 19 pixels, which do"),
         ({"segmentation": {"size": [4, 5], "counts": [2**64, 20]}}, "integers of up to 64 bits"),
         ({"segmentation": {"size": [4, 5], "counts": "T"}}, "ends within a number"),

@@ -88,7 +88,7 @@ def test_boxes_are_in_pixels_of_each_picture():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"mask_logits: expected .* got \(2, 6, 4\)"):
         semantic_segmentation(CLASS_LOGITS, MASK_LOGITS[..., 0], (4, 5))
-    with pytest.raises(ValueError, match="rule: expected one of mask2former.* got 'best'"):
+    with pytest.raises(ValueError, match=r"rule: expected one of mask2former.* got 'best'"):
         instance_segmentation(CLASS_LOGITS, MASK_LOGITS, (4, 5), rule="best")
     with pytest.raises(ValueError, match="max_instances: expected at least 1, got 0"):
         instance_segmentation(CLASS_LOGITS, MASK_LOGITS, (4, 5), max_instances=0)

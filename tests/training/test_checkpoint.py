@@ -20,10 +20,10 @@ from segjax.training.parallel import Parallel, make_mesh
 PARALLEL = {"pmap": lambda: Parallel(), "mesh": lambda: Parallel(make_mesh(fsdp=4))}
 
 
-def _state(seed=0, *, step=3, average=True, widths=(4, 8), optimizer=optax.adam(0.1)):
+def _state(seed=0, *, step=3, average=True, widths=(4, 8), optimizer=optax.adam):
     """A state of random numbers."""
     create = lambda key: create_state(
-        key, unet(3, widths=widths), optimizer, jnp.zeros((1, 8, 8, 3)), average=average
+        key, unet(3, widths=widths), optimizer(0.1), jnp.zeros((1, 8, 8, 3)), average=average
     )
     rng = np.random.default_rng(seed)
     draw = lambda x: np.asarray(rng.uniform(0, 9, x.shape)).astype(x.dtype)
@@ -139,7 +139,7 @@ def _incompressible_state():
     All of it is read, in one piece, so that a flipped bit in the middle of the largest file is one
     of this array, and no sign to who unpacks it.
     """
-    state = _state(step=5, average=False, widths=(4, 64), optimizer=optax.identity())
+    state = _state(step=5, average=False, widths=(4, 64), optimizer=optax.sgd)
     rng = np.random.default_rng(0)
     bits = lambda x: np.nan_to_num(rng.integers(2**32, size=x.shape, dtype=np.uint32).view("f4"))
     return jax.tree.map(lambda x: bits(x) if x.dtype == np.float32 else x, state)

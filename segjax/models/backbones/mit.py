@@ -9,7 +9,8 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from segjax.models import layers
-from segjax.models.layers import Dtype, Layer
+from segjax.models.image_model import ImageModel
+from segjax.models.layers import Layer
 from segjax.typing import Array
 
 
@@ -139,7 +140,7 @@ class MixStage(nn.Module):
         return self.norm(name="norm")(x), maps
 
 
-class MixTransformer(nn.Module):
+class MixTransformer(ImageModel):
     """A Mix Transformer (MiT) without its classifier.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` with sides of at least 29 pixels
@@ -153,18 +154,13 @@ class MixTransformer(nn.Module):
       drop_path: probability with which training drops the last block's branches; from 0 at the
         first block it grows linearly.
       return_attention: whether to give the attention maps, which are large in the first stage.
-      remat: recompute each block's activations in the backward pass instead of keeping them.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     widths: tuple[int, ...]
     stage_sizes: tuple[int, ...]
     drop_path: float = 0.1
     return_attention: bool = False
-    remat: bool = False
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> dict[str, Any]:
@@ -173,13 +169,12 @@ class MixTransformer(nn.Module):
                 f"images have shape {images.shape}; due are at least 29 rows and columns, that the "
                 "first stage's have the 8 that attention reduces to one"
             )
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         small = nn.initializers.truncated_normal(0.02)
         options: dict[str, Any] = {
-            "conv": functools.partial(layers.Conv, **dtypes),
-            "dense": functools.partial(layers.Dense, kernel_init=small, **dtypes),
+            "conv": functools.partial(layers.Conv, **self.dtypes),
+            "dense": functools.partial(layers.Dense, kernel_init=small, **self.dtypes),
             "norm": functools.partial(
-                nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, **dtypes
+                nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, **self.dtypes
             ),
         }
         blocks = sum(self.stage_sizes)
@@ -214,7 +209,7 @@ class MixTransformer(nn.Module):
 _WIDTHS = (64, 128, 320, 512)
 
 
-def mit_b0(**options) -> MixTransformer:
+def mit_b0(**options: Any) -> MixTransformer:
     """MiT-B0 without its classifier: 3.3 million parameters.
 
     Args:
@@ -236,7 +231,7 @@ def mit_b0(**options) -> MixTransformer:
     return MixTransformer((32, 64, 160, 256), (2, 2, 2, 2), **options)
 
 
-def mit_b1(**options) -> MixTransformer:
+def mit_b1(**options: Any) -> MixTransformer:
     """MiT-B1 without its classifier: 13.2 million parameters.
 
     Args and Returns as of `mit_b0`.
@@ -244,7 +239,7 @@ def mit_b1(**options) -> MixTransformer:
     return MixTransformer(_WIDTHS, (2, 2, 2, 2), **options)
 
 
-def mit_b2(**options) -> MixTransformer:
+def mit_b2(**options: Any) -> MixTransformer:
     """MiT-B2 without its classifier: 24.2 million parameters.
 
     Args and Returns as of `mit_b0`.
@@ -252,7 +247,7 @@ def mit_b2(**options) -> MixTransformer:
     return MixTransformer(_WIDTHS, (3, 4, 6, 3), **options)
 
 
-def mit_b3(**options) -> MixTransformer:
+def mit_b3(**options: Any) -> MixTransformer:
     """MiT-B3 without its classifier: 44.1 million parameters.
 
     Args and Returns as of `mit_b0`.
@@ -260,7 +255,7 @@ def mit_b3(**options) -> MixTransformer:
     return MixTransformer(_WIDTHS, (3, 4, 18, 3), **options)
 
 
-def mit_b4(**options) -> MixTransformer:
+def mit_b4(**options: Any) -> MixTransformer:
     """MiT-B4 without its classifier: 60.8 million parameters.
 
     Args and Returns as of `mit_b0`.
@@ -268,7 +263,7 @@ def mit_b4(**options) -> MixTransformer:
     return MixTransformer(_WIDTHS, (3, 8, 27, 3), **options)
 
 
-def mit_b5(**options) -> MixTransformer:
+def mit_b5(**options: Any) -> MixTransformer:
     """MiT-B5 without its classifier: 81.4 million parameters.
 
     Args and Returns as of `mit_b0`.

@@ -9,7 +9,8 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from segjax.models import layers
-from segjax.models.layers import Dtype, Layer
+from segjax.models.image_model import ImageModel
+from segjax.models.layers import Layer
 from segjax.typing import Array
 
 
@@ -117,7 +118,7 @@ class InvertedResidual(nn.Module):
         return x + inputs if spec.stride == 1 and x.shape == inputs.shape else x
 
 
-class MobileNetV3(nn.Module):
+class MobileNetV3(ImageModel):
     """A MobileNetV3 without its classifier.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns the features by name,
@@ -129,18 +130,11 @@ class MobileNetV3(nn.Module):
     Attributes:
       blocks: one after the other.
       output_stride: 8, 16 or 32.
-      remat: recompute each block's activations in the backward pass instead of keeping them.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     blocks: tuple[BlockSpec, ...]
     output_stride: int = 32
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -148,16 +142,8 @@ class MobileNetV3(nn.Module):
     ) -> dict[str, Float[jax.Array, "*b sh sw sc"]]:
         if self.output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride is {self.output_stride}; due is 8, 16 or 32")
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv: Layer = functools.partial(layers.Conv, **dtypes)
-        norm: Layer = functools.partial(
-            layers.BatchNorm,
-            train,
-            momentum=0.01,
-            epsilon=1e-3,
-            axis_name=self.axis_name,
-            **dtypes,
-        )
+        conv: Layer = functools.partial(layers.Conv, **self.dtypes)
+        norm = self.batch_norm(train, momentum=0.01, epsilon=1e-3)
         block = nn.remat(InvertedResidual) if self.remat else InvertedResidual
 
         def wrap(x, name, *geometry):
@@ -179,7 +165,7 @@ class MobileNetV3(nn.Module):
         return features
 
 
-def mobilenet_v3_large(**options) -> MobileNetV3:
+def mobilenet_v3_large(**options: Any) -> MobileNetV3:
     """MobileNetV3-Large without its classifier: 3.0 million parameters.
 
     Args:
@@ -201,7 +187,7 @@ def mobilenet_v3_large(**options) -> MobileNetV3:
     return MobileNetV3(LARGE, **options)
 
 
-def mobilenet_v3_small(**options) -> MobileNetV3:
+def mobilenet_v3_small(**options: Any) -> MobileNetV3:
     """MobileNetV3-Small without its classifier: 0.9 million parameters.
 
     Args and Returns as of `mobilenet_v3_large`. References: the same, table 2.

@@ -11,7 +11,8 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from segjax.models import layers
-from segjax.models.layers import Dtype, Layer
+from segjax.models.image_model import ImageModel
+from segjax.models.layers import Layer
 from segjax.ops.receptive import ConvSpec
 from segjax.typing import Array
 
@@ -62,7 +63,7 @@ def shortcut(block, x, features):
     return block.norm(name="shortcut_norm")(x)
 
 
-class ResNet(nn.Module):
+class ResNet(ImageModel):
     """A residual network without its classifier.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns the features by name:
@@ -78,10 +79,7 @@ class ResNet(nn.Module):
       width: channels of the stem and of the first stage's blocks; each stage has twice as many.
       frozen_norm: whether batch norms keep what they were loaded with.
       epsilon: of the norms.
-      remat: recompute each block's activations in the backward pass instead of keeping them.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     stage_sizes: tuple[int, ...]
@@ -91,10 +89,6 @@ class ResNet(nn.Module):
     width: int = 64
     frozen_norm: bool = False
     epsilon: float = 1e-5
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -102,12 +96,10 @@ class ResNet(nn.Module):
     ) -> dict[str, Float[jax.Array, "*b sh sw sc"]]:
         if self.output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride is {self.output_stride}; due is 8, 16 or 32")
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv: Layer = functools.partial(layers.Conv, use_bias=False, **dtypes)
-        normed: dict[str, Any] = {"epsilon": self.epsilon, **dtypes}
-        norm: Layer = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **normed)
+        conv: Layer = functools.partial(layers.Conv, use_bias=False, **self.dtypes)
+        norm = self.batch_norm(train, epsilon=self.epsilon)
         if self.frozen_norm:
-            norm = functools.partial(layers.FrozenBatchNorm, **normed)
+            norm = functools.partial(layers.FrozenBatchNorm, epsilon=self.epsilon, **self.dtypes)
         block = nn.remat(self.block) if self.remat else self.block
 
         x = jnp.asarray(images, self.dtype)
@@ -161,7 +153,7 @@ class ResNet(nn.Module):
         return list(itertools.chain(*self.stage_specs()))
 
 
-def resnet18(**options) -> ResNet:
+def resnet18(**options: Any) -> ResNet:
     """ResNet-18 without its classifier: 11.2 million parameters.
 
     Args:
@@ -189,7 +181,7 @@ def resnet18_of(width: int) -> Callable[..., ResNet]:
     return functools.partial(resnet18, width=width)
 
 
-def resnet34(**options) -> ResNet:
+def resnet34(**options: Any) -> ResNet:
     """ResNet-34 without its classifier: 21.3 million parameters.
 
     Args and Returns as of `resnet18`.
@@ -197,7 +189,7 @@ def resnet34(**options) -> ResNet:
     return ResNet((3, 4, 6, 3), BasicBlock, **options)
 
 
-def resnet50(**options) -> ResNet:
+def resnet50(**options: Any) -> ResNet:
     """ResNet-50 without its classifier: 23.5 million parameters.
 
     Args and Returns as of `resnet18`.
@@ -205,7 +197,7 @@ def resnet50(**options) -> ResNet:
     return ResNet((3, 4, 6, 3), Bottleneck, **options)
 
 
-def resnet101(**options) -> ResNet:
+def resnet101(**options: Any) -> ResNet:
     """ResNet-101 without its classifier: 42.5 million parameters.
 
     Args and Returns as of `resnet18`.

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from segjax.models import layers
 from segjax.models.backbones.vit import token_layers
+from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype, Layer
 from segjax.typing import Array
 
@@ -144,7 +145,7 @@ class PatchMerging(nn.Module):
         return self.dense(2 * features, use_bias=False, name="reduction")(x)
 
 
-class SwinTransformer(nn.Module):
+class SwinTransformer(ImageModel):
     """A Swin transformer without its classifier.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns the
@@ -159,10 +160,7 @@ class SwinTransformer(nn.Module):
       window_size: side of the windows, in patches of 4 pixels at the first stage.
       drop_path: probability with which training drops the last block's branches; from 0 at the
         first block it grows linearly. 0.3 as in MaskFormer and Mask2Former.
-      remat: recompute each block's activations in the backward pass instead of keeping them.
-      axis_name: of no use to layer norms; every backbone takes it.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     features: int
@@ -170,10 +168,6 @@ class SwinTransformer(nn.Module):
     head_features: int = 32
     window_size: int = 7
     drop_path: float = 0.3
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -183,13 +177,12 @@ class SwinTransformer(nn.Module):
             raise ValueError(
                 f"head_features is {self.head_features}; due is a divisor of {self.features}"
             )
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        dense, norm = token_layers(1e-5, **dtypes)
+        dense, norm = token_layers(1e-5, **self.dtypes)
         block = nn.remat(SwinBlock) if self.remat else SwinBlock
         drop_paths = iter(np.linspace(0, self.drop_path, sum(self.stage_sizes)))
 
         x = layers.pad_to_multiple(jnp.asarray(images, self.dtype), 4, 2, mode="constant")
-        x = layers.Conv(self.features, 4, 4, padding=0, name="embedding_conv", **dtypes)(x)
+        x = layers.Conv(self.features, 4, 4, padding=0, name="embedding_conv", **self.dtypes)(x)
         x = norm(name="embedding_norm")(x)
         outputs = {}
         for stage, size in enumerate(self.stage_sizes, start=1):
@@ -212,7 +205,7 @@ class SwinTransformer(nn.Module):
         return outputs
 
 
-def swin_tiny(**options) -> SwinTransformer:
+def swin_tiny(**options: Any) -> SwinTransformer:
     """Swin-T without its classifier: 27.5 million parameters.
 
     Args:
@@ -234,7 +227,7 @@ def swin_tiny(**options) -> SwinTransformer:
     return SwinTransformer(96, (2, 2, 6, 2), **options)
 
 
-def swin_small(**options) -> SwinTransformer:
+def swin_small(**options: Any) -> SwinTransformer:
     """Swin-S without its classifier: 48.8 million parameters.
 
     Args and Returns as of `swin_tiny`.
@@ -242,17 +235,19 @@ def swin_small(**options) -> SwinTransformer:
     return SwinTransformer(96, (2, 2, 18, 2), **options)
 
 
-def swin_base(**options) -> SwinTransformer:
+def swin_base(**options: Any) -> SwinTransformer:
     """Swin-B with windows of 12, without its classifier: 86.9 million parameters.
 
     Args and Returns as of `swin_tiny`.
     """
-    return SwinTransformer(128, (2, 2, 18, 2), **{"window_size": 12} | options)
+    options = {"window_size": 12, **options}
+    return SwinTransformer(128, (2, 2, 18, 2), **options)
 
 
-def swin_large(**options) -> SwinTransformer:
+def swin_large(**options: Any) -> SwinTransformer:
     """Swin-L with windows of 12, without its classifier: 195.2 million parameters.
 
     Args and Returns as of `swin_tiny`.
     """
-    return SwinTransformer(192, (2, 2, 18, 2), **{"window_size": 12} | options)
+    options = {"window_size": 12, **options}
+    return SwinTransformer(192, (2, 2, 18, 2), **options)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from segjax import ops
 from segjax.models import layers
+from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype
 from segjax.typing import Array
 
@@ -38,7 +39,7 @@ def resize_with_offset(
     return ops.sample(embedding, points, method="bicubic", padding="border")
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(ImageModel):
     """A vision transformer: patches become tokens, and blocks of self-attention mix them.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size, fills them up with
@@ -69,9 +70,7 @@ class VisionTransformer(nn.Module):
       drop_path: the probability of losing a branch of the last block; that of the first is 0, and
         those between are evenly spaced.
       return_attention: whether to return the attention maps.
-      remat: recompute each block's activations in the backward pass instead of keeping them.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     features: int
@@ -87,9 +86,6 @@ class VisionTransformer(nn.Module):
     resize: Resize = resize_bicubic
     drop_path: float = 0.0
     return_attention: bool = False
-    remat: bool = False
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> dict[str, Any]:
@@ -145,8 +141,7 @@ class VisionTransformer(nn.Module):
             self.patch_size,
             self.patch_size,
             padding=0,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            **self.dtypes,
             name="patch_embedding",
         )
         return conv(images)
@@ -205,7 +200,7 @@ def resize_positions(
     return jnp.concatenate([extra, patches.reshape(1, -1, patches.shape[-1])], axis=1)
 
 
-def vit_tiny_patch16(**options) -> VisionTransformer:
+def vit_tiny_patch16(**options: Any) -> VisionTransformer:
     """ViT-Ti/16 without its classifier: 5.5 million parameters.
 
     Args:
@@ -228,7 +223,7 @@ def vit_tiny_patch16(**options) -> VisionTransformer:
     return VisionTransformer(192, 12, 3, **options)
 
 
-def vit_small_patch16(**options) -> VisionTransformer:
+def vit_small_patch16(**options: Any) -> VisionTransformer:
     """ViT-S/16 without its classifier: 21.7 million parameters.
 
     Args and Returns as of `vit_tiny_patch16`.
@@ -236,7 +231,7 @@ def vit_small_patch16(**options) -> VisionTransformer:
     return VisionTransformer(384, 12, 6, **options)
 
 
-def vit_base_patch16(**options) -> VisionTransformer:
+def vit_base_patch16(**options: Any) -> VisionTransformer:
     """ViT-B/16 without its classifier: 85.8 million parameters.
 
     Args and Returns as of `vit_tiny_patch16`.
@@ -244,7 +239,7 @@ def vit_base_patch16(**options) -> VisionTransformer:
     return VisionTransformer(768, 12, 12, **options)
 
 
-def vit_large_patch16(**options) -> VisionTransformer:
+def vit_large_patch16(**options: Any) -> VisionTransformer:
     """ViT-L/16 without its classifier: 303.3 million parameters.
 
     Args and Returns as of `vit_tiny_patch16`.
@@ -252,7 +247,7 @@ def vit_large_patch16(**options) -> VisionTransformer:
     return VisionTransformer(1024, 24, 16, **options)
 
 
-def dinov2_small(**options) -> VisionTransformer:
+def dinov2_small(**options: Any) -> VisionTransformer:
     """DINOv2's ViT-S/14: 22.1 million parameters. With `registers=4`, its published sequel.
 
     Args:
@@ -272,7 +267,7 @@ def dinov2_small(**options) -> VisionTransformer:
     return VisionTransformer(384, 12, 6, **_dinov2(options))
 
 
-def dinov2_base(**options) -> VisionTransformer:
+def dinov2_base(**options: Any) -> VisionTransformer:
     """DINOv2's ViT-B/14: 86.6 million parameters. With `registers=4`, its published sequel.
 
     Args and Returns as of `dinov2_small`.
@@ -280,7 +275,7 @@ def dinov2_base(**options) -> VisionTransformer:
     return VisionTransformer(768, 12, 12, **_dinov2(options))
 
 
-def dinov2_large(**options) -> VisionTransformer:
+def dinov2_large(**options: Any) -> VisionTransformer:
     """DINOv2's ViT-L/14: 304.4 million parameters. With `registers=4`, its published sequel.
 
     Args and Returns as of `dinov2_small`.

@@ -9,13 +9,23 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Bool, Float
 
+from segjax.mapping import map_shards
 from segjax.models.layers.linear import Dtype
 from segjax.models.layers.positions import rotate
 from segjax.numerics import accumulation_dtype
-from segjax.sharding import each_shard
 
 # A layer's constructor with the options that all layers of a model share.
 Layer = Callable[..., Any]
+
+
+def exact_gelu(x: jax.Array) -> jax.Array:
+    """`x Φ(x)`, with the normal distribution's `Φ` itself rather than an approximation."""
+    return nn.gelu(x, approximate=False)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """`x σ(1.702 x)`, which OpenAI's CLIP has in place of the GELU."""
+    return x * nn.sigmoid(1.702 * x)
 
 
 class SelfAttention(nn.Module):
@@ -150,7 +160,7 @@ class LayerScale(nn.Module):
 class TransformerBlock(nn.Module):
     """`x + s₁ attention(norm(x))`, and then `x + s₂ mlp(norm(x))`; s scales each channel.
 
-    The perceptron is four times as wide inside, with the exact GELU. Takes `where` and `angles`,
+    The perceptron is four times as wide inside. Takes `where` and `angles`,
     and returns the tokens and the attention, as `SelfAttention` does.
 
     Attributes:
@@ -163,6 +173,7 @@ class TransformerBlock(nn.Module):
       scale: constructor of `LayerScale`; None for `s = 1`.
       return_attention: whether to return the maps.
       key_bias: as of `SelfAttention`.
+      activation: function between the two layers of the perceptron.
     """
 
     num_heads: int
@@ -174,6 +185,7 @@ class TransformerBlock(nn.Module):
     scale: Layer | None = None
     return_attention: bool = False
     key_bias: bool = True
+    activation: Callable[[jax.Array], jax.Array] = exact_gelu
 
     @nn.compact
     def __call__(
@@ -202,7 +214,7 @@ class TransformerBlock(nn.Module):
         y, attention = attend(self.norm(name="norm1")(x), where, angles)
         x = x + branch(y, 1)
         y = self.dense(4 * features, name="fc1")(self.norm(name="norm2")(x))
-        y = drop(nn.gelu(y, approximate=False))
+        y = drop(self.activation(y))
         y = drop(self.dense(features, name="fc2")(y))
         return x + branch(y, 2), attention
 
@@ -274,18 +286,18 @@ def attend(
       "Self-attention does not need O(n²) memory", 2021.
     """
 
-    def together(query, key, value, where):
+    def all_heads(query, key, value, where):
         return attention_weights(query, key, where=where) @ value
 
-    def in_turn(*operands):
-        # Of matrices, as a product of single-entry stacks of them is left to one thread.
+    def one_by_one(*operands):
+        # Matrices, since a product of stacks of one matrix runs on one thread.
         heads = jax.tree.map(lambda x: lax.collapse(x, 0, -2), operands)
-        return lax.map(lambda head: jax.checkpoint(together)(*head), heads)
+        return lax.map(lambda head: jax.checkpoint(all_heads)(*head), heads)
 
-    def shard_in_turn(query, key, value, where):
+    def by_head(query, key, value, where):
         if where is not None:
             where = jnp.broadcast_to(where, shape)
-        y = each_shard(in_turn, query, key, value, where)
+        y = map_shards(one_by_one, query, key, value, where)
         return y.reshape(*query.shape[:-1], value.shape[-1])
 
     shape = (*query.shape[:-1], key.shape[-2])
@@ -296,5 +308,5 @@ def attend(
     operands = query, key, value, where
     # Of smaller maps a turn would cost more than it saves.
     if len(shape) == 2 or shape[-2] * shape[-1] < 2**19:
-        return together(*operands), None
-    return lax.platform_dependent(*operands, cpu=shard_in_turn, default=together), None
+        return all_heads(*operands), None
+    return lax.platform_dependent(*operands, cpu=by_head, default=all_heads), None

@@ -4,14 +4,16 @@ So it is a primitive of its own, that knows its derivatives, and is lowered by p
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Float
 
+from segjax.mapping import map_examples
 from segjax.models.layers.forms import (
     ROLES,
     Geometry,
@@ -73,7 +75,9 @@ def convolve(
     return y.reshape(*lead, *y.shape[1:])
 
 
-def _transpose(place: int, cotangent, a, b, *, role: Role, geometry: Geometry):
+def _transpose(
+    place: int, cotangent: Any, a: Any, b: Any, *, role: Role, geometry: Geometry
+) -> jax.Array:
     """The cotangent takes the place of `role`, and the operand at `place` becomes the result."""
     first, second = (r for r in ROLES if r != role)
     known = {role: cotangent, **({second: b} if place == 0 else {first: a})}
@@ -82,7 +86,9 @@ def _transpose(place: int, cotangent, a, b, *, role: Role, geometry: Geometry):
     return _convolution_p.bind(*operands, role=target, geometry=geometry)
 
 
-def _batch(operands, axes, *, role: Role, geometry: Geometry):
+def _batch(
+    operands: Sequence, axes: Sequence, *, role: Role, geometry: Geometry
+) -> tuple[jax.Array, int]:
     """A new axis joins the examples'; but a kernel for each of its entries is one by one."""
     size = next(x.shape[a] for x, a in zip(operands, axes, strict=True) if a is not None)
     operands = [
@@ -93,8 +99,7 @@ def _batch(operands, axes, *, role: Role, geometry: Geometry):
     bind = functools.partial(_convolution_p.bind, role=role, geometry=geometry)
     if role == "kernel" or axes[names.index("kernel")] is not None:
         library = functools.partial(library_form, role=role, geometry=geometry)
-        one_by_one = lambda *operands: lax.map(lambda pair: bind(*pair), operands)
-        return lax.platform_dependent(*operands, cpu=one_by_one, default=jax.vmap(library)), 0
+        return map_examples(bind, *operands, together=jax.vmap(library)), 0
     operands = [
         x[0] if name == "kernel" else x.reshape(-1, *x.shape[2:])
         for name, x in zip(names, operands, strict=True)

@@ -1,4 +1,4 @@
-"""Cases of `segjax.numerics` and `segjax.labels`."""
+"""Cases of `segjax.numerics`, `segjax.labels` and `segjax.mapping`."""
 
 from arguments import Case, classes, log_prob, mask, real
 
@@ -20,4 +20,5 @@ CASES = [
         masked=("labels",),
         labels=("labels",),
     ),
+    Case("mapping.stable_argsort", lambda h, w: {"keys": real(h * w), "ties": mask(h * w)}),
 ]
