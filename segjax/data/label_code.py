@@ -72,8 +72,8 @@ class LabelCode:
         if classes.min(initial=VOID) == UNKNOWN:
             row, column = np.argwhere(classes == UNKNOWN)[0]
             raise DataError(
-                f"expected {self._known()}; got the value {mask[row, column]} at row {row}, "
-                f"column {column}"
+                f"expected a class or void ({self._known()}), got the value {mask[row, column]} at "
+                f"row {row}, column {column}"
             )
         return np.maximum(classes, 0), classes != VOID
 

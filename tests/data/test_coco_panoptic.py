@@ -68,13 +68,19 @@ def test_of_too_many_the_largest_are_kept_and_the_rest_is_void(tmp_path):
     [
         ({"image_id": 2}, r"annotations\[0\]: image_id: expected one of the images, got 2"),
         ({"file_name": "b.png"}, r"panoptic/b\.png: No such file"),
-        ({"segments_info": None}, "is not"),
-        ({"segments_info": [{"id": 0, "category_id": 1}]}, "a segment without an id in 1"),
-        ({"segments_info": [{"id": True, "category_id": 1}]}, "a segment without an id in 1"),
+        ({"segments_info": None}, 'expected {"image_id"'),
+        ({"segments_info": [{"id": 0, "category_id": 1}]}, "segments_info: expected ids in 1"),
+        ({"segments_info": [{"id": True, "category_id": 1}]}, "segments_info: expected ids in 1"),
         ({"segments_info": [SEGMENTS[0] | {"iscrowd": "0"}]}, "segment 5: iscrowd: expected 0 or"),
         ({"file_name": "../images/a.jpg"}, "file_name: expected a path within panoptic"),
-        ({"segments_info": SEGMENTS[:1] * 2}, "several segments with the id 5"),
-        ({"segments_info": [{"id": 4, "category_id": 9}]}, "segment 4: category_id 9 is none"),
+        (
+            {"segments_info": SEGMENTS[:1] * 2},
+            "segments_info: expected ids that differ, got several 5",
+        ),
+        (
+            {"segments_info": [{"id": 4, "category_id": 9}]},
+            "segment 4: category_id: expected one of the categories, got 9",
+        ),
     ],
 )
 def test_a_bad_annotation_is_named(tmp_path, change, message):

@@ -147,7 +147,7 @@ def test_what_is_no_image_is_an_error(decode, data):
 
 
 def test_masks_are_png():
-    with pytest.raises(DataError, match="no PNG"):
+    with pytest.raises(DataError, match="expected a PNG"):
         decode_mask(save(RGB[..., 0], "JPEG"))
 
 

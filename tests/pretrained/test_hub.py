@@ -76,7 +76,7 @@ def test_all_parts_of_large_weights_are_fetched(hub):
     assert find_weights("owner/name") == index
     assert [name for _, name, _ in asked] == ["model.safetensors", index.name, *parts]
     index.write_text(json.dumps({"weight_map": {"a": "../../a.safetensors"}}))
-    with pytest.raises(WeightsError, match=r"files beside it were due, got '\.\./\.\./a"):
+    with pytest.raises(WeightsError, match=r"expected names of files beside it, got '\.\./\.\./a"):
         find_weights("owner/name")
 
 

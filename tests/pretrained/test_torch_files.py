@@ -206,7 +206,7 @@ def test_averages_are_taken_where_they_are_asked_for(tmp_path, caplog, trained, 
 def test_an_average_may_be_alone_or_torch_s_own_or_missing(tmp_path, caplog):
     path = write_pth(tmp_path / "a.pth", {"model_ema": {"state_dict": {"a": tensor(ONES)}}})
     assert read_state_dict(path).keys() == {"a"}
-    assert "a moving average alone, 'model_ema'" in caplog.text
+    assert "using the moving average 'model_ema'" in caplog.text
     counter = {"n_averaged": tensor(np.int64(3)), "module.a": tensor(ONES)}
     own = write_pth(tmp_path / "b.pth", {"model": counter})
     assert read_state_dict(own, average=True).keys() == counter.keys()
