@@ -13,7 +13,7 @@ import tyro
 
 import segjax
 from segjax.flags import check_flags, flags
-from segjax.naming import unknown_name
+from segjax.suggestions import unknown_name
 
 if TYPE_CHECKING:
     from segjax.training.config import TrainConfig

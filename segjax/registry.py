@@ -8,7 +8,6 @@ from flax import linen as nn
 
 from segjax import models
 from segjax.models import backbones
-from segjax.naming import unknown_name
 from segjax.objectives import (
     DetrObjective,
     Mask2FormerObjective,
@@ -34,6 +33,7 @@ from segjax.pretrained.tables import (
     u_net,
     vit,
 )
+from segjax.suggestions import unknown_name
 
 Need = Literal["where", "sizes", "targets"]
 

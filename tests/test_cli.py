@@ -115,7 +115,7 @@ def test_prediction_of_a_folder_finishes_what_it_can(trained, tmp_path, capsys):
     assert cli.main(["predict", str(folder), *options]) == 1
     said = capsys.readouterr()
     (line,) = without_progress(said.err)
-    assert line.startswith(f"segjax: {folder / 'broken.png'}: is no readable image")
+    assert line.startswith(f"segjax: {folder / 'broken.png'}: expected an image")
     assert "3 of 4 images predicted" in said.out
 
     results = {f"{stem}{end}" for stem in "abc" for end in (".png", "_overlay.png", ".npz")}
@@ -229,7 +229,7 @@ def test_conversion_of_published_weights(tmp_path, capsys):
             1,
             "did you mean 'folder'?",
         ),
-        ("train semantic --run RUN2 --data folder:no", 1, "no: there is no such folder"),
+        ("train semantic --run RUN2 --data folder:no", 1, "no: No such folder"),
         ("train semantic --run RUN --data DATA", 1, "RUN holds a run of another configuration"),
         (
             "train semantic --run RUN2 --data DATA --batch-size 3",
@@ -243,19 +243,19 @@ def test_conversion_of_published_weights(tmp_path, capsys):
         ("evaluate --run RUN --data synthetic", 1, "synthetic has the classes"),
         ("evaluate --run RUN --overlap 1 --window 8 8", 1, "overlap is 1.0"),
         ("evaluate --run RUN --output RUN", 1, "RUN: Is a directory"),
-        ("convert no.pth OUT.safetensors --model resnet18", 1, "no.pth: there is no such file"),
-        ("convert A/a.png OUT.safetensors --model resnet18", 1, "A/a.png: due is .safetensors"),
-        ("convert A/a.png OUT.safetensors", 1, "A/a.png: no run there; --model is due"),
+        ("convert no.pth OUT.safetensors --model resnet18", 1, "no.pth: No such file or directory"),
+        ("convert A/a.png OUT.safetensors --model resnet18", 1, "A/a.png: expected .safetensors"),
+        ("convert A/a.png OUT.safetensors", 1, "A/a.png: expected a training run, or --model"),
         ("convert A/a.png OUT.safetensors --model resnet", 1, "did you mean 'resnet"),
         (
             "train semantic --run RUN2 --weights no.pth --model fcn_resnet50",
             1,
-            "no.pth: there is no such",
+            "no.pth: No such",
         ),
-        ("predict --run RUN --output OUT", 1, "there is nothing to predict"),
-        ("predict no.png --run RUN --output OUT", 1, "no.png: there is no image"),
-        ("predict EMPTY --run RUN --output OUT", 1, "EMPTY: there is no image"),
-        ("predict A/a.png --run RUN --output A", 1, "--output A holds images"),
+        ("predict --run RUN --output OUT", 1, "IMAGES: expected images, folders or patterns"),
+        ("predict no.png --run RUN --output OUT", 1, "no.png: no image found"),
+        ("predict EMPTY --run RUN --output OUT", 1, "EMPTY: no image found"),
+        ("predict A/a.png --run RUN --output A", 1, "--output A: expected a folder without images"),
         ("predict A --run EMPTY --output OUT", 1, "EMPTY/checkpoints: no checkpoint there"),
         ("predict A --run RUN --output OUT --scales -1", 1, "scales is (-1.0,)"),
     ],
@@ -306,7 +306,7 @@ def raising(error):
         ),
         (raising(PermissionError(13, "Permission denied", "a.png")), 1, "a.png: Permission denied"),
         (raising(KeyboardInterrupt()), 130, "interrupted"),
-        (raise_inside_segjax, 1, "num_classes is -1; due is 0 to 3449"),
+        (raise_inside_segjax, 1, "num_classes: expected 0 to 3449, got -1"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

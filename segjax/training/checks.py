@@ -11,9 +11,9 @@ import numpy as np
 from segjax.data import Classes, Source
 from segjax.data.folder import find_split
 from segjax.data.spec import full_spec
-from segjax.naming import unknown_name
 from segjax.pretrained.files import TORCH_SUFFIXES
 from segjax.registry import default_objective
+from segjax.suggestions import unknown_name
 from segjax.training.build import make_model
 from segjax.training.checkpoint import has_checkpoint
 from segjax.training.config import CONFIGS, TrainConfig

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from segjax.data import Augmentation
 from segjax.data.synthetic.style import SceneStyle
-from segjax.naming import unknown_name
+from segjax.suggestions import unknown_name
 from segjax.training.optimizer_config import OptimizerConfig
 
 

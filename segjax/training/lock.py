@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from segjax.files import naming
+from segjax.files import name_os_errors
 
 NAME = "lock.json"
 STOPPED = 128 + signal.SIGTERM  # as a shell says it
@@ -64,7 +64,7 @@ def _take(file: pathlib.Path) -> None:
 
 def _create(file: pathlib.Path, text: str) -> None:
     """Makes the file; FileExistsError where there is one."""
-    with naming(file), file.open("x") as stream:
+    with name_os_errors(file), file.open("x") as stream:
         try:
             stream.write(text)
             stream.flush()

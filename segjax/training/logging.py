@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from segjax import progress
-from segjax.files import naming, write_file
+from segjax.files import name_os_errors, write_file
 
 
 class Logger:
@@ -61,7 +61,7 @@ class Logger:
             return
         # JSON has no NaN.
         row = {k: float(v) if np.isfinite(v) else None for k, v in figures.items()}
-        with naming(self._file.name):
+        with name_os_errors(self._file.name):
             self._file.write(json.dumps({"step": step, **row}) + "\n")
             self._file.flush()
         self._shown |= {k: v for k, v in figures.items() if k in SHOWN}

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import optax
 
-from segjax.naming import unknown_name
+from segjax.suggestions import unknown_name
 from segjax.training.optimizer_config import OptimizerConfig, fill_options
 
 

@@ -4,10 +4,11 @@ import importlib.util
 import os
 import pathlib
 import re
+import time
 from collections.abc import Mapping
 
 from segjax.data import Classes
-from segjax.files import naming, write_file
+from segjax.files import name_os_errors, write_file
 from segjax.training.callbacks import Callback
 from segjax.training.config import TrainConfig, to_dict, to_flat_dict
 
@@ -18,19 +19,33 @@ class TensorBoard(Callback):
     """Scalars in the run's folder `tensorboard/`."""
 
     def on_start(self, config: TrainConfig, classes: Classes, step: int) -> None:
-        from tensorboardX import SummaryWriter
+        # Not SummaryWriter: on a full disk its thread ends with a traceback, and then it blocks.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        self._writer = SummaryWriter(str(config.run / "tensorboard"), purge_step=step + 1)
+        self._folder = config.run / "tensorboard"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with name_os_errors(self._folder):
+            self._writer = EventsWriter(str(self._folder / "events"))
+            # TensorBoard hides what an earlier process has written of later steps.
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        with name_os_errors(self._folder):
+            for name, value in metrics.items():
+                summary = scalar(name, value)
+                self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            self._writer.flush()
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         self.on_metrics(step, _of_evaluation(metrics))
 
     def close(self) -> None:
-        with naming(self._writer.logdir):
+        with name_os_errors(self._folder):
             self._writer.close()
 
 

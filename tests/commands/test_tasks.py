@@ -104,7 +104,7 @@ def test_from_training_to_prediction(task, score, data, tmp_path, capsys):
     assert cli.main([*arguments, "--flip"]) == 1
     assert "no effect but for the semantic task" in capsys.readouterr().err
     assert cli.main([*arguments, "--probabilities"]) == 1
-    assert "has learnt no classes of pixels" in capsys.readouterr().err
+    assert "--probabilities: no effect" in capsys.readouterr().err
 
 
 def _labels_alone(folder):

@@ -61,9 +61,9 @@ def _config(task="semantic", **changes):
         ({"optimizer": OptimizerConfig(learning_rate=float("nan"))}, "optimizer.learning_rate: "),
         ({"augmentation": Augmentation(zoom=(2.0, 1.0))}, "augmentation.zoom: expected the least"),
         ({"augmentation": Augmentation(hue=0.6)}, "augmentation.hue: expected 0 to 0.5"),
-        ({"weights": "no.pth"}, "no.pth: there is no such file"),
-        ({"weights": "./no"}, "./no: there is no such file"),
-        ({"data": "folder:no/where"}, "no/where: there is no such folder"),
+        ({"weights": "no.pth"}, "no.pth: No such file or directory"),
+        ({"weights": "./no"}, "./no: No such file or directory"),
+        ({"data": "folder:no/where"}, "no/where: No such folder"),
         ({"eval_split": "vla"}, "eval_split: unknown split 'vla': did you mean 'val'"),
     ],
 )
