@@ -40,7 +40,7 @@ def cosine_similarity(
     if features.ndim < 1 or features.shape[-1] != text.shape[-1]:
         raise ValueError(f"features: expected shape [..., {text.shape[-1]}], got {features.shape}")
     dtype = accumulation_dtype(features, text)
-    features, text = _unit(features.astype(dtype)), _unit(text.astype(dtype))
+    features, text = normalize(features.astype(dtype)), normalize(text.astype(dtype))
     return jnp.einsum("...d,cd->...c", features, text, precision="highest")
 
 
@@ -68,8 +68,20 @@ def zero_shot_labels(
     return jnp.argmax(cosine_similarity(features, text), axis=-1).astype(jnp.int32)
 
 
-def _unit(vectors: Array) -> jax.Array:
-    """Vectors scaled to length 1; those that are 0 stay 0."""
+def normalize(vectors: Float[Array, "*b d"]) -> Float[jax.Array, "*b d"]:
+    """Vectors scaled to length 1: `v / ‖v‖`; those that are 0 stay 0, with gradient 0.
+
+    Args:
+      vectors: `[*b, d]`.
+
+    Returns:
+      `[*b, d]`.
+
+    Example:
+      >>> normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]]))
+      Array([[0.6, 0.8],
+             [0. , 0. ]], dtype=float32)
+    """
     largest = jnp.max(jnp.abs(vectors), axis=-1, keepdims=True)
     nonzero = largest >= jnp.finfo(vectors.dtype).tiny
     # Lengths are computed after scaling by the largest entry, whose square may overflow. The result
