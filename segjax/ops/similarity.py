@@ -79,8 +79,8 @@ def normalize(vectors: Float[Array, "*b d"]) -> Float[jax.Array, "*b d"]:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from segjax import ops
-      >>> ops.normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]]))
+      >>> from segjax.ops.similarity import normalize
+      >>> normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]]))
       Array([[0.6, 0.8],
              [0. , 0. ]], dtype=float32)
     """
