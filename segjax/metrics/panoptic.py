@@ -117,12 +117,12 @@ def panoptic_quality(
       >>> import jax.numpy as jnp
       >>> from segjax import metrics
       >>> from segjax.typing import Panoptic
-      >>> valid, segments = jnp.ones(2, bool), jnp.array([[0, 0, 0, 1, -1]])
+      >>> valid, segments = jnp.ones(2, bool), jnp.array([[0, 0, 0, 0, 1, -1]])
       >>> targets = Panoptic(segments, classes=jnp.array([0, 1]), valid=valid)
-      >>> predictions = Panoptic(jnp.array([[0, 0, 1, 1, 1]]), jnp.array([0, 1]), valid)
+      >>> predictions = Panoptic(jnp.array([[0, 0, 0, 1, 1, 1]]), jnp.array([0, 1]), valid)
       >>> scores = metrics.panoptic_quality(predictions, targets, num_classes=2).compute()
-      >>> scores.class_pq.round(2)
-      Array([0.67, 0.  ], dtype=float32)
+      >>> scores.class_pq
+      Array([0.75, 0.  ], dtype=float32)
 
     References:
       Kirillov et al., "Panoptic segmentation", 2019, section 4; void and crowds as in the
