@@ -135,14 +135,13 @@ def panoptic_quality(
         )
     if num_classes < 1:
         raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
-    for name, record in (("predictions", predictions), ("targets", targets)):
-        if not record.classes.ndim or record.valid.shape != record.classes.shape:
-            raise ValueError(
-                f"{name}.classes, {name}.valid: expected the same shape [*b, n], got "
-                f"{record.classes.shape}, {record.valid.shape}"
-            )
     (predicted_classes, predicted), (labelled_classes, labelled) = (
-        valid_labels(record.classes, num_classes, where=record.valid, name=f"{name}.classes")
+        valid_labels(
+            record.classes,
+            num_classes,
+            where=broadcast_where(record.valid, record.classes.shape, name=f"{name}.valid"),
+            name=f"{name}.classes",
+        )
         for name, record in (("predictions", predictions), ("targets", targets))
     )
     overlaps = _overlaps(predictions, targets)
