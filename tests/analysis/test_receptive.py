@@ -12,7 +12,7 @@ from segjax.ops import ConvSpec, receptive_field, seen_pixels
 
 
 def _network(specs):
-    """Convolutions with weights of 1, as in `specs`, on pictures of one channel."""
+    """Convolutions with weights of 1, as in `specs`, on images of one channel."""
 
     def apply(images):
         for spec in specs:
