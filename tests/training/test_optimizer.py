@@ -187,7 +187,7 @@ def test_the_norm_that_clips_is_that_of_what_learns():
         ),
         ({"backbone": 0.1}, r"optimizer\.backbone: expected 1 for a model without a backbone"),
         ({"backbone_warmup": 5}, r"optimizer\.backbone_warmup: expected 0 for a model without a b"),
-        ({"layer_decay": 0.8}, r"optimizer\.layer_decay: expected 1 for a model without the blo"),
+        ({"layer_decay": 0.8}, r"optimizer\.layer_decay: expected 1 for a model without transf"),
         ({"freeze": ("backbone",)}, r"optimizer\.freeze: unknown parameters 'backbone'"),
     ],
 )
