@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from flax import linen as nn
 from jaxtyping import Float

@@ -65,7 +65,7 @@ def _take(file: pathlib.Path) -> None:
 
 def _create(file: pathlib.Path, text: str) -> None:
     """Creates the file. Raises FileExistsError if it exists."""
-    with file.open("x") as stream, naming(file):
+    with naming(file), file.open("x") as stream:
         try:
             stream.write(text)
             stream.flush()

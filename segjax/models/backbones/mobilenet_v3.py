@@ -1,7 +1,7 @@
 """MobileNetV3 as torchvision builds it, dilated for dense prediction."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
 """Swin transformers: attention within windows, which shift from block to block."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
