@@ -197,15 +197,15 @@ def _check_effects(config: TrainConfig) -> None:
         "scenes": (config.data == "synthetic", f"for {config.data}"),
         "void": (
             full_spec(config.data).startswith(("folder:", "tfds:")),
-            f"for {config.data}, which says itself what is void",
+            f"for {config.data}, which declares its void pixels",
         ),
     }
     for name, (works, where) in effects.items():
         if not works:
             for option in _given(config, name):
                 raise ValueError(
-                    f"{option}: expected {_value(type(config)(), option)}, as it has no effect "
-                    f"{where}, got {_value(config, option)}"
+                    f"{option}: expected {_value(type(config)(), option)}, got "
+                    f"{_value(config, option)}; it has no effect {where}"
                 )
 
 
@@ -249,7 +249,7 @@ def _trace(config: TrainConfig) -> None:
         given = f"size {config.size}" + (f" and model_options{options}" if options else "")
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(
-            f"model: expected what {config.model} can process, got {given} ({reason})"
+            f"model: expected a size and options that {config.model} accepts, got {given} ({reason})"
         ) from error
 
 

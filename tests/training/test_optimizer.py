@@ -98,7 +98,7 @@ def test_steps_drop_the_rate_to_a_tenth_at_shares_of_the_training():
     config = OptimizerConfig(learning_rate=2.0, schedule="step", drops=(0.5, 0.9), warmup=10)
     rates = [float(learning_rate(config, 100)(step)) for step in (10, 49, 51, 89, 91)]
     assert_allclose(rates, [2, 2, 0.2, 0.2, 0.02], rtol=1e-6)
-    with pytest.raises(ValueError, match=r"^optimizer\.drops: expected a share"):
+    with pytest.raises(ValueError, match=r"^optimizer\.drops: expected shares"):
         learning_rate(OptimizerConfig(schedule="step"), 100)
 
 
