@@ -249,7 +249,8 @@ def _trace(config: TrainConfig) -> None:
         given = f"size {config.size}" + (f" and model_options{options}" if options else "")
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(
-            f"model: expected a size and options that {config.model} accepts, got {given} ({reason})"
+            f"model: expected a size and options that {config.model} accepts, got {given} "
+            f"({reason})"
         ) from error
 
 

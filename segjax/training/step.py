@@ -68,7 +68,7 @@ def make_train_step(
             rngs={"dropout": keys.dropout},
         )
 
-    def weights_of(state, record, keys):
+    def term_weights(state, record, keys):
         """The weight of each term; the compiler removes everything that it does not depend on."""
         outputs, _ = apply(state.params, state.model_state, record, keys)
         return {name: a.weight for name, a in task.losses(outputs, record, keys.loss).items()}
@@ -96,7 +96,7 @@ def make_train_step(
                 state.params, state.model_state, part, key, None
             )
         else:
-            weights = jax.lax.map(lambda part: weights_of(state, *part), (parts, keys))
+            weights = jax.lax.map(lambda part: term_weights(state, *part), (parts, keys))
             weights = sum_devices(jax.tree.map(lambda w: w.sum(0), weights))
 
             def accumulate_part(carry, part):
