@@ -74,25 +74,25 @@ def test_training_leaves_a_run(trained):
 
 
 @pytest.mark.parametrize("views", [[], ["--window", "32", "64", "--batch-size", "16"]])
-def test_evaluation_gives_the_figures_that_training_ended_with(trained, tmp_path, capsys, views):
+def test_evaluation_gives_the_metrics_that_training_ended_with(trained, tmp_path, capsys, views):
     """A window as large as the picture, and another size of the batches, change nothing."""
-    output = tmp_path / "figures.json"
+    output = tmp_path / "metrics.json"
     options = ["--run", str(trained), "--checkpoint", "last", "--output", str(output), *views]
     assert cli.main(["evaluate", *options]) == 0
     expected = json.loads((trained / "evaluation.json").read_text())
-    figures = json.loads(output.read_text())
-    confusion = figures.pop("confusion_matrix")
+    metrics = json.loads(output.read_text())
+    confusion = metrics.pop("confusion_matrix")
     assert confusion["classes"] == ["sky", "road", "car"]
     assert np.sum(confusion["counts"]) == 8 * 32 * 40  # pixels
-    assert figures.keys() == expected.keys()
-    np.testing.assert_allclose(list(figures.values()), list(expected.values()), atol=1e-3)
+    assert metrics.keys() == expected.keys()
+    np.testing.assert_allclose(list(metrics.values()), list(expected.values()), atol=1e-3)
     printed = capsys.readouterr().out
     assert f"{expected['mean_iou']:.3f}" in printed
     assert "sky" in printed
 
 
 def test_evaluation_on_another_split_in_windows_from_several_views(trained, tmp_path):
-    output = tmp_path / "figures.json"
+    output = tmp_path / "metrics.json"
     views = ["--window", "16", "24", "--overlap", "0.25", "--scales", "0.5", "1", "--flip"]
     options = ["--run", str(trained), "--split", "train", "--output", str(output), *views]
     assert cli.main(["evaluate", *options]) == 0
@@ -230,7 +230,11 @@ def test_conversion_of_published_weights(tmp_path, capsys):
             "did you mean 'folder'?",
         ),
         ("train semantic --run RUN2 --data folder:no", 1, "no: No such folder"),
-        ("train semantic --run RUN --data DATA", 1, "RUN holds a run of another configuration"),
+        (
+            "train semantic --run RUN --data DATA",
+            1,
+            "RUN: expected the configuration of the run in this folder",
+        ),
         (
             "train semantic --run RUN2 --data DATA --batch-size 3",
             1,
@@ -298,11 +302,16 @@ def raising(error):
     ("run", "code", "line"),
     [
         (raising(FloatingPointError("step 3: loss not finite")), 1, "step 3: loss not finite"),
-        (raising(MemoryError()), 1, "too little memory: take a smaller batch, size or window"),
+        (
+            raising(MemoryError()),
+            1,
+            "out of memory: use a smaller batch size, image size or window",
+        ),
         (
             raising(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 bytes\nand more")),
             1,
-            "too little memory (RESOURCE_EXHAUSTED: 9 bytes): take a smaller batch, size or window",
+            "out of memory (RESOURCE_EXHAUSTED: 9 bytes): use a smaller batch size, image size or "
+            "window",
         ),
         (raising(PermissionError(13, "Permission denied", "a.png")), 1, "a.png: Permission denied"),
         (raising(KeyboardInterrupt()), 130, "interrupted"),

@@ -42,7 +42,7 @@ def run(options: Options) -> int:
     from segjax.training.evaluate import make_evaluate
     from segjax.training.loop import open_config_source
     from segjax.training.parallel import Parallel
-    from segjax.training.report import print_confusion, print_figures
+    from segjax.training.report import print_confusion, print_metrics
 
     predictor = load(options)
     if options.model is not None and options.data is None:
@@ -87,7 +87,7 @@ def run(options: Options) -> int:
     metrics = predictor.task.summary(metric, source.classes)
     images = f"{len(source)} images of {config.data}, {config.eval_split}"
     title = f"{predictor.origin}: {images}"
-    print_figures(metrics, title=title, classes=source.classes)
+    print_metrics(metrics, title=title, classes=source.classes)
     found: dict[str, Any] = dict(metrics)
     confusion = metric.confusion.counts if isinstance(metric, SemanticMetric) else None
     if confusion is not None:

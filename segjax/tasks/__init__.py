@@ -1,4 +1,4 @@
-"""Tasks: a model's inputs, objective, predictions and metrics."""
+"""Tasks: semantic, instance and panoptic segmentation, each with predictions and metrics."""
 
 from typing import TYPE_CHECKING
 

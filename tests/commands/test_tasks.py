@@ -119,7 +119,7 @@ def _labels_alone(folder):
 @pytest.mark.parametrize(
     ("task", "model", "message"),
     [
-        ("instance", "queries", "the instance task needs objects or segments"),
+        ("instance", "queries", "data: expected objects or panoptic segments"),
         ("panoptic", "pixels", "pixels, which is for semantic"),
         ("semantic", "queries", "queries, which is for instance and panoptic"),
     ],

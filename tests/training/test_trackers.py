@@ -110,7 +110,7 @@ def test_what_a_service_refuses_is_told_in_a_line(kind, opens, tmp_path, request
         kind().on_start(SemanticConfig(run=tmp_path), CLASSES, 0)
 
 
-def test_tensorboard_has_each_figure_at_its_step(tmp_path, data):
+def test_tensorboard_has_each_metric_at_its_step(tmp_path, data):
     board = TensorBoard()
     board.on_start(tiny(tmp_path, data), CLASSES, 0)
     board.on_metrics(1, {"loss": 0.5, "learning_rate": 0.25})
