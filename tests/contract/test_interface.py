@@ -25,7 +25,7 @@ def _parameters(function):
 def _docstring(function):
     """Its own, or that of the function in the same module that it refers to."""
     text = inspect.getdoc(function)
-    reference = re.search(r"Args and Returns as of `(\w+)`", text)
+    reference = re.search(r"Args and Returns as (?:of|in) `(\w+)`", text)
     if reference:
         return _docstring(getattr(sys.modules[function.__module__], reference[1]))
     return text

@@ -108,7 +108,7 @@ def library_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) 
 
 def cpu_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) -> jax.Array:
     """The form that is fastest on a CPU."""
-    form = _fastest_form(role, geometry)
+    form = fastest_form(role, geometry)
     if form is library_form:
         return form(a, b, role=role, geometry=geometry)
     dtype = accumulation_dtype(a)
@@ -116,7 +116,7 @@ def cpu_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) -> j
     return result.astype(a.dtype)
 
 
-def _fastest_form(role: Role, geometry: Geometry) -> Callable[..., jax.Array]:
+def fastest_form(role: Role, geometry: Geometry) -> Callable[..., jax.Array]:
     if geometry.groups > 1:
         is_depthwise = geometry.groups == geometry.channels == geometry.features
         return _depthwise_form if is_depthwise else library_form

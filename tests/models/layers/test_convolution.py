@@ -194,9 +194,9 @@ def test_half_precision_sums_in_single():
 
 def test_errors(unchecked_shapes):
     image = jnp.zeros((1, 4, 4, 6))
-    with pytest.raises(ValueError, match=r"kernel has shape .*in = 6, groups = 1"):
+    with pytest.raises(ValueError, match=r"kernel: expected shape .*in = 6, groups = 1"):
         convolve(image, jnp.zeros((3, 3, 5, 2)))
-    with pytest.raises(ValueError, match=r"kernel has shape .*multiple of groups"):
+    with pytest.raises(ValueError, match=r"kernel: expected shape .*multiple of groups"):
         convolve(image, jnp.zeros((3, 3, 2, 4)), groups=3)
     with pytest.raises(ValueError, match=r"size \(4, 4\).*dilation 2.*no output"):
         convolve(image, jnp.zeros((3, 3, 6, 2)), dilation=2)
