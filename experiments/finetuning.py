@@ -8,7 +8,7 @@ because the pictures of one drive are alike.
 
 Street scenes in a folder as `segjax train --data folder:PATH` reads it (1,340 CPU seconds; of
 CamVid expect 0.26 from scratch, 0.38 by the recipe and 0.41 at 3e-3):
-    python experiments/finetuning.py --train.data folder:CAMVID --train.void 11
+    python experiments/finetuning.py --data folder:CAMVID --void 11
 
 The recipe is for weights that were learnt for very long. These have still much to learn, which is
 perhaps why the higher rate gains more here.
@@ -24,17 +24,19 @@ import sys
 import time
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from segjax.training import OptimizerConfig, TrainConfig, train
+from segjax import cli
+from segjax.objectives import PixelObjective
+from segjax.training import OptimizerConfig, SemanticConfig, train
 from segjax.training.lock import STOPPED
 
-RUNS = TrainConfig(
+RUNS = SemanticConfig(
     run=pathlib.Path("runs/finetuning"),
     data="folder:camvid",
     model="segformer_b0",
+    objective=PixelObjective(),
     size=(128, 128),
     scale=0.5,
     steps=150,
@@ -50,17 +52,15 @@ class Options:
     """Fine-tuning against learning from scratch.
 
     Attributes:
-      train: the runs, alike but for their images, weights and rate.
-      first_steps: of learning the first half.
-      seeds: of learning the second half.
+      first_steps: Steps of learning the first half.
+      seeds: Seeds of learning the second half.
     """
 
-    train: TrainConfig = RUNS
     first_steps: int = 800
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
-def halve(config: TrainConfig) -> TrainConfig:
+def halve(config: SemanticConfig) -> SemanticConfig:
     """The same data, whose training split is there as two, "first" and "second": links."""
     data = pathlib.Path(config.data.removeprefix("folder:")).expanduser().absolute()
     halves = config.run / "data"
@@ -82,9 +82,9 @@ def _link(link: pathlib.Path, path: pathlib.Path) -> None:
         link.symlink_to(path)
 
 
-def main(options: Options) -> None:
+def main(options: Options, runs: SemanticConfig) -> None:
     start = time.process_time()
-    config = halve(options.train)
+    config = halve(runs)
     first = dataclasses.replace(
         config, run=config.run / "first", train_split="first", steps=options.first_steps
     )
@@ -121,4 +121,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    sys.exit(cli.experiment(main, Options(), RUNS, description=__doc__))

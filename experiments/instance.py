@@ -7,18 +7,17 @@ an average precision of masks of 0.49 on 256 scenes):
 Of pedestrians or nuclei, from label images (PATH/SPLIT/images, PATH/SPLIT/instances), with room for
 as many as a picture has:
     python experiments/instance.py --data folder:PATH --size 192 192 --batch-size 4 --steps 3000 \\
-        --model-options num_queries 50 --set-loss.points 1024 --set-loss.max-objects 50 \\
+        --model-options num_queries 50 --objective.points 1024 --max-objects 50 \\
         --augmentation.zoom 0.75 1.5 --run runs/mine
 
 Of COCO, from published weights:
     python experiments/instance.py --data coco:COCO --model mask2former_swin_tiny \\
         --weights facebook/mask2former-swin-tiny-coco-instance --size 640 640 \\
-        --batch-size 4 --set-loss.points 12544 --set-loss.max-objects 100 \\
+        --batch-size 4 --objective.points 12544 --max-objects 100 \\
         --augmentation.zoom 0.1 2 --augmentation.zoom-from fit --augmentation.copy-paste 0.5
 
 DETR, with boxes and masks, instead of Mask2Former:
-    python experiments/instance.py --model detr_tiny --set-loss.mask 1 --set-loss.dice 1 \\
-        --set-loss.cross-entropy 1 --model-options num_queries 16 width 32
+    python experiments/instance.py --model detr_tiny --model-options num_queries 16 width 32
 
 Mask R-CNN: proposals, each object matched with many, and suppression:
     python experiments/instance.py --model maskrcnn_tiny --model-options width 32
@@ -32,12 +31,11 @@ import sys
 
 from segjax import cli
 from segjax.data import Augmentation
-from segjax.tasks import SetLoss
-from segjax.training import OptimizerConfig, TrainConfig
+from segjax.objectives import Mask2FormerObjective
+from segjax.training import InstanceConfig, OptimizerConfig
 
-CONFIG = TrainConfig(
+CONFIG = InstanceConfig(
     run=pathlib.Path("runs/instance"),
-    task="instance",
     model="mask2former_tiny",
     # Half the channels and a third of the queries: a scene has four things at most.
     model_options={"num_queries": "16", "width": "32"},
@@ -45,7 +43,8 @@ CONFIG = TrainConfig(
     steps=1500,
     batch_size=16,
     # A mask of 64x64 pixels needs fewer points than the paper's of 1024x1024.
-    set_loss=SetLoss(points=256, max_objects=4),
+    objective=Mask2FormerObjective(points=256),
+    max_objects=4,
     optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05),
     # No scene comes twice, so there is nothing to make up.
     augmentation=Augmentation(

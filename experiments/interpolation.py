@@ -7,10 +7,10 @@ bilinear and once by nearest sampling: their ratio stands beside `R(α, β)`, wh
 be if no two samples shared a pixel.
 
     python experiments/interpolation.py
-    python experiments/interpolation.py --train.data folder:NUCLEI --train.size 96 96
+    python experiments/interpolation.py --data folder:NUCLEI --size 96 96
 
-Prints the tables, mean and standard deviation over the
-seeds, and writes `interpolation.json` beside the runs.
+Prints the tables, mean and standard deviation over the seeds, and writes `interpolation.json`
+beside the runs.
 """
 
 import dataclasses
@@ -22,16 +22,16 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from flax import linen as nn
 from instance import CONFIG
 from rich.console import Console
 from rich.table import Table
 
-from segjax import ops
+from segjax import cli, ops
 from segjax.analysis import bilinear_gradient_ratio
 from segjax.data import eval_batches
-from segjax.training import TrainConfig, train
+from segjax.objectives import ProposalObjective
+from segjax.training import InstanceConfig, train
 from segjax.training.build import make_model, make_task
 from segjax.training.checkpoint import load_variables
 from segjax.training.lock import STOPPED
@@ -41,7 +41,14 @@ RUNS = dataclasses.replace(
     CONFIG,
     run=CONFIG.run.with_name("interpolation"),
     model="maskrcnn_tiny",
-    model_options={"width": "32"},
+    objective=ProposalObjective(),
+    # Fewer proposals too: a scene has four things at most.
+    model_options={
+        "width": "32",
+        "level_proposals": "(100, 100)",
+        "max_proposals": "(100, 100)",
+        "proposal_samples": "32",
+    },
     steps=250,
 )
 METHODS = ("bilinear", "nearest", "rounded")
@@ -55,17 +62,15 @@ class Options:
     """Three ways of sampling a region's features.
 
     Attributes:
-      train: the runs, alike but for the sampling and the seed.
-      batches: of the evaluation split, on which the gradients are taken.
-      seeds: of the runs.
+      batches: Number of batches of the evaluation split on which the gradients are taken.
+      seeds: Seeds of the runs.
     """
 
-    train: TrainConfig = RUNS
     batches: int = 8
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
-def training_figures(config: TrainConfig) -> dict[str, float]:
+def training_figures(config: InstanceConfig) -> dict[str, float]:
     """The scores of a run, and how the norm of its gradient varied in the second half."""
     scores = train(config) or sys.exit(STOPPED)
     rows = [json.loads(line) for line in (config.run / "metrics.jsonl").read_text().splitlines()]
@@ -77,7 +82,7 @@ def training_figures(config: TrainConfig) -> dict[str, float]:
     }
 
 
-def sampling_gradients(config: TrainConfig, batches: int) -> dict[str, np.ndarray]:
+def sampling_gradients(config: InstanceConfig, batches: int) -> dict[str, np.ndarray]:
     """Of each proposal with an object: its side, squared norms by both samplings, and `R`."""
     source = open_config_source(config, config.eval_split)
     task, model = make_task(config, source.classes), make_model(config, len(source.classes))
@@ -182,14 +187,14 @@ def show(title: str, rows: dict[str, list[dict[str, float]]]) -> None:
     Console().print(table)
 
 
-def main(options: Options) -> None:
+def main(options: Options, runs: InstanceConfig) -> None:
     scores: dict[str, list] = {method: [] for method in METHODS}
     gradients: dict[str, dict[str, list]] = {method: {} for method in METHODS}
     for method, seed in itertools.product(METHODS, options.seeds):
         config = dataclasses.replace(
-            options.train,
-            run=options.train.run / f"{method}_seed_{seed}",
-            model_options=options.train.model_options | {"roi_method": method},
+            runs,
+            run=runs.run / f"{method}_seed_{seed}",
+            model_options=runs.model_options | {"roi_method": method},
             seed=seed,
         )
         scores[method].append(training_figures(config))
@@ -200,8 +205,8 @@ def main(options: Options) -> None:
     for method in METHODS:
         show(f"learnt with {method}: sides in pixels", dict(sorted(gradients[method].items())))
     rows = {"scores": scores, "gradients": gradients}
-    (options.train.run / "interpolation.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (runs.run / "interpolation.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    sys.exit(cli.experiment(main, Options(), RUNS, description=__doc__))

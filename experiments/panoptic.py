@@ -7,18 +7,18 @@ panoptic quality of 0.50, of things 0.53, on 256 scenes):
 On real images, in COCO's format, from published weights:
     python experiments/panoptic.py --data coco_panoptic:COCO --model mask2former_resnet50 \\
         --weights facebook/mask2former-resnet50-coco-panoptic --size 640 640 \\
-        --batch-size 4 --set-loss.points 12544 --set-loss.max-objects 100 \\
+        --batch-size 4 --objective.points 12544 --max-objects 100 \\
         --augmentation.zoom 0.1 2 --augmentation.zoom-from fit --run runs/coco
 
 On a TPU pod (the same command on every host; each reads its share of every batch):
     python experiments/panoptic.py --data coco_panoptic:COCO --model mask2former_swin_tiny \\
         --size 1024 1024 --batch-size 256 --eval-batch-size 64 --steps 50000 --dtype bfloat16 \\
-        --set-loss.points 12544 --set-loss.max-objects 100 \\
+        --objective.points 12544 --max-objects 100 \\
         --parallel mesh --distributed --run /SHARED/coco
 
 It ends with a table of panoptic qualities, and leaves `predictions.png`, `curves.png`,
-`metrics.jsonl`, TensorBoard logs and checkpoints in the run's folder. `--task semantic` is not
-needed for labels without objects: each class of an image is a segment of stuff.
+`metrics.jsonl`, TensorBoard logs and checkpoints in the run's folder. Labels without objects do
+too: each class of an image is a segment of stuff.
 """
 
 import pathlib
@@ -26,12 +26,11 @@ import sys
 
 from segjax import cli
 from segjax.data import Augmentation
-from segjax.tasks import SetLoss
-from segjax.training import OptimizerConfig, TrainConfig
+from segjax.objectives import Mask2FormerObjective
+from segjax.training import OptimizerConfig, PanopticConfig
 
-CONFIG = TrainConfig(
+CONFIG = PanopticConfig(
     run=pathlib.Path("runs/panoptic"),
-    task="panoptic",
     model="mask2former_tiny",
     # Half the channels and less than half the queries: a scene has eight segments at most.
     model_options={"num_queries": "20", "width": "32"},
@@ -39,7 +38,8 @@ CONFIG = TrainConfig(
     steps=1500,
     batch_size=16,
     # A mask of 64x64 pixels needs fewer points than the paper's of 1024x1024.
-    set_loss=SetLoss(points=256, max_objects=8),
+    objective=Mask2FormerObjective(points=256),
+    max_objects=8,
     optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05),
     # After so short a training no query is as sure as the default asks.
     score_threshold=0.35,

@@ -20,24 +20,24 @@ On a TPU pod (the same command on every host; each draws its share of every batc
 
 It ends with a table of IoUs, and leaves `predictions.png`, `curves.png`, `metrics.jsonl`,
 TensorBoard logs and checkpoints in the run's folder. Interrupted by SIGTERM, it saves and exits;
-the same command resumes. Every option has a flag: `--help`. For images of your own, `segjax train`
-has the same options, with defaults for photographs.
+the same command resumes. Every option has a flag: `--help`. For images of your own, `segjax
+train semantic` has the same options, with defaults for photographs.
 """
 
 import sys
 
 from segjax import cli
 from segjax.data import Augmentation
-from segjax.tasks import SemanticLoss
-from segjax.training import OptimizerConfig, TrainConfig
+from segjax.objectives import PixelObjective
+from segjax.training import OptimizerConfig, SemanticConfig
 
-CONFIG = TrainConfig(
+CONFIG = SemanticConfig(
     size=(64, 64),
     steps=800,
     batch_size=16,
     eval_every=800,
     # Four classes of stuff cover most of a scene, seven classes of things the rest.
-    loss=SemanticLoss(class_weights=(1.0,) * 4 + (1.5,) * 7),
+    objective=PixelObjective(class_weights=(1.0,) * 4 + (1.5,) * 7),
     optimizer=OptimizerConfig(learning_rate=6e-3, clip=0.0),
     # No scene comes twice, so there is nothing to make up.
     augmentation=Augmentation(

@@ -12,6 +12,7 @@ import absl.logging
 import tyro
 
 import segjax
+from segjax.flags import check_flags, flags
 from segjax.naming import unknown_name
 
 if TYPE_CHECKING:
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
 
 _FORMAT = warnings.formatwarning
 COMMANDS = {
-    "train": "train a segmentation model",
+    "train": "train a segmentation model: semantic, instance or panoptic",
     "evaluate": "evaluate a trained model on a data set",
     "predict": "predict images of your own with a trained model",
     "convert": "write trained or published weights as the original's",
     "models": "list the models",
+}
+TASKS = {
+    "semantic": "a class for each pixel",
+    "instance": "objects, each with a mask or a box",
+    "panoptic": "segments of things and stuff",
 }
 _LISTING = "\n".join(f"  {name:10}{purpose}" for name, purpose in COMMANDS.items())
 _HELP = f"""usage: segjax COMMAND [OPTIONS]
@@ -37,6 +43,14 @@ options:
   --help    show this text; segjax COMMAND --help shows the command's options
   --version show the version
 """
+
+
+_TRAIN_HELP = """usage: segjax train TASK [OPTIONS]
+
+Trains a segmentation model; segjax train TASK --help shows the task's options.
+
+tasks:
+""" + "".join(f"  {name:10}{purpose}\n" for name, purpose in TASKS.items())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,22 +88,59 @@ def train(default: "TrainConfig", *, description: str | None = None) -> int:
       description: the text above the options in `--help`.
 
     Returns:
-      The exit code, as of `main`.
+      The exit code, as in `main`.
     """
     return _guard(lambda: _train(default, description=description))
 
 
+def experiment(
+    run: Callable[[Any, Any], None],
+    options: Any,
+    default: "TrainConfig",
+    *,
+    description: str | None = None,
+) -> int:
+    """The command line of an experiment of several runs: its own options, and those of the runs.
+
+    Args:
+      run: Function `(options, config)`: the experiment.
+      options: Dataclass of its own options, with their defaults.
+      default: Configuration of the runs without any flags.
+      description: Text above the options in `--help`.
+
+    Returns:
+      The exit code, as in `main`.
+    """
+
+    def command() -> int:
+        from segjax.training.arguments import parse_experiment
+
+        run(*parse_experiment(options, default, description=description))
+        return 0
+
+    return _guard(command)
+
+
 def _run(name: str, arguments: list[str]) -> int:
-    # Not sooner: `segjax --help` need not wait for JAX.
-    from segjax.training.arguments import check_flags, flags
-
     if name == "train":
-        from segjax.training.config import TrainConfig
-
-        return _train(TrainConfig(), prog="segjax train", args=arguments)
+        return _train_task(arguments)
     command = importlib.import_module(f"segjax.commands.{name}")
     check_flags(arguments, flags(command.Options))
     return command.run(tyro.cli(command.Options, prog=f"segjax {name}", args=arguments))
+
+
+def _train_task(arguments: list[str]) -> int:
+    match arguments:
+        case [task, *options] if task in TASKS:
+            # Not sooner: `segjax --help` need not wait for JAX.
+            from segjax.training.config import CONFIGS
+
+            return _train(CONFIGS[task](), prog=f"segjax train {task}", args=options)
+        case ["-h" | "--help"]:
+            print(_TRAIN_HELP, end="")
+            return 0
+    got = repr(arguments[0]) if arguments else "none"
+    return _fail(f"train: expected a task, {' or '.join(TASKS)}, got {got}", 2)
 
 
 def _train(default: "TrainConfig", **options: Any) -> int:
@@ -114,7 +165,9 @@ def _guard(command: Callable[[], int]) -> int:
         return _fail(message, 1)
 
 
-def _format_warning(message, category, filename, *place, **line) -> str:
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, *place: Any, **line: Any
+) -> str:
     """What segjax warns of is one line; the warnings of libraries keep their form."""
     if category is UserWarning and f"{os.sep}segjax{os.sep}" in filename:
         return f"segjax: {message}\n"

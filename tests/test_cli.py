@@ -22,7 +22,7 @@ from segjax.models.backbones import mit_b0
 from segjax.pretrained import save
 from segjax.pretrained.files import read_state_dict
 from segjax.tasks import SemanticTask
-from segjax.training import TrainConfig, create_state
+from segjax.training import SemanticConfig, create_state
 from segjax.training.build import make_model
 from segjax.training.checkpoint import Checkpoints, load_variables
 from segjax.training.run_folder import read_config, write_config
@@ -61,7 +61,7 @@ def trained(tmp_path_factory):
     data, run = str(folder / "data"), folder / "run"
     steps = ["--steps", "4", "--batch-size", "8", "--size", "32", "32"]
     arguments = ["--run", str(run), "--data", data, *steps, *TINY]
-    assert cli.main(["train", *arguments, "--average-decay", "0"]) == 0
+    assert cli.main(["train", "semantic", *arguments, "--average-decay", "0"]) == 0
     return run
 
 
@@ -134,7 +134,7 @@ def test_prediction_of_a_folder_finishes_what_it_can(trained, tmp_path, capsys):
         np.testing.assert_array_equal(read_image(f"{stem}_overlay.png"), overlay)
 
     variables, _ = load_variables(trained / "checkpoints", "best")
-    model = make_model(TrainConfig(model_options={"widths": "(4,8)"}), 3)
+    model = make_model(SemanticConfig(model_options={"widths": "(4,8)"}), 3)
     image = read_image(files["a.png"])[None]  # of a size that needs no padding
     expected = jax.jit(SemanticTask(3).predict, static_argnums=0)(model, variables, image)[0]
     np.testing.assert_allclose(np.load(output / "a.npz")["probs"], expected, atol=2e-3)
@@ -156,7 +156,7 @@ def test_more_than_256_classes_take_16_bits(tmp_path):
     run, count = tmp_path / "run", 300
     names = tuple(map(str, range(count)))
     colors = tuple((i % 256, i // 256, 0) for i in range(count))
-    config = TrainConfig(run=run, model="unet", model_options={"widths": "(2,2)"})
+    config = SemanticConfig(run=run, model="unet", model_options={"widths": "(2,2)"})
     write_config(config, Classes(names, colors), 3)
     model = make_model(config, count)
     images = np.zeros((1, 8, 8, 3), np.float32)
@@ -218,13 +218,25 @@ def test_conversion_of_published_weights(tmp_path, capsys):
     ("argv", "code", "message"),
     [
         ("trian", 2, "unknown command 'trian': did you mean 'train'?"),
-        ("train --run RUN2 --model unet_tny", 1, "unknown model 'unet_tny': did you mean 'unet_t"),
-        ("train --run RUN2 --model-options nrom group", 1, "did you mean 'norm'?"),
-        ("train --run RUN2 --data foldr:x", 1, "unknown source 'foldr': did you mean 'folder'?"),
-        ("train --run RUN2 --data folder:no", 1, "no: there is no such folder"),
-        ("train --run RUN --data DATA", 1, "RUN holds a run of another configuration"),
-        ("train --run RUN2 --data DATA --batch-size 3", 1, "batch_size: expected a multiple of 8"),
-        ("train --run RUN2 --data DATA --eval-split vla", 1, "did you mean 'val'?"),
+        (
+            "train semantic --run RUN2 --model unet_tny",
+            1,
+            "model 'unet_tny': did you mean 'unet_t",
+        ),
+        ("train semantic --run RUN2 --model-options nrom group", 1, "did you mean 'norm'?"),
+        (
+            "train semantic --run RUN2 --data foldr:x",
+            1,
+            "did you mean 'folder'?",
+        ),
+        ("train semantic --run RUN2 --data folder:no", 1, "no: there is no such folder"),
+        ("train semantic --run RUN --data DATA", 1, "RUN holds a run of another configuration"),
+        (
+            "train semantic --run RUN2 --data DATA --batch-size 3",
+            1,
+            "batch_size: expected a multiple of 8",
+        ),
+        ("train semantic --run RUN2 --data DATA --eval-split vla", 1, "did you mean 'val'?"),
         ("evaluate --run nope", 1, "nope: no run there"),
         ("evaluate --run EMPTY", 1, "EMPTY/checkpoints: no checkpoint there"),
         ("evaluate --run RUN --split vla", 1, "unknown split 'vla': did you mean 'val'?"),
@@ -235,7 +247,11 @@ def test_conversion_of_published_weights(tmp_path, capsys):
         ("convert A/a.png OUT.safetensors --model resnet18", 1, "A/a.png: due is .safetensors"),
         ("convert A/a.png OUT.safetensors", 1, "A/a.png: no run there; --model is due"),
         ("convert A/a.png OUT.safetensors --model resnet", 1, "did you mean 'resnet"),
-        ("train --run RUN2 --weights no.pth --model fcn_resnet50", 1, "no.pth: there is no such"),
+        (
+            "train semantic --run RUN2 --weights no.pth --model fcn_resnet50",
+            1,
+            "no.pth: there is no such",
+        ),
         ("predict --run RUN --output OUT", 1, "there is nothing to predict"),
         ("predict no.png --run RUN --output OUT", 1, "no.png: there is no image"),
         ("predict EMPTY --run RUN --output OUT", 1, "EMPTY: there is no image"),
@@ -296,7 +312,7 @@ def raising(error):
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_exit_codes(monkeypatch, capsys, run, code, line):
     monkeypatch.setattr(train, "run", run)
-    assert cli.main(["train"]) == code
+    assert cli.main(["train", "semantic"]) == code
     assert capsys.readouterr().err == f"segjax: {line}\n"
 
 
@@ -311,16 +327,16 @@ def test_exit_codes(monkeypatch, capsys, run, code, line):
 def test_a_mistake_in_the_program_keeps_its_traceback(monkeypatch, run, error):
     monkeypatch.setattr(train, "run", run)
     with pytest.raises(error):
-        cli.main(["train"])
+        cli.main(["train", "semantic"])
 
 
 @pytest.mark.parametrize(
     ("argv", "meant"),
     [
-        ("train --stepps 3", "--steps"),
-        ("train --optimizer.lerning-rate 3", "--optimizer.learning-rate"),
+        ("train semantic --stepps 3", "--steps"),
+        ("train semantic --optimizer.lerning-rate 3", "--optimizer.learning-rate"),
         ("evaluate --run x --chekpoint last", "--checkpoint"),
-        ("train --steps many", "--steps"),
+        ("train semantic --steps many", "--steps"),
         ("predict a.png", "--run"),
     ],
 )
@@ -343,10 +359,13 @@ def test_every_option_says_what_it_is(command):
     check(command.Options)
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [*(sorted(cli.COMMANDS.keys() - {"train"})), *(f"train {task}" for task in cli.TASKS)],
+)
 def test_every_command_has_help(capsys, command):
     with pytest.raises(SystemExit) as stop:
-        cli.main([command, "--help"])
+        cli.main([*command.split(), "--help"])
     assert not stop.value.code
     assert f"usage: segjax {command}" in capsys.readouterr().out
 
@@ -357,6 +376,13 @@ def test_help_and_version(capsys):
     assert all(command in listing for command in cli.COMMANDS)
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"segjax {importlib.metadata.version('segjax')}\n"
+    assert cli.main(["train", "--help"]) == 0
+    listing = capsys.readouterr().out
+    assert all(task in listing for task in cli.TASKS)
+    assert cli.main(["train", "--steps", "3"]) == 2
+    assert "expected a task, semantic or instance or panoptic, got '--steps'" in (
+        capsys.readouterr().err
+    )
     assert cli.main([]) == 2
     assert "usage: segjax" in capsys.readouterr().err
 

@@ -68,15 +68,15 @@ def our_run(task: str) -> Callable[[], float]:
     import jax.numpy as jnp
 
     from segjax import inference, losses, models
-    from segjax.pretrained import find_published
     from segjax.pretrained.keys import to_state_dict, to_variables
+    from segjax.registry import find_entry
     from segjax.typing import Instances
 
     model = models.maskrcnn_resnet50_fpn(CLASSES)
     arrays = inputs(OBJECTS.get(task, 0))
     image = jnp.asarray(arrays["image"])[None]
     template = jax.eval_shape(model.init, jax.random.key(0), image)
-    table = find_published("maskrcnn_resnet50_fpn").table
+    table = find_entry("maskrcnn_resnet50_fpn").table
     blank = to_state_dict(table, jax.tree.map(lambda s: np.broadcast_to(0, s.shape), template))
     state_dict = {key: draw(key, array.shape) for key, array in blank.items()}
     variables = jax.device_put(to_variables(table, state_dict, template))

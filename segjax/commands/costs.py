@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend.core import Jaxpr, jaxprs_in_params
 
-from segjax import models, ops, pretrained
+from segjax import models, ops
 from segjax.commands.models import CLASSES, TABLE
 from segjax.models import layers
+from segjax.registry import find_entry
 
 _SCOPE = "segjax:"  # marks the operations of a module, by its path
 _COUNTED = "counted:"  # marks those that a layer's own count stands for
@@ -55,15 +56,15 @@ def describe(
       Parameters, multiply-adds, size, receptive field (None: the whole image) and paper, by name.
     """
     model = models.create(name, num_classes)
-    published = pretrained.PUBLISHED.get(name)
-    size = size or (published.size if published else (256, 256))
+    entry = find_entry(name)
+    size = size or entry.size
     parameters, multiply_adds = costs(model, (1, *size, 3))
     return {
         "parameters": parameters,
         "multiply_adds": multiply_adds,
         "size": list(size),
         "receptive_field": receptive_field(model),
-        "paper": published.paper if published else "",
+        "paper": entry.paper,
     }
 
 

@@ -1,6 +1,7 @@
 """Which images of a split a model does best and worst with, and pictures of them."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,7 +35,7 @@ class ImageJudge:
             canvases = 0
         self._batches = eval_batches(source, batch_size=1, canvases=canvases, threads=threads)
 
-    def scores(self, *, track=lambda batches: batches) -> tuple[np.ndarray, Any]:
+    def scores(self, *, track: Callable = lambda batches: batches) -> tuple[np.ndarray, Any]:
         """The score of each image by itself, and the metric of all together.
 
         An image's score is what the task's own would be if the split held it alone. Images in which

@@ -133,6 +133,15 @@ class _Object:
             return decode_rle(self.shape, size)
         return rasterize_polygons(self.shape, size)
 
+    def count_pixels(self, size: tuple[int, int]) -> int:
+        """The mask's area; no pixel outside the box of its polygons is looked at."""
+        if isinstance(self.shape, np.ndarray):
+            return int(self.shape[1::2].sum())
+        points = np.concatenate(self.shape).reshape(-1, 2)
+        left, top = np.maximum(points.min(0), 0).astype(int)
+        right, bottom = np.maximum(np.ceil(points.max(0)) + 1, 0).astype(int)
+        return int(np.count_nonzero(self.mask(size)[top:bottom, left:right]))
+
 
 def _object(content: CocoJson, entry: dict[str, Any]) -> tuple[Any, int, _Object | None, str]:
     """An annotation's id, its image, its object, and what is wrong with it."""
@@ -151,7 +160,7 @@ def _object(content: CocoJson, entry: dict[str, Any]) -> tuple[Any, int, _Object
         found = _Object(class_, box, float(area), crowd, shape)
     else:
         drawn = _Object(class_, box, 0.0, crowd, shape)
-        found = dataclasses.replace(drawn, area=float(np.count_nonzero(drawn.mask(size))))
+        found = dataclasses.replace(drawn, area=float(drawn.count_pixels(size)))
     return entry.get("id"), entry["image_id"], found, flaw
 
 

@@ -233,7 +233,7 @@ def read_image_list(file: Path, folder: Path) -> dict[int, CocoImage]:
         raise DataError('is not {"images": [...], ...}')
 
 
-def each_checked(file: Path, entries: Iterable[Any], check) -> Iterator[Any]:
+def each_checked(file: Path, entries: Iterable[Any], check: Callable) -> Iterator[Any]:
     """Applies `check` to each annotation; the DataErrors come at the end, together.
 
     Args:

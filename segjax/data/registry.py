@@ -1,5 +1,7 @@
 """Sources by name, as the command line gives them."""
 
+from typing import Any
+
 from segjax import data
 from segjax.data.source import Source
 from segjax.data.spec import full_spec
@@ -9,7 +11,7 @@ from segjax.naming import unknown_name
 _NAMED = {"coco": "Coco", "coco_panoptic": "CocoPanoptic", "folder": "Folder", "tfds": "Tfds"}
 
 
-def open_source(spec: str, split: str, **options) -> Source:
+def open_source(spec: str, split: str, **options: Any) -> Source:
     """Opens the source that a text names.
 
     Args:

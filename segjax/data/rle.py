@@ -1,6 +1,7 @@
 """COCO's run-length code of masks, and the text that it is written in."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -120,7 +121,7 @@ def _of_text(text: str) -> np.ndarray:
     return numbers
 
 
-def _as_integers(counts) -> np.ndarray:
+def _as_integers(counts: Any) -> np.ndarray:
     if isinstance(counts, np.ndarray) and counts.ndim == 1 and counts.dtype.kind in "iu":
         return counts.astype(np.int64)
     kinds = set(map(type, counts))

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 
 from segjax.data.errors import DataError, naming
 from segjax.data.images import check_max_value, decode_image, decode_mask, image_header
@@ -150,7 +149,7 @@ class Tfds(Source):
 
 def _prepared(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
     """The data set as its files describe it; the code that made them is not needed."""
-    root = epath.Path(data_dir or tfds.core.constants.get_default_data_dir())
+    root = tfds.core.Path(data_dir or tfds.core.constants.get_default_data_dir())
     try:
         builder = tfds.builder(name, data_dir=root)
     except tfds.core.registered.DatasetNotFoundError as error:

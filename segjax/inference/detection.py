@@ -210,7 +210,15 @@ def _has_sides(boxes: jax.Array, least: float) -> jax.Array:
     return jnp.all(boxes[..., 2:] - boxes[..., :2] >= least, axis=-1)
 
 
-def _best(boxes, classes, scores, keep, most: int, *, order: jax.Array) -> Instances:
+def _best(
+    boxes: jax.Array,
+    classes: jax.Array,
+    scores: jax.Array,
+    keep: jax.Array,
+    most: int,
+    *,
+    order: jax.Array,
+) -> Instances:
     """The `most` best that are kept, and padding."""
     missing = max(most - len(boxes), 0)
     boxes, classes, scores, keep, order = (

@@ -223,8 +223,8 @@ class PanopticPrediction:
     def annotations(self) -> list[dict[str, Any]]:
         """The segments in COCO's format, its `segments_info`, as they are saved.
 
-        Each has `id` (its value in `map`), `category_id` (of `classes.ids`), `category`, `isthing`,
-        `area`, and `score` where the model gives one.
+        Each has `id` (its value in `map`), `category_id` (from `classes.ids`), `category`,
+        `isthing`, `iscrowd` (always 0), `area` in pixels, and `score` where the model gives one.
         """
         entries = []
         for found in self.segments:
@@ -233,6 +233,7 @@ class PanopticPrediction:
                 "category_id": self.classes.ids[found.class_id],
                 "category": found.name,
                 "isthing": found.is_thing,
+                "iscrowd": 0,
                 "area": found.area,
             }
             entries.append(entry if found.score is None else entry | {"score": found.score})

@@ -1,8 +1,8 @@
 """A trained model, ready for pictures of any size."""
 
 import contextlib
+import dataclasses
 import os
-import typing
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,7 +97,7 @@ class Predictor:
             the last), the last, or that of a step, by its number; a file has but one.
           score_threshold: the least score of an object that counts, in 0..1.
           **views: how a semantic model looks at a picture: `window`, `overlap`, `scales` and
-            `flip`, as in `ViewingTask`.
+            `flip`, as in `SemanticTask`.
 
         Returns:
           The predictor.
@@ -113,7 +113,7 @@ class Predictor:
         info, variables, origin = load_learnt(path, checkpoint)
         config, classes = info.config, info.classes
         return cls(
-            _with_views(make_task(config, classes), path, config.task, views),
+            _with_views(make_task(config, classes), path, views),
             make_model(config, len(classes)),
             variables,
             classes,
@@ -147,7 +147,7 @@ class Predictor:
           model_options: attributes of the model's module, by name.
           score_threshold: the least score of an object that counts, in 0..1.
           **views: how a semantic model looks at a picture: `window`, `overlap`, `scales` and
-            `flip`, as in `ViewingTask`.
+            `flip`, as in `SemanticTask`.
 
         Returns:
           The predictor.
@@ -160,7 +160,7 @@ class Predictor:
         from segjax import models, pretrained
         from segjax.pretrained.weights import count_variables
         from segjax.training.build import make_task
-        from segjax.training.config import TrainConfig
+        from segjax.training.config import CONFIGS
 
         options = model_options or {}
         variables = pretrained.load(source, model, **options)
@@ -169,10 +169,9 @@ class Predictor:
         # The published ones count their background as 0.
         first = 1 if isinstance(module, models.MaskRCNN) else 0
         named = _name_classes(source, classes, range(first, first + count))
-        task = task or _usual_task(module)
-        config = TrainConfig(task=task, model=model)
+        config = CONFIGS[task or _usual_task(model, module)](model=model)
         return cls(
-            _with_views(make_task(config, named), source, task, views),
+            _with_views(make_task(config, named), source, views),
             module,
             variables,
             named,
@@ -286,29 +285,26 @@ class Predictor:
         return image
 
 
-def _with_views(task: "Task", source: Any, name: TaskName, views: dict[str, Any]) -> "Task":
+def _with_views(task: "Task", source: Any, views: dict[str, Any]) -> "Task":
     """The task, looking at pictures as the options say."""
     from segjax.tasks import SemanticTask
-    from segjax.tasks.viewing import ViewingTask
 
     if isinstance(task, SemanticTask):
-        return ViewingTask(**vars(task), **views)
+        return dataclasses.replace(task, **views)
     unset = {"window": None, "overlap": 0.5, "scales": (1.0,), "flip": False}
     if given := [key for key, value in views.items() if value != unset[key]]:
         raise ValueError(
-            f"{', '.join(given)}: no effect but for the semantic task; {source} has learnt the "
-            f"{name} one"
+            f"{', '.join(given)}: no effect but for the semantic task, which {source} did not learn"
         )
     return task
 
 
-def _usual_task(model: nn.Module) -> TaskName:
-    from segjax import models
+def _usual_task(name: str, model: nn.Module) -> str:
+    """The most that a model can be asked for: segments, or else objects, or classes of pixels."""
+    from segjax.registry import default_objective
 
-    if typing.get_type_hints(type(model).__call__).get("return") is models.SemanticOutput:
-        return "semantic"
-    boxes = isinstance(model, models.MaskRCNN) or getattr(model, "mask_head", True) is None
-    return "instance" if boxes else "panoptic"
+    no_masks = getattr(model, "mask_head", True) is None
+    return "instance" if no_masks else default_objective(name).tasks[-1]
 
 
 def _name_classes(source: Any, classes: Any, ids: range) -> "Classes":

@@ -161,7 +161,7 @@ class DeepLabV3Plus(ImageModel):
         return SemanticOutput(layers.upsample(logits, (height, width), align_corners=True))
 
 
-def deeplabv3_resnet50(num_classes: int, **options) -> DenseClassifier:
+def deeplabv3_resnet50(num_classes: int, **options: Any) -> DenseClassifier:
     """DeepLabV3 on a ResNet-50 of output stride 8: 42.0 million parameters with 21 classes.
 
     Args:
@@ -184,7 +184,7 @@ def deeplabv3_resnet50(num_classes: int, **options) -> DenseClassifier:
     return DenseClassifier(num_classes, resnet50, DeepLabHead, **options)
 
 
-def deeplabv3_resnet101(num_classes: int, **options) -> DenseClassifier:
+def deeplabv3_resnet101(num_classes: int, **options: Any) -> DenseClassifier:
     """DeepLabV3 on a ResNet-101 of output stride 8: 61.0 million parameters with 21 classes.
 
     Args and Returns as in `deeplabv3_resnet50`.
@@ -192,7 +192,7 @@ def deeplabv3_resnet101(num_classes: int, **options) -> DenseClassifier:
     return DenseClassifier(num_classes, resnet101, DeepLabHead, **options)
 
 
-def deeplabv3_mobilenet_v3_large(num_classes: int, **options) -> DenseClassifier:
+def deeplabv3_mobilenet_v3_large(num_classes: int, **options: Any) -> DenseClassifier:
     """DeepLabV3 on MobileNetV3-Large of output stride 16: 11.0 million parameters with 21 classes.
 
     Args and Returns as in `deeplabv3_resnet50`.
@@ -201,7 +201,7 @@ def deeplabv3_mobilenet_v3_large(num_classes: int, **options) -> DenseClassifier
     return DenseClassifier(num_classes, mobilenet_v3_large, DeepLabHead, **defaults | options)
 
 
-def deeplabv3plus_resnet34(num_classes: int, **options) -> DeepLabV3Plus:
+def deeplabv3plus_resnet34(num_classes: int, **options: Any) -> DeepLabV3Plus:
     """DeepLabV3+ on a ResNet-34 of output stride 16: 22.4 million parameters.
 
     Args:
@@ -225,7 +225,7 @@ def deeplabv3plus_resnet34(num_classes: int, **options) -> DeepLabV3Plus:
     return DeepLabV3Plus(num_classes, _resnet34, **options)
 
 
-def deeplabv3plus_resnet50(num_classes: int, **options) -> DeepLabV3Plus:
+def deeplabv3plus_resnet50(num_classes: int, **options: Any) -> DeepLabV3Plus:
     """DeepLabV3+ on a ResNet-50 of output stride 16: 26.7 million parameters.
 
     Args and Returns as in `deeplabv3plus_resnet34`.
@@ -233,7 +233,7 @@ def deeplabv3plus_resnet50(num_classes: int, **options) -> DeepLabV3Plus:
     return DeepLabV3Plus(num_classes, _resnet50, **options)
 
 
-def deeplabv3plus_resnet101(num_classes: int, **options) -> DeepLabV3Plus:
+def deeplabv3plus_resnet101(num_classes: int, **options: Any) -> DeepLabV3Plus:
     """DeepLabV3+ on a ResNet-101 of output stride 16: 45.7 million parameters.
 
     Args and Returns as in `deeplabv3plus_resnet34`.

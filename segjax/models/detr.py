@@ -262,7 +262,7 @@ class Detr(ImageModel):
         return join_layers(outputs, (*attention, *cross_attention) if self.return_attention else ())
 
 
-def detr_resnet50(num_classes: int, **options) -> Detr:
+def detr_resnet50(num_classes: int, **options: Any) -> Detr:
     """DETR on a ResNet-50: 41.5 million parameters with 91 classes.
 
     Args:
@@ -285,7 +285,7 @@ def detr_resnet50(num_classes: int, **options) -> Detr:
     return Detr(num_classes, resnet50, **options)
 
 
-def detr_resnet101(num_classes: int, **options) -> Detr:
+def detr_resnet101(num_classes: int, **options: Any) -> Detr:
     """DETR on a ResNet-101: 60.5 million parameters with 91 classes.
 
     Args and Returns as in `detr_resnet50`.
@@ -293,7 +293,7 @@ def detr_resnet101(num_classes: int, **options) -> Detr:
     return Detr(num_classes, resnet101, **options)
 
 
-def detr_resnet50_panoptic(num_classes: int, **options) -> Detr:
+def detr_resnet50_panoptic(num_classes: int, **options: Any) -> Detr:
     """DETR with masks, on a ResNet-50: 42.9 million parameters with 250 classes.
 
     Args and Returns as in `detr_resnet50`.
@@ -301,7 +301,7 @@ def detr_resnet50_panoptic(num_classes: int, **options) -> Detr:
     return Detr(num_classes, resnet50, AttentionMaskHead, **options)
 
 
-def detr_tiny(num_classes: int, *, width: int = 64, **options) -> Detr:
+def detr_tiny(num_classes: int, *, width: int = 64, **options: Any) -> Detr:
     """A small DETR with masks that trains on a CPU, on a ResNet-18 of output stride 16.
 
     Segjax's own configuration: 50 queries of 128 features, and three layers each of encoder and

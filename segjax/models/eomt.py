@@ -321,7 +321,7 @@ _VIT_LARGE: dict[str, Any] = {"features": 1024, "depth": 24, "num_heads": 16}
 _DINOV3: dict[str, Any] = {"rotary": True, "epsilon": 1e-5}
 
 
-def eomt_tiny(num_classes: int, **options) -> EoMT:
+def eomt_tiny(num_classes: int, **options: Any) -> EoMT:
     """A small EoMT, on a ViT-Ti/16 of 12 blocks: 6.3 million parameters with 133 classes.
 
     Segjax's own configuration: 100 queries, in the last 3 blocks.
@@ -332,7 +332,7 @@ def eomt_tiny(num_classes: int, **options) -> EoMT:
     return EoMT(num_classes, **_VIT_TINY | settings | options)
 
 
-def eomt_small(num_classes: int, **options) -> EoMT:
+def eomt_small(num_classes: int, **options: Any) -> EoMT:
     """EoMT on a ViT-S/16: 24.0 million parameters with 133 classes.
 
     Args and Returns as in `eomt_large`.
@@ -340,7 +340,7 @@ def eomt_small(num_classes: int, **options) -> EoMT:
     return EoMT(num_classes, **_VIT_SMALL | {"query_blocks": 3} | options)
 
 
-def eomt_base(num_classes: int, **options) -> EoMT:
+def eomt_base(num_classes: int, **options: Any) -> EoMT:
     """EoMT on a ViT-B/16: 93.7 million parameters with 133 classes.
 
     Args and Returns as in `eomt_large`.
@@ -348,7 +348,7 @@ def eomt_base(num_classes: int, **options) -> EoMT:
     return EoMT(num_classes, **_VIT_BASE | {"query_blocks": 3} | options)
 
 
-def eomt_large(num_classes: int, **options) -> EoMT:
+def eomt_large(num_classes: int, **options: Any) -> EoMT:
     """EoMT on a ViT-L/16, for images of 640 pixels: 316.3 million parameters with 133 classes.
 
     The published models for semantic segmentation have `num_queries=100`, and `image_size` 512
@@ -374,7 +374,7 @@ def eomt_large(num_classes: int, **options) -> EoMT:
     return EoMT(num_classes, **_VIT_LARGE | options)
 
 
-def eomt_dinov3_small(num_classes: int, **options) -> EoMT:
+def eomt_dinov3_small(num_classes: int, **options: Any) -> EoMT:
     """EoMT on DINOv3's ViT-S/16: 23.4 million parameters with 133 classes.
 
     Args and Returns as in `eomt_dinov3_large`.
@@ -382,7 +382,7 @@ def eomt_dinov3_small(num_classes: int, **options) -> EoMT:
     return EoMT(num_classes, **_VIT_SMALL | _DINOV3 | {"query_blocks": 3} | options)
 
 
-def eomt_dinov3_base(num_classes: int, **options) -> EoMT:
+def eomt_dinov3_base(num_classes: int, **options: Any) -> EoMT:
     """EoMT on DINOv3's ViT-B/16: 92.4 million parameters with 133 classes.
 
     Args and Returns as in `eomt_dinov3_large`.
@@ -390,7 +390,7 @@ def eomt_dinov3_base(num_classes: int, **options) -> EoMT:
     return EoMT(num_classes, **_VIT_BASE | _DINOV3 | {"query_blocks": 3} | options)
 
 
-def eomt_dinov3_large(num_classes: int, **options) -> EoMT:
+def eomt_dinov3_large(num_classes: int, **options: Any) -> EoMT:
     """EoMT on DINOv3's ViT-L/16, for images of any size: 315.0 million parameters with 133 classes.
 
     Args:

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -76,7 +77,7 @@ class DenseClassifier(ImageModel):
                 features[stage]
             )
             logits = logits.astype(self.output_dtype)
-            return layers.upsample(logits, images.shape[-3:-1])
+            return layers.upsample(logits, (images.shape[-3], images.shape[-2]))
 
         logits = classify(self.head, "stage4", "head")
         if not self.auxiliary:
@@ -101,7 +102,7 @@ class DenseClassifier(ImageModel):
         return [*backbone.layer_specs(), ConvSpec(3, padding=1), upsampling]
 
 
-def fcn_resnet50(num_classes: int, **options) -> DenseClassifier:
+def fcn_resnet50(num_classes: int, **options: Any) -> DenseClassifier:
     """FCN on a ResNet-50 of output stride 8: 35.3 million parameters with 21 classes.
 
     Args:
@@ -125,7 +126,7 @@ def fcn_resnet50(num_classes: int, **options) -> DenseClassifier:
     return DenseClassifier(num_classes, resnet50, **options)
 
 
-def fcn_resnet101(num_classes: int, **options) -> DenseClassifier:
+def fcn_resnet101(num_classes: int, **options: Any) -> DenseClassifier:
     """FCN on a ResNet-101 of output stride 8: 54.3 million parameters with 21 classes.
 
     Args and Returns as in `fcn_resnet50`.

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from flax import linen as nn
 from jaxtyping import Float
@@ -56,7 +57,7 @@ class LRASPP(ImageModel):
         return SemanticOutput(layers.upsample(logits, (height, width)))
 
 
-def lraspp_mobilenet_v3_large(num_classes: int, **options) -> LRASPP:
+def lraspp_mobilenet_v3_large(num_classes: int, **options: Any) -> LRASPP:
     """LR-ASPP on a MobileNetV3-Large of output stride 16: 3.2 million parameters with 21 classes.
 
     Args:

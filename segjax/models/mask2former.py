@@ -176,7 +176,7 @@ class Mask2Former(ImageModel):
 _RESNET50 = functools.partial(resnet50, frozen_norm=True)
 
 
-def mask2former_resnet50(num_classes: int, **options) -> Mask2Former:
+def mask2former_resnet50(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former on a ResNet-50: 44.0 million parameters with 133 classes.
 
     The backbone's batch norms are frozen; `backbone=resnet50` trains them.
@@ -202,7 +202,7 @@ def mask2former_resnet50(num_classes: int, **options) -> Mask2Former:
     return Mask2Former(num_classes, **{"backbone": _RESNET50} | options)
 
 
-def mask2former_swin_tiny(num_classes: int, **options) -> Mask2Former:
+def mask2former_swin_tiny(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former on a Swin-T: 47.4 million parameters with 133 classes.
 
     Args and Returns as in `mask2former_resnet50`.
@@ -210,7 +210,7 @@ def mask2former_swin_tiny(num_classes: int, **options) -> Mask2Former:
     return Mask2Former(num_classes, **{"backbone": swin_tiny} | options)
 
 
-def mask2former_swin_small(num_classes: int, **options) -> Mask2Former:
+def mask2former_swin_small(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former on a Swin-S: 68.8 million parameters with 133 classes.
 
     Args and Returns as in `mask2former_resnet50`.
@@ -218,7 +218,7 @@ def mask2former_swin_small(num_classes: int, **options) -> Mask2Former:
     return Mask2Former(num_classes, **{"backbone": swin_small} | options)
 
 
-def mask2former_swin_base(num_classes: int, **options) -> Mask2Former:
+def mask2former_swin_base(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former on a Swin-B: 106.9 million parameters with 133 classes.
 
     Args and Returns as in `mask2former_resnet50`.
@@ -226,7 +226,7 @@ def mask2former_swin_base(num_classes: int, **options) -> Mask2Former:
     return Mask2Former(num_classes, **{"backbone": swin_base} | options)
 
 
-def mask2former_swin_large(num_classes: int, **options) -> Mask2Former:
+def mask2former_swin_large(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former with 200 queries on a Swin-L: 215.5 million parameters with 133 classes.
 
     Args and Returns as in `mask2former_resnet50`.
@@ -235,7 +235,7 @@ def mask2former_swin_large(num_classes: int, **options) -> Mask2Former:
     return Mask2Former(num_classes, **settings | options)
 
 
-def mask2former_tiny(num_classes: int, *, width: int = 64, **options) -> Mask2Former:
+def mask2former_tiny(num_classes: int, *, width: int = 64, **options: Any) -> Mask2Former:
     """A small Mask2Former that trains on a CPU, on a ResNet-18.
 
     Segjax's own configuration: 50 queries of 96 features, one layer in the pixel decoder and three

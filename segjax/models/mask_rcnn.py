@@ -1,7 +1,7 @@
 """Mask R-CNN: region proposals, and the class, the box and the mask of each."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -145,7 +145,7 @@ class MaskRCNN(ImageModel):
         logits, deltas = _at_least_float32(propose(levels))
         own = extents = None
         if (whole := layers.Extent()(images)) is not None:
-            extents = jnp.stack([layers.Extent()(level) for level in levels], axis=1)
+            extents = jnp.stack([jnp.asarray(layers.Extent()(level)) for level in levels], axis=1)
             own, logits = self._own_anchors(shapes, whole, extents, logits)
         proposals = self._propose(train, anchors, logits, deltas, sizes, own)
 
@@ -156,16 +156,16 @@ class MaskRCNN(ImageModel):
         mask_head = MaskHead(classes, self.mask_convs, block, conv, up_conv, name="mask_head")
         if not train:
             features = self._align(pyramid, proposals.boxes, _BOX_SIZE, extents)
-            outputs = _at_least_float32(box_head(features, proposals.valid))
-            objects = self._select(*outputs, proposals, sizes)
+            scores, moves = _at_least_float32(box_head(features, jnp.asarray(proposals.valid)))
+            objects = self._select(scores, moves, proposals, sizes)
             features = self._align(pyramid, objects.boxes, _MASK_SIZE, extents)
-            masks = self._masks(mask_head, features, objects.valid)
+            masks = self._masks(mask_head, features, jnp.asarray(objects.valid))
             of_class = (objects.classes + 1)[..., None, None, None]
             masks = jnp.take_along_axis(masks, of_class, axis=-1)[..., 0]
             return DetectionOutput(objects, masks)
 
         keys = jax.vmap(jax.random.split)(keys)
-        anchor_samples = map_shards(
+        logits, deltas, anchors, anchor_matches = map_shards(
             jax.vmap(functools.partial(self._sample_anchors, anchors)),
             keys[:, 0],
             targets,
@@ -176,12 +176,14 @@ class MaskRCNN(ImageModel):
             jax.vmap(self._sample_proposals), keys[:, 1], proposals, targets
         )
         features = self._align(pyramid, boxes, _BOX_SIZE)
-        outputs = _at_least_float32(box_head(features, matches != NEITHER))
+        scores, moves = _at_least_float32(box_head(features, matches != NEITHER))
         # The positive ones come first.
         first = slice(max(int(self.proposal_samples * self.proposal_positives), 1))
         features = self._align(pyramid, boxes[:, first], _MASK_SIZE)
         masks = self._masks(mask_head, features, matches[:, first] >= 0)
-        return SampledOutput(*anchor_samples, *outputs, boxes, matches, masks)
+        return SampledOutput(
+            logits, deltas, anchors, anchor_matches, scores, moves, boxes, matches, masks
+        )
 
     def _layers(self, train: bool) -> tuple[Layer, Layer, Layer, Layer]:
         """Constructors of `Conv`, `ConvNorm`, `Dense` and `UpConv2x`."""
@@ -191,7 +193,7 @@ class MaskRCNN(ImageModel):
         dense = functools.partial(layers.Dense, **self.dtypes)
         return conv, block, dense, functools.partial(layers.UpConv2x, **self.dtypes)
 
-    def _anchors(self, shapes, strides) -> list[Float[np.ndarray, "a 4"]]:
+    def _anchors(self, shapes: Sequence, strides: Sequence) -> list[Float[np.ndarray, "a 4"]]:
         return ops.pyramid_anchors(
             shapes,
             strides=strides,
@@ -215,7 +217,9 @@ class MaskRCNN(ImageModel):
             own_logits.append(jnp.where((cells < xyxy(extent)).all(-1), x, -jnp.inf))
         return anchors, own_logits
 
-    def _propose(self, train, anchors, logits, deltas, sizes, own) -> Instances:
+    def _propose(
+        self, train: bool, anchors: list, logits: list, deltas: list, sizes: Array, own: list | None
+    ) -> Instances:
         """The proposals, through which no gradient flows."""
 
         def propose(logits, deltas, size, own):
@@ -231,7 +235,9 @@ class MaskRCNN(ImageModel):
         logits, deltas = jax.lax.stop_gradient((logits, deltas))
         return map_shards(jax.vmap(propose), logits, deltas, sizes, own)
 
-    def _select(self, class_logits, box_deltas, proposals, sizes) -> Instances:
+    def _select(
+        self, class_logits: Array, box_deltas: Array, proposals: Instances, sizes: Array
+    ) -> Instances:
         def select(class_logits, box_deltas, proposals, size):
             return inference.detect_objects(
                 class_logits,
@@ -247,7 +253,9 @@ class MaskRCNN(ImageModel):
 
         return map_shards(jax.vmap(select), class_logits, box_deltas, proposals, sizes)
 
-    def _align(self, pyramid, boxes, size, extents=None) -> Float[jax.Array, "b p h w c"]:
+    def _align(
+        self, pyramid: list, boxes: Array, size: tuple[int, int], extents: Array | None = None
+    ) -> Float[jax.Array, "b p h w c"]:
         """ROIAlign of boxes `[b, p, 4]` on the pyramid, unaligned as in torchvision.
 
         For padded images `extents`, `[b, levels, 2]`, are their (rows, columns) on each level.
@@ -271,7 +279,9 @@ class MaskRCNN(ImageModel):
 
         return map_shards(jax.vmap(align), pyramid, jax.lax.stop_gradient(boxes), extents)
 
-    def _masks(self, head, features, valid) -> Float[jax.Array, "b p mh mw classes"]:
+    def _masks(
+        self, head: nn.Module, features: jax.Array, valid: jax.Array
+    ) -> Float[jax.Array, "b p mh mw classes"]:
         """Mask logits of the regions, most of which may be padding."""
         if self.head_norm or self.is_initializing():  # batch norm needs all regions
             return _at_least_float32(head(features, valid))
@@ -317,7 +327,7 @@ def _at_least_float32(tree):
     return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
 
 
-def maskrcnn_resnet50_fpn(num_classes: int, **options) -> MaskRCNN:
+def maskrcnn_resnet50_fpn(num_classes: int, **options: Any) -> MaskRCNN:
     """Mask R-CNN on a ResNet-50: 44.4 million parameters with COCO's 90 classes.
 
     The backbone's batch norms are frozen and have an ε of 0, as in torchvision's weights.
@@ -343,7 +353,7 @@ def maskrcnn_resnet50_fpn(num_classes: int, **options) -> MaskRCNN:
     return MaskRCNN(num_classes, **{"norm_epsilon": 0.0} | options)
 
 
-def maskrcnn_resnet50_fpn_v2(num_classes: int, **options) -> MaskRCNN:
+def maskrcnn_resnet50_fpn_v2(num_classes: int, **options: Any) -> MaskRCNN:
     """Mask R-CNN with batch norm and deeper heads: 46.4 million parameters with 90 classes.
 
     Args and Returns as in `maskrcnn_resnet50_fpn`.
@@ -361,7 +371,7 @@ def maskrcnn_resnet50_fpn_v2(num_classes: int, **options) -> MaskRCNN:
     return MaskRCNN(num_classes, **settings | options)
 
 
-def maskrcnn_tiny(num_classes: int, *, width: int = 64, **options) -> MaskRCNN:
+def maskrcnn_tiny(num_classes: int, *, width: int = 64, **options: Any) -> MaskRCNN:
     """A small Mask R-CNN on a ResNet-18, for small objects, that trains on a CPU.
 
     Segjax's own configuration: 64 features, anchors from 8 pixels up, fewer proposals.

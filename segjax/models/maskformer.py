@@ -135,7 +135,7 @@ class MaskFormer(ImageModel):
         return join_layers(outputs, attention if self.return_attention else ())
 
 
-def maskformer_resnet50(num_classes: int, **options) -> MaskFormer:
+def maskformer_resnet50(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a ResNet-50: 41.3 million parameters with 150 classes.
 
     Args:
@@ -159,7 +159,7 @@ def maskformer_resnet50(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": resnet50} | options)
 
 
-def maskformer_resnet101(num_classes: int, **options) -> MaskFormer:
+def maskformer_resnet101(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a ResNet-101: 60.3 million parameters with 150 classes.
 
     Args and Returns as in `maskformer_resnet50`.
@@ -167,7 +167,7 @@ def maskformer_resnet101(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": resnet101} | options)
 
 
-def maskformer_swin_tiny(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_tiny(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-T: 41.8 million parameters with 150 classes.
 
     Args and Returns as in `maskformer_resnet50`.
@@ -175,7 +175,7 @@ def maskformer_swin_tiny(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": swin_tiny} | options)
 
 
-def maskformer_swin_small(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_small(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-S: 63.1 million parameters with 150 classes.
 
     Args and Returns as in `maskformer_resnet50`.
@@ -183,7 +183,7 @@ def maskformer_swin_small(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": swin_small} | options)
 
 
-def maskformer_swin_base(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_base(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-B: 101.8 million parameters with 150 classes.
 
     Args and Returns as in `maskformer_resnet50`.
@@ -191,7 +191,7 @@ def maskformer_swin_base(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": swin_base} | options)
 
 
-def maskformer_swin_large(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_large(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-L: 211.6 million parameters with 150 classes.
 
     Args and Returns as in `maskformer_resnet50`.

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +106,7 @@ class SegFormer(ImageModel):
         return SemanticOutput(logits, attention=features.get("attention", ()))
 
 
-def segformer_b0(num_classes: int, **options) -> SegFormer:
+def segformer_b0(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B0: 3.8 million parameters with 150 classes.
 
     Args:
@@ -126,18 +127,20 @@ def segformer_b0(num_classes: int, **options) -> SegFormer:
       Xie et al., "SegFormer: simple and efficient design for semantic segmentation with
       transformers", 2021, section 3; the norms' ε as in Hugging Face's model.
     """
-    return SegFormer(num_classes, mit_b0, **{"features": 256} | options)
+    options = {"features": 256, **options}
+    return SegFormer(num_classes, mit_b0, **options)
 
 
-def segformer_b1(num_classes: int, **options) -> SegFormer:
+def segformer_b1(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B1: 13.7 million parameters with 150 classes.
 
     Args and Returns as in `segformer_b0`.
     """
-    return SegFormer(num_classes, mit_b1, **{"features": 256} | options)
+    options = {"features": 256, **options}
+    return SegFormer(num_classes, mit_b1, **options)
 
 
-def segformer_b2(num_classes: int, **options) -> SegFormer:
+def segformer_b2(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B2: 27.5 million parameters with 150 classes.
 
     Args and Returns as in `segformer_b0`.
@@ -145,7 +148,7 @@ def segformer_b2(num_classes: int, **options) -> SegFormer:
     return SegFormer(num_classes, mit_b2, **options)
 
 
-def segformer_b3(num_classes: int, **options) -> SegFormer:
+def segformer_b3(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B3: 47.3 million parameters with 150 classes.
 
     Args and Returns as in `segformer_b0`.
@@ -153,7 +156,7 @@ def segformer_b3(num_classes: int, **options) -> SegFormer:
     return SegFormer(num_classes, mit_b3, **options)
 
 
-def segformer_b4(num_classes: int, **options) -> SegFormer:
+def segformer_b4(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B4: 64.1 million parameters with 150 classes.
 
     Args and Returns as in `segformer_b0`.
@@ -161,7 +164,7 @@ def segformer_b4(num_classes: int, **options) -> SegFormer:
     return SegFormer(num_classes, mit_b4, **options)
 
 
-def segformer_b5(num_classes: int, **options) -> SegFormer:
+def segformer_b5(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B5: 84.7 million parameters with 150 classes.
 
     Args and Returns as in `segformer_b0`.

@@ -184,7 +184,7 @@ _BASE = functools.partial(vit_base_patch16, **_ORIGINAL)
 _LARGE = functools.partial(vit_large_patch16, **_ORIGINAL | {"image_size": 640})
 
 
-def segmenter_tiny_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_tiny_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-Ti/16: 6.9 million parameters with 150 classes.
 
     Args:
@@ -207,7 +207,7 @@ def segmenter_tiny_patch16(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _TINY, **options)
 
 
-def segmenter_small_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_small_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-S/16: 26.4 million parameters with 150 classes.
 
     Args and Returns as in `segmenter_tiny_patch16`.
@@ -215,7 +215,7 @@ def segmenter_small_patch16(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _SMALL, **options)
 
 
-def segmenter_base_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_base_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-B/16: 103.3 million parameters with 150 classes.
 
     Args and Returns as in `segmenter_tiny_patch16`.
@@ -223,7 +223,7 @@ def segmenter_base_patch16(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _BASE, **options)
 
 
-def segmenter_large_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_large_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-L/16: 334.3 million parameters with 150 classes.
 
     Args and Returns as in `segmenter_tiny_patch16`.
@@ -231,7 +231,7 @@ def segmenter_large_patch16(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _LARGE, **options)
 
 
-def segmenter_tiny_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_tiny_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-Ti/16: 5.9 million parameters with 150 classes.
 
     Args and Returns as in `segmenter_tiny_patch16`.
@@ -239,7 +239,7 @@ def segmenter_tiny_patch16_linear(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _TINY, LinearDecoder, **options)
 
 
-def segmenter_small_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_small_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-S/16: 22.4 million parameters with 150 classes.
 
     Args and Returns as in `segmenter_tiny_patch16`.
@@ -247,7 +247,7 @@ def segmenter_small_patch16_linear(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _SMALL, LinearDecoder, **options)
 
 
-def segmenter_base_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_base_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-B/16: 87.3 million parameters with 150 classes.
 
     Args and Returns as in `segmenter_tiny_patch16`.
@@ -255,7 +255,7 @@ def segmenter_base_patch16_linear(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _BASE, LinearDecoder, **options)
 
 
-def segmenter_large_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_large_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-L/16: 305.9 million parameters with 150 classes.
 
     Args and Returns as in `segmenter_tiny_patch16`.
@@ -263,7 +263,7 @@ def segmenter_large_patch16_linear(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _LARGE, LinearDecoder, **options)
 
 
-def vit_linear(num_classes: int, **options) -> Segmenter:
+def vit_linear(num_classes: int, **options: Any) -> Segmenter:
     """A linear classifier on the patches of a vision transformer, by default DINOv2's ViT-S/14.
 
     Args and Returns as in `segmenter_tiny_patch16`.

@@ -163,14 +163,14 @@ class UNet(ImageModel):
             )
         return layers.UpConv2x(width, self.dimensions, name=name, **self.dtypes)(x)
 
-    def _logits(self, x: jax.Array, name, patch=1):
+    def _logits(self, x: jax.Array, name: str, patch: int = 1) -> jax.Array:
         """Logits in at least float32, with the channels of each patch rearranged to pixels."""
         dtype = self.output_dtype
         features = self.num_classes * patch**self.dimensions
         x = layers.Dense(features, dtype=dtype, param_dtype=self.param_dtype, name=name)(x)
         return layers.depth_to_space(x, patch, self.dimensions)
 
-    def _refined(self, x: jax.Array, pixels: jax.Array):
+    def _refined(self, x: jax.Array, pixels: jax.Array) -> jax.Array:
         """Logits in at least float32, from features of patches and the pixels in them."""
         d = self.dimensions
         features = self.refinement * self.patch_size**d
@@ -199,7 +199,7 @@ def _fit(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.lax.pad(x, zero, [(0, size - s, 0) for s, size in zip(x.shape, sizes, strict=True)])
 
 
-def unet(num_classes: int, **options) -> UNet:
+def unet(num_classes: int, **options: Any) -> UNet:
     """The U-Net at the paper's widths, 64 to 1024, with batch norm: 31 million parameters.
 
     Args:
@@ -222,7 +222,7 @@ def unet(num_classes: int, **options) -> UNet:
     return UNet(num_classes, **options)
 
 
-def unet_small(num_classes: int, **options) -> UNet:
+def unet_small(num_classes: int, **options: Any) -> UNet:
     """A U-Net of widths 32 to 512: 7.8 million parameters.
 
     Args and Returns as in `unet`.
@@ -230,7 +230,7 @@ def unet_small(num_classes: int, **options) -> UNet:
     return UNet(num_classes, **{"widths": (32, 64, 128, 256, 512)} | options)
 
 
-def unet_tiny(num_classes: int, **options) -> UNet:
+def unet_tiny(num_classes: int, **options: Any) -> UNet:
     """A U-Net of widths 16 to 256: 1.9 million parameters.
 
     Args and Returns as in `unet`.
@@ -238,7 +238,7 @@ def unet_tiny(num_classes: int, **options) -> UNet:
     return UNet(num_classes, **{"widths": (16, 32, 64, 128, 256)} | options)
 
 
-def unet_patch2(num_classes: int, **options) -> UNet:
+def unet_patch2(num_classes: int, **options: Any) -> UNet:
     """A U-Net of four levels on patches of 2x2 pixels, widths 32 to 128, quick on a CPU.
 
     Args and Returns as in `unet`.

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ class UNetResNet(ImageModel):
         return [*deeper, conv, conv, conv]
 
 
-def unet_resnet18(num_classes: int, **options) -> UNetResNet:
+def unet_resnet18(num_classes: int, **options: Any) -> UNetResNet:
     """U-Net on a ResNet-18: 14.3 million parameters.
 
     Args:
@@ -108,7 +109,7 @@ def unet_resnet18(num_classes: int, **options) -> UNetResNet:
     return UNetResNet(num_classes, resnet18, **options)
 
 
-def unet_resnet34(num_classes: int, **options) -> UNetResNet:
+def unet_resnet34(num_classes: int, **options: Any) -> UNetResNet:
     """U-Net on a ResNet-34: 24.4 million parameters.
 
     Args and Returns as in `unet_resnet18`.
@@ -116,7 +117,7 @@ def unet_resnet34(num_classes: int, **options) -> UNetResNet:
     return UNetResNet(num_classes, resnet34, **options)
 
 
-def unet_resnet50(num_classes: int, **options) -> UNetResNet:
+def unet_resnet50(num_classes: int, **options: Any) -> UNetResNet:
     """U-Net on a ResNet-50: 32.5 million parameters.
 
     Args and Returns as in `unet_resnet18`.

@@ -1,4 +1,4 @@
-"""Geometry: interpolation, boxes, boundaries, distances; similarity of embeddings."""
+"""Geometry on the device: resizing, boxes, ROIAlign, NMS, distances, boundaries, embeddings."""
 
 from typing import TYPE_CHECKING
 

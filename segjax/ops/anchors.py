@@ -1,4 +1,4 @@
-"""Anchors: the boxes that a detector's head starts from, on the grid of every feature map."""
+"""Anchors: the boxes that a detector's head refines, on the grid of each feature map."""
 
 from collections.abc import Sequence
 
@@ -16,36 +16,37 @@ def pyramid_anchors(
     rounded: bool = False,
     order: str = "size",
 ) -> list[Float[np.ndarray, "n 4"]]:
-    """The anchors of each level: every size and aspect ratio around every cell of its grid.
+    """Anchor boxes of each pyramid level: every size and aspect ratio at every cell of its grid.
 
     An anchor of size `s` and ratio `r` has the width `s/√r`, the height `s·√r` and the centre
-    `stride · (column + offset, row + offset)`. Rows come first, then columns, then the anchors of
-    a cell.
+    `stride · (column + offset, row + offset)`. They are listed row by row, cell by cell.
 
-    As detectron2's `DefaultAnchorGenerator` by default; as torchvision's `AnchorGenerator` with
-    `rounded=True, order="ratio"` and `strides` that are `image_size // shape`.
+    The defaults give the anchors of detectron2's `DefaultAnchorGenerator`. For those of
+    torchvision's `AnchorGenerator`, set `rounded=True, order="ratio"` and `strides` to
+    `image_size // shape`.
 
     Args:
       shapes: (h, w) of the feature map of each level.
-      strides: image pixels from one cell to the next, of each level: a number, or one for
+      strides: Distance between neighbouring cells of each level in image pixels: a number, or
         (rows, columns).
-      sizes: of each level, in pixels: the square roots of the anchors' areas.
-      aspect_ratios: height over width, the same for all levels.
-      offset: where in its cell an anchor's centre lies, in strides: 0 the first corner, ½ the
-        middle.
-      rounded: whether the corners of the anchor around (0, 0) are whole pixels, ½ to the even one.
-      order: which of a cell's anchors come first: "size", all those of the first size, or
-        "ratio", all those of the first ratio.
+      sizes: Anchor sizes of each level in pixels: the square roots of the anchors' areas.
+      aspect_ratios: Height over width, the same for all levels.
+      offset: Position of an anchor's centre in its cell, in strides: 0 for the top-left corner,
+        ½ for the middle.
+      rounded: Whether to round the corners of a cell's anchors, relative to its centre, to whole
+        pixels (halves to even).
+      order: "size" to list a cell's anchors size by size, "ratio" to list them ratio by ratio.
 
     Returns:
-      For each level a constant, float32 `[n, 4]` of NumPy, xyxy in pixels, with
-      `n = h · w · len(sizes) · len(aspect_ratios)`. They may lie outside the image.
+      A NumPy array for each level, float32 `[n, 4]`, xyxy in pixels, with
+      `n = h · w · len(sizes) · len(aspect_ratios)`. Anchors may lie outside the image.
 
     Raises:
-      ValueError: if there are not as many strides or sizes as shapes, or `order` is unknown.
+      ValueError: If there are not as many strides or sizes as shapes, or `order` is unknown.
 
     Example:
-      >>> pyramid_anchors([(1, 2)], strides=[8], sizes=[[4.0]], aspect_ratios=[1.0])[0]
+      >>> from segjax import ops
+      >>> ops.pyramid_anchors([(1, 2)], strides=[8], sizes=[[4.0]], aspect_ratios=[1.0])[0]
       array([[-2., -2.,  2.,  2.],
              [ 6., -2., 10.,  2.]], dtype=float32)
 
@@ -54,13 +55,15 @@ def pyramid_anchors(
     """
     for name, values in (("strides", strides), ("sizes", sizes)):
         if len(values) != len(shapes):
-            raise ValueError(f"{name} has {len(values)} levels; due are {len(shapes)}, as shapes")
+            raise ValueError(
+                f"{name}: expected one for each of {len(shapes)} levels, got {len(values)}"
+            )
     if order not in ("size", "ratio"):
-        raise ValueError(f'order is {order!r}; due is "size" or "ratio"')
+        raise ValueError(f'order: expected "size" or "ratio", got {order!r}')
     levels = []
-    for (height, width), stride, of_level in zip(shapes, strides, sizes, strict=True):
+    for (height, width), stride, level_sizes in zip(shapes, strides, sizes, strict=True):
         size, ratio = np.meshgrid(
-            np.asarray(of_level, np.float32),
+            np.asarray(level_sizes, np.float32),
             np.asarray(aspect_ratios, np.float32),
             indexing="ij" if order == "size" else "xy",
         )

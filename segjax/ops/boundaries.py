@@ -1,4 +1,4 @@
-"""Borders: between the regions of a label map, and along the rim of a mask."""
+"""Boundaries of label maps and of masks."""
 
 import functools
 import math
@@ -16,24 +16,28 @@ from segjax.typing import Array
 def label_edges(
     labels: Integer[Array, "*b h w"], *, where: Bool[Array, "*b h w"] | None = None
 ) -> Bool[jax.Array, "*b h w"]:
-    """The pixels with a 4-neighbour of another label: both sides of every border.
+    """Boundary pixels of a label map: those with a 4-neighbour of another label.
+
+    Both sides of a boundary are marked.
 
     Args:
       labels: integers `[*b, h, w]`.
-      where: `[*b, h, w]`, False for void pixels: they are no edge and make none.
+      where: `[*b, h, w]`, False for void pixels, which are no edges and cause none.
 
     Returns:
       `[*b, h, w]`, True on edges.
 
     Raises:
-      ValueError: if `labels` has fewer than 2 axes.
+      ValueError: If `labels` has fewer than 2 axes.
 
     Example:
-      >>> label_edges(jnp.array([[0, 0, 1, 1]])).astype(int)
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.label_edges(jnp.array([[0, 0, 1, 1]])).astype(int)
       Array([[0, 1, 1, 0]], dtype=int32)
     """
     if labels.ndim < 2:
-        raise ValueError(f"labels has shape {labels.shape}; due is [*b, h, w]")
+        raise ValueError(f"labels: expected shape [*b, h, w], got {labels.shape}")
     valid = broadcast_where(where, labels.shape)
     down = (labels[..., 1:, :] != labels[..., :-1, :]) & valid[..., 1:, :] & valid[..., :-1, :]
     right = (labels[..., 1:] != labels[..., :-1]) & valid[..., 1:] & valid[..., :-1]
@@ -49,32 +53,34 @@ def mask_boundary(
     connectivity: int = 8,
     where: Bool[Array, "..."] | None = None,
 ) -> Bool[jax.Array, "*b h w"]:
-    r"""The band of a mask along its rim: what eroding it `width` times takes away.
+    r"""The band of pixels along a mask's boundary: what `width` erosions remove.
 
-    Inside, `M \ (M ⊖ B ⊖ … ⊖ B)`; outside, `(M ⊕ B ⊕ … ⊕ B) \ M`, with `B` the 3x3 square or the
-    cross. What lies outside of the picture is background: a mask that touches its edge has a rim
-    there.
+    The inner band is `M \ (M ⊖ B ⊖ … ⊖ B)`, the outer one `(M ⊕ B ⊕ … ⊕ B) \ M`, with `B` the 3x3
+    square or cross. Everything outside the image is background, so a mask that touches the edge of
+    the image has a boundary there.
 
     Args:
       mask: `[*b, h, w]`, boolean.
-      width: of the band in pixels, positive.
-      fraction: instead of `width`: its share of the picture's diagonal, positive. The width is
-        rounded, and at least 1.
-      side: "inner" or "outer", of the mask.
-      connectivity: 8 for the square, whose band is `width` wide in rows and columns; 4 for the
-        cross, which leaves out pixels that touch the other side at a corner alone.
-      where: broadcasts to `mask`; False for void pixels: they are in no band and make none.
+      width: Width of the band in pixels, at least 1.
+      fraction: Alternative to `width`: the width as a fraction of the image diagonal, positive;
+        rounded, and at least one pixel.
+      side: "inner" for the band inside the mask, "outer" for the one around it.
+      connectivity: 8 to erode by the square, 4 by the cross, which leaves out pixels that touch
+        the other side only at a corner.
+      where: Broadcasts to `mask`; False for void pixels, which are in no band and cause none.
 
     Returns:
       `[*b, h, w]`, True in the band.
 
     Raises:
-      ValueError: if `mask` has fewer than 2 axes, if not one of `width` and `fraction` is given, if
-        that is not positive, or if `side` or `connectivity` is another.
-      TypeError: if `mask` or `where` is not boolean.
+      ValueError: If `mask` has fewer than 2 axes, if both or neither of `width` and `fraction` are
+        given, or if an option is out of its range.
+      TypeError: If `mask` or `where` is not boolean.
 
     Example:
-      >>> mask_boundary(jnp.ones((4, 5), bool), width=1).astype(int)
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.mask_boundary(jnp.ones((4, 5), bool), width=1).astype(int)
       Array([[1, 1, 1, 1, 1],
              [1, 0, 0, 0, 1],
              [1, 0, 0, 0, 1],
@@ -85,22 +91,22 @@ def mask_boundary(
       2021, section 4: the inner band.
     """
     if mask.ndim < 2:
-        raise ValueError(f"mask has shape {mask.shape}; due is [*b, h, w]")
+        raise ValueError(f"mask: expected shape [*b, h, w], got {mask.shape}")
     if mask.dtype != bool:
-        raise TypeError(f"mask is {mask.dtype}; due is bool")
+        raise TypeError(f"mask: expected bool, got {mask.dtype}")
     if side not in ("inner", "outer"):
-        raise ValueError(f'side is {side!r}; due is "inner" or "outer"')
+        raise ValueError(f'side: expected "inner" or "outer", got {side!r}')
     if connectivity not in (4, 8):
-        raise ValueError(f"connectivity is {connectivity}; due is 4 or 8")
+        raise ValueError(f"connectivity: expected 4 or 8, got {connectivity}")
     steps = _band_width(mask.shape[-2:], width, fraction)
     valid = broadcast_where(where, mask.shape)
     region = jnp.asarray(mask) if side == "inner" else ~jnp.asarray(mask)
-    # Void counts as of the region, so that it erodes nothing.
+    # Void counts as part of the region, so that it erodes nothing.
     eroded = _erode(region | ~valid, steps, connectivity=connectivity, outside=side == "outer")
     return region & valid & ~eroded
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @functools.partial(jax.jit, static_argnames=("connectivity", "outside"))
 def _erode(
     region: Bool[jax.Array, "*b h w"],
@@ -118,13 +124,13 @@ def _erode(
 def _band_width(shape: tuple[int, ...], width: int | None, fraction: float | None) -> int:
     if width is not None and fraction is None:
         if width < 1:
-            raise ValueError(f"width is {width}; due is at least 1")
+            raise ValueError(f"width: expected at least 1, got {width}")
         return width
     if fraction is not None and width is None:
         if fraction <= 0:
-            raise ValueError(f"fraction is {fraction}; due is a positive number")
+            raise ValueError(f"fraction: expected a positive number, got {fraction}")
         return max(1, round(fraction * math.hypot(*shape)))
-    raise ValueError(f"width is {width} and fraction is {fraction}; due is one of them")
+    raise ValueError(f"width, fraction: expected one of the two, got {width}, {fraction}")
 
 
 def _both_sides(border: Bool[Array, "..."], axis: int) -> Bool[jax.Array, "..."]:

@@ -1,4 +1,4 @@
-"""Boxes as a detector's head gives them: shifts and log scales against proposals."""
+"""Box regression: boxes as shifts and log scales relative to proposals."""
 
 import math
 
@@ -10,7 +10,7 @@ from segjax.numerics import accumulation_dtype, safe_divide
 from segjax.ops.boxes import check_boxes, convert_boxes
 from segjax.typing import Array
 
-# A proposal of 16 pixels becomes a box of 1,000 at most.
+# A proposal of 16 pixels becomes a box of at most 1,000.
 _MAX_LOG_SCALE = math.log(1000 / 16)
 
 
@@ -20,24 +20,26 @@ def encode_boxes(
     *,
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
 ) -> Float[jax.Array, "*b 4"]:
-    """What makes `reference` of `proposals`: the target of a detector's box head.
+    """The shifts and scales that turn `proposals` into `reference`: targets of a box head.
 
     `(λ_x (x − x_p)/w_p, λ_y (y − y_p)/h_p, λ_w ln(w/w_p), λ_h ln(h/h_p))`, where `x, y` is the
-    centre of a box.
+    centre and `w, h` the size of a reference box, and `x_p …` those of its proposal.
 
     Args:
-      reference: `[*b, 4]`, xyxy in pixels: the objects.
+      reference: `[*b, 4]`, xyxy in pixels: boxes of the objects.
       proposals: `[*b, 4]`, xyxy in pixels: the proposals or anchors matched to them.
-      weights: the four `λ`; (10, 10, 5, 5) in the second stage of Faster R-CNN.
+      weights: The four `λ`; (10, 10, 5, 5) in the second stage of Faster R-CNN.
 
     Returns:
-      `[*b, 4]`, at least float32; 0 for a side that has no length in one of the two boxes.
+      `[*b, 4]`, at least float32; a scale is 0 where one of the two boxes has no extent.
 
     Raises:
-      ValueError: if the shapes are not `[*b, 4]` or differ.
+      ValueError: If the shapes are not `[*b, 4]` or differ.
 
     Example:
-      >>> encode_boxes(jnp.array([1.0, 0.0, 5.0, 2.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.encode_boxes(jnp.array([1.0, 0.0, 5.0, 2.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
       Array([0.25, 0.  , 0.  , 0.  ], dtype=float32)
 
     References:
@@ -58,23 +60,25 @@ def decode_boxes(
     *,
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
 ) -> Float[jax.Array, "*b 4"]:
-    """The boxes that `deltas` make of `proposals`: the inverse of `encode_boxes`.
+    """Apply a box head's shifts and scales to `proposals`: the inverse of `encode_boxes`.
 
-    The log scales are cut at `ln(1000/16)`, above which their gradient is 0.
+    The log scales are clipped at `ln(1000/16)`, and their gradient is 0 above.
 
     Args:
-      deltas: `[*b, 4]`, what the head gives.
+      deltas: `[*b, 4]`, predictions of the box head.
       proposals: `[*b, 4]`, xyxy in pixels.
-      weights: the four `λ` that the deltas were encoded with.
+      weights: The four `λ` that the deltas were encoded with.
 
     Returns:
       `[*b, 4]`, xyxy in pixels, at least float32; they may lie outside the image.
 
     Raises:
-      ValueError: if the shapes are not `[*b, 4]` or differ.
+      ValueError: If the shapes are not `[*b, 4]` or differ.
 
     Example:
-      >>> decode_boxes(jnp.array([0.25, 0.0, 0.0, 0.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.decode_boxes(jnp.array([0.25, 0.0, 0.0, 0.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
       Array([1., 0., 5., 2.], dtype=float32)
 
     References:
@@ -89,9 +93,11 @@ def decode_boxes(
 
 
 def _centre_and_sides(name: str, boxes: Array, other: Array) -> tuple[jax.Array, jax.Array]:
-    """Halves of `boxes` in the dtype that both compute in."""
+    """(x, y) of the centre and (w, h) of each box, in the dtype of the computation."""
     check_boxes(name, boxes)
     if boxes.shape != other.shape:
-        raise ValueError(f"{name} has shape {boxes.shape}; due is that of the other, {other.shape}")
+        raise ValueError(
+            f"{name}: expected the shape of the other argument, {other.shape}, got {boxes.shape}"
+        )
     boxes = convert_boxes(boxes.astype(accumulation_dtype(boxes, other)), "xyxy", "cxcywh")
     return boxes[..., :2], boxes[..., 2:]

@@ -1,4 +1,4 @@
-"""The connected components of a mask, on the device."""
+"""Connected components of masks, on the device."""
 
 import functools
 import math
@@ -15,26 +15,27 @@ from segjax.typing import Array
 def connected_components(
     mask: Bool[Array, "*b h w"], *, connectivity: int
 ) -> Int[jax.Array, "*b h w"]:
-    """The pieces of a mask, numbered in the order of their first pixels, row by row.
+    """Label the connected components of a mask, in the order of their first pixels.
 
-    Every pixel points to one with a smaller index in its piece; the pointers are halved and led
-    past the neighbours' until all point to the first pixel. That takes O(log n) rounds in practice
-    (19 for a snake through 512² pixels), whatever the shapes.
+    Each pixel points to another pixel of its component with a smaller index. Every round follows
+    the pointers of the neighbours and shortens them, until all point to the component's first
+    pixel: O(log n) rounds in practice (19 for a snake through 512² pixels), whatever the shapes.
 
     Args:
       mask: `[*b, h, w]`, boolean.
-      connectivity: 4 where pixels with a common side are connected, 8 where a common corner is
-        enough.
+      connectivity: 4 to connect pixels that share a side, 8 also those that share a corner.
 
     Returns:
-      int32 `[*b, h, w]`: 0 on the background, 1 to the number of pieces in each picture.
+      int32 `[*b, h, w]`: 0 on the background, and 1 to the number of components on them.
 
     Raises:
-      ValueError: if `mask` has fewer than 2 axes, or `connectivity` is neither 4 nor 8.
-      TypeError: if `mask` is not boolean.
+      ValueError: If `mask` has fewer than 2 axes, or `connectivity` is neither 4 nor 8.
+      TypeError: If `mask` is not boolean.
 
     Example:
-      >>> connected_components(jnp.array([[1, 0, 1], [0, 1, 0]], bool), connectivity=4)
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.connected_components(jnp.array([[1, 0, 1], [0, 1, 0]], bool), connectivity=4)
       Array([[1, 0, 2],
              [0, 3, 0]], dtype=int32)
 
@@ -43,11 +44,11 @@ def connected_components(
       fast convergence", 2020, algorithm 2.
     """
     if mask.ndim < 2:
-        raise ValueError(f"mask has shape {mask.shape}; due is [*b, h, w]")
+        raise ValueError(f"mask: expected shape [*b, h, w], got {mask.shape}")
     if mask.dtype != bool:
-        raise TypeError(f"mask is {mask.dtype}; due is bool")
+        raise TypeError(f"mask: expected bool, got {mask.dtype}")
     if connectivity not in (4, 8):
-        raise ValueError(f"connectivity is {connectivity}; due is 4 or 8")
+        raise ValueError(f"connectivity: expected 4 or 8, got {connectivity}")
     label = join_vmap(functools.partial(_label, connectivity))
     images = jnp.asarray(mask).reshape(math.prod(mask.shape[:-2]), *mask.shape[-2:])
     return label(images).reshape(mask.shape)

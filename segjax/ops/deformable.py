@@ -1,4 +1,4 @@
-"""Deformable attention: each query reads a few points of feature maps, wherever it wants them."""
+"""Deformable attention: each query reads feature maps at a few points of its choice."""
 
 import functools
 import itertools
@@ -18,29 +18,32 @@ def deformable_attention(
     locations: Float[Array, "*b q heads levels points 2"],
     weights: Float[Array, "*b q heads levels points"],
 ) -> Float[jax.Array, "*b q heads c"]:
-    """What each head of each query reads: `Σ_lp weights[l, p] · levels[l](locations[l, p])`.
+    """Multi-scale deformable attention: `Σ_lp weights[l, p] · levels[l](locations[l, p])`.
 
-    Between pixels the values are interpolated bilinearly, and 0 lies outside of the map. In reverse
-    mode differentiable in all arguments, once.
+    Each head of each query reads a few points of each level. Values between pixels are
+    interpolated bilinearly; outside the map they are 0. Differentiable in all arguments, in reverse
+    mode and once.
 
     Args:
-      levels: maps of the values, each `[*b, h, w, heads, c]` with its own h and w.
-      locations: `[*b, q, heads, levels, points, 2]`, (x, y) as fractions of the picture's width and
-        height, so that they mean the same on all levels: (0, 0) is its top-left corner.
-      weights: `[*b, q, heads, levels, points]`; of a softmax over the last two axes, as a rule.
+      levels: Feature maps, each `[*b, h, w, heads, c]` with its own h and w.
+      locations: `[*b, q, heads, levels, points, 2]`, (x, y) as fractions of the image's width and
+        height from its top-left corner, so that they mean the same on all levels.
+      weights: `[*b, q, heads, levels, points]`, usually a softmax over the last two axes.
 
     Returns:
-      `[*b, q, heads, c]` in the dtype of the values; computed in at least float32. Points however
-      far outside have finite values and gradients.
+      `[*b, q, heads, c]` in the dtype of `levels`; computed in at least float32. Values and
+      gradients are finite for any point, however far outside.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if an argument is not floating.
+      ValueError: If the shapes do not fit together.
+      TypeError: If an argument is not of a floating dtype.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> ramp = jnp.array([1.0, 3.0])[None, :, None, None]
       >>> centre = jnp.full((1, 1, 1, 1, 2), 0.5)
-      >>> deformable_attention([ramp], centre, jnp.ones((1, 1, 1, 1))).item()
+      >>> ops.deformable_attention([ramp], centre, jnp.ones((1, 1, 1, 1))).item()
       2.0
 
     References:
@@ -65,7 +68,7 @@ def deformable_attention(
     example = jnp.arange(math.prod(lead)).reshape(*lead, 1, 1)
     row = (example * sum(sizes) + pixel) * heads + jnp.arange(heads)
     table = jnp.concatenate(pixels, axis=-3).reshape(-1, channels)
-    # Behind the barrier, lest each row that is read search the parts anew.
+    # Without the barrier every gathered row would search the concatenated parts again.
     arguments = jax.lax.optimization_barrier(
         (table, *(x.reshape(len(x), -1) for x in (row, weight)))
     )
@@ -73,8 +76,8 @@ def deformable_attention(
 
 
 def _corners(points: jax.Array, height: int, width: int) -> Iterator[tuple[jax.Array, jax.Array]]:
-    """The four pixels around points, counted row by row, and their shares: outside, 0."""
-    # Counted from the first pixel's centre. Two pixels outside nothing changes any more.
+    """Index and bilinear weight of the four pixels around each point; weight 0 outside the map."""
+    # From the first pixel's centre. Beyond two pixels outside the map nothing changes.
     x = jnp.clip(points[..., 0] * width - 0.5, -2, width + 1)
     y = jnp.clip(points[..., 1] * height - 0.5, -2, height + 1)
     left, top = jnp.floor(x), jnp.floor(y)
@@ -106,8 +109,8 @@ def _read_backward(
         by_weights = jnp.sum(rows.at[i].get(mode="clip") * cotangent, axis=-1)
         return by_rows.at[i].add(w[:, None] * cotangent, mode="clip"), by_weights
 
-    # Tap by tap: on a CPU one scatter of all takes several times as long, and memory. Inside
-    # shard_map the sum must vary over the same devices as what is added to it.
+    # Tap by tap: on a CPU one scatter of all takes several times the time and memory. Inside
+    # shard_map the carry must vary over the same devices as what is added to it.
     zeros = jnp.zeros_like(rows) + jnp.zeros_like(cotangent, shape=())
     by_rows, by_weights = jax.lax.scan(add, zeros, (index, weights))
     return by_rows, None, by_weights
@@ -119,31 +122,32 @@ _read.defvjp(_read_forward, _read_backward)
 def _check(levels: Sequence[Array], locations: Array, weights: Array) -> None:
     """Raises the errors of `deformable_attention`."""
     if len(levels) == 0:
-        raise ValueError("levels is empty; due is at least one map")
+        raise ValueError("levels: expected at least one map, got none")
     for values in levels:
         if values.ndim < 4 or 0 in values.shape[-4:-2]:
-            raise ValueError(f"levels has shape {values.shape}; due is [*b, h, w, heads, c]")
+            raise ValueError(f"levels: expected shape [*b, h, w, heads, c], got {values.shape}")
         if (*values.shape[:-4], *values.shape[-2:]) != (
             *levels[0].shape[:-4],
             *levels[0].shape[-2:],
         ):
             raise ValueError(
-                f"levels have shapes {[x.shape for x in levels]}; due are the same but for h and w"
+                "levels: expected shapes that differ in h and w alone, got "
+                f"{[x.shape for x in levels]}"
             )
     *lead, _, _, heads, _ = levels[0].shape
-    due = (*lead, heads, len(levels), 2)
+    expected = (*lead, heads, len(levels), 2)
     given = (*locations.shape[:-5], *locations.shape[-4:-2], *locations.shape[-1:])
-    if locations.ndim < 5 or given != due:
+    if locations.ndim < 5 or given != expected:
         raise ValueError(
-            f"locations has shape {locations.shape}; due is [*b, q, heads, levels, points, 2] with "
-            f"*b, heads = {heads} and levels = {len(levels)} of the levels"
+            f"locations: expected shape {(*lead, 'q', heads, len(levels), 'points', 2)}, got "
+            f"{locations.shape}"
         )
     if weights.shape != locations.shape[:-1]:
-        raise ValueError(f"weights has shape {weights.shape}; due is {locations.shape[:-1]}")
+        raise ValueError(f"weights: expected shape {locations.shape[:-1]}, got {weights.shape}")
     for name, array in (
         ("locations", locations),
         ("weights", weights),
         *(("levels", x) for x in levels),
     ):
         if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(f"{name} is {array.dtype}; due is a floating dtype")
+            raise TypeError(f"{name}: expected a floating dtype, got {array.dtype}")

@@ -1,4 +1,4 @@
-"""The fully connected CRF: sums of Gaussian kernels over pairs of pixels, mean-field inference."""
+"""The fully connected CRF: mean-field inference with Gaussian kernels over pairs of pixels."""
 
 import functools
 
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from segjax.numerics import accumulation_dtype, broadcast_where
 from segjax.typing import Array
 
-# The exact sum holds the kernel of this many pixels with all others at a time.
+# Pixels whose kernel with all other pixels the exact sum holds at a time.
 _CHUNK = 256
 
 
@@ -28,43 +28,47 @@ def mean_field(
     normalization: str = "symmetric",
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b h w c"]:
-    """Mean-field inference in a CRF whose pixels are all connected by Gaussian kernels.
+    """Mean-field inference in a fully connected CRF with Gaussian kernels (DenseCRF).
 
-    Starting from `Q = softmax(logits)`, all pixels at once, `iterations` times:
+    Starts from `Q = softmax(logits)` and updates all pixels at once, `iterations` times:
     `Q_i(c) ∝ exp(logits_i(c) − Σ_d μ(c, d) Σ_m w_m Σ_{j≠i} k_m(i, j) Q_j(d))`, with the two kernels
     of `bilateral_sum`: one of position alone, one of position and colour. Differentiable in all
-    its arrays, so that it may be a layer.
+    arrays, so it can be a layer of a network.
 
     Args:
-      logits: `[*b, h, w, c]`, minus the unary energies.
-      image: `[*b, h, w, k]`, what colours are compared in.
-      iterations: static, at least 0.
-      spatial_weight: `w` of the spatial kernel, a float or a scalar array.
-      spatial_sigma: its standard deviation, in pixels.
-      bilateral_weight: `w` of the bilateral kernel, a float or a scalar array.
-      bilateral_sigma: (position, colour): its standard deviations, in pixels and in the units of
-        the image.
-      compatibility: `[c, c]`, `μ`, the cost of class c (row) beside class d; None for the Potts
-        model, 1 where they differ.
-      window: pixels further apart than this, along rows or columns, are not connected; None
-        connects all, at a cost that grows with the square of their number.
+      logits: `[*b, h, w, c]`, the negative unary energies.
+      image: `[*b, h, w, k]`, colours or other features that are compared.
+      iterations: Number of updates, static, at least 0.
+      spatial_weight: Weight `w` of the spatial kernel, a number or a scalar array.
+      spatial_sigma: Standard deviation of the spatial kernel in pixels.
+      bilateral_weight: Weight `w` of the bilateral kernel, a number or a scalar array.
+      bilateral_sigma: Standard deviations of the bilateral kernel: (position in pixels, colour in
+        the units of `image`).
+      compatibility: `[c, c]`, `μ`, the cost of class c (row) beside class d (column); None for the
+        Potts model, which is 1 where they differ.
+      window: Greatest distance in pixels, along rows and along columns, between connected pixels;
+        None connects all of them, at a cost quadratic in their number.
       normalization: "symmetric" divides a kernel by `√(n_i n_j)`, with `n_i = Σ_j k(i, j)` over
-        all j, i too; "none" leaves it as it is.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, connected to none.
+        all j including i; "none" leaves it as it is.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, which are connected to none.
 
     Returns:
-      `log Q`, `[*b, h, w, c]`, at least float32; of void pixels the uniform distribution's.
+      `log Q`, `[*b, h, w, c]`, at least float32; uniform at void pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together, or an option is out of its range.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or an option is out of its range.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> logits = jnp.array([[[2.0, 0.0], [0.0, 0.5], [2.0, 0.0]]])  # the middle one disagrees
-      >>> options = {"spatial_weight": 3.0, "spatial_sigma": 1.0, "iterations": 5}
       >>> grey = jnp.zeros((1, 3, 1))
-      >>> q = mean_field(logits, grey, bilateral_weight=0.0, bilateral_sigma=(1.0, 1.0), **options)
-      >>> jnp.argmax(q, axis=-1)
+      >>> log_q = ops.mean_field(
+      ...     logits, grey, iterations=5, spatial_weight=3.0, spatial_sigma=1.0,
+      ...     bilateral_weight=0.0, bilateral_sigma=(1.0, 1.0),
+      ... )
+      >>> jnp.argmax(log_q, axis=-1)
       Array([[0, 0, 0]], dtype=int32)
 
     References:
@@ -73,19 +77,15 @@ def mean_field(
       recurrent neural networks", 2015. Normalisation: Krähenbühl and Koltun, "Parameter learning
       and convergent inference for dense random fields", 2013, section 5.
     """
-    if logits.ndim < 3 or image.ndim < 3 or logits.shape[:-1] != image.shape[:-1]:
-        raise ValueError(
-            f"logits has shape {logits.shape} and image {image.shape}; "
-            "due are [*b, h, w, c] and [*b, h, w, k]"
-        )
+    _check_same_pixels("logits", logits, image)
     if iterations < 0:
-        raise ValueError(f"iterations must be at least 0, not {iterations}")
+        raise ValueError(f"iterations: expected at least 0, got {iterations}")
     if normalization not in ("symmetric", "none"):
-        raise ValueError(f'normalization is {normalization!r}; due is "symmetric" or "none"')
+        raise ValueError(f'normalization: expected "symmetric" or "none", got {normalization!r}')
     num_classes = logits.shape[-1]
     if compatibility is not None and compatibility.shape != (num_classes, num_classes):
-        due = (num_classes, num_classes)
-        raise ValueError(f"compatibility has shape {compatibility.shape}; due is {due}")
+        expected = (num_classes, num_classes)
+        raise ValueError(f"compatibility: expected shape {expected}, got {compatibility.shape}")
 
     valid = broadcast_where(where, logits.shape[:-1])[..., None]
     dtype = accumulation_dtype(logits, image)
@@ -129,44 +129,47 @@ def bilateral_sum(
     color_sigma: float | None = None,
     window: int | None = None,
 ) -> Float[jax.Array, "*b h w c"]:
-    """What all others send each pixel: `Σ_{j≠i} exp(−|x_i − x_j|²/2σ² − |I_i − I_j|²/2s²) v_j`.
+    """Gaussian-weighted sum of the values of all other pixels.
 
-    Nothing is kept for the backward pass but the arguments: it computes the kernel again.
+    `out_i = Σ_{j≠i} exp(−|x_i − x_j|²/2σ² − |I_i − I_j|²/2s²) v_j`, where `x` are positions.
+
+    Only the arguments are kept for the backward pass, which computes the kernel again.
 
     Args:
-      values: `[*b, h, w, c]`, `v`; 0 for pixels that send nothing.
-      image: `[*b, h, w, k]`, `I`; may be anything where `color_sigma` is None.
-      spatial_sigma: `σ`, in pixels.
-      color_sigma: `s`, in the units of the image; None leaves colour out.
-      window: only pixels at most so many rows and columns away; None for all, exactly: a cost
-        that grows with the square of their number.
+      values: `[*b, h, w, c]`, the summands `v`.
+      image: `[*b, h, w, k]`, the colours `I`; not used where `color_sigma` is None.
+      spatial_sigma: Standard deviation `σ` of positions in pixels.
+      color_sigma: Standard deviation `s` of colours in the units of `image`; None ignores colours.
+      window: Sums only over pixels at most this many rows and columns away; None sums over all,
+        at a cost quadratic in their number.
 
     Returns:
       `[*b, h, w, c]`, at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together or an option is out of its range.
+      ValueError: If the shapes do not fit together or an option is out of its range.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> values = jnp.array([1.0, 0.0, 0.0]).reshape(1, 3, 1)
-      >>> jnp.log(bilateral_sum(values, values, spatial_sigma=1.0)[0, :, 0])
+      >>> jnp.log(ops.bilateral_sum(values, values, spatial_sigma=1.0)[0, :, 0])
       Array([-inf, -0.5, -2. ], dtype=float32)
 
     References:
       Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
       potentials", 2011, eq. 3.
     """
-    if values.ndim < 3 or image.ndim < 3 or values.shape[:-1] != image.shape[:-1]:
-        raise ValueError(
-            f"values has shape {values.shape} and image {image.shape}; "
-            "due are [*b, h, w, c] and [*b, h, w, k]"
-        )
+    _check_same_pixels("values", values, image)
     if spatial_sigma <= 0 or (color_sigma is not None and color_sigma <= 0):
-        raise ValueError(f"sigmas must be positive, not {spatial_sigma} and {color_sigma}")
+        raise ValueError(
+            "spatial_sigma, color_sigma: expected positive numbers, got "
+            f"{spatial_sigma}, {color_sigma}"
+        )
     if window is not None and window < 0:
-        raise ValueError(f"window must be at least 0, not {window}")
+        raise ValueError(f"window: expected at least 0, got {window}")
     dtype = accumulation_dtype(values, image)
-    # Channels first: so the innermost loops run along rows.
+    # Channels first, so that the innermost loops run along rows.
     values, image = (jnp.moveaxis(a.astype(dtype), -1, 0) for a in (values, image))
     y, x = jnp.mgrid[: values.shape[-2], : values.shape[-1]].astype(dtype) / spatial_sigma
     features = [jnp.broadcast_to(a, values.shape[1:]) for a in (y, x)]
@@ -178,6 +181,14 @@ def bilateral_sum(
     return jnp.moveaxis(kernel_sum(values, jnp.stack(features)), 0, -1)
 
 
+def _check_same_pixels(name: str, array: Array, image: Array) -> None:
+    if array.ndim < 3 or image.ndim < 3 or array.shape[:-1] != image.shape[:-1]:
+        raise ValueError(
+            f"{name}, image: expected shapes [*b, h, w, c], [*b, h, w, k], got {array.shape}, "
+            f"{image.shape}"
+        )
+
+
 def _kernel(features: jax.Array, others: jax.Array) -> jax.Array:
     """`exp(−½|f_i − f_j|²)`, with the features along the first axis."""
     squares = [(a - b) ** 2 for a, b in zip(features, others, strict=True)]
@@ -185,7 +196,7 @@ def _kernel(features: jax.Array, others: jax.Array) -> jax.Array:
 
 
 def _sum_over_window(values: jax.Array, features: jax.Array, *, reach: int) -> jax.Array:
-    """One shift of the whole picture after the other; the values outside it are 0."""
+    """Adds up shifted copies of the whole image; values outside it are 0."""
     height, width = values.shape[-2:]
     reach_y, reach_x = min(reach, height - 1), min(reach, width - 1)
     shifts = np.mgrid[: 2 * reach_y + 1, : 2 * reach_x + 1].reshape(2, -1).T
@@ -207,7 +218,7 @@ def _sum_over_window(values: jax.Array, features: jax.Array, *, reach: int) -> j
 
 
 def _sum_over_all(values: jax.Array, features: jax.Array) -> jax.Array:
-    """One row of the kernel matrix for each pixel, some rows at a time."""
+    """Multiplies by the whole kernel matrix, a block of rows at a time."""
     shape = values.shape
     values, features = (a.reshape(*a.shape[:-2], -1) for a in (values, features))
     pixels = jnp.arange(values.shape[-1])

@@ -1,4 +1,4 @@
-"""Exact Euclidean distances to a region, on the device."""
+"""Exact Euclidean distance transforms, on the device."""
 
 import math
 
@@ -10,7 +10,7 @@ from segjax.mapping import join_vmap
 from segjax.numerics import broadcast_where
 from segjax.typing import Array
 
-# Rows and columns that are worked on together, so that they stay in a CPU's cache.
+# Rows and columns of a block of work that stays in a CPU's cache.
 _TILE = 16
 _STRIP = 64
 
@@ -18,28 +18,32 @@ _STRIP = 64
 def distance_transform(
     mask: Bool[Array, "*b h w"], *, spacing: tuple[float, ...] = (1.0, 1.0)
 ) -> Float[jax.Array, "*b h w"]:
-    """The exact distance to the nearest False pixel: `min_{q: ¬mask_q} ‖p − q‖₂`, centre to centre.
+    """Exact Euclidean distance from each pixel to the nearest False one.
+
+    `d_p = min_{q: ¬mask_q} ‖p − q‖₂`, between the centres of pixels.
 
     Args:
-      mask: `[*b, h, w]`, or with three spacings a volume, `[*b, d, h, w]`.
-      spacing: of (rows, columns) or (slices, rows, columns), positive: the unit of the distances.
+      mask: `[*b, h, w]`; or, with three spacings, volumes `[*b, d, h, w]`.
+      spacing: Distance between neighbouring (rows, columns) or (slices, rows, columns), positive.
 
     Returns:
-      float32 of `mask`'s shape: 0 where `mask` is False. A mask without any False pixel has the
-      diagonal of its picture everywhere, which no distance reaches.
+      float32 of `mask`'s shape, in units of `spacing`; 0 where `mask` is False. A mask without any
+      False pixel has the length of the image's diagonal everywhere, which no distance reaches.
 
     Raises:
-      ValueError: if `spacing` is not two or three positive numbers, or `mask` has fewer axes.
-      TypeError: if `mask` is not boolean.
+      ValueError: If `spacing` is not two or three positive numbers, or `mask` has fewer axes.
+      TypeError: If `mask` is not boolean.
 
     Example:
-      >>> distance_transform(jnp.array([[False, True, True], [True, True, True]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.distance_transform(jnp.array([[False, True, True], [True, True, True]]))
       Array([[0.       , 1.       , 2.       ],
              [1.       , 1.4142135, 2.236068 ]], dtype=float32)
 
     References:
       Felzenszwalb and Huttenlocher, "Distance transforms of sampled functions", 2012,
-      section 2: one axis after the other.
+      section 2.
     """
     if len(spacing) not in (2, 3) or min(spacing) <= 0:
         raise ValueError(f"spacing: expected two or three positive numbers, got {spacing}")
@@ -60,30 +64,32 @@ def distance_transform(
 def signed_distance(
     mask: Bool[Array, "*b h w"], *, where: Bool[Array, "..."] | None = None
 ) -> Float[jax.Array, "*b h w"]:
-    """The distance to the other side of a mask's border: positive outside, negative inside.
+    """Signed distance to the boundary of a mask: positive outside, negative inside.
 
     `φ_p = min_{q inside} ‖p − q‖ − min_{q outside} ‖p − q‖`, one of which is 0. So the pixels on
-    either side of a border have 1 and −1, and `φ` of the complement is `−φ`.
+    the two sides of a boundary have 1 and −1, and the complement of the mask has `−φ`.
 
     Args:
       mask: `[*b, h, w]`.
-      where: broadcasts to `mask`; False for void pixels: they lie on neither side.
+      where: Broadcasts to `mask`; False for void pixels, which lie on neither side.
 
     Returns:
-      float32 `[*b, h, w]` in pixels; 0 throughout where a side is empty: there is no border.
+      float32 `[*b, h, w]` in pixels; 0 everywhere if one side is empty, as there is no boundary.
 
     Raises:
-      ValueError: if `mask` has fewer than 2 axes or `where` does not fit.
-      TypeError: if `mask` or `where` is not boolean.
+      ValueError: If `mask` has fewer than 2 axes or `where` does not fit.
+      TypeError: If `mask` or `where` is not boolean.
 
     Example:
-      >>> signed_distance(jnp.array([[True, True, False, False]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.signed_distance(jnp.array([[True, True, False, False]]))
       Array([[-2., -1.,  1.,  2.]], dtype=float32)
 
     References:
       Kervadec et al., "Boundary loss for highly unbalanced segmentation", 2019, section 2.
     """
-    # The authors' code adds 1 inside, so that 0 is the mask's own rim; that breaks the symmetry.
+    # The authors' code adds 1 inside, so that 0 is the rim of the mask; that breaks the symmetry.
     _check_mask(mask)
     valid = broadcast_where(where, mask.shape)
     sides = jnp.stack([mask & valid, ~mask & valid])
@@ -92,7 +98,7 @@ def signed_distance(
     return jnp.where(has_border, inside - outside, 0)
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @jax.jit
 def _run_lengths(mask: Bool[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
     """Columns to the nearest False pixel of the same row; inf in a row without one."""
@@ -114,13 +120,13 @@ def _nearest_row(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h 
     """`min_j squared[j] + (i − j)²` for every row i."""
     if squared.shape[-2] <= _TILE:
         return _row_by_all(squared)  # as a single tile would
-    pictures = squared.reshape(math.prod(squared.shape[:-2]), *squared.shape[-2:])
-    nearest = jax.lax.platform_dependent(pictures, cpu=_row_by_tiles, default=_row_by_all)
+    images = squared.reshape(math.prod(squared.shape[:-2]), *squared.shape[-2:])
+    nearest = jax.lax.platform_dependent(images, cpu=_row_by_tiles, default=_row_by_all)
     return nearest.reshape(squared.shape)
 
 
 def _row_by_all(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
-    """Tries every pair of rows: h times the work, but without loops, branches or gathers."""
+    """Tries every pair of rows: h times the work, without loops, branches or gathers."""
     row = jnp.arange(squared.shape[-2], dtype=squared.dtype)
     offset = row[:, None] - row
     return jnp.min(squared[..., None, :, :] + offset[..., None] ** 2, axis=-2)
@@ -130,38 +136,38 @@ def _row_by_all(squared: Float[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w
 def _row_by_tiles(squared: Float[jax.Array, "b h w"]) -> Float[jax.Array, "b h w"]:
     """Tries, tile by tile, the rows between the nearest ones of the tile's first and last row.
 
-    For the nearest row never moves up as i moves down: where the one of row i is `j`, no row above
-    `j` is nearer to a row below i. So it is enough to try all rows for every 16th row.
+    That is enough because the nearest row never moves up as i moves down: if row `j` is nearest to
+    row i, no row above `j` is nearer to a row below i. Only every 16th row tries all rows.
     """
     _, height, width = squared.shape
     strip = min(_STRIP, width)
     # The padding makes whole tiles: rows that are far from everything, and copies of a column.
     below, beside = [(0, 0), (0, -height % _TILE), (0, 0)], [(0, 0), (0, 0), (0, -width % strip)]
-    pictures = jnp.pad(jnp.pad(squared, below, constant_values=jnp.inf), beside, mode="edge")
+    images = jnp.pad(jnp.pad(squared, below, constant_values=jnp.inf), beside, mode="edge")
 
-    rows = jnp.arange(0, pictures.shape[-2] + 1, _TILE)
-    nearest = _split(_nearest_of_rows(pictures, rows), strip)
+    rows = jnp.arange(0, images.shape[-2] + 1, _TILE)
+    nearest = _split(_nearest_of_rows(images, rows), strip)
     starts, ends = jnp.min(nearest[:, :-1], axis=-1), jnp.max(nearest[:, 1:], axis=-1)
-    strips = jax.lax.map(_solve_strip, (_split(pictures, strip), starts, ends))
+    strips = jax.lax.map(_solve_strip, (_split(images, strip), starts, ends))
 
-    strips = strips.reshape(len(pictures), pictures.shape[2] // strip, pictures.shape[1], strip)
-    result = jnp.moveaxis(strips, 1, 2).reshape(pictures.shape)
+    strips = strips.reshape(len(images), images.shape[2] // strip, images.shape[1], strip)
+    result = jnp.moveaxis(strips, 1, 2).reshape(images.shape)
     return result[:, :height, :width]
 
 
-def _split(pictures: jax.Array, strip: int) -> jax.Array:
-    """`[b, h, w]` in strips of columns: `[b·w/strip, h, strip]`."""
-    b, h, w = pictures.shape
-    strips = jnp.moveaxis(pictures.reshape(b, h, w // strip, strip), 2, 1)
+def _split(images: jax.Array, strip: int) -> jax.Array:
+    """`[b, h, w]` cut into strips of columns: `[b·w/strip, h, strip]`."""
+    b, h, w = images.shape
+    strips = jnp.moveaxis(images.reshape(b, h, w // strip, strip), 2, 1)
     return strips.reshape(b * (w // strip), h, strip)
 
 
-def _nearest_of_rows(pictures: jax.Array, rows: jax.Array) -> jax.Array:
-    """`argmin_j pictures[:, j] + (i − j)²` for some rows i: `[b, len(rows), w]`."""
+def _nearest_of_rows(images: jax.Array, rows: jax.Array) -> jax.Array:
+    """`argmin_j images[:, j] + (i − j)²` for some rows i: `[b, len(rows), w]`."""
 
     def squares(source):
-        row = jax.lax.dynamic_slice_in_dim(pictures, source, 1, axis=1)
-        return row + ((rows - source)[:, None] ** 2).astype(pictures.dtype)
+        row = jax.lax.dynamic_slice_in_dim(images, source, 1, axis=1)
+        return row + ((rows - source)[:, None] ** 2).astype(images.dtype)
 
     def closer(source, found):
         best, nearest = found
@@ -171,7 +177,7 @@ def _nearest_of_rows(pictures: jax.Array, rows: jax.Array) -> jax.Array:
 
     best = squares(0)
     found = best, jnp.zeros_like(best, int)
-    return jax.lax.fori_loop(1, pictures.shape[1], closer, found, unroll=8)[1]
+    return jax.lax.fori_loop(1, images.shape[1], closer, found, unroll=8)[1]
 
 
 def _solve_strip(strip_and_range: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
@@ -199,7 +205,7 @@ def _solve_strip(strip_and_range: tuple[jax.Array, jax.Array, jax.Array]) -> jax
 
 def _check_mask(mask: Array, *, axes: int = 2) -> None:
     if mask.ndim < axes:
-        due = "[*b, h, w]" if axes == 2 else "[*b, d, h, w]"
-        raise ValueError(f"mask: expected {due}, got shape {mask.shape}")
+        expected = "[*b, h, w]" if axes == 2 else "[*b, d, h, w]"
+        raise ValueError(f"mask: expected shape {expected}, got {mask.shape}")
     if mask.dtype != bool:
         raise TypeError(f"mask: expected bool, got {mask.dtype}")

@@ -1,4 +1,4 @@
-"""Resampling images: onto another pixel grid (`resize`) and at points (`sample`)."""
+"""Interpolation of images: onto another grid (`resize`) and at points (`sample`)."""
 
 import functools
 import itertools
@@ -16,9 +16,9 @@ from segjax.numerics import accumulation_dtype
 from segjax.typing import Array
 
 _KERNELS = ("bilinear", "bicubic")
-# With more pixels than this under the kernel, one matrix product beats a gather for each.
+# With more pixels than this under the kernel, one matrix product is faster than gathers.
 _MAX_GATHERS = 32
-# Rows at either end of an axis whose kernel the border cuts.
+# Rows at either end of an axis where the border cuts the kernel.
 _BORDER = 2
 
 
@@ -30,35 +30,37 @@ def resize(
     align_corners: bool = False,
     antialias: bool = False,
 ) -> Shaped[jax.Array, "*b new_h new_w c"]:
-    """The image on a grid of another size, with the values of `torch.nn.functional.interpolate`.
+    """Resize images, with the values of `torch.nn.functional.interpolate`.
 
-    Output pixel `i` of an axis lies at input coordinate `(i + ½)·size/new_size − ½`, counted in
-    pixel centres; with `align_corners` at `i·(size − 1)/(new_size − 1)`. The value there is
-    `Σ_k w_k image[k]` over the nearest 2 ("bilinear") or 4 ("bicubic", a = −¾) pixels of each axis,
-    the border pixels repeated outside. "area" is the mean of the input pixels from
-    `⌊i·size/new_size⌋` to before `⌈(i + 1)·size/new_size⌉`; "nearest-exact" is pixel
-    `⌊(i + ½)·size/new_size⌋`, the nearest indeed, and "nearest" is `⌊i·size/new_size⌋`.
+    Along an axis, the centre of output pixel `i` lies at the input coordinate
+    `(i + ½)·size/new_size − ½`, or at `i·(size − 1)/(new_size − 1)` with `align_corners`. Its value
+    is `Σ_k w_k image[k]` over the nearest 2 ("bilinear") or 4 ("bicubic", a = −¾) pixels of each
+    axis; outside the image the border pixels are repeated. "area" is the mean of the input pixels
+    `⌊i·size/new_size⌋ … ⌈(i + 1)·size/new_size⌉ − 1`, "nearest-exact" the nearest pixel
+    `⌊(i + ½)·size/new_size⌋`, and "nearest" pixel `⌊i·size/new_size⌋`.
 
     Args:
-      image: `[*b, h, w, c]`, floating; of any dtype for "nearest" and "nearest-exact". A mask goes
-        as `mask[..., None]`.
-      shape: (new_h, new_w), static.
+      image: `[*b, h, w, c]`, floating; any dtype for "nearest" and "nearest-exact". Pass masks as
+        `mask[..., None]`.
+      shape: (new_h, new_w) in pixels, static.
       method: "bilinear", "bicubic", "area", "nearest" or "nearest-exact".
-      align_corners: whether the centres of the corner pixels stay where they are, instead of the
-        outer edges of the image. For "bilinear" and "bicubic" alone.
-      antialias: whether an axis that shrinks is low-pass filtered: the kernel (for "bicubic"
-        a = −½) is widened to `size/new_size` and normalised. Likewise.
+      align_corners: Whether to align the centres of the corner pixels, instead of the outer edges
+        of the image; "bilinear" and "bicubic" only.
+      antialias: Whether to low-pass filter an axis that shrinks, with a kernel (for "bicubic"
+        a = −½) that is `size/new_size` times as wide; "bilinear" and "bicubic" only.
 
     Returns:
       `[*b, new_h, new_w, c]` in the dtype of `image`; computed in at least float32.
 
     Raises:
-      ValueError: if `image` has fewer than 3 axes or an empty one, if `shape` is not two positive
-        sizes, or if the options do not fit together.
-      TypeError: if `image` is not floating and `method` takes means.
+      ValueError: If `image` has fewer than 3 axes or no pixels, if `shape` is not two positive
+        sizes, or if an option is unknown or does not apply to `method`.
+      TypeError: If `image` is not of a floating dtype and `method` computes means.
 
     Example:
-      >>> resize(jnp.array([0.0, 1.0])[:, None, None], (4, 1))[:, 0, 0]
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.resize(jnp.array([0.0, 1.0])[:, None, None], (4, 1))[:, 0, 0]
       Array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
 
     References:
@@ -66,13 +68,16 @@ def resize(
     """
     _check_method(method, (*_KERNELS, "area", "nearest", "nearest-exact"), image, "image")
     if image.ndim < 3 or 0 in image.shape[-3:-1]:
-        raise ValueError(f"image has shape {image.shape}; due is [*b, h, w, c] with pixels")
+        raise ValueError(f"image: expected shape [*b, h, w, c] with pixels, got {image.shape}")
     if len(shape) != 2 or not all(
         isinstance(size, numbers.Integral) and size > 0 for size in shape
     ):
-        raise ValueError(f"shape is {shape}; due are two positive sizes (new_h, new_w)")
+        raise ValueError(f"shape: expected two positive sizes (new_h, new_w), got {shape}")
     if method not in _KERNELS and (align_corners or antialias):
-        raise ValueError(f'method "{method}" takes neither align_corners nor antialias')
+        raise ValueError(
+            f"align_corners, antialias: expected False for method {method!r}, got "
+            f"{align_corners}, {antialias}"
+        )
 
     floating = jnp.issubdtype(image.dtype, jnp.floating)
     result = jnp.asarray(image, accumulation_dtype(image) if floating else None)
@@ -90,31 +95,33 @@ def sample(
     method: str = "bilinear",
     padding: str = "zeros",
 ) -> Shaped[jax.Array, "*n c"]:
-    """The features at points between the pixels: `Σ_jk w_j(y) w_k(x) features[j, k]`.
+    """Interpolate features at points: `Σ_jk w_j(y) w_k(x) features[j, k]`.
 
-    The sum is over the nearest 2×2 ("bilinear") or 4×4 ("bicubic", a = −¾) pixels, or the one
-    pixel that contains the point ("nearest"). With `points` in pixels it has the values of
-    `torch.nn.functional.grid_sample(align_corners=False)`, but that a "nearest" point on the edge
-    between two pixels belongs to the right or lower one. Differentiable in both arguments.
+    The sum is over the nearest 2×2 ("bilinear") or 4×4 ("bicubic", a = −¾) pixels, or the
+    pixel that contains the point ("nearest"). The values are those of
+    `torch.nn.functional.grid_sample(align_corners=False)`, except that a "nearest" point on the
+    edge between two pixels belongs to the right or lower one. Differentiable in both arguments.
 
     Args:
-      features: `[h, w, c]`, floating; of any dtype for "nearest".
+      features: `[h, w, c]`, floating; any dtype for "nearest".
       points: `[*n, 2]`, (x, y) in continuous pixels: (½, ½) is the centre of `features[0, 0]`.
       method: "bilinear", "bicubic" or "nearest".
-      padding: what lies outside: "zeros", "border" for the border pixels repeated, or "reflection"
-        for the picture mirrored at its edges, again and again (as far as 10⁶ pixels).
+      padding: Values outside the map: "zeros", "border" to repeat the border pixels, or
+        "reflection" to mirror the map at its edges (repeatedly, as far as 10⁶ pixels).
 
     Returns:
-      `[*n, c]` in the dtype of `features`; computed in at least float32. Points however far
-      outside have finite values and gradients.
+      `[*n, c]` in the dtype of `features`; computed in at least float32. Values and gradients are
+      finite for any point, however far outside.
 
     Raises:
-      ValueError: if the shapes are wrong, or `method` or `padding` unknown.
-      TypeError: if `features` is not floating and `method` is not "nearest".
+      ValueError: If the shapes are wrong, or `method` or `padding` is unknown.
+      TypeError: If `features` is not of a floating dtype and `method` is not "nearest".
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> features = jnp.array([[[0.0], [1.0]]])
-      >>> sample(features, jnp.array([[0.5, 0.5], [1.0, 0.5]]))[:, 0]
+      >>> ops.sample(features, jnp.array([[0.5, 0.5], [1.0, 0.5]]))[:, 0]
       Array([0. , 0.5], dtype=float32)
 
     References:
@@ -122,9 +129,9 @@ def sample(
     """
     _check_method(method, (*_KERNELS, "nearest"), features, "features")
     if features.ndim != 3 or 0 in features.shape[:2]:
-        raise ValueError(f"features has shape {features.shape}; due is [h, w, c] with pixels")
+        raise ValueError(f"features: expected shape [h, w, c] with pixels, got {features.shape}")
     if points.ndim < 1 or points.shape[-1] != 2:
-        raise ValueError(f"points has shape {points.shape}; due is [*n, 2]")
+        raise ValueError(f"points: expected shape [*n, 2], got {points.shape}")
     if padding not in ("zeros", "border", "reflection"):
         raise ValueError(f'padding: expected "zeros", "border" or "reflection", got {padding!r}')
 
@@ -149,13 +156,13 @@ def sample(
 
 
 def _reflect(coordinates: jax.Array, size: jax.Array) -> jax.Array:
-    """The same place in the picture, `0..size`, of which its mirror images lie around it."""
+    """Coordinates folded back into `0..size` by mirroring at both ends."""
     folded = jnp.mod(jnp.clip(coordinates, -1e6, 1e6), 2 * size)
     return jnp.minimum(folded, 2 * size - folded)
 
 
 def _reflect_index(index: jax.Array, size: int) -> jax.Array:
-    """The pixel that one just outside is the mirror image of: of −1 it is 0."""
+    """The pixel whose mirror image has this index: 0 for −1."""
     index = jnp.mod(index, 2 * size)
     return jnp.minimum(index, 2 * size - 1 - index)
 
@@ -164,18 +171,18 @@ def _check_method(method: str, methods: tuple[str, ...], values: Array, name: st
     if method not in methods:
         raise ValueError(f"method: expected one of {', '.join(methods)}, got {method!r}")
     if not method.startswith("nearest") and not jnp.issubdtype(values.dtype, jnp.floating):
-        raise TypeError(f"{name} is {values.dtype}; method {method!r} needs a floating dtype")
+        raise TypeError(f"{name}: expected a floating dtype for {method!r}, got {values.dtype}")
 
 
 def _cubic(distance: Any, a: float) -> tuple[Any, Any]:
-    """The two pieces of Keys' kernel: for distances in 0..1 and in 1..2."""
+    """The two pieces of Keys' kernel, for distances in 0..1 and in 1..2."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
     return near, far
 
 
 def _tap_weights(t: Any, method: str) -> list[tuple[int, Any]]:
-    """(offset, weight) of each pixel around a point that is `t` in 0..1 right of pixel 0."""
+    """(offset, weight) of the pixels around a point that lies `t` in 0..1 after pixel 0."""
     if method == "bilinear":
         return [(0, 1 - t), (1, t)]
     (left, _), (_, far_left) = _cubic(t, -0.75), _cubic(1 + t, -0.75)
@@ -184,8 +191,8 @@ def _tap_weights(t: Any, method: str) -> list[tuple[int, Any]]:
 
 
 def _point_taps(coordinates: jax.Array, size: int, method: str) -> list[tuple[jax.Array, Any]]:
-    """(index, weight) of the pixels around each coordinate of one axis, in continuous pixels."""
-    # Further out nothing changes any more, and a clipped coordinate has an integer part.
+    """(index, weight) of the pixels around coordinates along one axis, in continuous pixels."""
+    # Further out nothing changes, and a clipped coordinate fits int32.
     coordinates = jnp.clip(coordinates, -4, size + 4)
     if method == "nearest":
         return [(jnp.floor(coordinates).astype(jnp.int32), jnp.ones(coordinates.shape, bool))]
@@ -195,7 +202,7 @@ def _point_taps(coordinates: jax.Array, size: int, method: str) -> list[tuple[ja
 
 
 class _Grid(NamedTuple):
-    """How one axis is resized: what its matrix follows from."""
+    """How one axis is resized."""
 
     size: int
     new_size: int
@@ -205,7 +212,7 @@ class _Grid(NamedTuple):
 
 
 def _grid_matrix(grid: _Grid) -> np.ndarray:
-    """The linear map of one axis, `[new_size, size]`: few weights of a row are not 0."""
+    """The linear map of one axis, `[new_size, size]`; few entries of a row are nonzero."""
     size, new_size, method, align_corners, antialias = grid
     scale = size / new_size
     if align_corners:
@@ -250,13 +257,13 @@ def resize_matrix(size: int, new_size: int, *, align_corners: bool = False) -> n
 
 
 def _resample(values: jax.Array, *, axis: int, grid: _Grid, transposed: bool) -> jax.Array:
-    """One axis of `values` (counted from the last) times the grid's matrix, or its transpose."""
+    """Multiplies one axis (negative) of `values` by the grid's matrix or its transpose."""
     matrix = _grid_matrix(grid)
     return _multiply(matrix.T if transposed else matrix, values, axis)
 
 
 def _multiply(matrix: np.ndarray, values: jax.Array, axis: int) -> jax.Array:
-    """`matrix` times one axis of `values`, by what is fastest for its pattern of zeros."""
+    """`matrix` times one axis of `values`, by the fastest way for its pattern of zeros."""
     rows, columns = np.nonzero(matrix)
     place = np.arange(rows.size) - np.searchsorted(rows, rows)
     taps = int(place.max()) + 1
@@ -268,7 +275,7 @@ def _multiply(matrix: np.ndarray, values: jax.Array, axis: int) -> jax.Array:
         middle = _multiply_strided(matrix[_BORDER:-_BORDER], values, axis)
         first, last = (_multiply(m, values, axis) for m in (matrix[:_BORDER], matrix[-_BORDER:]))
         return jnp.concatenate([first, middle, last], axis)
-    # A row with fewer taps repeats its first one at weight 0, so that no other pixel's NaN enters.
+    # A row with fewer taps repeats its first one with weight 0, so that no other NaN enters.
     index = np.repeat(np.argmax(matrix != 0, axis=1)[:, None], taps, axis=1)
     index[rows, place] = columns
     weights = np.zeros(index.shape)
@@ -285,9 +292,7 @@ def _multiply(matrix: np.ndarray, values: jax.Array, axis: int) -> jax.Array:
 
 
 def _is_strided(matrix: np.ndarray) -> bool:
-    """Whether every row is the one above, moved right by a stride: as where one size divides the
-    other, but for the borders.
-    """
+    """Whether every row is the one above shifted by a stride of 2 or more."""
     if len(matrix) < 2:
         return False
     stride = np.argmax(matrix[1] != 0) - np.argmax(matrix[0] != 0)
@@ -296,7 +301,7 @@ def _is_strided(matrix: np.ndarray) -> bool:
 
 
 def _multiply_strided(matrix: np.ndarray, values: jax.Array, axis: int) -> jax.Array:
-    """Weighted slices, which a compiler vectorises better than gathers."""
+    """A weighted sum of strided slices, which compilers vectorise better than gathers."""
     taps = np.flatnonzero(matrix[0])
     stride = int(np.argmax(matrix[1] != 0) - taps[0])
     length = stride * (len(matrix) - 1) + 1
@@ -326,8 +331,8 @@ def _batch_resample(args: Any, batch_axes: Any, **params: Any) -> tuple[Any, int
     return _resample_p.bind(jnp.moveaxis(args[0], batch_axes[0], 0), **params), 0
 
 
-# A primitive of its own for the sake of its transpose: that of a gather is a scatter, many times
-# slower than gathering with the transposed matrix. Every transformation of JAX applies as usual.
+# A primitive because of its transpose: the transpose of a gather is a scatter, many times slower
+# than a gather with the transposed matrix. All JAX transformations apply as usual.
 _resample_p = Primitive("resample")
 _resample_p.def_impl(jax.jit(_resample, static_argnames=("axis", "grid", "transposed")))
 _resample_p.def_abstract_eval(_resampled_aval)

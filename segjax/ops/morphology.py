@@ -1,4 +1,4 @@
-"""Soft morphology: erosion, dilation and the centre lines that follow from them."""
+"""Soft morphology: differentiable erosion, dilation and skeletons."""
 
 import functools
 from collections.abc import Callable
@@ -12,64 +12,70 @@ from segjax.typing import Array
 
 
 def soft_erode(probs: Float[Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
-    """The least value of a pixel and its 4 neighbours: `min_{|q − p|₁ ≤ 1} probs_q`.
+    """Soft erosion: the minimum of each pixel and its 4 neighbours, `min_{|q − p|₁ ≤ 1} probs_q`.
 
     Args:
       probs: `[*b, h, w]`.
 
     Returns:
-      `[*b, h, w]`, at least float32. Pixels outside of the picture do not count; equal neighbours
-      share the gradient.
+      `[*b, h, w]`, at least float32. Pixels outside the image do not count; equal neighbours share
+      the gradient.
 
     Raises:
-      ValueError: if `probs` has fewer than 2 axes.
+      ValueError: If `probs` has fewer than 2 axes.
 
     Example:
-      >>> soft_erode(jnp.array([[1.0, 1.0, 1.0, 0.2]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.soft_erode(jnp.array([[1.0, 1.0, 1.0, 0.2]]))
       Array([[1. , 1. , 0.2, 0.2]], dtype=float32)
     """
     return neighborhood(jnp.minimum, _as_image(probs), 4, outside=None)
 
 
 def soft_dilate(probs: Float[Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
-    """The greatest value of a pixel and its 8 neighbours: `max_{|q − p|_∞ ≤ 1} probs_q`.
+    """Soft dilation: the maximum of each pixel and its 8 neighbours, `max_{|q − p|_∞ ≤ 1} probs_q`.
 
     Args:
       probs: `[*b, h, w]`.
 
     Returns:
-      `[*b, h, w]`, at least float32. Pixels outside of the picture do not count; equal neighbours
-      share the gradient.
+      `[*b, h, w]`, at least float32. Pixels outside the image do not count; equal neighbours share
+      the gradient.
 
     Raises:
-      ValueError: if `probs` has fewer than 2 axes.
+      ValueError: If `probs` has fewer than 2 axes.
 
     Example:
-      >>> soft_dilate(jnp.array([[1.0, 0.0, 0.0, 0.2]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.soft_dilate(jnp.array([[1.0, 0.0, 0.0, 0.2]]))
       Array([[1. , 1. , 0.2, 0.2]], dtype=float32)
     """
     return neighborhood(jnp.maximum, _as_image(probs), 8, outside=None)
 
 
 def soft_skeleton(probs: Float[Array, "*b h w"], *, iterations: int) -> Float[jax.Array, "*b h w"]:
-    """The centre lines of a soft mask: at each width, what opening it would take away.
+    """Soft skeleton: the centre lines of a soft mask.
 
-    `S = 1 − Π_k (1 − D_k)` with `D_k = I_k − dilate(erode(I_k))`, where `I_k` is the mask eroded
-    `k` times.
+    `S = 1 − Π_k (1 − D_k)`, with `D_k = I_k − dilate(erode(I_k))`, where `I_k` is the mask eroded
+    `k` times: `D_k` is what an opening removes at that width.
 
     Args:
       probs: `[*b, h, w]`, in 0..1.
-      iterations: how often to erode; not less than half the width of the widest structure.
+      iterations: Number of erosions; at least half the width of the widest structure in pixels.
 
     Returns:
-      `[*b, h, w]` in 0..1, at least float32. Where neighbours are equal, they share the gradient.
+      `[*b, h, w]` in 0..1, at least float32. Equal neighbours share the gradient.
 
     Raises:
-      ValueError: if `probs` has fewer than 2 axes or `iterations` is negative.
+      ValueError: If `probs` has fewer than 2 axes or `iterations` is negative.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> bar = jnp.zeros((5, 6)).at[1:4, :].set(1)
-      >>> soft_skeleton(bar, iterations=1)[:, 2]
+      >>> ops.soft_skeleton(bar, iterations=1)[:, 2]
       Array([0., 0., 1., 0., 0.], dtype=float32)
 
     References:
@@ -78,7 +84,7 @@ def soft_skeleton(probs: Float[Array, "*b h w"], *, iterations: int) -> Float[ja
     """
     image = _as_image(probs)
     if iterations < 0:
-        raise ValueError(f"iterations is {iterations}; due is 0 or more")
+        raise ValueError(f"iterations: expected 0 or more, got {iterations}")
 
     def step(state, _):
         image, skeleton = state
@@ -98,18 +104,20 @@ def neighborhood(
     *,
     outside: int | float | None,
 ) -> Shaped[jax.Array, "*b h w"]:
-    """The extremum of every pixel and its 4 or 8 neighbours; `outside` None repeats the border.
+    """The extremum of every pixel and its 4 or 8 neighbours; `outside=None` repeats the border.
 
-    Shifted arrays rather than `reduce_window`: so equal neighbours share the gradient.
+    It shifts arrays instead of using `reduce_window`, so that equal neighbours share the gradient.
     """
-    of_three = functools.partial(_of_three, extremum, outside=outside)
+    along = functools.partial(_extremum_along, extremum, outside=outside)
     if connectivity == 8:
-        return of_three(of_three(image, axis=-2), axis=-1)
-    return extremum(of_three(image, axis=-2), of_three(image, axis=-1))
+        return along(along(image, axis=-2), axis=-1)
+    return extremum(along(image, axis=-2), along(image, axis=-1))
 
 
-def _of_three(extremum, image: jax.Array, *, axis: int, outside) -> jax.Array:
-    """The extremum of every pixel and the two beside it along an axis."""
+def _extremum_along(
+    extremum: Callable, image: jax.Array, *, axis: int, outside: float | None
+) -> jax.Array:
+    """The extremum of every pixel and its two neighbours along one axis."""
     part = functools.partial(jax.lax.slice_in_dim, image, axis=axis)
     first, last = part(0, 1), part(-1, None)
     if outside is not None:
@@ -121,5 +129,5 @@ def _of_three(extremum, image: jax.Array, *, axis: int, outside) -> jax.Array:
 
 def _as_image(probs: Array) -> jax.Array:
     if probs.ndim < 2:
-        raise ValueError(f"probs has shape {probs.shape}; due is [*b, h, w]")
+        raise ValueError(f"probs: expected shape [*b, h, w], got {probs.shape}")
     return jnp.asarray(probs, accumulation_dtype(probs))

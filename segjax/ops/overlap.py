@@ -1,4 +1,4 @@
-"""How much boxes overlap: the intersection over union, and its kin for boxes that do not meet."""
+"""Intersection over union of boxes, and its generalisations for boxes that do not overlap."""
 
 import math
 
@@ -15,46 +15,60 @@ from segjax.typing import Array
 def box_iou(
     a: Float[Array, "*b n 4"], b: Float[Array, "*b m 4"], *, pairwise: bool = True
 ) -> Float[jax.Array, "*b n m"] | Float[jax.Array, "*b n"]:
-    """The intersection over union: `IoU = |A ∩ B| / |A ∪ B|`.
+    """Intersection over union of boxes: `IoU = |A ∩ B| / |A ∪ B|`.
 
     Args:
       a: `[*b, n, 4]`, xyxy in pixels.
       b: `[*b, m, 4]`, xyxy in pixels.
-      pairwise: whether every box of `a` meets every one of `b`; else the i-th meets the i-th,
-        and `n = m`.
+      pairwise: True to compare every box of `a` with every box of `b`; False to compare the i-th
+        with the i-th, where `n = m`.
 
     Returns:
-      `[*b, n, m]`, or `[*b, n]` where not `pairwise`; at least float32, from 0 to 1. Two boxes of
-      area 0 have IoU 0.
+      `[*b, n, m]`, or `[*b, n]` if not `pairwise`; at least float32, in 0..1. Two boxes of area 0
+      have IoU 0.
 
     Raises:
-      ValueError: if the shapes of `a` and `b` do not fit together.
+      ValueError: If the shapes of `a` and `b` do not fit together.
 
     Example:
-      >>> box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 0.0, 3.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 0.0, 3.0, 2.0]]))
       Array([[0.33333334]], dtype=float32)
     """
-    return _iou(*_meet(a, b, pairwise))
+    return _iou(*_align(a, b, pairwise))
 
 
 def generalized_box_iou(
     a: Float[Array, "*b n 4"], b: Float[Array, "*b m 4"], *, pairwise: bool = True
 ) -> Float[jax.Array, "*b n m"] | Float[jax.Array, "*b n"]:
-    """The IoU less the empty share of the hull: `GIoU = IoU − |C ∖ (A ∪ B)| / |C|`.
+    """Generalized IoU of boxes: `GIoU = IoU − |C ∖ (A ∪ B)| / |C|`.
 
-    The hull `C` is the smallest box around both. Args and Returns as of `box_iou`, but from −1.
+    The hull `C` is the smallest box around both.
+
+    Args:
+      a: `[*b, n, 4]`, xyxy in pixels.
+      b: `[*b, m, 4]`, xyxy in pixels.
+      pairwise: True to compare every box of `a` with every box of `b`; False to compare the i-th
+        with the i-th, where `n = m`.
+
+    Returns:
+      `[*b, n, m]`, or `[*b, n]` if not `pairwise`; at least float32, in −1..1.
 
     Raises:
-      ValueError: if the shapes of `a` and `b` do not fit together.
+      ValueError: If the shapes of `a` and `b` do not fit together.
 
     Example:
-      >>> generalized_box_iou(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[3.0, 0.0, 4.0, 1.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> a, b = jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[3.0, 0.0, 4.0, 1.0]])
+      >>> ops.generalized_box_iou(a, b)
       Array([[-0.5]], dtype=float32)
 
     References:
       Rezatofighi et al., "Generalized intersection over union", 2019, algorithm 1.
     """
-    a, b = _meet(a, b, pairwise)
+    a, b = _align(a, b, pairwise)
     hull = box_area(_hull(a, b))
     return _iou(a, b) - safe_divide(hull - _union(a, b), hull)
 
@@ -62,56 +76,84 @@ def generalized_box_iou(
 def distance_box_iou(
     a: Float[Array, "*b n 4"], b: Float[Array, "*b m 4"], *, pairwise: bool = True
 ) -> Float[jax.Array, "*b n m"] | Float[jax.Array, "*b n"]:
-    """The IoU less the distance of the centres: `DIoU = IoU − ‖centre(A) − centre(B)‖² / d²`.
+    """Distance IoU of boxes: `DIoU = IoU − ‖centre(A) − centre(B)‖² / d²`.
 
-    `d` is the diagonal of the smallest box around both. Args and Returns as of `box_iou`, but
-    from −1.
+    `d` is the diagonal of the smallest box around both.
+
+    Args:
+      a: `[*b, n, 4]`, xyxy in pixels.
+      b: `[*b, m, 4]`, xyxy in pixels.
+      pairwise: True to compare every box of `a` with every box of `b`; False to compare the i-th
+        with the i-th, where `n = m`.
+
+    Returns:
+      `[*b, n, m]`, or `[*b, n]` if not `pairwise`; at least float32, in −1..1.
 
     Raises:
-      ValueError: if the shapes of `a` and `b` do not fit together.
+      ValueError: If the shapes of `a` and `b` do not fit together.
 
     Example:
-      >>> distance_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.distance_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
       Array([[0.1875]], dtype=float32)
 
     References:
       Zheng et al., "Distance-IoU loss", 2020, eq. 6.
     """
-    return _distance_iou(*_meet(a, b, pairwise))
+    return _distance_iou(*_align(a, b, pairwise))
 
 
 def complete_box_iou(
     a: Float[Array, "*b n 4"], b: Float[Array, "*b m 4"], *, pairwise: bool = True
 ) -> Float[jax.Array, "*b n m"] | Float[jax.Array, "*b n"]:
-    """The distance IoU less the difference of shapes: `CIoU = DIoU − αv`, `α = v/(1 − IoU + v)`.
+    """Complete IoU of boxes: `CIoU = DIoU − αv`, with `α = v/(1 − IoU + v)`.
 
-    `v = 4/π² (arctan(w_A/h_A) − arctan(w_B/h_B))²`. The gradient is that of this formula; the
-    authors' code and torchvision hold `α` constant. Args and Returns as of `box_iou`, but from −2.
+    `v = 4/π² (arctan(w_A/h_A) − arctan(w_B/h_B))²` compares the aspect ratios. The gradient is that
+    of this formula, whereas the authors' code and torchvision hold `α` constant.
+
+    Args:
+      a: `[*b, n, 4]`, xyxy in pixels.
+      b: `[*b, m, 4]`, xyxy in pixels.
+      pairwise: True to compare every box of `a` with every box of `b`; False to compare the i-th
+        with the i-th, where `n = m`.
+
+    Returns:
+      `[*b, n, m]`, or `[*b, n]` if not `pairwise`; at least float32, in −2..1.
 
     Raises:
-      ValueError: if the shapes of `a` and `b` do not fit together.
+      ValueError: If the shapes of `a` and `b` do not fit together.
 
     Example:
-      >>> complete_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.complete_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
       Array([[0.1875]], dtype=float32)
 
     References:
       Zheng et al., "Distance-IoU loss", 2020, eqs. 8 to 11.
     """
-    a, b = _meet(a, b, pairwise)
+    a, b = _align(a, b, pairwise)
     v = (2 / math.pi * (_angle(a) - _angle(b))) ** 2
     alpha = safe_divide(v, 1 - _iou(a, b) + v)
     return _distance_iou(a, b) - alpha * v
 
 
-def _meet(a: Array, b: Array, pairwise: bool) -> tuple[jax.Array, jax.Array]:
-    """The boxes with axes that broadcast, as the formulas take them."""
-    check_boxes("a", a)
-    check_boxes("b", b)
-    if not pairwise and a.shape != b.shape:
-        raise ValueError(f"b has shape {b.shape}; due is that of a, {a.shape}")
+def check_box_pairs(names: tuple[str, str], a: Array, b: Array) -> None:
+    """Raises a ValueError if boxes are not `[*b, n, 4]` and `[*b, m, 4]`."""
+    for name, boxes in zip(names, (a, b), strict=True):
+        check_boxes(name, boxes)
     if min(a.ndim, b.ndim) < 2 or a.shape[:-2] != b.shape[:-2]:
-        raise ValueError(f"a has shape {a.shape}, b {b.shape}; due are [*b, n, 4] and [*b, m, 4]")
+        raise ValueError(
+            f"{', '.join(names)}: expected shapes [*b, n, 4], [*b, m, 4], got {a.shape}, {b.shape}"
+        )
+
+
+def _align(a: Array, b: Array, pairwise: bool) -> tuple[jax.Array, jax.Array]:
+    """The boxes with axes that broadcast against one another."""
+    check_box_pairs(("a", "b"), a, b)
+    if not pairwise and a.shape != b.shape:
+        raise ValueError(f"b: expected the shape of a, {a.shape}, got {b.shape}")
     dtype = accumulation_dtype(a, b)
     a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
     return (a[..., :, None, :], b[..., None, :, :]) if pairwise else (a, b)
@@ -146,7 +188,7 @@ def _angle(box: jax.Array) -> jax.Array:
     """`arctan(w/h)`: 0 for a box without width, π/2 without height, π/4 without either."""
     sides = jnp.maximum(box[..., 2:] - box[..., :2], 0)
     longest = jnp.max(sides, axis=-1, keepdims=True)
-    # The angle is the same at every scale, and at this one neither over- nor underflows.
+    # The angle does not depend on the scale; at this one nothing over- or underflows.
     scale = lax.stop_gradient(jnp.where(longest > 0, longest, 1))
     width, height = jnp.moveaxis(jnp.where(longest > 0, sides / scale, 1), -1, 0)
     return jnp.arctan2(width, height)

@@ -1,4 +1,4 @@
-"""How far a convolutional network sees, by its layers alone: plain arithmetic, for one axis."""
+"""Receptive fields of convolutional networks, computed from their layers, for one axis."""
 
 import dataclasses
 import math
@@ -11,15 +11,16 @@ class ConvSpec:
     """A convolution or pooling along one axis: output `i` sees inputs `⌊i·s − p⌋ + t·d`, `t < k`.
 
     Attributes:
-      kernel: `k`, taps.
-      stride: `s`, input pixels from one output to the next; `Fraction(1, 2)` where the resolution
-        doubles: with kernel 1 for the transposed convolution of kernel 2 and stride 2, or for the
-        nearest pixel, with kernel 2 and padding ½ for linear interpolation.
-      dilation: `d`, input pixels from one tap to the next.
-      padding: `p`, pixels before the first one.
+      kernel: Number of taps `k`, at least 1.
+      stride: Input pixels `s` between neighbouring outputs. `Fraction(1, 2)` doubles the
+        resolution: with kernel 1 as a transposed convolution of kernel 2 and stride 2 or as nearest
+        interpolation, with kernel 2 and padding ½ as linear interpolation.
+      dilation: Input pixels `d` between neighbouring taps, at least 1.
+      padding: Padded pixels `p` before the first input, at least 0.
 
     Example:
-      >>> ConvSpec(3, dilation=2, padding=2)
+      >>> from segjax import ops
+      >>> ops.ConvSpec(3, dilation=2, padding=2)
       ConvSpec(kernel=3, stride=1, dilation=2, padding=2)
     """
 
@@ -31,12 +32,13 @@ class ConvSpec:
     def __post_init__(self):
         if self.kernel < 1 or self.dilation < 1 or self.stride <= 0 or self.padding < 0:
             raise ValueError(
-                f"kernel, stride and dilation are due to be positive, padding 0 or more; got {self}"
+                "kernel, stride, dilation, padding: expected three positive numbers and 0 or more, "
+                f"got {self.kernel}, {self.stride}, {self.dilation}, {self.padding}"
             )
 
 
-# A layer, or branches side by side whose results meet (ASPP, skips): each a sequence of layers, and
-# the empty one the identity.
+# A layer, or parallel branches whose results are joined (ASPP, skips). Each branch is a sequence of
+# layers; an empty one is the identity.
 Layer = ConvSpec | tuple[Sequence["Layer"], ...]
 
 
@@ -45,9 +47,9 @@ class ReceptiveField:
     """The input pixels that an output pixel depends on, along one axis.
 
     Attributes:
-      size: in pixels; the largest, where fields differ between outputs.
-      stride: input pixels from the field of one output to that of the next.
-      padding: how many pixels before the first input the field of the first output begins.
+      size: Size in input pixels; the largest if it differs between outputs.
+      stride: Input pixels between the fields of neighbouring outputs.
+      padding: Input pixels by which the field of the first output starts before the first input.
     """
 
     size: int
@@ -56,17 +58,18 @@ class ReceptiveField:
 
 
 def effective_kernel(kernel: int, *, dilation: int = 1) -> int:
-    """The pixels that a dilated kernel spans: `1 + d(k − 1)`.
+    """Span of a dilated kernel in pixels: `1 + d(k − 1)`.
 
     Args:
-      kernel: `k`, taps.
-      dilation: `d`, pixels from one tap to the next.
+      kernel: Number of taps `k`.
+      dilation: Pixels `d` between neighbouring taps.
 
     Returns:
       The span in pixels.
 
     Example:
-      >>> effective_kernel(3, dilation=2)
+      >>> from segjax import ops
+      >>> ops.effective_kernel(3, dilation=2)
       5
 
     References:
@@ -76,28 +79,30 @@ def effective_kernel(kernel: int, *, dilation: int = 1) -> int:
 
 
 def receptive_field(layers: Sequence[Layer]) -> ReceptiveField:
-    """The receptive field of layers one after the other: `R_ℓ = R_{ℓ−1} + d_ℓ(k_ℓ − 1)·J_{ℓ−1}`.
+    """Receptive field of a sequence of layers: `R_ℓ = R_{ℓ−1} + d_ℓ(k_ℓ − 1)·J_{ℓ−1}`.
 
-    `J_ℓ = J_{ℓ−1}·s_ℓ` is the stride so far. That is counted here from the output back: `n`
-    neighbours of one layer see `⌈(n − 1)s⌉ + 1 + d(k − 1)` of the layer before, which holds where a
-    decoder halves the stride again too. Of branches, the largest field counts: those of a network
-    with usual padding lie within one another.
+    `J_ℓ = J_{ℓ−1}·s_ℓ` is the stride up to layer ℓ. It is computed from the output back: `n`
+    neighbouring outputs of a layer see `⌈(n − 1)s⌉ + 1 + d(k − 1)` of its inputs, which also holds
+    for decoders that increase the resolution. Of parallel branches the largest field counts, which
+    contains the others if the layers are padded as usual.
 
     Args:
-      layers: `ConvSpec`s from input to output; a tuple stands for branches, each a sequence of
-        layers.
+      layers: `ConvSpec`s from input to output; a tuple stands for parallel branches, each a
+        sequence of layers.
 
     Returns:
-      Size, stride and padding in input pixels.
+      Size, stride and padding of the field in input pixels.
 
     Raises:
-      ValueError: if the branches of a layer have different strides.
+      ValueError: If the branches of a layer have different strides.
 
     Example:
-      >>> receptive_field([ConvSpec(7, stride=2, padding=3), ConvSpec(3, stride=2, padding=1)])
+      >>> from segjax import ops
+      >>> stem = [ops.ConvSpec(7, stride=2, padding=3), ops.ConvSpec(3, stride=2, padding=1)]
+      >>> ops.receptive_field(stem)
       ReceptiveField(size=11, stride=4, padding=5)
-      >>> aspp = tuple([ConvSpec(3, dilation=d, padding=d)] for d in (1, 6, 12, 18))
-      >>> receptive_field([aspp]).size
+      >>> aspp = tuple([ops.ConvSpec(3, dilation=d, padding=d)] for d in (1, 6, 12, 18))
+      >>> ops.receptive_field([aspp]).size
       37
 
     References:
@@ -109,7 +114,7 @@ def receptive_field(layers: Sequence[Layer]) -> ReceptiveField:
 
 
 def _see(layers: Sequence[Layer], first: int, size: int) -> tuple[int, int]:
-    """The first pixel, and how many, that `size` outputs from `first` on see."""
+    """First input pixel, and number of them, that `size` outputs from `first` on see."""
     for layer in reversed(layers):
         if isinstance(layer, ConvSpec):
             first = math.floor(first * layer.stride - layer.padding)
@@ -130,54 +135,57 @@ def _stride(layers: Sequence[Layer]) -> int | Fraction:
             continue
         strides = {_stride(branch) for branch in layer}
         if len(strides) != 1:
-            raise ValueError(f"branches have strides {sorted(strides)}; due is one and the same")
+            raise ValueError(f"layers: expected branches of one stride, got {sorted(strides)}")
         stride *= strides.pop()
     return int(stride) if stride == int(stride) else stride
 
 
 def min_depth(size: int, *, kernel: int, dilation: int) -> int:
-    """The fewest equal layers of stride 1 that see `size` pixels: `⌈(size − 1) / d(k − 1)⌉`.
+    """Fewest layers of stride 1 that see `size` pixels: `⌈(size − 1)/d(k − 1)⌉`.
 
     Args:
-      size: what is to be seen, in pixels.
-      kernel: `k`, taps, at least 2.
-      dilation: `d`, pixels from one tap to the next.
+      size: Size to cover in pixels, at least 1.
+      kernel: Number of taps `k` of each layer, at least 2.
+      dilation: Pixels `d` between neighbouring taps, at least 1.
 
     Returns:
       The number of layers.
 
     Raises:
-      ValueError: if `size` or `dilation` is not positive, or `kernel` less than 2.
+      ValueError: If `size` or `dilation` is not positive, or `kernel` less than 2.
 
     Example:
-      >>> min_depth(100, kernel=3, dilation=2)
+      >>> from segjax import ops
+      >>> ops.min_depth(100, kernel=3, dilation=2)
       25
     """
     if size < 1 or kernel < 2 or dilation < 1:
         raise ValueError(
-            f"size is {size}, kernel {kernel}, dilation {dilation}; due are 1, 2, 1 or more"
+            f"size, kernel, dilation: expected at least 1, 2, 1, got {size}, {kernel}, {dilation}"
         )
     return -(-(size - 1) // (dilation * (kernel - 1)))
 
 
 def seen_pixels(layers: Sequence[Layer]) -> tuple[int, ...]:
-    """The input pixels that the first output depends on; there may be gaps between them.
+    """The input pixels that the first output depends on, which may have gaps between them.
 
     Args:
-      layers: as of `receptive_field`.
+      layers: `ConvSpec`s from input to output; a tuple stands for parallel branches, each a
+        sequence of layers.
 
     Returns:
-      Their indices, ascending; negative ones lie in the padding.
+      Indices of the pixels, ascending; negative ones lie in the padding.
 
     Example:
-      >>> seen_pixels([ConvSpec(3, dilation=2), ConvSpec(3, dilation=4)])
+      >>> from segjax import ops
+      >>> ops.seen_pixels([ops.ConvSpec(3, dilation=2), ops.ConvSpec(3, dilation=4)])
       (0, 2, 4, 6, 8, 10, 12)
     """
     return tuple(sorted(_trace(layers, {0})))
 
 
 def _trace(layers: Sequence[Layer], pixels: set[int]) -> set[int]:
-    """The inputs that outputs depend on."""
+    """The inputs that the outputs `pixels` depend on."""
     for layer in reversed(layers):
         if isinstance(layer, ConvSpec):
             starts = {math.floor(pixel * layer.stride - layer.padding) for pixel in pixels}
@@ -188,20 +196,23 @@ def _trace(layers: Sequence[Layer], pixels: set[int]) -> set[int]:
 
 
 def has_gridding(layers: Sequence[Layer]) -> bool:
-    """Whether an output misses pixels within its receptive field.
+    """Whether an output ignores pixels within its receptive field (the gridding effect).
 
-    So it is where all dilations have a common factor, and where one is too large for the last.
-
+    This happens if all dilations have a common factor, or if one is too large for the layer before.
 
     Args:
-      layers: as of `receptive_field`.
+      layers: `ConvSpec`s from input to output; a tuple stands for parallel branches, each a
+        sequence of layers.
 
     Returns:
       True if there are gaps between the pixels that the first output depends on.
 
     Example:
-      >>> [has_gridding([ConvSpec(3, dilation=d) for d in rates]) for rates in [(2, 4), (1, 2, 5)]]
-      [True, False]
+      >>> from segjax import ops
+      >>> ops.has_gridding([ops.ConvSpec(3, dilation=d) for d in (2, 4)])
+      True
+      >>> ops.has_gridding([ops.ConvSpec(3, dilation=d) for d in (1, 2, 5)])
+      False
 
     References:
       Wang et al., "Understanding convolution for semantic segmentation", 2018, section 3.2.
@@ -211,26 +222,28 @@ def has_gridding(layers: Sequence[Layer]) -> bool:
 
 
 def skips_objects(layers: Sequence[Layer], *, width: int) -> bool:
-    """Whether a dilated kernel may step over the narrowest object: `max_ℓ d_ℓ·J_{ℓ−1} > width`.
+    """Whether a dilated kernel can step over the narrowest object: `max_ℓ d_ℓ·J_{ℓ−1} > width`.
 
-    Conservative, as `J_{ℓ−1}` input pixels or more lie under every tap.
+    Conservative, as every tap covers at least `J_{ℓ−1}` input pixels.
 
     Args:
-      layers: as of `receptive_field`.
-      width: of the narrowest object, in input pixels.
+      layers: `ConvSpec`s from input to output; a tuple stands for parallel branches, each a
+        sequence of layers.
+      width: Width of the narrowest object in input pixels.
 
     Returns:
-      True if some taps lie farther apart than the object is wide.
+      True if two neighbouring taps are farther apart than the object is wide.
 
     Example:
-      >>> [skips_objects([ConvSpec(3, dilation=d)], width=8) for d in (6, 12)]
-      [False, True]
+      >>> from segjax import ops
+      >>> ops.skips_objects([ops.ConvSpec(3, dilation=12)], width=8)
+      True
     """
     return _widest_step(layers) > width
 
 
 def _widest_step(layers: Sequence[Layer]) -> int | Fraction:
-    """The most input pixels between two taps of a kernel."""
+    """The greatest distance between neighbouring taps of a kernel, in input pixels."""
     widest: int | Fraction = 0
     stride: int | Fraction = 1
     for layer in layers:

@@ -1,4 +1,4 @@
-"""What is inside boxes: ROIAlign on one feature map, on a pyramid of them, and on masks."""
+"""Features and masks inside boxes: ROIAlign on one map or a pyramid, ROI pooling, mask crops."""
 
 import functools
 from collections.abc import Sequence
@@ -24,37 +24,39 @@ def roi_align(
     aligned: bool = True,
     method: str = "bilinear",
 ) -> Float[jax.Array, "n oh ow c"]:
-    """The features inside each box, on a grid of one size for all: ROIAlign.
+    """ROIAlign: the features inside each box, interpolated on a grid of fixed size.
 
-    A box is cut into `oh × ow` bins, and `out[i, j]` is the mean of the features at `ry × rx`
-    points of bin `(i, j)`: in x, with `r` for `rx`, at `x0 + (k + ½)·(x1 − x0)/(r·ow)` for
-    `k = r·j … r·j + r − 1`. With the values of `torchvision.ops.roi_align`, and differentiable in
-    features and boxes (in reverse mode, once).
+    Each box is divided into `oh × ow` bins; `out[i, j]` is the mean of the features at `r × r`
+    points of bin `(i, j)`, which along x are `x0 + (k + ½)·(x1 − x0)/(r·ow)` for
+    `k = r·j … r·j + r − 1`. The values are those of `torchvision.ops.roi_align`. Differentiable in
+    `features` and `boxes`, in reverse mode and once.
 
     Args:
       features: `[h, w, c]`, floating.
       boxes: `[n, 4]`, xyxy in continuous pixels of the image.
       output_size: (oh, ow), static.
-      spatial_scale: pixels of `features` for a pixel of the image: 1/stride.
-      sampling_ratio: `r`, static; None takes as many points as make their distance in a bin one
-        pixel at most, `⌈side/out⌉`, for each box and axis by itself.
-      aligned: False for the convention of 2017: features lie half a pixel further right and
-        down than here, and a side below one pixel counts as one.
-      method: how features between pixels are found, "bilinear" or "nearest".
+      spatial_scale: Pixels of `features` per pixel of the image: 1/stride.
+      sampling_ratio: `r`, sampling points along each side of a bin, static; None takes `⌈side/out⌉`
+        for each box and axis, so that points are at most one pixel apart.
+      aligned: False for the original convention, without the shift by half a pixel: features lie
+        half a pixel further right and down, and a side below one pixel counts as one.
+      method: interpolation between pixels, "bilinear" or "nearest".
 
     Returns:
       `[n, oh, ow, c]` in the dtype of `features`; computed in at least float32. A point up to a
       pixel beyond the centres of the border pixels has their features, one further out 0. A box
-      whose sides are swapped is read backwards; with `sampling_ratio=None` it gives 0, as does one
-      without area. A box that is not finite gives NaN, and has no part in any gradient.
+      with swapped corners is read backwards; with `sampling_ratio=None` it gives 0, as does a box
+      without area. A box that is not finite gives NaN, and takes no part in any gradient.
 
     Raises:
-      ValueError: if the shapes are wrong, or an option's value is none of those named.
-      TypeError: if `features` or `boxes` is not floating.
+      ValueError: If the shapes are wrong, or an option is out of its range.
+      TypeError: If `features` or `boxes` is not floating.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> ramp = jnp.arange(4.0)[None, :, None] * jnp.ones((4, 1, 1))
-      >>> roi_align(ramp, jnp.array([[1.0, 1.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
+      >>> ops.roi_align(ramp, jnp.array([[1.0, 1.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
       Array([1., 2.], dtype=float32)
 
     References:
@@ -85,40 +87,45 @@ def multilevel_roi_align(
     canonical_size: float = 224.0,
     sizes: Int[Array, "levels 2"] | None = None,
 ) -> Float[jax.Array, "n oh ow c"]:
-    """ROIAlign on a feature pyramid: of each box at the level that fits its size.
+    """ROIAlign on a feature pyramid: each box is pooled from the level that fits its size.
 
     Args:
-      features: the levels, finest first: `[h, w, c]` each, one pixel of which is
-        `2^min_level`, `2^(min_level + 1)` … pixels of the image.
+      features: The levels, finest first, each `[h, w, c]`; their strides are `2^min_level`,
+        `2^(min_level + 1)` … pixels of the image.
       boxes: `[n, 4]`, xyxy in continuous pixels of the image.
       output_size: (oh, ow), static.
-      min_level: the finest level.
-      sampling_ratio: as of `roi_align`.
-      aligned: as of `roi_align`.
-      method: as of `roi_align`.
-      canonical_level: as of `assign_levels`.
-      canonical_size: as of `assign_levels`.
-      sizes: `[levels, 2]`, (rows, columns) of each level that are the image's, where it lies at the
-        top left of a canvas; None for all.
+      min_level: Number of the finest level, base-2 logarithm of its stride.
+      sampling_ratio: `r`, sampling points along each side of a bin, static; None takes `⌈side/out⌉`
+        for each box and axis, so that points are at most one pixel apart.
+      aligned: False for the original convention, without the shift by half a pixel: features lie
+        half a pixel further right and down, and a side below one pixel counts as one.
+      method: interpolation between pixels, "bilinear" or "nearest".
+      canonical_level: Level of boxes of the canonical size, as in `assign_levels`.
+      canonical_size: Canonical size of boxes in pixels, as in `assign_levels`.
+      sizes: `[levels, 2]`, (rows, columns) of each level that the image covers, if it is padded at
+        the bottom and right; None if it covers all.
 
     Returns:
-      `[n, oh, ow, c]` in the dtype of the features; as of `roi_align`.
+      `[n, oh, ow, c]` in the dtype of the features; computed in at least float32. Values outside
+      the image and of degenerate boxes are those of `roi_align`.
 
     Raises:
-      ValueError: if the shapes are wrong, or an option's value is none of those named.
-      TypeError: if `features` or `boxes` is not floating.
+      ValueError: If the shapes are wrong, or an option is out of its range.
+      TypeError: If `features` or `boxes` is not floating.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> pyramid = [jnp.full((8, 8, 1), 2.0), jnp.full((4, 4, 1), 3.0)]
       >>> boxes = jnp.array([[0.0, 0.0, 9.0, 9.0], [-99.0, -99.0, 120.0, 120.0]])
-      >>> multilevel_roi_align(pyramid, boxes, (1, 1), sampling_ratio=1)[:, 0, 0, 0]
+      >>> ops.multilevel_roi_align(pyramid, boxes, (1, 1), sampling_ratio=1)[:, 0, 0, 0]
       Array([2., 3.], dtype=float32)
 
     References:
       Lin et al., "Feature pyramid networks for object detection", 2017, section 4.2.
     """
     if len(features) == 0:
-        raise ValueError("features is empty; due is at least one level")
+        raise ValueError("features: expected at least one level, got none")
     levels = assign_levels(
         boxes,
         min_level=min_level,
@@ -146,29 +153,31 @@ def roi_pool(
     *,
     spatial_scale: float = 1.0,
 ) -> Float[jax.Array, "n oh ow c"]:
-    """The greatest features of each part of a box: ROI pooling, which ROIAlign replaced.
+    """ROI pooling: the maximum of the features in each bin of a box; ROIAlign's predecessor.
 
-    A box is rounded to whole pixels, both ends included, and cut into `oh × ow` bins, themselves
-    rounded outward; `out[i, j]` is the maximum over the pixels of bin `(i, j)`. With the values of
-    `torchvision.ops.roi_pool`.
+    Each box is rounded to whole pixels, both ends included, and divided into `oh × ow` bins, which
+    are rounded outward; `out[i, j]` is the maximum over the pixels of bin `(i, j)`. The values are
+    those of `torchvision.ops.roi_pool`.
 
     Args:
       features: `[h, w, c]`, floating.
       boxes: `[n, 4]`, xyxy in continuous pixels of the image.
       output_size: (oh, ow), static.
-      spatial_scale: pixels of `features` for a pixel of the image: 1/stride.
+      spatial_scale: Pixels of `features` per pixel of the image: 1/stride.
 
     Returns:
-      `[n, oh, ow, c]` in the dtype of `features`: 0 for a bin outside of the map, and NaN for a box
+      `[n, oh, ow, c]` in the dtype of `features`: 0 for a bin outside the map, and NaN for a box
       that is not finite. No gradient flows to the boxes; equal maxima share theirs.
 
     Raises:
-      ValueError: if the shapes are wrong.
-      TypeError: if `features` or `boxes` is not floating.
+      ValueError: If the shapes are wrong.
+      TypeError: If `features` or `boxes` is not floating.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> ramp = jnp.arange(4.0)[None, :, None] * jnp.ones((4, 1, 1))
-      >>> roi_pool(ramp, jnp.array([[0.0, 0.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
+      >>> ops.roi_pool(ramp, jnp.array([[0.0, 0.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
       Array([1., 3.], dtype=float32)
 
     References:
@@ -182,7 +191,7 @@ def roi_pool(
     corners = jnp.sign(boxes) * jnp.floor(jnp.abs(boxes) + 0.5)  # halves away from 0
 
     def members(start, end, bins, pixels):
-        """`[bins, pixels]`: which pixels of an axis each bin has."""
+        """Which pixels of an axis each bin contains, `[bins, pixels]`."""
         size = jnp.maximum(end - start + 1, 1) / bins
         edges = jnp.arange(bins + 1) * size
         first, last = start + jnp.floor(edges[:-1]), start + jnp.ceil(edges[1:])
@@ -214,32 +223,34 @@ def assign_levels(
     canonical_level: int = 4,
     canonical_size: float = 224.0,
 ) -> Int[jax.Array, "*n"]:
-    """The pyramid level of a box by its size: `⌊k₀ + log₂(√area/s₀)⌋`, within the levels there are.
+    """Pyramid level of each box by its size: `⌊k₀ + log₂(√area/s₀)⌋`, clipped to the levels.
 
     Args:
       boxes: `[*n, 4]`, xyxy in pixels of the image.
-      min_level: the finest level, for all smaller boxes and those without area too.
-      max_level: the coarsest level, for all larger ones.
-      canonical_level: `k₀`, that of boxes of the canonical size.
-      canonical_size: `s₀`, in pixels: the side of the pictures that backbones are pretrained on.
+      min_level: The finest level, also for smaller boxes and those without area.
+      max_level: The coarsest level, also for larger boxes.
+      canonical_level: Level `k₀` of boxes of the canonical size.
+      canonical_size: Canonical size `s₀` in pixels: the side of images in ImageNet pretraining.
 
     Returns:
-      int32 `[*n]`.
+      Levels, int32 `[*n]`.
 
     Raises:
-      ValueError: if the last axis of `boxes` is not 4 long, or `max_level` below `min_level`.
+      ValueError: If the last axis of `boxes` is not 4 long, or `max_level` below `min_level`.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> sides = jnp.array([10.0, 111.0, 112.0, 224.0, 1000.0])
-      >>> assign_levels(jnp.stack([0 * sides, 0 * sides, sides, sides], axis=-1))
+      >>> ops.assign_levels(jnp.stack([0 * sides, 0 * sides, sides, sides], axis=-1))
       Array([2, 2, 3, 4, 5], dtype=int32)
 
     References:
       Lin et al., "Feature pyramid networks for object detection", 2017, eq. 1.
     """
     if max_level < min_level:
-        raise ValueError(f"max_level is {max_level}; due is at least min_level, {min_level}")
-    # Compared with each level's least area: a logarithm would round at the very border.
+        raise ValueError(f"max_level: expected at least min_level, {min_level}, got {max_level}")
+    # Areas are compared with each level's least area, as a logarithm would round at the threshold.
     levels = range(min_level + 1, max_level + 1)
     least = [(canonical_size * 2.0 ** (level - canonical_level)) ** 2 for level in levels]
     area = box_area(boxes)
@@ -253,27 +264,29 @@ def crop_masks(
     mask_of: Integer[Array, " p"],
     output_size: tuple[int, int],
 ) -> Float[jax.Array, "p oh ow"]:
-    """What of each box belongs to its mask: the share of every bin, as a mask head is to say.
+    """Targets of a mask head: the mask of each box, averaged over the bins of its crop.
 
-    ROIAlign of the mask alone, with the half pixel of 2017 and as many samples as a bin has pixels.
-    Other masks are not read, so many of them cost no more time than one.
+    This is `roi_align` of the mask with `aligned=False, sampling_ratio=None`. Only the mask of each
+    box is read, so the time does not grow with the number of masks.
 
     Args:
-      masks: `[n, h, w]`.
+      masks: `[n, h, w]`, boolean.
       boxes: `[p, 4]`, xyxy in pixels, inside the image; a side below one pixel counts as one.
-      mask_of: `[p]`, of each box its mask, in 0..n−1; what is beyond is the nearest of these.
+      mask_of: `[p]`, index of each box's mask, clipped to 0..n−1.
       output_size: (oh, ow), static.
 
     Returns:
-      `[p, oh, ow]`, in 0..1, a constant for gradients; 0 where there is no mask at all.
+      `[p, oh, ow]`, in 0..1, without gradient; 0 if there are no masks.
 
     Raises:
-      ValueError: if the shapes are wrong.
+      ValueError: If the shapes are wrong.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> masks = jnp.array([[[True, True, False, False]] * 4, [[False] * 4] * 4])
       >>> boxes = jnp.array([[0.0, 0.0, 3.0, 3.0], [0.0, 0.0, 3.0, 3.0]])
-      >>> crop_masks(masks, boxes, jnp.array([0, 1]), (1, 3)).round(2)[:, 0]
+      >>> ops.crop_masks(masks, boxes, jnp.array([0, 1]), (1, 3)).round(2)[:, 0]
       Array([[1. , 0.5, 0. ],
              [0. , 0. , 0. ]], dtype=float32)
 
@@ -282,8 +295,8 @@ def crop_masks(
     """
     if masks.ndim != 3 or boxes.shape != (*mask_of.shape, 4) or mask_of.ndim != 1:
         raise ValueError(
-            f"masks has shape {masks.shape}, boxes {boxes.shape} and mask_of {mask_of.shape}; "
-            "due are [n, h, w], [p, 4] and [p]"
+            f"masks, boxes, mask_of: expected shapes [n, h, w], [p, 4], [p], got {masks.shape}, "
+            f"{boxes.shape}, {mask_of.shape}"
         )
     boxes = jax.lax.stop_gradient(jnp.asarray(boxes, accumulation_dtype(boxes)))
     if 0 in masks.shape:
@@ -315,16 +328,16 @@ def _roi_align(
     method: str,
     sizes: Array | None = None,
 ) -> jax.Array:
-    """ROIAlign of each box at its level: all levels' pixels are the rows of one table."""
+    """ROIAlign of each box at its level; the pixels of all levels are the rows of one table."""
     _check(features, boxes, output_size)
     if sampling_ratio is not None and sampling_ratio < 1:
-        raise ValueError(f"sampling_ratio is {sampling_ratio}; due is at least 1, or None")
+        raise ValueError(f"sampling_ratio: expected at least 1, or None, got {sampling_ratio}")
     if method not in ("bilinear", "nearest"):
-        raise ValueError(f'method is {method!r}; due is "bilinear" or "nearest"')
+        raise ValueError(f'method: expected "bilinear" or "nearest", got {method!r}')
     dtype = accumulation_dtype(boxes, *features)
     channels = features[0].shape[-1]
     tables = [jnp.asarray(level, dtype).reshape(-1, channels) for level in features]
-    # Behind the barrier, lest each gathered row search the parts anew.
+    # Without the barrier every gathered row would search the concatenated parts again.
     rows = jax.lax.optimization_barrier(jnp.concatenate(tables)) if len(tables) > 1 else tables[0]
 
     shapes = np.array([level.shape[:2] for level in features])
@@ -354,7 +367,7 @@ def _pool_boxes(
     aligned: bool,
     options: Options,
 ) -> jax.Array:
-    """The means over bins of boxes `[n, 4]` in pixels of their maps, of which `sizes` count."""
+    """Means over the bins of boxes `[n, 4]`, in pixels of maps that are `sizes` large."""
     height, width = jnp.split(sizes, 2, axis=1)
     known = jnp.isfinite(corners).all(axis=1)
     corners = jnp.where(known[:, None], corners, 0) - (0.5 if aligned else 0)
@@ -372,11 +385,11 @@ def _pool_boxes(
 def _check(features: Sequence[Array], boxes: Array, output_size: tuple[int, int]) -> None:
     for level in features:
         if level.ndim != 3 or 0 in level.shape[:2] or level.shape[2] != features[0].shape[2]:
-            raise ValueError(f"features has shape {level.shape}; due is [h, w, c] with pixels")
+            raise ValueError(f"features: expected shape [h, w, c] with pixels, got {level.shape}")
     if boxes.ndim != 2 or boxes.shape[-1] != 4:
-        raise ValueError(f"boxes has shape {boxes.shape}; due is [n, 4], xyxy")
+        raise ValueError(f"boxes: expected shape [n, 4], xyxy, got {boxes.shape}")
     for name, array in (("boxes", boxes), *(("features", level) for level in features)):
         if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(f"{name} is {array.dtype}; due is a floating dtype")
+            raise TypeError(f"{name}: expected a floating dtype, got {array.dtype}")
     if len(output_size) != 2 or min(output_size) < 1:
-        raise ValueError(f"output_size is {output_size}; due are two positive sizes (oh, ow)")
+        raise ValueError(f"output_size: expected two positive sizes (oh, ow), got {output_size}")

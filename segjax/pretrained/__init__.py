@@ -6,7 +6,6 @@ from segjax import lazy
 
 if TYPE_CHECKING:
     from segjax.pretrained.errors import WeightsError
-    from segjax.pretrained.registry import PUBLISHED, Published, find_published
     from segjax.pretrained.weights import load, save
 else:
     __getattr__, __dir__, __all__ = lazy.attach(__name__)

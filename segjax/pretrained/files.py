@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -17,7 +17,7 @@ from segjax.pretrained.torch_files import COUNTER, read_torch
 
 INDEX_SUFFIX = ".index.json"  # of what says in which files the parts of large weights are
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
-# Of safetensors' types those that NumPy has, or ml_dtypes.
+# Of safetensors' types those that NumPy has, or JAX.
 _DTYPES = {
     "BOOL": np.bool_,
     "U8": np.uint8,
@@ -28,9 +28,9 @@ _DTYPES = {
     "I32": np.int32,
     "U64": np.uint64,
     "I64": np.int64,
-    "F8_E4M3": ml_dtypes.float8_e4m3fn,
-    "F8_E5M2": ml_dtypes.float8_e5m2,
-    "BF16": ml_dtypes.bfloat16,
+    "F8_E4M3": jnp.float8_e4m3fn,
+    "F8_E5M2": jnp.float8_e5m2,
+    "BF16": jnp.bfloat16,
     "F16": np.float16,
     "F32": np.float32,
     "F64": np.float64,
@@ -46,7 +46,7 @@ def read_state_dict(path: str | os.PathLike, *, average: bool = False) -> dict[s
       average: whether of a file with trained weights and their moving average the latter is taken.
 
     Returns:
-      NumPy arrays by the file's keys; bfloat16 and float8 ones are of `ml_dtypes`.
+      NumPy arrays by the file's keys; bfloat16 and float8 ones are of JAX's types.
 
     Raises:
       WeightsError: where the file is damaged, is not what its suffix says, or has no average that

@@ -189,12 +189,12 @@ def fit(
             return array
         if backbone is not None and matches(table.optional, key):
             return None
-        array = _adapted(table, key, array, shape)
-        if array is None:
+        adapted_array = _adapted(table, key, array, shape)
+        if adapted_array is None:
             misfits[key] = f"{key} is {state_dict[key].shape}; due is {shape}"
         else:
             adapted[key] = None
-        return array
+        return adapted_array
 
     def take(path, leaf):
         place = table.original(path)

@@ -265,7 +265,7 @@ def to_state_dict(table: KeyTable, variables: dict) -> dict[str, np.ndarray]:
     }
 
 
-def map_paths(function: Callable[[str, Any], Any], variables: dict) -> dict:
+def map_paths(function: Callable[[str, Any], Any], variables: Mapping) -> dict:
     """`function(path, array)` of every array; a path is that within its collection."""
 
     def named(path, array):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 from segjax.pretrained.errors import WeightsError
@@ -51,7 +51,7 @@ _DTYPES = {
         "Double": np.float64,
         "Float": np.float32,
         "Half": np.float16,
-        "BFloat16": ml_dtypes.bfloat16,
+        "BFloat16": jnp.bfloat16,
         "Long": np.int64,
         "Int": np.int32,
         "Short": np.int16,
@@ -65,7 +65,7 @@ _DTYPES = {
 }
 # The types of tensors whose storage is untyped.
 _NEW_DTYPES = {
-    f"torch.{name}": np.dtype(getattr(ml_dtypes, name, name))
+    f"torch.{name}": np.dtype(getattr(jnp, name))
     for name in (
         "float8_e4m3fn",
         "float8_e4m3fnuz",
@@ -118,7 +118,7 @@ def read_torch(path: Path, *, average: bool = False) -> dict[str, np.ndarray]:
       average: whether the moving average of the weights is asked for.
 
     Returns:
-      NumPy arrays that cannot be written to; bfloat16 and float8 ones are of `ml_dtypes`.
+      NumPy arrays that cannot be written to; bfloat16 and float8 ones are of JAX's types.
 
     Raises:
       WeightsError: where the file is damaged, or has no such state dict, or one with tensors that

@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from segjax.pretrained.fitting import (
 from segjax.pretrained.hub import find_weights
 from segjax.pretrained.keys import KeyTable, map_paths, to_state_dict
 from segjax.pretrained.own import NAMING, is_own, own_names, own_state_dict
-from segjax.pretrained.registry import PUBLISHED, make_published
+from segjax.registry import ENTRIES, find_entry, make_model
 
 _LOGGER = logging.getLogger(__name__)
 _SIDE = 64  # pixels of the images that show a model's shapes
@@ -86,7 +86,7 @@ def load(
 
     @functools.cache
     def shapes(classes: int, channels: int) -> dict:
-        model = make_published(name, classes, **options)
+        model = make_model(name, classes, **options)
         return jax.eval_shape(model.init, jax.random.key(0), _images(model, channels))
 
     if is_own(state_dict):
@@ -111,7 +111,7 @@ def load(
     if channels is None:
         channels = count_channels(table, state_dict) or 3
 
-    model = make_published(name, classes or 0, **options)
+    model = make_model(name, classes or 0, **options)
     template = shapes(classes or 0, channels)
     try:
         other = class_names is not None and learnt not in (None, tuple(class_names))
@@ -131,7 +131,7 @@ def load(
         # Under jit what does not reach the fresh arrays is never computed.
         @jax.jit
         def draw(key):
-            drawn = {}
+            drawn: dict[str, jax.Array] = {}
             images = _images(model, channels)
             map_paths(drawn.__setitem__, model.init(key, jnp.zeros(images.shape, images.dtype)))
             return {path: drawn[path] for path in fitted.fresh}
@@ -158,8 +158,9 @@ def save(
       variables: of the model.
       path: of a safetensors file; one that is there is replaced.
       name: of the model or backbone.
-      naming: whose names, where there are several: a key of `find_published(name).namings`, or
-        "segjax" for our own; None for those that the model is best known by.
+      naming: whose names, where there are several: a key of the `namings` of
+        `segjax.registry.find_entry(name)`, or "segjax" for our own; None for those that the model
+        is best known by.
       metadata: further texts for the file.
 
     Raises:
@@ -194,7 +195,7 @@ def count_variables(variables: dict, name: str, **options: Any) -> tuple[int, in
     """
 
     def shapes(classes: int, channels: int) -> dict:
-        model = make_published(name, classes, **options)
+        model = make_model(name, classes, **options)
         return jax.eval_shape(model.init, jax.random.key(0), _images(model, channels))
 
     table, state_dict = own_names(shapes), own_state_dict(variables)
@@ -211,8 +212,8 @@ def usual_naming(variables: dict, name: str) -> str | None:
     Returns:
       None, or "segjax".
     """
-    if name in PUBLISHED:
-        table = PUBLISHED[name].table
+    entry = ENTRIES.get(name)
+    if entry is not None and (table := entry.table) is not None:
         try:
             map_paths(lambda path, _: table.original(path), variables)
         except ValueError:
@@ -248,11 +249,8 @@ def _read(
 
 def _tables(name: str) -> list[KeyTable]:
     """Of the names that a model's published weights have; none where nothing is published."""
-    if name in PUBLISHED:
-        return [PUBLISHED[name].table, *PUBLISHED[name].namings.values()]
-    if name in MODELS:
-        return []
-    raise ValueError(unknown_name("model", name, {*MODELS, *PUBLISHED}))
+    entry = find_entry(name)
+    return [] if entry.table is None else [entry.table, *entry.namings.values()]
 
 
 def _name(variables: dict, name: str, naming: str | None) -> dict[str, np.ndarray]:
@@ -263,7 +261,7 @@ def _name(variables: dict, name: str, naming: str | None) -> dict[str, np.ndarra
     if naming is None:
         table = tables[0]
     else:
-        namings = PUBLISHED[name].namings if tables else {}
+        namings = ENTRIES[name].namings
         if naming not in namings:
             raise ValueError(unknown_name(f"naming of {name}", naming, [*namings, NAMING]))
         table = namings[naming]
@@ -287,7 +285,7 @@ def _report(path: os.PathLike, fitted: Fitted) -> None:
         _LOGGER.warning("%s: adapted in shape: %s", path, _some(fitted.adapted))
 
 
-def _some(keys) -> str:
+def _some(keys: Iterable[str]) -> str:
     first, *more = keys
     rest = f" and {len(more) - 3} more" if len(more) > 3 else ""
     return ", ".join([first, *more[:3]]) + rest

@@ -2,97 +2,62 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from segjax import inference, losses, metrics, ops, viz
+from segjax import inference, metrics, ops, viz
 from segjax.data import Classes, panoptic_to_instances
 from segjax.mapping import map_shards
-from segjax.matching.proposals import NEITHER
-from segjax.models import DetectionOutput, MaskRCNN, QueryOutput, SampledOutput
+from segjax.models import DetectionOutput, QueryOutput
 from segjax.models.layers import inside
-from segjax.numerics import Average
-from segjax.tasks.queries import QueryTask, countable, example_keys, picture_pixels
+from segjax.objectives.records import picture_pixels
+from segjax.tasks.inputs import ImageTask, scaled
 from segjax.typing import Array, Instances, Record
 
 _SCORES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_100")
 
 
 @dataclasses.dataclass(frozen=True)
-class InstanceTask(QueryTask):
-    """How an instance model is fed, trained, judged and asked.
+class InstanceTask(ImageTask):
+    """Inputs, losses, predictions and metrics of a model that finds objects.
 
-    Objects are a record's instances, or else its panoptic segments of things. Of a model that
-    predicts masks these are judged, otherwise its boxes. A Mask R-CNN has the objective of its
-    paper, every term of weight 1, and of `loss` reads `max_objects` alone.
+    Objects are a record's instances, or else its panoptic segments of things. Masks are judged
+    where the model predicts masks, otherwise boxes.
 
     Attributes:
-      max_instances: the most that are predicted of an image.
-      nms_threshold: the IoU of boxes above which a surer object of the same class suppresses
-        another; None keeps all, as those of a set are.
+      num_classes: Number of classes of the labels.
+      objective: The terms that the model is trained on.
+      scale: Factor by which images are resized before the model; masks are resized back.
+      mean: Mean of images in 0..1 by channel, from the start again where there are more channels;
+        it is subtracted before the model.
+      std: Standard deviation likewise, by which what is left is divided.
+      needs: What the model takes beside images, as its entry in `segjax.registry` says.
+      things: By class, whether its objects are counted one by one; empty where all are.
+      max_objects: Number of objects of an image that are learnt, the largest first.
+      max_instances: Number of objects of an image that are predicted at most.
+      nms_threshold: IoU of boxes above which a surer object of the same class suppresses another;
+        None keeps all, as is right for a set of predictions.
+
+    Example:
+      >>> InstanceTask.for_model("maskrcnn_resnet50_fpn", num_classes=80).needs
+      ('sizes', 'targets')
     """
 
+    things: tuple[bool, ...] = ()
+    max_objects: int = 100
     max_instances: int = 100
     nms_threshold: float | None = None
 
     @property
     def score(self) -> str:
-        """What the best checkpoint has most of."""
+        """The metric of which the best checkpoint has most."""
         return "ap"
 
     def targets(self, record: Record) -> Instances:
-        """The largest objects, `loss.max_objects` of them at most."""
-        return self._objects(record, most=self.loss.max_objects)
-
-    def apply(
-        self, model: nn.Module, variables: dict, record: Record, key: jax.Array, **options: Any
-    ) -> Any:
-        """As `Task.apply`; a Mask R-CNN samples by the objects."""
-        if isinstance(model, MaskRCNN):
-            options |= {"targets": self.targets(record), "keys": example_keys(key, record)}
-        return super().apply(model, variables, record, key, **options)
-
-    def losses(
-        self, outputs: QueryOutput | SampledOutput, record: Record, key: jax.Array
-    ) -> dict[str, Average]:
-        """The terms of the objective, each to be summed over devices before it is divided.
-
-        Args:
-          outputs: of the model in training, batch axis first.
-          record: the batch: its objects, `where`, `index` and `valid`.
-          key: random key, the same on all devices.
-
-        Returns:
-          The weighted averages by name.
-        """
-        if isinstance(outputs, QueryOutput):
-            return super().losses(outputs, record, key)
-        targets = self.targets(record)
-        anchor_matches, matches = outputs.anchor_matches, outputs.matches
-        if record.valid is not None:
-            anchor_matches, matches = (
-                jnp.where(record.valid[:, None], x, NEITHER) for x in (anchor_matches, matches)
-            )
-        masks = outputs.mask_logits
-        first = slice(masks.shape[1])
-        return {
-            **losses.rpn_loss(
-                outputs.objectness, outputs.anchor_deltas, outputs.anchors, anchor_matches, targets
-            ),
-            **losses.box_head_loss(
-                outputs.class_logits, outputs.box_deltas, outputs.proposals, matches, targets
-            ),
-            **losses.mask_head_loss(
-                masks,
-                outputs.proposals[:, first],
-                matches[:, first],
-                targets,
-                pixels=countable(record, targets),
-            ),
-        }
+        """The largest objects, `max_objects` of them at most."""
+        return self._objects(record, most=self.max_objects)
 
     def predict(
         self, model: nn.Module, variables: dict, images: Array, sizes: Array | None = None
@@ -100,49 +65,60 @@ class InstanceTask(QueryTask):
         """The objects in images.
 
         Args:
-          model: gives a `QueryOutput` or a `DetectionOutput`.
-          variables: of the model.
+          model: Flax module that gives a `QueryOutput` or a `DetectionOutput`.
+          variables: Variables of the model.
           images: `[b, h, w, c]`, uint8 or floating in 0..1.
-          sizes: int `[b, 2]`, of the pictures; None where they fill their canvases.
+          sizes: int `[b, 2]`, (height, width) of the pictures at the top left of their canvases;
+            None where they fill them.
 
         Returns:
           Objects `[b, n]`, with masks `[b, n, h, w]` if the model predicts any.
+
+        Raises:
+          ValueError: if the model gives anything else.
         """
         shape = (images.shape[-3], images.shape[-2])
-        if isinstance(model, MaskRCNN):
-            return self._suppress(self._detect(model, variables, images, sizes))
-        outputs = self.outputs(model, variables, images, sizes)
-        logits, masks = outputs.class_logits, outputs.mask_logits
-        if masks is None:
-            assert outputs.boxes is not None
-            found = inference.object_detection(
-                logits, outputs.boxes, shape if sizes is None else sizes
-            )
-            return self._suppress(found)
-        things = jnp.array(self.things, bool) if self.things else None
+        match outputs := self.outputs(model, variables, images, sizes):
+            case DetectionOutput():
+                found = self._paste(outputs, shape)
+            case QueryOutput(mask_logits=None):
+                assert outputs.boxes is not None
+                found = inference.object_detection(
+                    outputs.class_logits, outputs.boxes, shape if sizes is None else sizes
+                )
+            case QueryOutput():
+                found = self._segment(outputs, shape, sizes)
+            case _:
+                raise ValueError(
+                    "model: expected one of objects for the instance task, such as "
+                    f"mask2former_tiny, got one that gives a {type(outputs).__name__}"
+                )
+        return self._suppress(found)
+
+    def _segment(
+        self, outputs: QueryOutput, shape: tuple[int, int], sizes: Array | None
+    ) -> Instances:
+        """The objects that queries found, their masks at the images' size."""
         segment = functools.partial(
             inference.instance_segmentation,
             shape=shape,
             rule="mask2former" if outputs.boxes is None else "detr",
-            things=things,
+            things=jnp.array(self.things, bool) if self.things else None,
             max_instances=self.max_instances,
         )
         where = None if sizes is None else inside(sizes, shape)
-        found = map_shards(lambda *x: segment(*x[:2], where=x[2]), logits, masks, where)
-        return self._suppress(found)
+        logits, masks = outputs.class_logits, outputs.mask_logits
+        return map_shards(lambda *x: segment(*x[:2], where=x[2]), logits, masks, where)
 
-    def _detect(self, model, variables, images, sizes) -> Instances:
+    def _paste(self, outputs: DetectionOutput, shape: tuple[int, int]) -> Instances:
         """The objects that proposals led to, their masks pasted at the images' size."""
-        shape = (images.shape[-3], images.shape[-2])
-        inputs, options = self.scaled_inputs(model, images, sizes)
-        with self.blind_beyond(model, inputs, sizes):
-            found: DetectionOutput = model.apply(variables, inputs, **options)
-        factors = [shape[1] / inputs.shape[-2], shape[0] / inputs.shape[-3]]
+        height, width = scaled(shape, self.scale)
+        factors = [shape[1] / width, shape[0] / height]
         objects = dataclasses.replace(
-            found.objects, boxes=found.objects.boxes * jnp.array(factors * 2)
+            outputs.objects, boxes=outputs.objects.boxes * jnp.array(factors * 2)
         )
         paste = functools.partial(inference.paste_objects, shape=shape)
-        return map_shards(paste, objects, found.mask_logits)
+        return map_shards(paste, objects, outputs.mask_logits)
 
     def _suppress(self, objects: Instances) -> Instances:
         if self.nms_threshold is None:

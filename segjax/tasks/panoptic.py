@@ -12,35 +12,51 @@ from segjax import inference, metrics, viz
 from segjax.data import Classes, panoptic_to_instances
 from segjax.labels import valid_labels
 from segjax.mapping import map_shards
+from segjax.models import QueryOutput
 from segjax.models.layers import inside
-from segjax.tasks.queries import QueryTask
+from segjax.tasks.inputs import ImageTask
 from segjax.typing import Array, Instances, Panoptic, Record
 
 
 @dataclasses.dataclass(frozen=True)
-class PanopticTask(QueryTask):
-    """How a panoptic model is fed, trained, judged and asked.
+class PanopticTask(ImageTask):
+    """Inputs, losses, predictions and metrics of a model that finds segments of things and stuff.
 
-    A source that has but labels is one of stuff: of each class an image holds one segment. So a
+    Where a data source has labels alone, every class of an image is one segment of stuff. So a
     model of queries learns semantic segmentation.
 
     Attributes:
-      score_threshold: what the class probability of a segment must exceed.
-      overlap_threshold: the share of its mask that a segment must win.
+      num_classes: Number of classes of the labels.
+      objective: The terms that the model is trained on.
+      scale: Factor by which images are resized before the model; masks are resized back.
+      mean: Mean of images in 0..1 by channel, from the start again where there are more channels;
+        it is subtracted before the model.
+      std: Standard deviation likewise, by which what is left is divided.
+      needs: What the model takes beside images, as its entry in `segjax.registry` says.
+      things: By class, whether its objects are counted one by one; empty where none are.
+      max_objects: Number of segments of an image that are learnt, the largest first.
+      score_threshold: Class probability that a segment must exceed.
+      overlap_threshold: Share of its mask that a segment must win.
+
+    Example:
+      >>> PanopticTask.for_model("maskformer_resnet50", num_classes=133).objective.focal
+      20.0
     """
 
+    things: tuple[bool, ...] = ()
+    max_objects: int = 100
     score_threshold: float = 0.8
     overlap_threshold: float = 0.8
 
     @property
     def score(self) -> str:
-        """What the best checkpoint has most of."""
+        """The metric of which the best checkpoint has most."""
         return "pq"
 
     def targets(self, record: Record) -> Instances:
-        """The largest segments, `loss.max_objects` of them at most, of things and of stuff."""
+        """The largest segments, `max_objects` of them at most, of things and of stuff."""
         segments = self._segments(record)
-        most = min(self.loss.max_objects, segments.valid.shape[-1])
+        most = min(self.max_objects, segments.valid.shape[-1])
         return panoptic_to_instances(segments, max_instances=most)
 
     def predict(
@@ -49,10 +65,11 @@ class PanopticTask(QueryTask):
         """The segments of images.
 
         Args:
-          model: gives a `QueryOutput` with masks.
-          variables: of the model.
+          model: Flax module that gives a `QueryOutput` with masks.
+          variables: Variables of the model.
           images: `[b, h, w, c]`, uint8 or floating in 0..1.
-          sizes: int `[b, 2]`, of the pictures; None where they fill their canvases.
+          sizes: int `[b, 2]`, (height, width) of the pictures at the top left of their canvases;
+            None where they fill them.
 
         Returns:
           Segments `[b, h, w]`.
@@ -61,8 +78,12 @@ class PanopticTask(QueryTask):
           ValueError: if the model has no masks.
         """
         outputs = self.outputs(model, variables, images, sizes)
-        if outputs.mask_logits is None:
-            raise ValueError("this model predicts no masks, which segments are made of")
+        if not isinstance(outputs, QueryOutput) or outputs.mask_logits is None:
+            boxes = " without masks" if isinstance(outputs, QueryOutput) else ""
+            raise ValueError(
+                "model: expected one of queries with masks for the panoptic task, such as "
+                f"mask2former_tiny, got one that gives a {type(outputs).__name__}{boxes}"
+            )
         shape = (images.shape[-3], images.shape[-2])
         where = None if sizes is None else inside(sizes, shape)
         segment = functools.partial(

@@ -6,7 +6,7 @@ from segjax import lazy
 
 if TYPE_CHECKING:
     from segjax.training.callbacks import Callback
-    from segjax.training.config import TrainConfig
+    from segjax.training.config import InstanceConfig, PanopticConfig, SemanticConfig, TrainConfig
     from segjax.training.loop import train
     from segjax.training.optimizer import learning_rate, make_optimizer
     from segjax.training.optimizer_config import OptimizerConfig

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import difflib
 import functools
 import inspect
 import itertools
@@ -11,14 +10,16 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 import tyro
 import yaml
 
 from segjax.data.spec import full_spec
-from segjax.training.config import GROUPS, TrainConfig, from_dict
+from segjax.flags import check_flags, flags
+from segjax.training.config import GROUPS, TrainConfig
+from segjax.training.resolve import parse_config, with_model
 
 # What other programs call it, and what to use here.
 HINTS = {
@@ -49,6 +50,7 @@ HINTS = {
     "--data-path": "use --data PATH",
     "--num-workers": "use --workers",
     "--arch": "use --model",
+    "--task": "use segjax train semantic, segjax train instance or segjax train panoptic",
     "--backbone": "use --model; `segjax models` lists them, each with its backbone",
     "--wandb": "use --trackers wandb",
     "--mlflow": "use --trackers mlflow",
@@ -58,21 +60,32 @@ HINTS = {
 }
 
 
+Config = TypeVar("Config", bound=TrainConfig)
+Options = TypeVar("Options")
+_OWN = "experiment"  # the group of an experiment's own options
+
+
+@dataclasses.dataclass(frozen=True)
+class _None:
+    """No options."""
+
+
 def parse_args(
-    default: TrainConfig,
+    default: Config,
     *,
     description: str | None = None,
     prog: str | None = None,
     args: Sequence[str] | None = None,
-) -> TrainConfig:
+) -> Config:
     """The configuration that a command line asks for.
 
     `--config FILE` replaces defaults, and other flags replace what is in the file; with another
-    `--model` its options go too. `--help` and wrong usage end the process.
+    `--model` its options go too, and the options of its objective are those that there are.
+    `--help` and wrong usage end the process.
 
     Args:
       default: what is trained without any flags.
-      description: the text above the options in `--help`; None takes that of `TrainConfig`.
+      description: the text above the options in `--help`; None takes that of the configuration.
       prog: name of the command in `--help`; None takes that of the script.
       args: the arguments; None takes those of the process.
 
@@ -84,35 +97,64 @@ def parse_args(
       OSError: for a file that cannot be read.
 
     Example:
-      >>> parse_args(TrainConfig(), args=["--optimizer.warmup", "10"]).optimizer.warmup
+      >>> from segjax.training import SemanticConfig
+      >>> parse_args(SemanticConfig(), args=["--optimizer.warmup", "10"]).optimizer.warmup
       10
     """
+    return parse_experiment(_None(), default, description=description, prog=prog, args=args)[1]
+
+
+def parse_experiment(
+    options: Options,
+    default: Config,
+    *,
+    description: str | None = None,
+    prog: str | None = None,
+    args: Sequence[str] | None = None,
+) -> tuple[Options, Config]:
+    """The options of an experiment, and the configuration of its runs, from one command line.
+
+    Args:
+      options: Dataclass of the experiment's own options, with their defaults.
+      default: Configuration of the runs without any flags.
+      description: Text above the options in `--help`; None takes that of the configuration.
+      prog: Name of the command in `--help`; None takes that of the script.
+      args: Arguments; None takes those of the process.
+
+    Returns:
+      Both, as in `parse_args`.
+
+    Raises:
+      ValueError: for a file that is no configuration.
+      OSError: for a file that cannot be read.
+    """
     args = list(sys.argv[1:] if args is None else args)
-    known = ["--config", *flags(TrainConfig)]
-    check_flags(args, known, hints=HINTS)
     for path in _values("--config", args):
         default = read_file(pathlib.Path(path), default)
-    parsed = vars(
-        tyro.cli(
-            _command_line(default),
-            prog=prog,
-            description=description or (TrainConfig.__doc__ or "").split("\n")[0],
-            args=args,
-        )
+    *_, model = default.model, *_values("--model", args)
+    default = with_model(default, model)
+    check_flags(args, ["--config", *flags(options), *flags(default)], hints=HINTS)
+    parsed: Any = tyro.cli(
+        _command_line(options, default),
+        prog=prog,
+        description=description or (type(default).__doc__ or "").split("\n")[0],
+        args=args,
     )
+    groups: dict[str, Any] = dict(vars(parsed))
+    own = groups.pop(_OWN, None)
     values: dict[str, Any] = {}
-    for name, group in parsed.items():
-        if name in _NESTED:
+    for name, group in groups.items():
+        if name in _nested(default):
             values[name] = type(getattr(default, name))(**vars(group))
         else:
             values |= vars(group)
     del values["config"]
-    if not values["model_options"] and values["model"] == default.model:
-        values["model_options"] = default.model_options
-    return TrainConfig(**values | {"data": full_spec(values["data"])})
+    values["model_options"] = values["model_options"] or default.model_options
+    config = type(default)(**values | {"data": full_spec(values["data"])})
+    return options if own is None else type(options)(**vars(own)), config
 
 
-def read_file(path: pathlib.Path, default: TrainConfig) -> TrainConfig:
+def read_file(path: pathlib.Path, default: Config) -> Config:
     """A configuration from YAML, or from the `config.json` of a run.
 
     Args:
@@ -136,74 +178,38 @@ def read_file(path: pathlib.Path, default: TrainConfig) -> TrainConfig:
     if {"config", "classes"} <= values.keys():
         values = values["config"]
     try:
-        return from_dict(TrainConfig, values, default=default)
+        return parse_config(values, default)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def flags(kind: type, prefix: str = "--") -> Iterator[str]:
-    """The flags of a dataclass's fields, nested ones too."""
-    for name, hint in typing.get_type_hints(kind).items():
-        flag = prefix + name.replace("_", "-")
-        if dataclasses.is_dataclass(hint):
-            assert isinstance(hint, type)
-            yield from flags(hint, f"{flag}.")
-        else:
-            yield flag
-            if hint is bool:
-                yield f"{prefix}no-{name.replace('_', '-')}"
+def _nested(config: TrainConfig) -> list[str]:
+    """The options that are dataclasses themselves."""
+    return [name for name, value in vars(config).items() if dataclasses.is_dataclass(value)]
 
 
-def check_flags(
-    args: Sequence[str], known: Iterable[str], *, hints: Mapping[str, str] | None = None
-) -> None:
-    """Ends the process with one line and exit code 2 where there is no such flag.
-
-    Args:
-      args: of the command line.
-      known: the flags there are.
-      hints: by flags that there are not, what to use instead.
-    """
-    known = ["--help", "--help-verbose", *known]
-    for arg in itertools.takewhile(lambda arg: arg != "--", args):
-        flag = arg.partition("=")[0].replace("_", "-")
-        if not flag.startswith("--") or flag in known:
-            continue
-        if flag in (hints or {}):
-            says = (hints or {})[flag]
-        else:
-            ends = [name for name in known if name.endswith(f".{flag[2:]}")]
-            near = ends or difflib.get_close_matches(flag, known, n=2)
-            says = (
-                f"no such option; did you mean {' or '.join(near)}?"
-                if near
-                else ("no such option; --help lists them")
-            )
-        print(f"segjax: {flag}: {says}", file=sys.stderr)
-        raise SystemExit(2)
-
-
-_NESTED = [f.name for f in dataclasses.fields(TrainConfig) if dataclasses.is_dataclass(f.default)]
-
-
-def _command_line(default: TrainConfig) -> type:
+def _command_line(options: Any, default: TrainConfig) -> type:
     """A dataclass of the groups of options, from which tyro makes flags and help."""
     groups: dict[str, dict[str, Any]] = {}
-    title = ""
+    title, nested = "", _nested(default)
     for name, value in vars(default).items():
         title = GROUPS.get(name, title)
-        if name not in _NESTED:
+        if name not in nested:
             groups.setdefault(title, {})[name] = value
         else:
             groups[name] = vars(value)
-    about = _descriptions(TrainConfig)
+    about = _descriptions(type(default))
     members: list[Any] = []
+    if vars(options):
+        group = _group(type(options), vars(options), prefix_name=False)
+        member = dataclasses.field(default_factory=group)
+        members.append((_OWN, Annotated[group, tyro.conf.arg(name=_OWN)], member))
     for title, values in groups.items():
-        if title in _NESTED:
+        if title in nested:
             group = _group(type(getattr(default, title)), values)
             config = tyro.conf.arg(help=about[title])
         else:
-            group = _group(TrainConfig, values, prefix_name=False)
+            group = _group(type(default), values, prefix_name=False)
             config = tyro.conf.arg(name=title)
         member = dataclasses.field(default_factory=group)
         members.append((title.replace(" ", "_"), Annotated[group, config], member))
@@ -242,10 +248,12 @@ def _shown(default: str) -> str:
 
 
 def _descriptions(kind: type) -> dict[str, str]:
-    """What the docstring of a dataclass says of its fields."""
-    _, _, attributes = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")
-    entries = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", attributes, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+    """What the docstring of a dataclass, and those of its bases, say of its fields."""
+    entries: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        _, _, attributes = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")
+        entries |= re.findall(r"^  (\w+): (.*(?:\n    .*)*)", attributes, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries.items()}
 
 
 def _metavar(hint: Any) -> str | None:

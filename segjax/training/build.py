@@ -1,7 +1,6 @@
 """The model and the task of a configuration."""
 
 import ast
-import dataclasses
 from typing import Any
 
 import jax
@@ -9,41 +8,22 @@ from flax import linen as nn
 
 from segjax import models, pretrained
 from segjax.data import Classes
-from segjax.pretrained.recipes import DEFAULT
 from segjax.tasks import InstanceTask, PanopticTask, SemanticTask, Task
-from segjax.training.config import TrainConfig
-from segjax.training.optimizer_config import SCRATCH, fill_options
-
-
-def resolve_optimizer(config: TrainConfig) -> TrainConfig:
-    """The configuration with a value for every option of its optimizer.
-
-    Args:
-      config: of the run.
-
-    Returns:
-      It, with the defaults from scratch, or with `weights` those of the model's recipe. What is
-      resolved resolves to itself.
-
-    Raises:
-      ValueError: for options that the recipe has no values for.
-    """
-    recipe = SCRATCH
-    if config.weights is not None:
-        published = pretrained.PUBLISHED.get(config.model)
-        recipe = published.recipe if published else DEFAULT
-    optimizer = fill_options(
-        config.optimizer, recipe, steps=config.steps, batch_size=config.batch_size
-    )
-    return dataclasses.replace(config, optimizer=optimizer)
+from segjax.training.config import (
+    CONFIGS,
+    InstanceConfig,
+    PanopticConfig,
+    SemanticConfig,
+    TrainConfig,
+)
 
 
 def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
     """The model that a configuration names.
 
     Args:
-      config: of the run.
-      num_classes: of the logits.
+      config: Configuration of the run.
+      num_classes: Number of classes of the logits.
 
     Returns:
       The Flax module.
@@ -58,9 +38,9 @@ def load_weights(config: TrainConfig, classes: Classes, channels: int) -> dict |
     """The variables that a configuration's run starts from; None where it draws them.
 
     Args:
-      config: of the run.
-      classes: of the labels.
-      channels: of the images.
+      config: Configuration of the run.
+      classes: Classes of the labels.
+      channels: Number of channels of the images.
 
     Returns:
       Variables of its model, NumPy arrays, or None.
@@ -86,26 +66,43 @@ def make_task(config: TrainConfig, classes: Classes) -> Task:
     """The task of a configuration.
 
     Args:
-      config: of the run.
-      classes: of the labels.
+      config: Configuration of the run.
+      classes: Classes of the labels.
 
     Returns:
       The task.
+
+    Raises:
+      ValueError: for an unknown model.
     """
-    options: dict[str, Any] = {"scale": config.scale}
-    if published := pretrained.PUBLISHED.get(config.model):
-        options |= {"mean": published.mean, "std": published.std}
-    if config.task == "semantic":
-        return SemanticTask(len(classes), loss=config.loss, **options)
-    options |= {"things": classes.things, "loss": config.set_loss}
-    if config.task == "panoptic":
-        return PanopticTask(
-            len(classes),
-            score_threshold=config.score_threshold,
-            overlap_threshold=config.overlap_threshold,
-            **options,
-        )
-    return InstanceTask(len(classes), nms_threshold=config.nms_threshold, **options)
+    options: dict[str, Any] = {"objective": config.objective, "scale": config.scale}
+    model, number = config.model, len(classes)
+    match config:
+        case SemanticConfig():
+            return SemanticTask.for_model(model, number, **options)
+        case InstanceConfig():
+            return InstanceTask.for_model(
+                model,
+                number,
+                things=classes.things,
+                max_objects=config.max_objects,
+                nms_threshold=config.nms_threshold,
+                **options,
+            )
+        case PanopticConfig():
+            return PanopticTask.for_model(
+                model,
+                number,
+                things=classes.things,
+                max_objects=config.max_objects,
+                score_threshold=config.score_threshold,
+                overlap_threshold=config.overlap_threshold,
+                **options,
+            )
+    raise TypeError(
+        f"config: expected {', '.join(kind.__name__ for kind in CONFIGS.values())}, "
+        f"got {type(config).__name__}"
+    )
 
 
 def read_options(texts: dict[str, str]) -> dict[str, Any]:
@@ -118,7 +115,7 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
     return {"dtype": config.dtype} | read_options(config.model_options)
 
 
-def _literal(text: str):
+def _literal(text: str) -> Any:
     """A value from the command line: a Python literal, or else a plain word."""
     try:
         return ast.literal_eval(text)

@@ -3,21 +3,20 @@
 import dataclasses
 import math
 import pathlib
-import typing
 from typing import Any
 
 import jax
 import numpy as np
 
-from segjax import models
 from segjax.data import Classes, Source
 from segjax.data.folder import find_split
 from segjax.data.spec import full_spec
 from segjax.naming import unknown_name
 from segjax.pretrained.files import TORCH_SUFFIXES
+from segjax.registry import default_objective
 from segjax.training.build import make_model
 from segjax.training.checkpoint import has_checkpoint
-from segjax.training.config import TrainConfig
+from segjax.training.config import CONFIGS, TrainConfig
 from segjax.training.run_folder import check_run
 from segjax.training.trackers import check_trackers
 
@@ -54,15 +53,13 @@ _RANGES = {
     "optimizer.backbone": _NOT_NEGATIVE,
     "optimizer.auxiliary": _NOT_NEGATIVE,
     "optimizer.layer_decay": _SHARE,
-    "loss.cross_entropy": _NOT_NEGATIVE,
-    "loss.dice": _NOT_NEGATIVE,
-    "loss.lovasz": _NOT_NEGATIVE,
-    "loss.auxiliary": _NOT_NEGATIVE,
-    "loss.label_smoothing": _SHARE,
-    "loss.focal_gamma": _NOT_NEGATIVE,
-    "set_loss.points": _NOT_NEGATIVE,
-    "set_loss.max_objects": _POSITIVE,
-    "set_loss.matches": _POSITIVE,
+    "max_objects": _POSITIVE,
+    "objective.label_smoothing": _SHARE,
+    "objective.no_object": _SHARE,
+    "objective.points": _POSITIVE,
+    "objective.oversample": _POSITIVE,
+    "objective.importance": _SHARE,
+    "objective.matches": _POSITIVE,
     "augmentation.rotation": (0, 180),
     "augmentation.brightness": _SHARE,
     "augmentation.contrast": _SHARE,
@@ -80,10 +77,10 @@ _SMALL = 32  # pixels: every model with its published options takes pictures of 
 def check(config: TrainConfig) -> None:
     """Finds what is wrong with a configuration, without any data, device or compiled program.
 
-    An option counts as given where it is not `TrainConfig`'s default.
+    An option counts as given where it is not its default.
 
     Args:
-      config: of a run that is about to start.
+      config: Configuration of a run that is about to start, resolved.
 
     Raises:
       ValueError: for an option that is out of range, contradicts another or has no effect, or a run
@@ -153,10 +150,10 @@ def check_sources(config: TrainConfig, source: Source, eval_source: Source) -> N
             f"eval_split: expected the classes of {config.train_split}, {_listed(source.classes)}; "
             f"got {_listed(eval_source.classes)}"
         )
-    weights = config.loss.class_weights
-    if config.task == "semantic" and weights and len(weights) != len(source.classes):
+    weights = getattr(config.objective, "class_weights", None)
+    if weights and len(weights) != len(source.classes):
         raise ValueError(
-            f"loss.class_weights: expected {len(source.classes)}, one for each of "
+            f"objective.class_weights: expected {len(source.classes)}, one for each of "
             f"{', '.join(source.classes.names)}; got {len(weights)}"
         )
 
@@ -179,6 +176,9 @@ def check_ranges(config: TrainConfig) -> None:
             if not least <= value <= most:
                 bounds = f"at least {least}" if most == math.inf else f"{least} to {most}"
                 raise ValueError(f"{name}: expected {bounds}, got {value}")
+    for name, value in vars(config.objective).items() if config.objective else ():
+        if isinstance(value, float) and not 0 <= value < math.inf:
+            raise ValueError(f"objective.{name}: expected at least 0, got {value}")
     for name in _ABOVE_ZERO:
         for value in _numbers(config, name):
             if not 0 < value < math.inf:
@@ -189,11 +189,6 @@ def _check_effects(config: TrainConfig) -> None:
     """Options that do nothing in this run."""
     synthetic = full_spec(config.data).startswith("synthetic")
     effects = {
-        "loss": (config.task == "semantic", f"for the {config.task} task"),
-        "set_loss": (config.task != "semantic", "for the semantic task"),
-        "nms_threshold": (config.task == "instance", f"for the {config.task} task"),
-        "score_threshold": (config.task == "panoptic", f"for the {config.task} task"),
-        "overlap_threshold": (config.task == "panoptic", f"for the {config.task} task"),
         "fsdp": (config.parallel == "mesh", "without parallel mesh"),
         "coordinator": (config.distributed, "without distributed"),
         "num_processes": (config.distributed, "without distributed"),
@@ -217,43 +212,26 @@ def check_model(config: TrainConfig) -> None:
     """Finds a model that does not exist, is none for the task, or does not take images of `size`.
 
     Args:
-      config: of a run.
+      config: Configuration of a run.
 
     Raises:
-      ValueError: for such a model, one of its options, or a weight that it has no use for.
+      ValueError: for such a model, one of its options, or an objective of another kind of model.
     """
     model = make_model(config, 1)  # of however many classes
-    gives = typing.get_type_hints(type(model).__call__).get("return")
-    semantic = gives is models.SemanticOutput
-    if gives is not None and semantic != (config.task == "semantic"):
-        kind = "classes of pixels" if semantic else "objects or segments"
-        suited = {
-            "semantic": "unet",
-            "instance": "mask2former_tiny",
-            "panoptic": "mask2former_tiny",
-        }
+    own, given = default_objective(config.model), config.objective
+    boxes_alone = getattr(model, "mask_head", True) is None
+    if config.task not in own.tasks or (config.task == "panoptic" and boxes_alone):
+        suited = CONFIGS[config.task]().model
+        serves = "instance" if boxes_alone else " and ".join(own.tasks)
         raise ValueError(
-            f"model: expected one for the {config.task} task, such as {suited[config.task]}; "
-            f"got {config.model}, which predicts {kind}"
+            f"model: expected one for the {config.task} task, such as {suited}; got "
+            f"{config.model}, which is for {serves}"
         )
-    proposals = isinstance(model, models.MaskRCNN)
-    masks = getattr(model, "mask_head", True) is not None
-    if config.task == "panoptic" and (proposals or not masks):
+    if given is not None and type(given) is not type(own):
         raise ValueError(
-            "model: expected one for the panoptic task, such as mask2former_tiny; "
-            f"got {config.model}, which predicts {'objects' if proposals else 'boxes'}"
+            f"objective: expected {type(own).__name__} for {config.model}, got "
+            f"{type(given).__name__}"
         )
-    boxes = gives is not models.QueryOutput or isinstance(model, models.Detr)
-    idle = [] if boxes else ["l1", "giou"]
-    if proposals:
-        # Its `points` may well be a script's, of which the model was changed.
-        kept = ("max_objects", "points")
-        idle = [f.name for f in dataclasses.fields(config.set_loss) if f.name not in kept]
-    for name in idle:
-        for option in _given(config, f"set_loss.{name}"):
-            raise ValueError(
-                f"{option}: no effect for {config.model}, got {_value(config, option)}"
-            )
     if config.model_options or min(config.size) < _SMALL:
         _trace(config)
 
@@ -297,13 +275,13 @@ def _numbers(config: TrainConfig, name: str) -> tuple:
 
 def _value(config: Any, name: str) -> Any:
     for part in name.split("."):
-        config = getattr(config, part)
+        config = getattr(config, part, None)
     return config
 
 
 def _given(config: TrainConfig, name: str) -> list[str]:
     """Which of the options under a name are not the defaults."""
-    value, default = _value(config, name), _value(TrainConfig(), name)
+    value, default = _value(config, name), _value(type(config)(), name)
     if not dataclasses.is_dataclass(value):
         return [name] if value != default else []
     return [

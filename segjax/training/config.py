@@ -1,4 +1,4 @@
-"""The configuration of a training run: one frozen dataclass, which is also its command line."""
+"""The configuration of a training run: for each task a dataclass, also its command line."""
 
 import contextlib
 import dataclasses
@@ -6,22 +6,20 @@ import pathlib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from segjax.data import Augmentation
 from segjax.data.synthetic.style import SceneStyle
 from segjax.naming import unknown_name
-from segjax.tasks.loss_weights import SemanticLoss, SetLoss
 from segjax.training.optimizer_config import OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Trains a segmentation model. The same command resumes a run that was stopped.
+    """What the trainings of all tasks have in common.
 
     Attributes:
       run: Folder for the checkpoints, the logs and the configuration.
-      task: What to learn: a class for each pixel, objects, or both at once as panoptic segments.
       seed: Seed of everything random.
       data: Where the examples come from: synthetic, synthetic:outlines (the same scenes, in which
         shapes alone tell the classes of things apart), a folder, folder:PATH, coco:PATH,
@@ -60,14 +58,7 @@ class TrainConfig:
       eval_canvases: The most sizes that images of many sizes are padded to, each of which compiles
         a program. No prediction depends on it: models that would see more of a picture than at its
         own size, rounded up to 32 pixels, keep that, as 0 does for all.
-      nms_threshold: An object is suppressed by a surer one that it overlaps by more than this IoU;
-        without it all are kept (instance task).
-      score_threshold: The class probability that a segment must exceed in evaluation and
-        prediction; models trained briefly need a lower one (panoptic task).
-      overlap_threshold: Share of its mask that a segment must win (panoptic task).
-      loss: Weights of the objective's terms (semantic task).
-      set_loss: Weights of the objective's terms, which also weigh the matching (instance and
-        panoptic tasks).
+      objective: Weights of the objective's terms; by default those of the model's paper.
       scenes: How difficult the synthetic scenes are.
       optimizer: The optimizer and its schedule.
       augmentation: Random changes of the training images, made on the device.
@@ -80,8 +71,9 @@ class TrainConfig:
       process_id: Number of this process, where JAX cannot find it (with --distributed).
     """
 
-    run: pathlib.Path = pathlib.Path("runs/semantic")
-    task: Literal["semantic", "instance", "panoptic"] = "semantic"
+    task: ClassVar[str]
+
+    run: pathlib.Path = pathlib.Path("runs/training")
     seed: int = 0
     data: str = "synthetic"
     train_split: str = "train"
@@ -110,11 +102,7 @@ class TrainConfig:
     eval_every: int = 500
     eval_batch_size: int = 8
     eval_canvases: int = 3
-    nms_threshold: float | None = None
-    score_threshold: float = 0.8
-    overlap_threshold: float = 0.8
-    loss: SemanticLoss = SemanticLoss()
-    set_loss: SetLoss = SetLoss()
+    objective: Any = None
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: Augmentation = Augmentation(zoom=(0.75, 1.5))
     scenes: SceneStyle = SceneStyle()
@@ -127,6 +115,57 @@ class TrainConfig:
     process_id: int | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class SemanticConfig(TrainConfig):
+    """Trains a model that gives each pixel a class. The same command resumes a stopped run."""
+
+    task: ClassVar[str] = "semantic"
+
+    run: pathlib.Path = pathlib.Path("runs/semantic")
+
+
+@dataclasses.dataclass(frozen=True)
+class InstanceConfig(TrainConfig):
+    """Trains a model that finds objects. The same command resumes a stopped run.
+
+    Attributes:
+      max_objects: Number of objects of an image that are learnt, the largest first.
+      nms_threshold: An object is suppressed by a surer one that it overlaps by more than this IoU;
+        without it all are kept.
+    """
+
+    task: ClassVar[str] = "instance"
+
+    run: pathlib.Path = pathlib.Path("runs/instance")
+    model: str = "mask2former_tiny"
+    max_objects: int = 100
+    nms_threshold: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PanopticConfig(TrainConfig):
+    """Trains a model that finds things and stuff. The same command resumes a stopped run.
+
+    Attributes:
+      max_objects: Number of segments of an image that are learnt, the largest first.
+      score_threshold: Class probability that a segment must exceed in evaluation and prediction;
+        models trained briefly need a lower one.
+      overlap_threshold: Share of its mask that a segment must win.
+    """
+
+    task: ClassVar[str] = "panoptic"
+
+    run: pathlib.Path = pathlib.Path("runs/panoptic")
+    model: str = "mask2former_tiny"
+    max_objects: int = 100
+    score_threshold: float = 0.8
+    overlap_threshold: float = 0.8
+
+
+CONFIGS: dict[str, type[TrainConfig]] = {
+    config.task: config for config in (SemanticConfig, InstanceConfig, PanopticConfig)
+}
+
 # The groups of options in `--help`, by the first of each. The dataclasses are groups themselves.
 GROUPS = {
     "run": "run",
@@ -135,10 +174,11 @@ GROUPS = {
     "steps": "training",
     "eval_every": "evaluation",
     "device": "devices and hosts",
+    "max_objects": "objects",
 }
 
-# What may differ when a run goes on: where and how it runs, not what it computes.
-FREE = {
+# What may differ when a run is resumed: where and how it runs, not what it computes.
+RESUMABLE = {
     "run",
     "device",
     "parallel",
@@ -160,7 +200,7 @@ FREE = {
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as what JSON can hold."""
+    """A dataclass as what JSON can hold; a configuration with the name of its task."""
 
     def plain(value):
         if dataclasses.is_dataclass(value):
@@ -169,7 +209,8 @@ def to_dict(config: Any) -> dict[str, Any]:
             return str(value)
         return list(value) if isinstance(value, tuple) else value
 
-    return plain(config)
+    task = {"task": config.task} if isinstance(config, TrainConfig) else {}
+    return task | plain(config)
 
 
 def to_flat_dict(config: Any) -> dict[str, Any]:
@@ -185,47 +226,45 @@ def to_flat_dict(config: Any) -> dict[str, Any]:
     return dict(flat(to_dict(config), ""))
 
 
-def from_dict(kind: type, values: Mapping[str, Any], *, default: Any = None, path: str = "") -> Any:
-    """The dataclass `kind` of what a file holds, such as what `to_dict` gave.
+def from_dict(default: Any, values: Mapping[str, Any], *, path: str = "") -> Any:
+    """The dataclass of what a file holds, such as what `to_dict` gave.
 
     Args:
-      kind: the dataclass.
-      values: by name, nested as the dataclasses are, or flat as in "optimizer.warmup". Hyphens
-        count as underscores.
-      default: an instance of `kind` for what `values` leaves out; None takes `kind()`.
-      path: of `values` in the whole, for messages.
+      default: An instance of the dataclass, for what `values` leaves out.
+      values: Values by name, nested as the dataclasses are, or flat as in "optimizer.warmup".
+        Hyphens count as underscores.
+      path: Where `values` stand in the whole, for messages.
 
     Returns:
-      An instance of `kind`.
+      An instance of the same dataclass.
 
     Raises:
       ValueError: for an unknown name, with those that come near, or a value of another type.
 
     Example:
-      >>> from_dict(OptimizerConfig, {"learning-rate": 1, "warmup": 10}).learning_rate
+      >>> from_dict(OptimizerConfig(), {"learning-rate": 1, "warmup": 10}).learning_rate
       1.0
     """
-    default = kind() if default is None else default
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(type(default))
+    hints = {field.name: hints[field.name] for field in dataclasses.fields(default)}
     nested: dict[str, Any] = {}
     for key, value in values.items():
         name, _, rest = str(key).replace("-", "_").partition(".")
         if name not in hints:
             raise ValueError(unknown_name("option", path + name, [path + hint for hint in hints]))
-        if not dataclasses.is_dataclass(hints[name]):
+        if not dataclasses.is_dataclass(getattr(default, name)):
             nested[name] = read_value(hints[name], value, path + str(key))
         elif rest:
             nested.setdefault(name, {})[rest] = value
+        elif value is None:
+            continue  # left open
         elif isinstance(value, Mapping):
             nested.setdefault(name, {}).update(value)
         else:
             raise ValueError(f"{path}{name}: expected options by name, got {value!r}")
     for name, value in nested.items():
-        if dataclasses.is_dataclass(hint := hints[name]):
-            assert isinstance(hint, type)
-            nested[name] = from_dict(
-                hint, value, default=getattr(default, name), path=f"{path}{name}."
-            )
+        if dataclasses.is_dataclass(inner := getattr(default, name)):
+            nested[name] = from_dict(inner, value, path=f"{path}{name}.")
     return dataclasses.replace(default, **nested)
 
 

@@ -44,7 +44,7 @@ class Logger:
         self._bars.start()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: Any) -> None:
         self._bars.stop()
         if self._file is not None:
             with contextlib.suppress(OSError):  # of a full disk, which has been said

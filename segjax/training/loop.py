@@ -17,7 +17,7 @@ from segjax.data.spec import full_spec
 from segjax.tasks import Task
 from segjax.training import processes
 from segjax.training.annealing import anneal_masks
-from segjax.training.build import load_weights, make_model, make_task, resolve_optimizer
+from segjax.training.build import load_weights, make_model, make_task
 from segjax.training.callbacks import Callback
 from segjax.training.checkpoint import Checkpoints, has_checkpoint
 from segjax.training.checks import check, check_devices, check_sources
@@ -29,6 +29,7 @@ from segjax.training.logging import Logger, say, track
 from segjax.training.optimizer import learning_rate, make_optimizer
 from segjax.training.parallel import Parallel, fetch, make_mesh
 from segjax.training.report import write_report
+from segjax.training.resolve import resolve
 from segjax.training.run_folder import write_config
 from segjax.training.state import TrainState, create_state
 from segjax.training.step import Metrics, make_eval_step, make_train_step
@@ -61,7 +62,7 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
         last checkpoint is from before.
     """
     processes.start(config)  # first: a check that traces a model would use a device
-    config = resolve_optimizer(config)
+    config = resolve(config)
     check(config)
     check_devices(config)
     with locked(config.run):

@@ -3,6 +3,7 @@
 import fnmatch
 import functools
 import re
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -84,12 +85,12 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     return optax.chain(*stages, _rates(config, steps), _factors(config))
 
 
-def decayed(params):
+def decayed(params: Any) -> Any:
     """Which parameters decay: kernels, not norms, biases, tokens and embeddings of positions."""
     return _map_paths(lambda path: path.rpartition("/")[2] == "kernel", params)
 
 
-def frozen_paths(patterns: tuple[str, ...], params) -> set[str]:
+def frozen_paths(patterns: tuple[str, ...], params: Any) -> set[str]:
     """The parameters that patterns name.
 
     Args:
@@ -119,7 +120,7 @@ def frozen_paths(patterns: tuple[str, ...], params) -> set[str]:
     return frozen
 
 
-def rate_factors(config: OptimizerConfig, params):
+def rate_factors(config: OptimizerConfig, params: Any) -> Any:
     """The factor of each parameter's learning rate.
 
     Args:
@@ -153,7 +154,7 @@ def rate_factors(config: OptimizerConfig, params):
     return _map_paths(factors.__getitem__, params)
 
 
-def _frozen(patterns: tuple[str, ...], params):
+def _frozen(patterns: tuple[str, ...], params: Any) -> Any:
     frozen = frozen_paths(patterns, params)
     return _map_paths(lambda path: "frozen" if path in frozen else "learns", params)
 
@@ -208,13 +209,13 @@ def _block(path: str) -> int | None:
     return int(match[3]) if match else None
 
 
-def _required(found, name: str, neutral: int, what: str):
+def _required(found: Collection, name: str, neutral: int, what: str) -> Collection:
     if not found:
         raise ValueError(f"optimizer.{name}: expected {neutral} for a model without {what}")
     return found
 
 
-def _paths(params) -> list[str]:
+def _paths(params: Any) -> list[str]:
     return [_path(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
 
 
@@ -222,5 +223,5 @@ def _map_paths(function, params):
     return jax.tree_util.tree_map_with_path(lambda keys, _: function(_path(keys)), params)
 
 
-def _path(keys) -> str:
+def _path(keys: tuple) -> str:
     return "/".join(key.key for key in keys)

@@ -6,6 +6,7 @@ batch is this host's NumPy arrays with the examples along the first axis.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,13 +31,13 @@ class Parallel:
         """What the steps are to be made with."""
         return AXIS if self.mesh is None else None
 
-    def place(self, tree):
+    def place(self, tree: Any) -> Any:
         """The pytree on the devices, as the steps take it."""
         if self.mesh is None:
             return replicate(tree)
         return jax.device_put(tree, fsdp_sharding(tree, self.mesh))
 
-    def train_step(self, step: Callable, state) -> Callable:
+    def train_step(self, step: Callable, state: Any) -> Callable:
         """The training step on all devices; `state` is as `place` gave it."""
         if self.mesh is None:
             return pmap_step(step)
@@ -52,7 +53,7 @@ class Parallel:
         metric = NamedSharding(self.mesh, PartitionSpec())
         return mesh_step(step, self.mesh, out_shardings=(metric, predictions), donate=False)
 
-    def example(self, predictions, place: int):
+    def example(self, predictions: Any, place: int) -> Any:
         """The prediction for one example of this process's part of a batch, on the host.
 
         Args:
@@ -72,7 +73,7 @@ class Parallel:
         return jax.tree.map(pick, predictions)
 
 
-def pmap_step(step: Callable, *, donate: bool = True, out_axes=None) -> Callable:
+def pmap_step(step: Callable, *, donate: bool = True, out_axes: Any = None) -> Callable:
     """Runs a step by `jax.pmap`, data parallel over all devices of all hosts.
 
     Args:
@@ -99,13 +100,15 @@ def pmap_step(step: Callable, *, donate: bool = True, out_axes=None) -> Callable
     return run
 
 
-def replicate(tree):
+def replicate(tree: Any) -> Any:
     """The pytree on every device of this host, as `pmap_step` takes it."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def mesh_step(step: Callable, mesh: Mesh, *, out_shardings=None, donate: bool = True) -> Callable:
+def mesh_step(
+    step: Callable, mesh: Mesh, *, out_shardings: Any = None, donate: bool = True
+) -> Callable:
     """Runs a step by `jax.jit`, the batch sharded over all axes of a mesh.
 
     Args:
@@ -153,7 +156,7 @@ def make_mesh(*, fsdp: int = 1) -> Mesh:
     return jax.make_mesh((jax.device_count() // fsdp, fsdp), (AXIS, "fsdp"), axis_types)
 
 
-def fsdp_sharding(tree, mesh: Mesh):
+def fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
     """For each array the sharding of its longest axis that divides by the mesh's "fsdp" axis.
 
     Args:
@@ -168,7 +171,7 @@ def fsdp_sharding(tree, mesh: Mesh):
 
     def sharding(x):
         axes = [a for a in range(x.ndim) if devices > 1 and x.shape[a] % devices == 0]
-        spec = [None] * x.ndim
+        spec: list[str | None] = [None] * x.ndim
         if axes:
             spec[max(axes, key=lambda a: x.shape[a])] = "fsdp"
         return NamedSharding(mesh, PartitionSpec(*spec))
@@ -176,7 +179,7 @@ def fsdp_sharding(tree, mesh: Mesh):
     return jax.tree.map(sharding, tree)
 
 
-def fetch(tree):
+def fetch(tree: Any) -> Any:
     """NumPy copies of whole arrays, wherever their parts lie; all processes must call it."""
 
     def whole(x):

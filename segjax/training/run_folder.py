@@ -16,7 +16,8 @@ from segjax.data.checked import is_integer, is_text
 from segjax.files import write_file
 from segjax.pretrained import WeightsError
 from segjax.pretrained.files import read_metadata
-from segjax.training.config import FREE, TrainConfig, from_dict, to_dict, to_flat_dict
+from segjax.training.config import RESUMABLE, TrainConfig, to_dict, to_flat_dict
+from segjax.training.resolve import parse_config
 
 LIBRARIES = ("segjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
 METADATA = "segjax"  # under which a file of weights has the content of `config.json`
@@ -74,7 +75,7 @@ def check_run(config: TrainConfig) -> None:
     changes = "; ".join(
         f"{name} was {before.get(name)}, is {now.get(name)}"
         for name in now | before
-        if name.partition(".")[0] not in FREE and now.get(name) != before.get(name)
+        if name.partition(".")[0] not in RESUMABLE and now.get(name) != before.get(name)
     )
     if changes:
         raise ValueError(
@@ -146,7 +147,7 @@ def _parse(content: Any) -> RunInfo:
     if wrong := [name for name, fine in valid.items() if not fine]:
         raise ValueError(f"{wrong[0]}: not as a run of {number} classes has them")
     return RunInfo(
-        config=from_dict(TrainConfig, config),
+        config=parse_config(config),
         classes=Classes(tuple(names), tuple(map(tuple, colors)), tuple(things), tuple(ids)),
         channels=channels,
     )

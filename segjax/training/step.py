@@ -10,8 +10,8 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from segjax.numerics import safe_divide
+from segjax.objectives.records import example_keys
 from segjax.tasks import Metric, Task
-from segjax.tasks.queries import example_keys
 from segjax.training.state import TrainState
 from segjax.typing import Record
 
@@ -198,7 +198,7 @@ def _part_keys(state: TrainState, parts: int, axis_name: str | None) -> _Keys:
     return _Keys(jax.random.split(key, parts), loss)
 
 
-def _update_average(state: TrainState, variables: dict, decay: float | None):
+def _update_average(state: TrainState, variables: dict, decay: float | None) -> Any:
     """`average += (1 - decay) (variables - average)`; at first the plain mean so far."""
     if state.average is None or decay is None:
         return state.average

@@ -10,6 +10,7 @@ from segjax.data.source import Classes
 from segjax.numerics import broadcast_where
 from segjax.typing import Array
 from segjax.viz.pictures import as_rgb
+from segjax.viz.regions import find_spots
 from segjax.viz.text import write_names
 
 Colors = UInt8[np.ndarray, "classes 3"] | Sequence[tuple[int, int, int]]
@@ -116,15 +117,22 @@ def draw_labels(
       array([[[50, 25,  0]]], dtype=uint8)
     """
     picture = overlay(image, labels, classes.colors, alpha=alpha, where=where)
-    valid = np.asarray(broadcast_where(where, np.shape(labels)))
-    regions = []
-    for c in np.unique(np.asarray(labels)[valid]):
-        mask = valid & (np.asarray(labels) == c)
-        _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    labels = np.asarray(labels)
+    valid = np.asarray(broadcast_where(where, labels.shape))
+    least = max(1, _NAMED_SHARE * labels.size)
+    large = np.flatnonzero(np.bincount(labels[valid], minlength=1) >= least)
+    regions = np.full(labels.shape, -1)
+    found: list[tuple[int, str]] = []
+    for c in large:
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(
+            (valid & (labels == c)).view(np.uint8)
+        )
         areas = stats[1:, cv2.CC_STAT_AREA]  # the first is what lies outside
         for k in np.argsort(-areas)[:_NAMES]:
-            if areas[k] >= _NAMED_SHARE * mask.size:
-                regions.append((areas[k], classes.names[c], parts == k + 1))
-    regions.sort(key=lambda region: -region[0])
-    write_names(picture, [(name, mask) for _, name, mask in regions])
+            if areas[k] >= least:
+                regions[parts == k + 1] = len(found)
+                found.append((areas[k], classes.names[c]))
+    spots = find_spots(regions)
+    order = sorted(range(len(found)), key=lambda k: -found[k][0])
+    write_names(picture, [(found[k][1], spots[k]) for k in order])
     return picture

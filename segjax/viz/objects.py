@@ -11,6 +11,7 @@ from segjax.data.palette import palette
 from segjax.data.source import Classes
 from segjax.typing import Array, Instances, Panoptic
 from segjax.viz.pictures import as_rgb, resize_mask, resize_picture
+from segjax.viz.regions import Spot, find_spots, region_borders
 from segjax.viz.text import write_names
 
 _OBJECTS = tuple(map(tuple, palette(7).tolist()))
@@ -62,33 +63,32 @@ def draw_instances(
     if instances.scores is not None:
         shown = shown[np.asarray(instances.scores)[shown] >= score_threshold]
     boxes = np.asarray(instances.boxes) * np.tile(np.divide(size, own)[::-1], 2)
-    if instances.masks is not None:
+    if instances.masks is None:
+        areas = np.prod(boxes[shown, 2:] - boxes[shown, :2], axis=-1)
+    else:
         masks = np.asarray(instances.masks)
         _check_size("masks", masks, picture)
-        resized = {k: resize_mask(masks[k], size) for k in shown}
-        areas = np.array([resized[k].sum() for k in shown], int)
-    else:
-        masks, areas = None, np.prod(boxes[shown, 2:] - boxes[shown, :2], axis=-1)
+        cut = {k: _cut(resize_mask(masks[k], size)) for k in shown}
+        areas = np.array([cut[k][0].sum() for k in shown], int)
     picture = resize_picture(picture, size).copy()
     order = shown[np.argsort(-areas, kind="stable")]
     alike = has_one_thing(classes)
-    of_class = np.asarray(instances.classes)[order]
-    shades = itertools.cycle(_OBJECTS) if alike else _shades(of_class, classes)
-    names = []
+    class_ids = np.asarray(instances.classes)[order]
+    shades = itertools.cycle(_OBJECTS) if alike else _shades(class_ids, classes)
+    names: list[tuple[str, Spot]] = []
     for k, color in zip(order, shades, strict=False):
-        if masks is None:
-            corners = np.rint(boxes[k]).astype(int)
-            cv2.rectangle(picture, corners[:2].tolist(), corners[2:].tolist(), color, 2)
+        if instances.masks is None:
+            left, top, right, bottom = np.rint(boxes[k]).astype(int).tolist()
+            cv2.rectangle(picture, (left, top), (right, bottom), color, 2)
+            middle = (left + right) / 2, (top + bottom) / 2
+            spots = [Spot(*middle, depth=(bottom - top) / 2, columns=right - left)]
         else:
-            _paint(picture, resized[k], color, alpha)
+            mask, corner = cut[k]
+            _paint(picture, mask, corner, color, alpha)
+            spots = _spots(mask, corner)
         name = "" if alike else classes.names[instances.classes[k]]
         score = "" if instances.scores is None else f"{100 * instances.scores[k]:.0f}"
-        names.append(
-            (
-                f"{name} {score}".strip(),
-                _box_mask(boxes[k], picture) if masks is None else resized[k],
-            )
-        )
+        names += [(f"{name} {score}".strip(), spot) for spot in spots]
     write_names(picture, names)  # on top of all objects
     return picture
 
@@ -127,20 +127,26 @@ def draw_panoptic(
     _check_size("segments", segments, picture)
     size = picture.shape[:2] if size is None else size
     picture, segments = resize_picture(picture, size).copy(), resize_mask(segments, size)
-    numbers, areas = np.unique(segments, return_counts=True)
-    valid = np.asarray(panoptic.valid)
-    shown = [(a, k) for k, a in zip(numbers, areas, strict=True) if k >= 0 and valid[k]]
-    order = np.array([k for _, k in sorted(shown, reverse=True)], int)
-    of_class = np.asarray(panoptic.classes)[order]
-    thing = np.array([bool(classes.things) and classes.things[c] for c in of_class], bool)
-    shades = iter(_shades(of_class[thing], classes))
-    names = []
-    for k, c, is_thing in zip(order, of_class, thing, strict=True):
-        mask = segments == k
-        color = next(shades) if is_thing else tuple(classes.colors[c])
-        _paint(picture, mask, color, alpha, outline=is_thing)
-        names.append((classes.names[c], mask))
-    write_names(picture, names)
+    valid = np.append(np.asarray(panoptic.valid), False)  # the last is void's
+    segments = np.where(valid[segments], segments, -1)
+    areas = np.bincount(segments.ravel() + 1, minlength=len(valid))[1:]
+    order = np.lexsort((np.arange(len(areas)), areas))[::-1]
+    order = order[areas[order] > 0]
+    class_ids = np.asarray(panoptic.classes)[order]
+    thing = np.array([bool(classes.things) and classes.things[c] for c in class_ids], bool)
+    colors, outlined = np.zeros((len(valid), 3)), np.zeros(len(valid), bool)
+    colors[order] = np.array(classes.colors, float)[class_ids]
+    colors[order[thing]] = np.reshape([*_shades(class_ids[thing], classes)], (-1, 3))
+    outlined[order] = thing
+    shown, tint = segments >= 0, colors[segments]
+    tinted = np.rint((1 - alpha) * picture + alpha * tint).astype(np.uint8)
+    picture = np.where(shown[..., None], tinted, picture)
+    outline = outlined[segments] & region_borders(segments)
+    picture[outline] = np.rint(_OUTLINE * tint[outline])
+    spots = find_spots(segments)
+    write_names(
+        picture, [(classes.names[c], spots[k]) for k, c in zip(order, class_ids, strict=True)]
+    )
     return picture
 
 
@@ -149,10 +155,10 @@ def _check_size(name: str, array: np.ndarray, picture: np.ndarray) -> None:
         raise ValueError(f"{name}: expected shape (…, {picture.shape[:2]}), got {array.shape}")
 
 
-def _shades(of_class: np.ndarray, classes: Classes) -> Iterator[tuple[int, int, int]]:
+def _shades(class_ids: np.ndarray, classes: Classes) -> Iterator[tuple[int, int, int]]:
     """A colour for each object: its class's, darker by turns, so that neighbours differ."""
     seen: dict[int, int] = {}
-    for c in of_class.tolist():
+    for c in class_ids.tolist():
         k = seen[c] = seen.get(c, -1) + 1
         red, green, blue = (round((1 - 0.13 * (k % 4)) * part) for part in classes.colors[c])
         yield red, green, blue
@@ -163,20 +169,30 @@ def has_one_thing(classes: Classes) -> bool:
     return (sum(classes.things) if classes.things else len(classes)) == 1
 
 
-def _paint(picture, mask, color, alpha, *, outline=True):
-    """Tints the mask's pixels in place; its border is darker."""
-    tinted = (1 - alpha) * picture[mask] + alpha * np.array(color)
-    picture[mask] = np.rint(tinted).astype(np.uint8)
-    if outline:
-        contours, _ = cv2.findContours(
-            mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        dark = tuple(round(_OUTLINE * channel) for channel in color)
-        cv2.drawContours(picture, contours, -1, dark, 1)
+def _cut(mask: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """The part of a mask around its pixels, and the (top, left) of it."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return mask[:0, :0], (0, 0)
+    top, left = int(rows[0]), int(columns[0])
+    return mask[top : rows[-1] + 1, left : columns[-1] + 1].copy(), (top, left)
 
 
-def _box_mask(box, picture):
-    mask = np.zeros(picture.shape[:2], bool)
-    left, top, right, bottom = np.rint(np.maximum(box, 0)).astype(int)
-    mask[top:bottom, left:right] = True
-    return mask
+def _paint(
+    picture: np.ndarray,
+    mask: np.ndarray,
+    corner: tuple[int, int],
+    color: tuple[int, int, int],
+    alpha: float,
+) -> None:
+    """Tints the mask's pixels in place, and draws its outline darker."""
+    (top, left), (height, width) = corner, mask.shape
+    part = picture[top : top + height, left : left + width]
+    part[mask] = np.rint((1 - alpha) * part[mask] + alpha * np.array(color)).astype(np.uint8)
+    part[mask & region_borders(mask)] = [round(_OUTLINE * channel) for channel in color]
+
+
+def _spots(mask: np.ndarray, corner: tuple[int, int]) -> list[Spot]:
+    """The place of the mask's name; none where it has no pixel."""
+    found = find_spots(mask.astype(np.int32) - 1).values()
+    return [spot._replace(x=spot.x + corner[1], y=spot.y + corner[0]) for spot in found]

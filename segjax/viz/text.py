@@ -1,12 +1,14 @@
 """Text on pictures: names of what is drawn, titles, legends."""
 
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from segjax.viz.regions import Spot
 
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -28,8 +30,8 @@ def write(
     picture[:] = np.asarray(canvas)
 
 
-def write_names(picture: np.ndarray, names: list[tuple[str, np.ndarray]]) -> None:
-    """Writes each name around the pixel farthest from its mask's border, where there is room.
+def write_names(picture: np.ndarray, names: list[tuple[str, Spot]]) -> None:
+    """Writes each name at its spot, where there is room.
 
     The first names have the first choice; one that would cover another is left out.
     """
@@ -37,23 +39,18 @@ def write_names(picture: np.ndarray, names: list[tuple[str, np.ndarray]]) -> Non
     size = max(11, min(13, min(height, width) // 20), min(height, width) // 40)
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
-    taken: list[tuple[float | int, ...]] = []
-    for text, mask in names:
-        depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
-        _, deepest, _, (x, y) = cv2.minMaxLoc(depth)
+    taken = np.zeros((height, width), bool)
+    for text, spot in names:
         half = font(size).getlength(text) / 2 + 1
-        if size > 2.4 * deepest or 2 * half > min(width, 1.2 * np.count_nonzero(mask.any(0))):
+        if size > 2.4 * spot.depth or 2 * half > min(width, 1.2 * spot.columns):
             continue
-        x = min(max(x - 1, half), width - half)
-        y = min(max(y - 1, size / 2), height - size / 2)
-        box = (x - half, y - size / 2, x + half, y + size / 2)
-        if any(_overlap(box, other) for other in taken):
+        x = min(max(spot.x, half), width - half)
+        y = min(max(spot.y, size / 2), height - size / 2)
+        rows = slice(int(y - size / 2), math.ceil(y + size / 2))
+        box = rows, slice(int(x - half), math.ceil(x + half))
+        if taken[box].any():
             continue
-        taken.append(box)
+        taken[box] = True
         outline = {"stroke_width": max(1, size // 8), "stroke_fill": _BLACK}
         draw.text((x, y), text, font=font(size), fill=_WHITE, anchor="mm", **outline)
     picture[:] = np.asarray(canvas)
-
-
-def _overlap(a: tuple[float | int, ...], b: tuple[float | int, ...]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

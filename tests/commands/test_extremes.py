@@ -13,7 +13,7 @@ from segjax.data import Classes, Source
 from segjax.inference import Predictor
 from segjax.models import SemanticOutput
 from segjax.tasks import SemanticTask
-from segjax.training import TrainConfig
+from segjax.training import SemanticConfig
 from segjax.training.evaluate import make_evaluate
 from segjax.training.parallel import Parallel
 from segjax.typing import Record
@@ -50,7 +50,7 @@ class Pictures(Source):
 
 
 def _trained():
-    return Predictor(SemanticTask(2), Brightness(), {}, CLASSES, config=TrainConfig())
+    return Predictor(SemanticTask(2), Brightness(), {}, CLASSES, config=SemanticConfig())
 
 
 def test_images_are_ranked_by_their_own_score(tmp_path):

@@ -3,7 +3,7 @@ import json
 import pytest
 from flax import linen as nn
 
-from segjax import cli, models, pretrained
+from segjax import cli, models, registry
 from segjax.commands import costs
 from segjax.commands.models import TABLE
 from segjax.models import layers
@@ -15,10 +15,10 @@ def test_table_holds_every_model():
     """And of each what takes no trace to know."""
     assert list(ENTRIES) == list(models.MODELS)
     for name, entry in ENTRIES.items():
-        published = pretrained.PUBLISHED.get(name)
+        known = registry.find_entry(name)
         assert entry["receptive_field"] == costs.receptive_field(models.create(name, 21)), name
-        assert entry["paper"] == (published.paper if published else ""), name
-        assert entry["size"] == list(published.size if published else (256, 256)), name
+        assert entry["paper"] == known.paper, name
+        assert entry["size"] == list(known.size), name
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What is written of a data set in its own ids comes back when it is read."""
 
 import contextlib
+import functools
 import io
 import json
 from pathlib import Path
@@ -55,7 +56,10 @@ def panoptic(tmp_path):
     write_images(folder / "images")
     ids = np.zeros((*SHAPE, 3), np.uint8)
     ids[:3, :, 0], ids[3:, 2:, 1] = 7, 2  # 7 and 512; the rest is void
-    segments = [{"id": 7, "category_id": 90}, {"id": 512, "category_id": 3}]
+    segments = [
+        {"id": 7, "category_id": 90, "iscrowd": 0, "area": 27},
+        {"id": 512, "category_id": 3, "iscrowd": 0, "area": 21},
+    ]
     for name in ("a", "b"):
         save_image_in(folder / f"panoptic/{name}.png", ids)
     annotations = [
@@ -196,6 +200,23 @@ def test_segments_come_back(panoptic, tmp_path):
         before, after = source.read(k).panoptic, again.read(k).panoptic
         np.testing.assert_array_equal(after.segments, before.segments)
         np.testing.assert_array_equal(after.classes, before.classes)
+
+
+def test_perfect_segments_are_perfect_to_panopticapi(panoptic, tmp_path, monkeypatch):
+    evaluation = pytest.importorskip("panopticapi.evaluation")
+    one_process = functools.partial(evaluation.pq_compute_single_core, 0)
+    monkeypatch.setattr(evaluation, "pq_compute_multi_core", one_process)
+    out = tmp_path / "out"
+    source = CocoPanoptic(panoptic, None)
+    ids = {Path("a.png"): 139, Path("b.png"): 5}
+    _predict(source, PanopticPrediction, ids, out).write_segments(out / "results.json")
+    for file, maps in (
+        (panoptic / "panoptic.json", panoptic / "panoptic"),
+        (out / "results.json", out),
+    ):
+        predicted = str(out / "results.json"), str(maps), str(out)
+        scores = evaluation.pq_compute(str(file), *predicted)
+        assert scores["All"] == {"pq": 1, "sq": 1, "rq": 1, "n": 2}
 
 
 def test_images_are_found_by_the_ends_of_their_paths(tmp_path):

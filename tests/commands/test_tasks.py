@@ -10,7 +10,9 @@ import pytest
 from flax import linen as nn
 
 from segjax import cli
-from segjax.models import QueryOutput, SemanticOutput, registry
+from segjax.models import MODELS, QueryOutput, SemanticOutput
+from segjax.objectives import Mask2FormerObjective, PixelObjective
+from segjax.registry import ENTRIES, Entry
 
 QUERIES = 6
 
@@ -41,6 +43,15 @@ class Pixels(nn.Module):
         return SemanticOutput(nn.Dense(self.num_classes)(images))
 
 
+@pytest.fixture(autouse=True)
+def _models(monkeypatch):
+    """Both are models by their names."""
+    for model, objective in ((Pixels, PixelObjective()), (Queries, Mask2FormerObjective())):
+        name = model.__name__.lower()
+        monkeypatch.setitem(MODELS, name, lambda n, model=model, **options: model(n, **options))
+        monkeypatch.setitem(ENTRIES, name, Entry(objective))
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Bright discs on dark ground, each of its own value in the label image."""
@@ -61,13 +72,12 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("task", "score"), [("instance", "ap"), ("panoptic", "pq")])
-def test_from_training_to_prediction(task, score, data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(registry.MODELS, "queries", lambda n, **options: Queries(n, **options))
+def test_from_training_to_prediction(task, score, data, tmp_path, capsys):
     run, output = tmp_path / "run", tmp_path / "output"
-    options = ["--task", task, "--data", f"folder:{data}", "--model", "queries"]
+    options = ["--data", f"folder:{data}", "--model", "queries"]
     options += ["--steps", "2", "--batch-size", "8", "--size", "32", "32", "--log-every", "1"]
-    options += ["--set-loss.points", "32", "--set-loss.max-objects", "4"]
-    assert cli.main(["train", "--run", str(run), *options]) == 0
+    options += ["--objective.points", "32", "--max-objects", "4"]
+    assert cli.main(["train", task, "--run", str(run), *options]) == 0
     figures = json.loads((run / "evaluation.json").read_text())
     assert 0 <= figures[score] <= 1
     assert (run / "predictions.png").is_file()
@@ -110,16 +120,14 @@ def _labels_alone(folder):
     ("task", "model", "message"),
     [
         ("instance", "queries", "the instance task needs objects or segments"),
-        ("panoptic", "pixels", "objects and segments need one of queries"),
-        ("semantic", "queries", "the semantic task needs one of pixels' classes"),
+        ("panoptic", "pixels", "pixels, which is for semantic"),
+        ("semantic", "queries", "queries, which is for instance and panoptic"),
     ],
 )
-def test_what_does_not_fit_ends_at_the_start(task, model, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(registry.MODELS, "queries", lambda n, **options: Queries(n, **options))
-    monkeypatch.setitem(registry.MODELS, "pixels", lambda n, **options: Pixels(n, **options))
-    options = ["--task", task, "--model", model, "--data", _labels_alone(tmp_path / "data")]
+def test_what_does_not_fit_ends_at_the_start(task, model, message, tmp_path, capsys):
+    options = ["--model", model, "--data", _labels_alone(tmp_path / "data")]
     run = tmp_path / "run"
     options += ["--size", "32", "32", "--batch-size", "8", "--run", str(run)]
-    assert cli.main(["train", *options]) == 1
+    assert cli.main(["train", task, *options]) == 1
     assert message in capsys.readouterr().err
     assert not run.exists()

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from segjax.commands.results import provide_classes
+from segjax.data import Folder
 from segjax.data.errors import DataError
 from segjax.data.tfds import Tfds
+from segjax.inference import SemanticPrediction
+from segjax.viz import save_image
 
 SIZES = [(4, 5), (6, 3), (2, 7), (5, 5)]
 
@@ -72,6 +76,24 @@ def test_the_pets_are_pet_and_background_and_their_border_void(prepared):
         assert record.image.shape[:2] == tuple(source.sizes[index]) == tuple(record.size)
         numbers.add(int(record.image[0, 0, 2]))
     assert numbers == set(range(len(SIZES)))
+
+
+def test_predicted_labels_are_written_in_its_ids_and_come_back(prepared, tmp_path):
+    source = Tfds("oxford_iiit_pet", data_dir=prepared)
+    records = [source.read(k) for k in range(len(source))]
+    for k, record in enumerate(records):
+        probs = np.eye(2, dtype=np.float32)[record.labels]
+        SemanticPrediction(record.image, probs, source.classes).save(tmp_path / f"masks/{k}")
+        (tmp_path / f"masks/{k}_overlay.png").unlink()
+        written = cv2.imread(str(tmp_path / f"masks/{k}.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(written[record.where], record.image[..., 0][record.where])
+        (tmp_path / "images").mkdir(exist_ok=True)
+        save_image(tmp_path / f"images/{k}.png", record.image)
+    provide_classes(tmp_path / "classes.json", source.classes)
+    again = Folder(tmp_path, None)
+    assert again.classes == source.classes
+    for k, record in enumerate(records):
+        np.testing.assert_array_equal(again.read(k).labels, record.labels)
 
 
 def test_splits_are_those_of_tfds(prepared):

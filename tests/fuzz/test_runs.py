@@ -8,7 +8,7 @@ import pytest
 from damage import survive
 
 from segjax.data import Classes
-from segjax.training import TrainConfig, create_state
+from segjax.training import SemanticConfig, create_state
 from segjax.training.build import make_model
 from segjax.training.checkpoint import Checkpoints
 from segjax.training.learnt import load_learnt
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("unc
 
 def _config(folder):
     options = {"widths": "(4, 8)"}
-    return TrainConfig(run=folder, model="unet", model_options=options, size=(32, 32))
+    return SemanticConfig(run=folder, model="unet", model_options=options, size=(32, 32))
 
 
 def test_a_damaged_configuration_is_said(tmp_path):

@@ -15,13 +15,15 @@ from flax import linen as nn
 from segjax import cli, models
 from segjax.data import Classes, DataError, read_image
 from segjax.inference import Predictor
-from segjax.models import QueryOutput, SemanticOutput, registry
+from segjax.models import MODELS, QueryOutput, SemanticOutput
+from segjax.objectives import Mask2FormerObjective, PixelObjective
 from segjax.pretrained import save
+from segjax.registry import ENTRIES, Entry
 from segjax.tasks import SemanticTask
-from segjax.tasks.viewing import ViewingTask
-from segjax.training import TrainConfig, create_state
+from segjax.training import SemanticConfig, create_state
 from segjax.training.build import make_model
 from segjax.training.checkpoint import Checkpoints
+from segjax.training.config import CONFIGS
 from segjax.training.run_folder import write_config
 
 CLASSES = Classes(("ground", "disc"), ((0, 90, 0), (200, 40, 40)), (False, True))
@@ -59,14 +61,16 @@ class Queries(nn.Module):
 @pytest.fixture(autouse=True)
 def _models(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setitem(registry.MODELS, "pixels", lambda n, **options: Pixels(n, **options))
-    monkeypatch.setitem(registry.MODELS, "queries", lambda n, **options: Queries(n, **options))
+    for model, objective in ((Pixels, PixelObjective()), (Queries, Mask2FormerObjective())):
+        name = model.__name__.lower()
+        monkeypatch.setitem(MODELS, name, lambda n, model=model, **options: model(n, **options))
+        monkeypatch.setitem(ENTRIES, name, Entry(objective, mean=(0.5,), std=(0.25,)))
 
 
 def make_run(folder, task):
     """A run that knows what is red."""
     name = "pixels" if task == "semantic" else "queries"
-    config = TrainConfig(run=folder, task=task, model=name)
+    config = CONFIGS[task](run=folder, model=name)
     write_config(config, CLASSES, 3)
     model, images = make_model(config, 2), np.zeros((1, 8, 8, 3), np.float32)
     state = create_state(jax.random.key(0), model, optax.sgd(1.0), images)
@@ -204,7 +208,7 @@ def test_a_run_its_file_and_weights_are_read_alike(tmp_path, capsys):
     ],
 )
 def test_names_of_published_classes_stand_beside_the_weights(config, names, tmp_path):
-    variables = make_model(TrainConfig(model="pixels"), 2).init(
+    variables = make_model(SemanticConfig(model="pixels"), 2).init(
         jax.random.key(0), jnp.zeros((1, 8, 8, 3))
     )
     save(variables, tmp_path / "model.safetensors", "pixels")
@@ -215,7 +219,7 @@ def test_names_of_published_classes_stand_beside_the_weights(config, names, tmp_
 
 
 def test_objects_of_any_model_are_asked_for_what_it_is_for(tmp_path):
-    variables = make_model(TrainConfig(model="queries"), 2).init(
+    variables = make_model(SemanticConfig(model="queries"), 2).init(
         jax.random.key(0), jnp.zeros((1, 8, 8, 3))
     )
     save(variables, tmp_path / "a.safetensors", "queries")
@@ -230,7 +234,7 @@ def test_pictures_share_canvases_where_that_changes_nothing():
     rng, model = np.random.default_rng(0), models.unet(2, widths=(4, 8))
     variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
     task = SemanticTask(2)
-    predictor = Predictor(task, model, variables, CLASSES, config=TrainConfig())
+    predictor = Predictor(task, model, variables, CLASSES, config=SemanticConfig())
     pictures = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((20, 33), (64, 20), (7, 9))]
     canvases = predictor.plan_canvases(pictures, most=1)
     assert canvases == [(64, 64)] * 3
@@ -241,8 +245,8 @@ def test_pictures_share_canvases_where_that_changes_nothing():
     own_sizes = [(32, 64), (64, 32), (32, 32)]
     assert predictor.plan_canvases(pictures, most=0) == own_sizes
     halved = dataclasses.replace(task, scale=0.5)
-    mirrored = ViewingTask(2, flip=True)
+    mirrored = SemanticTask(2, flip=True)
     for of_task, of_model in ((halved, model), (mirrored, model), (task, Pixels(2))):
-        other = Predictor(of_task, of_model, {}, CLASSES, config=TrainConfig())
+        other = Predictor(of_task, of_model, {}, CLASSES, config=SemanticConfig())
         assert other.plan_canvases(pictures, most=1) == own_sizes
     assert predictor.plan_canvases(["no.png"]) == [None]

@@ -14,7 +14,7 @@ from segjax.models.backbones.resnet import BasicBlock, ResNet
 from segjax.models.mask_rcnn import MaskRCNN
 from segjax.pretrained.keys import to_state_dict, to_variables
 from segjax.pretrained.tables.mask_rcnn import MASK_RCNN, MASK_RCNN_V2
-from segjax.tasks import InstanceTask, SetLoss
+from segjax.tasks import InstanceTask
 from segjax.typing import Instances, Record
 
 SCRIPT = Path(__file__).parent / "golden" / "torchvision_mask_rcnn.py"
@@ -88,7 +88,9 @@ def test_stages_losses_statistics_and_gradients(golden, name):
             sizes=sizes,
             mutable=["batch_stats"],
         )
-        task = InstanceTask(PEER["CLASSES"], loss=SetLoss(max_objects=PEER["OBJECTS"]))
+        task = InstanceTask.for_model(
+            "maskrcnn_resnet50_fpn", PEER["CLASSES"], max_objects=PEER["OBJECTS"]
+        )
         terms = task.losses(output, Record(image=images, instances=targets), jax.random.key(0))
         losses = {name: term.value for name, term in terms.items()}
         return sum(losses.values()), (losses, changed)

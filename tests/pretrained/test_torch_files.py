@@ -7,7 +7,7 @@ import struct
 import zipfile
 from collections import OrderedDict
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from pth import Made, Name, Storage, tensor, write_pth
@@ -59,7 +59,7 @@ def test_arrays_are_torch_s(tmp_path, dtype, form):
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_views_of_a_storage_are_arrays(tmp_path, form, big, protocol):
     numbers = Storage(np.arange(6, dtype=np.float32), "Float")
-    halves = np.arange(3).astype(ml_dtypes.bfloat16)
+    halves = np.arange(3).astype(jnp.bfloat16)
     content = OrderedDict(
         whole=tensor(ONES, storage=numbers, shape=(2, 3)),
         turned=tensor(ONES, storage=numbers, shape=(3, 2), strides=(1, 3)),
@@ -88,7 +88,7 @@ def test_views_of_a_storage_are_arrays(tmp_path, form, big, protocol):
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "uint16"])
 def test_types_that_torch_stores_as_bytes(tmp_path, dtype):
-    array = np.array([1, 2, 4]).astype(getattr(ml_dtypes, dtype, dtype))
+    array = np.array([1, 2, 4]).astype(getattr(jnp, dtype))
     storage = Storage(array.view(np.uint8), "Untyped")
     arguments = (storage, 0, (3,), (1,), False, OrderedDict(), Name("torch", dtype))
     content = {"a": Made("torch._utils", "_rebuild_tensor_v3", arguments)}

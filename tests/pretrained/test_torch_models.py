@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segjax.pretrained import load, save
-from segjax.pretrained.registry import make_published
+from segjax.registry import make_model
 
 torch = pytest.importorskip("torch")
 
@@ -60,7 +60,7 @@ def maskformer(backbone):
 
 
 def draw(name):
-    module = make_published(name, CLASSES)
+    module = make_model(name, CLASSES)
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), images)
     rng = np.random.default_rng(0)

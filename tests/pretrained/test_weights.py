@@ -4,15 +4,15 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
 from pth import tensor, write_pth
 
 from segjax.models import MODELS, DenseClassifier, backbones
 from segjax.models.backbones import BasicBlock, ResNet
-from segjax.pretrained import PUBLISHED, WeightsError, load, save
+from segjax.pretrained import WeightsError, load, save
 from segjax.pretrained.files import read_state_dict, write_safetensors
+from segjax.registry import ENTRIES
 
 SMALL = functools.partial(ResNet, (1, 1, 1, 1), BasicBlock)
 
@@ -21,9 +21,9 @@ SMALL = functools.partial(ResNet, (1, 1, 1, 1), BasicBlock)
 def _small_models(monkeypatch):
     """An FCN and its backbone, small enough for a test, under torchvision's names."""
     monkeypatch.setitem(MODELS, "fcn_small", functools.partial(DenseClassifier, backbone=SMALL))
-    monkeypatch.setitem(PUBLISHED, "fcn_small", PUBLISHED["fcn_resnet50"])
+    monkeypatch.setitem(ENTRIES, "fcn_small", ENTRIES["fcn_resnet50"])
     monkeypatch.setattr(backbones, "small", SMALL, raising=False)
-    monkeypatch.setitem(PUBLISHED, "small", PUBLISHED["resnet18"])
+    monkeypatch.setitem(ENTRIES, "small", ENTRIES["resnet18"])
 
 
 def draw(module, channels=3):
@@ -40,7 +40,7 @@ def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     variables = draw(DenseClassifier(4, SMALL))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PUBLISHED, "fcn_small", PUBLISHED["fcn_resnet50"])
+        patch.setitem(ENTRIES, "fcn_small", ENTRIES["fcn_resnet50"])
         save(variables, folder / "fcn.safetensors", "fcn_small")
     return variables, folder / "fcn.safetensors"
 
@@ -80,7 +80,7 @@ def test_the_file_has_the_original_s_names(published):
     assert (counter.dtype, counter.shape) == (np.int64, ())
 
 
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float64])
 def test_files_of_another_precision_give_the_model_s(published, tmp_path, dtype):
     variables, path = published
     floating = lambda array: array.astype(dtype) if array.dtype == np.float32 else array
@@ -202,7 +202,7 @@ def test_weights_of_several_namings_are_read_by_any_and_written_by_choice(tmp_pa
 
 
 def test_hugging_face_s_resnets_are_torchvision_s():
-    canonical = PUBLISHED["resnet50"].table.canonical
+    canonical = ENTRIES["resnet50"].table.canonical
     names = {
         "embedder.embedder.convolution.weight": "conv1.weight",
         "embedder.embedder.normalization.running_var": "bn1.running_var",
@@ -213,11 +213,3 @@ def test_hugging_face_s_resnets_are_torchvision_s():
     }
     assert {name: canonical(f"resnet.{name}") for name in names} == names
     assert canonical("layer1.0.conv1.weight") == "layer1.0.conv1.weight"
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_what_is_published_is_a_model_or_a_backbone(name):
-    published = PUBLISHED[name]
-    assert name in MODELS or hasattr(backbones, name)
-    assert len(published.mean) == len(published.std)
-    assert published.table.stem

@@ -12,7 +12,7 @@ from flax import linen as nn
 from numpy.testing import assert_allclose
 
 from segjax.models import MaskRCNN
-from segjax.tasks import InstanceTask, SetLoss
+from segjax.tasks import InstanceTask
 from segjax.training import create_state, make_train_step
 from segjax.training.parallel import Parallel, fetch, make_mesh
 from segjax.typing import Instances, Record
@@ -33,7 +33,7 @@ class Means(nn.Module):
         return {stage: nn.avg_pool(images, (n, n), (n, n)) for stage, n in sides.items()}
 
 
-TASK = InstanceTask(2, loss=SetLoss(max_objects=2))
+TASK = InstanceTask.for_model("maskrcnn_tiny", 2, max_objects=2)
 MODEL = MaskRCNN(
     2,
     Means,
@@ -141,7 +141,7 @@ def test_training_and_prediction_are_programs_without_the_host():
 def test_objects_lie_in_the_picture():
     """Whatever the canvas has beyond it, in training's proposals and in what is predicted."""
     sizes = np.int32([[12, 20], [30, 8]] * 4)
-    task, state = InstanceTask(2, loss=SetLoss(max_objects=2), scale=0.5), _state(MODEL)
+    task, state = dataclasses.replace(TASK, scale=0.5), _state(MODEL)
     predict = jax.jit(functools.partial(task.predict, MODEL))
     found = predict(state.variables, _batch().image, sizes)
     beyond = found.boxes[..., 2:] > sizes[:, None, ::-1]

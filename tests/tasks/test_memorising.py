@@ -12,11 +12,13 @@ from flax import linen as nn
 
 from segjax.data import Classes
 from segjax.models import QueryOutput, SemanticOutput
-from segjax.tasks import InstanceTask, PanopticTask, SemanticTask, SetLoss
+from segjax.objectives import DetrObjective, Mask2FormerObjective
+from segjax.tasks import InstanceTask, PanopticTask, SemanticTask
 from segjax.training import create_state, make_eval_step, make_train_step
 from segjax.training.evaluate import to_host
 from segjax.typing import Panoptic, Record
 
+POINTS = Mask2FormerObjective(points=256)
 THINGS = (False, True, True)
 CLASSES = Classes(("ground", "red", "green"), ((90, 90, 90), (200, 0, 0), (0, 200, 0)), THINGS)
 
@@ -72,8 +74,14 @@ def _pictures():
     ("task", "outputs"),
     [
         (SemanticTask(3), _of_pixels),
-        (InstanceTask(3, THINGS, SetLoss(mask=1.0, dice=1.0, max_objects=4)), _of_boxes),
-        (PanopticTask(3, THINGS, SetLoss(points=256, max_objects=4)), _of_masks),
+        (
+            InstanceTask(3, DetrObjective(cross_entropy=2.0), things=THINGS, max_objects=4),
+            _of_boxes,
+        ),
+        (
+            PanopticTask(3, Mask2FormerObjective(points=256), things=THINGS, max_objects=4),
+            _of_masks,
+        ),
     ],
     ids=["semantic", "instance", "panoptic"],
 )

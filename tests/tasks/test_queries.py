@@ -14,8 +14,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from segjax.data import Classes
 from segjax.models import Detr, QueryOutput, SemanticOutput
-from segjax.tasks import InstanceTask, PanopticTask, SetLoss
-from segjax.training import TrainConfig, create_state, make_eval_step, make_train_step
+from segjax.objectives import DetrObjective, Mask2FormerObjective, MaskFormerObjective
+from segjax.tasks import InstanceTask, PanopticTask
+from segjax.training import PanopticConfig, create_state, make_eval_step, make_train_step
 from segjax.training.build import make_task
 from segjax.training.parallel import Parallel, fetch, make_mesh
 from segjax.typing import Instances, Panoptic, Record
@@ -23,6 +24,7 @@ from segjax.typing import Instances, Panoptic, Record
 THINGS = (False, True)  # ground, and blobs
 CLASSES = Classes(("ground", "blob"), ((90, 90, 90), (200, 0, 0)), THINGS)
 QUERIES = 5
+SETS = DetrObjective()
 PARALLEL = {"pmap": lambda: Parallel(), "mesh 4x2": lambda: Parallel(make_mesh(fsdp=2))}
 
 
@@ -97,7 +99,7 @@ def _step(task, model, parallel=None):
     return fetch(parallel.train_step(step, placed)(placed, _batch()))
 
 
-POINTS = InstanceTask(2, THINGS, SetLoss(points=64, max_objects=4))
+POINTS = InstanceTask(2, Mask2FormerObjective(points=64), things=THINGS, max_objects=4)
 
 
 @pytest.fixture(scope="module")
@@ -119,22 +121,24 @@ def test_eight_devices_take_the_step_that_one_does(kind, one_device):
 def test_each_objective_has_its_terms(one_device):
     _, metrics = one_device
     assert {"cross_entropy", "mask_cross_entropy", "dice", "auxiliary/dice"} <= metrics.keys()
-    task = PanopticTask(2, THINGS, SetLoss(points=0))
 
-    def losses(**options):
+    def losses(objective, **options):
+        task = PanopticTask(2, objective, things=THINGS)
         outputs = Queries(**options).init_with_output(jax.random.key(0), _batch().image)[0]
         return task.losses(outputs, _batch(), jax.random.key(1))
 
-    assert {"cross_entropy", "focal", "dice"} < jax.eval_shape(losses).keys()
-    with_boxes = jax.eval_shape(lambda: losses(boxes=True))
+    assert {"cross_entropy", "focal", "dice"} < jax.eval_shape(
+        lambda: losses(MaskFormerObjective())
+    ).keys()
+    with_boxes = jax.eval_shape(lambda: losses(DetrObjective(), boxes=True))
     assert {"cross_entropy", "l1", "giou", "focal", "dice"} < with_boxes.keys()
     # Segments of things and stuff, less the crowd and the example that fills up.
     counted = _batch().panoptic.valid & ~_batch().panoptic.crowd & _batch().valid[:, None]
-    assert jax.jit(lambda: losses()["dice"].weight)() == counted.sum()
+    assert jax.jit(lambda: losses(MaskFormerObjective())["dice"].weight)() == counted.sum()
 
 
 def test_earlier_layers_count_together():
-    task = PanopticTask(2, THINGS, SetLoss(points=0, auxiliary=0.5))
+    task = PanopticTask(2, MaskFormerObjective(auxiliary=0.5), things=THINGS)
     outputs = Queries().init_with_output(jax.random.key(0), _batch().image)[0]
     terms = task.losses(outputs, _batch(), jax.random.key(1))
     alone = task.losses(outputs.auxiliary[0], _batch(), jax.random.key(1))
@@ -177,10 +181,10 @@ def test_what_the_labels_say_is_perfect_on_any_devices(kind):
             jax.tree.map(assert_array_equal, spread, alone)
         return task.summary(jax.device_get(alone), CLASSES)
 
-    panoptic = figures(PanopticTask(2, THINGS))
+    panoptic = figures(PanopticTask(2, Mask2FormerObjective(), things=THINGS))
     assert panoptic["pq"] == panoptic["pq_things"] == panoptic["pq_stuff"] == 1
     assert panoptic["rq/blob"] == 1
-    instance = figures(InstanceTask(2, THINGS))
+    instance = figures(InstanceTask(2, DetrObjective(), things=THINGS))
     assert instance["ap"] == pytest.approx(1)
     assert "ap/ground" not in instance
 
@@ -188,7 +192,7 @@ def test_what_the_labels_say_is_perfect_on_any_devices(kind):
 def test_labels_alone_are_segments_of_stuff():
     labels = np.int32([[[0, 0, 1], [0, 2, 1]]])
     record = Record(image=np.zeros((1, 2, 3, 3), "f"), labels=labels, where=labels != 2)
-    targets = PanopticTask(3, loss=SetLoss(max_objects=2)).targets(record)
+    targets = PanopticTask(3, Mask2FormerObjective(), max_objects=2).targets(record)
     assert_array_equal(targets.classes, [[0, 1]])
     assert_array_equal(targets.masks[0], [labels[0] == 0, labels[0] == 1])
 
@@ -202,7 +206,7 @@ def test_instances_are_taken_before_segments():
         masks=masks,
     )
     record = jax.tree.map(lambda x: x[:1], _batch()).replace(instances=given)
-    assert InstanceTask(2, THINGS).targets(record) is given
+    assert InstanceTask(2, DetrObjective(), things=THINGS).targets(record) is given
 
 
 def test_the_largest_objects_are_learnt():
@@ -213,7 +217,7 @@ def test_the_largest_objects_are_learnt():
         np.array([[True, True, False, True]]),
         masks=np.arange(4)[None, :, None, None] == np.ones((1, 4, 2, 2)),
     )
-    task = InstanceTask(4, loss=SetLoss(max_objects=2))
+    task = InstanceTask(4, Mask2FormerObjective(), max_objects=2)
     targets = task.targets(Record(image=np.zeros((1, 2, 2, 3), "f"), instances=given))
     assert_array_equal(targets.classes, [[1, 3]])
     assert_array_equal(targets.masks, given.masks[:, [1, 3]])
@@ -223,7 +227,7 @@ def test_masks_of_the_last_layer_alone():
     """So it is in DETR, with its authors' mask head."""
     outputs = Queries(boxes=True).init_with_output(jax.random.key(0), _batch().image)[0]
     without = [dataclasses.replace(layer, mask_logits=None) for layer in outputs.auxiliary]
-    task = InstanceTask(2, THINGS)
+    task = InstanceTask(2, DetrObjective(), things=THINGS)
     terms, due = (
         jax.eval_shape(task.losses, x, _batch(), jax.random.key(1))
         for x in (dataclasses.replace(outputs, auxiliary=tuple(without)), outputs)
@@ -231,7 +235,9 @@ def test_masks_of_the_last_layer_alone():
     assert due.keys() - terms.keys() == {"auxiliary/focal", "auxiliary/dice"}
 
 
-@pytest.mark.parametrize("task", [InstanceTask(2), PanopticTask(2)])
+@pytest.mark.parametrize(
+    "task", [InstanceTask(2, DetrObjective()), PanopticTask(2, Mask2FormerObjective())]
+)
 def test_data_without_what_is_learnt_is_an_error(task):
     record = Record(image=np.zeros((1, 2, 2, 3), "f"))
     with pytest.raises(ValueError, match=r"task needs .* the data has neither"):
@@ -241,18 +247,18 @@ def test_data_without_what_is_learnt_is_an_error(task):
 def test_a_model_without_what_is_asked_for_is_an_error():
     image = np.zeros((1, 12, 16, 3), np.float32)
     pixels = SemanticOutput(jnp.zeros((1, 12, 16, 2)))
-    with pytest.raises(ValueError, match=r"gives a SemanticOutput; .* one of queries"):
-        PanopticTask(2).predict(Knows(pixels), {}, image)
+    with pytest.raises(ValueError, match=r"queries with masks .* gives a SemanticOutput"):
+        PanopticTask(2, Mask2FormerObjective()).predict(Knows(pixels), {}, image)
     boxes_alone = QueryOutput(jnp.zeros((1, 2, 3)), boxes=jnp.zeros((1, 2, 4)))
-    with pytest.raises(ValueError, match="predicts no masks"):
-        PanopticTask(2).predict(Knows(boxes_alone), {}, image)
+    with pytest.raises(ValueError, match="gives a QueryOutput without masks"):
+        PanopticTask(2, Mask2FormerObjective()).predict(Knows(boxes_alone), {}, image)
 
 
 def test_boxes_are_judged_where_there_are_no_masks():
     """As good as the best where they are those of the objects, by COCO's average precision."""
     batch = jax.tree.map(lambda x: x[1:3], _batch())
     batch = batch.replace(panoptic=dataclasses.replace(batch.panoptic, crowd=None))
-    task = InstanceTask(2, THINGS)
+    task = InstanceTask(2, DetrObjective(), things=THINGS)
     targets = task.targets(batch)
     left, top, right, bottom = np.moveaxis(targets.boxes / np.float32([16, 12, 16, 12]), -1, 0)
     boxes = np.stack([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], -1)
@@ -283,7 +289,7 @@ def test_what_a_canvas_has_beyond_the_picture_is_not_seen(scale):
         # A border of one colour, lest shrinking the canvas mix noise into the picture.
         image[height - 8 : height + 8] = image[:, width - 8 : width + 8] = 0.5
     variables = jax.jit(model.init)(jax.random.key(0), canvas)
-    task = InstanceTask(2, scale=scale)
+    task = InstanceTask.for_model("detr_tiny", 2, scale=scale)
     record = Record(image=canvas, size=sizes)
     learning = task.apply(model, variables, record, jax.random.key(1))
     found = task.predict(model, variables, canvas, sizes)
@@ -301,7 +307,7 @@ def test_what_a_canvas_has_beyond_the_picture_is_not_seen(scale):
 def test_boxes_are_learnt_as_fractions_of_the_picture():
     """A model that knows them has no loss of boxes, however large the canvas."""
     batch = jax.tree.map(lambda x: x[1:3], _batch()).replace(size=np.int32([[12, 12], [12, 16]]))
-    task = InstanceTask(2, THINGS)
+    task = InstanceTask(2, DetrObjective(), things=THINGS)
     targets = task.targets(batch)
     sides = batch.size[:, None, [1, 0, 1, 0]]
     left, top, right, bottom = np.moveaxis(targets.boxes / sides, -1, 0)
@@ -316,7 +322,12 @@ def test_boxes_are_learnt_as_fractions_of_the_picture():
 
 @pytest.mark.parametrize(
     "task",
-    [InstanceTask(2), PanopticTask(2, THINGS, score_threshold=0.2, overlap_threshold=0.7)],
+    [
+        InstanceTask(2, DetrObjective()),
+        PanopticTask(
+            2, Mask2FormerObjective(), things=THINGS, score_threshold=0.2, overlap_threshold=0.7
+        ),
+    ],
     ids=["instance", "panoptic"],
 )
 def test_nothing_beyond_the_picture_counts_for_a_mask(task):
@@ -346,7 +357,7 @@ def test_nothing_beyond_the_picture_counts_for_a_mask(task):
 def test_a_configuration_says_how_sure_a_segment_must_be(threshold, found):
     logits = jnp.log(jnp.array([[[0.2, 0.7, 0.1]]]))
     model = Knows(QueryOutput(logits, mask_logits=jnp.full((1, 1, 3, 4), 9.0)))
-    config = TrainConfig(task="panoptic", score_threshold=threshold)
+    config = PanopticConfig(score_threshold=threshold)
     segments = make_task(config, CLASSES).predict(model, {}, np.zeros((1, 12, 16, 3), np.float32))
     assert segments.valid.sum() == found
 
@@ -358,6 +369,6 @@ def test_a_configuration_says_how_much_of_its_mask_a_segment_must_win(threshold,
     first = np.tile(np.float32([9, 9, -9, 9]), (3, 2))
     second = np.repeat(np.float32([9, -9]), 4) * np.ones((3, 1), np.float32)
     model = Knows(QueryOutput(logits, mask_logits=jnp.asarray(np.stack([first, second])[None])))
-    config = TrainConfig(task="panoptic", overlap_threshold=threshold)
+    config = PanopticConfig(overlap_threshold=threshold)
     segments = make_task(config, CLASSES).predict(model, {}, np.zeros((1, 3, 8, 3), np.float32))
     assert segments.valid.sum() == found

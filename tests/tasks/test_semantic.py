@@ -14,7 +14,8 @@ from segjax.losses import lovasz_softmax_loss
 from segjax.metrics import ConfusionMatrix, LabelBoundaries
 from segjax.models import SemanticOutput
 from segjax.numerics import Average
-from segjax.tasks import SemanticLoss, SemanticMetric, SemanticTask
+from segjax.objectives import PixelObjective
+from segjax.tasks import SemanticMetric, SemanticTask
 from segjax.typing import Record
 
 CLASSES = 3
@@ -22,9 +23,9 @@ TASK = SemanticTask(CLASSES)
 OBJECTIVES = pytest.mark.parametrize(
     "loss",
     [
-        SemanticLoss(),
-        SemanticLoss(class_weights=(1.0, 2.0, 3.0)),
-        SemanticLoss(lovasz=1.0, focal_gamma=2.0),
+        PixelObjective(),
+        PixelObjective(class_weights=(1.0, 2.0, 3.0)),
+        PixelObjective(lovasz=1.0, focal_gamma=2.0),
     ],
     ids=["default", "class weights", "Lovász and focal"],
 )
@@ -68,7 +69,7 @@ def test_labels_of_no_class_are_void(label):
     void[:, :2] = True
     record = _record()
     spoilt = record.replace(labels=np.where(void, label, record.labels))
-    task = SemanticTask(CLASSES, SemanticLoss(class_weights=(1.0, 2.0, 3.0), lovasz=1.0))
+    task = SemanticTask(CLASSES, PixelObjective(class_weights=(1.0, 2.0, 3.0), lovasz=1.0))
     terms, expected = (
         task.losses(SemanticOutput(_logits(2, 4, 6, CLASSES)), r)
         for r in (spoilt, record.replace(where=~void))
@@ -93,7 +94,7 @@ def test_dice_is_the_mean_over_the_classes_present_in_each_image():
 
 def test_class_weights_make_it_the_weighted_mean():
     weights = np.array([1.0, 0.0, 5.0])
-    task = SemanticTask(CLASSES, loss=SemanticLoss(dice=0.0, class_weights=tuple(weights)))
+    task = SemanticTask(CLASSES, objective=PixelObjective(dice=0.0, class_weights=tuple(weights)))
     logits, record = _logits(2, 4, 6, CLASSES), _record()
     values = _cross_entropies(logits, record.labels)
     expected = np.average(values, weights=weights[record.labels])
@@ -101,7 +102,7 @@ def test_class_weights_make_it_the_weighted_mean():
 
 
 def test_label_smoothing_mixes_in_all_classes():
-    task = SemanticTask(CLASSES, loss=SemanticLoss(dice=0.0, label_smoothing=0.3))
+    task = SemanticTask(CLASSES, objective=PixelObjective(dice=0.0, label_smoothing=0.3))
     logits, record = _logits(2, 4, 6, CLASSES), _record()
     uniform = -_log_softmax(logits).mean(-1)
     expected = 0.7 * _cross_entropies(logits, record.labels) + 0.3 * uniform
@@ -111,18 +112,20 @@ def test_label_smoothing_mixes_in_all_classes():
 def test_focal_gamma_takes_the_place_of_the_cross_entropy():
     logits, record = _logits(2, 4, 6, CLASSES), _record()
     weights = np.array([1.0, 0.5, 5.0])
-    loss = SemanticLoss(dice=0.0, focal_gamma=2.0, class_weights=tuple(weights))
+    loss = PixelObjective(dice=0.0, focal_gamma=2.0, class_weights=tuple(weights))
     values = _cross_entropies(logits, record.labels)
     focal = values * (1 - np.exp(-values)) ** 2
     expected = np.average(focal, weights=weights[record.labels])
-    assert_allclose(_loss(SemanticTask(CLASSES, loss=loss), logits, record), expected, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"label_smoothing is 0\.1"):
-        SemanticLoss(focal_gamma=2.0, label_smoothing=0.1)
+    assert_allclose(
+        _loss(SemanticTask(CLASSES, objective=loss), logits, record), expected, rtol=1e-5
+    )
+    with pytest.raises(ValueError, match=r"label_smoothing: expected 0 .*, got 0\.1"):
+        PixelObjective(focal_gamma=2.0, label_smoothing=0.1)
 
 
 def test_lovasz_is_the_mean_over_images_also_where_devices_share_them():
     """Under a sharded `jit`, as a mesh step runs it: the same value and gradient."""
-    task = SemanticTask(CLASSES, loss=SemanticLoss(cross_entropy=0.0, dice=0.0, lovasz=2.0))
+    task = SemanticTask(CLASSES, objective=PixelObjective(cross_entropy=0.0, dice=0.0, lovasz=2.0))
     logits, record = _logits(4, 4, 6, CLASSES), _record(batch=4)
     expected = 2 * np.mean(
         [
@@ -145,7 +148,7 @@ def test_a_term_of_weight_0_is_left_out_and_the_others_scale(name):
     logits, record = _logits(2, 4, 6, CLASSES), _record()
     whole = TASK.losses(SemanticOutput(logits), record)
     options = {"cross_entropy": 0.0, "dice": 0.0} | {name: 3.0}
-    terms = SemanticTask(CLASSES, loss=SemanticLoss(**options)).losses(
+    terms = SemanticTask(CLASSES, objective=PixelObjective(**options)).losses(
         SemanticOutput(logits), record
     )
     assert set(terms) == {name}
@@ -157,7 +160,7 @@ def test_auxiliary_heads_count_half_as_much_each_at_the_labels_size():
     record = _record((8, 8))
     main, half = _logits(2, 8, 8, CLASSES), _logits(2, 8, 8, CLASSES, seed=1)
     constant = jnp.broadcast_to(_logits(2, 1, 1, CLASSES, seed=2), (2, 2, 3, CLASSES))
-    task = SemanticTask(CLASSES, loss=SemanticLoss(auxiliary=0.4))
+    task = SemanticTask(CLASSES, objective=PixelObjective(auxiliary=0.4))
     first, second = (
         _loss(task, logits, record)
         for logits in (half, jnp.broadcast_to(constant[:, :1, :1], (2, 8, 8, CLASSES)))
@@ -170,7 +173,7 @@ def test_auxiliary_heads_count_half_as_much_each_at_the_labels_size():
 @OBJECTIVES
 def test_logits_of_a_fraction_of_the_size_are_resized_to_the_labels(loss):
     """And so are their gradients; devices of a mesh, each with its images, find the same."""
-    task = SemanticTask(CLASSES, loss=loss)
+    task = SemanticTask(CLASSES, objective=loss)
     where = np.random.default_rng(1).random((4, 8, 6)) < 0.8
     record, logits = _record((8, 6), batch=4, where=where), _logits(4, 3, 2, CLASSES)
 
@@ -194,7 +197,7 @@ def test_logits_of_a_fraction_of_the_size_are_resized_to_the_labels(loss):
 
 @OBJECTIVES
 def test_void_pixels_change_nothing_and_have_no_gradient(loss):
-    task = SemanticTask(CLASSES, loss=loss)
+    task = SemanticTask(CLASSES, objective=loss)
     where = np.random.default_rng(1).random((2, 4, 6)) < 0.5
     record = _record(where=where)
     logits = _logits(2, 4, 6, CLASSES)
@@ -228,7 +231,7 @@ def test_nothing_to_learn_from_is_loss_0_weight_0_gradient_0():
 
 @OBJECTIVES
 def test_weights_depend_on_the_labels_alone(loss):
-    task = SemanticTask(CLASSES, loss=loss)
+    task = SemanticTask(CLASSES, objective=loss)
     record = _record(where=np.random.default_rng(1).random((2, 4, 6)) < 0.5)
     weights = lambda logits: {
         name: float(term.weight)

@@ -12,15 +12,15 @@ import cv2
 import numpy as np
 import orbax.checkpoint as ocp
 
-from segjax.training import OptimizerConfig, TrainConfig
+from segjax.training import OptimizerConfig, SemanticConfig
 from segjax.training.config import to_dict
 
 COLOURS = np.array([[60, 90, 120], [200, 60, 60], [60, 200, 80]])
 DRIVER = """
 import json, sys
-from segjax.training import TrainConfig, train
-from segjax.training.config import from_dict
-train(from_dict(TrainConfig, json.loads(sys.argv[1])))
+from segjax.training import train
+from segjax.training.resolve import parse_config
+train(parse_config(json.loads(sys.argv[1])))
 """
 PATIENCE = 300  # seconds after which a process that does nothing counts as hanging
 
@@ -60,7 +60,7 @@ def tiny(run, data, **changes):
         "log_every": 1,
         "threads": 1,
     }
-    return TrainConfig(**options | changes)
+    return SemanticConfig(**options | changes)
 
 
 @contextlib.contextmanager

@@ -5,16 +5,17 @@ import dataclasses
 import pytest
 
 from segjax.data import Classes
-from segjax.tasks import SemanticLoss
-from segjax.training import OptimizerConfig, TrainConfig
-from segjax.training.arguments import HINTS, check_flags, flags, parse_args
+from segjax.flags import check_flags, flags
+from segjax.objectives import DetrObjective, Mask2FormerObjective, PixelObjective
+from segjax.training import InstanceConfig, OptimizerConfig, SemanticConfig
+from segjax.training.arguments import HINTS, parse_args, parse_experiment
 from segjax.training.run_folder import write_config
 
-CONFIG = TrainConfig(
+CONFIG = SemanticConfig(
     steps=77,
     size=(64, 96),
     model_options={"norm": "group", "widths": "(4, 8)"},
-    loss=SemanticLoss(class_weights=(1.0, 2.0)),
+    objective=PixelObjective(class_weights=(1.0, 2.0)),
     optimizer=OptimizerConfig(learning_rate=1e-5, clip=None),
 )
 
@@ -25,13 +26,13 @@ def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):
         "model_options: {widths: [4, 8]}\n"
     )
     file = ["--config", str(tmp_path / "run.yaml")]
-    config = parse_args(CONFIG, args=[*file, "--steps", "9", "--loss.class-weights", "None"])
+    config = parse_args(CONFIG, args=[*file, "--steps", "9", "--objective.class-weights", "None"])
     assert config == dataclasses.replace(
         CONFIG,
         steps=9,
         size=(32, 64),
         model_options={"widths": "(4, 8)"},
-        loss=SemanticLoss(),
+        objective=PixelObjective(),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup=5, clip=None),
     )
 
@@ -40,7 +41,7 @@ def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):
 def test_the_configuration_of_a_run_gives_the_same_run(tmp_path, what):
     config = dataclasses.replace(CONFIG, run=tmp_path / "run")
     write_config(config, Classes(("sky", "road"), ((1, 2, 3), (4, 5, 6))), 3)
-    assert parse_args(TrainConfig(), args=[f"--config={config.run / what}"]) == config
+    assert parse_args(SemanticConfig(), args=[f"--config={config.run / what}"]) == config
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_the_configuration_of_a_run_gives_the_same_run(tmp_path, what):
         ("steps: true", "steps: expected int, got True"),
         ("scale: large", "scale: expected a number, got 'large'"),
         ("size: 3", "size: expected .*, got 3"),
-        ("task: panoptics", "task: expected semantic or instance or panoptic, got 'panoptics'"),
+        ("task: panoptic", "task: expected semantic, got 'panoptic'"),
         ("distributed: 1", "distributed: expected bool, got 1"),
         ("- steps", "expected options by name, got list"),
         ("a: b: c", "expected YAML or JSON"),
@@ -66,7 +67,7 @@ def test_what_is_wrong_with_a_file_is_one_line_with_its_name(tmp_path, text, tol
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=told) as error:
-        parse_args(TrainConfig(), args=["--config", str(path)])
+        parse_args(SemanticConfig(), args=["--config", str(path)])
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
 
@@ -83,7 +84,7 @@ def test_what_is_wrong_with_a_file_is_one_line_with_its_name(tmp_path, text, tol
 )
 def test_a_flag_that_is_not_there_is_one_line(capsys, flag, told):
     with pytest.raises(SystemExit) as stop:
-        parse_args(TrainConfig(), args=["--steps", "3", flag, "4"])
+        parse_args(SemanticConfig(), args=["--steps", "3", flag, "4"])
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert told in said
@@ -100,12 +101,12 @@ def test_a_flag_that_is_not_there_is_one_line(capsys, flag, told):
     ],
 )
 def test_options_are_those_of_the_model(args, options):
-    default = TrainConfig(model="mask2former_tiny", model_options={"width": "32"})
+    default = InstanceConfig(model="mask2former_tiny", model_options={"width": "32"})
     assert parse_args(default, args=args).model_options == options
 
 
 def test_no_hint_stands_for_a_flag_there_is():
-    known = set(flags(TrainConfig))
+    known = set(flags(CONFIG))
     assert not known & HINTS.keys()
     check_flags(["--steps=3", "--augmentation.no-flip", "--run", "-x", "--", "--no"], known)
 
@@ -115,9 +116,40 @@ def test_help_shows_every_option_in_a_group_with_a_sentence(capsys, monkeypatch)
     with pytest.raises(SystemExit):
         parse_args(CONFIG, args=["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for flag in flags(TrainConfig):
+    for flag in flags(CONFIG):
         assert flag in text
-    for title in ("run", "data", "training", "loss", "devices and hosts"):
+    for title in ("run", "data", "training", "objective", "devices and hosts"):
         assert f"{title} options" in text
     assert "(default: 64 96)" in text
     assert "(default: None)" not in text
+
+
+def test_the_options_of_the_objective_are_those_of_the_model(capsys):
+    """Where it is of the same kind it stays; another model brings its own."""
+    default = InstanceConfig(objective=Mask2FormerObjective(points=9), max_objects=3)
+    parse = lambda *args: parse_args(default, args=args).objective
+    assert parse("--model", "eomt_tiny", "--objective.dice", "2") == Mask2FormerObjective(
+        points=9, dice=2.0
+    )
+    assert parse("--model=detr_resnet50", "--objective.l1", "3") == DetrObjective(l1=3.0)
+    with pytest.raises(SystemExit):
+        parse("--model=detr_resnet50", "--objective.points", "3")
+    assert "--objective.points: no such option" in capsys.readouterr().err
+    assert parse_args(SemanticConfig(model="fcn_resnet50"), args=[]).objective.dice == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+    """Runs of an experiment.
+
+    Attributes:
+      seeds: Seeds of the runs.
+    """
+
+    seeds: tuple[int, ...] = (0, 1)
+
+
+def test_an_experiment_has_options_of_its_own():
+    options, config = parse_experiment(Several(), CONFIG, args=["--seeds", "5", "--steps", "9"])
+    assert options == Several(seeds=(5,))
+    assert config == dataclasses.replace(CONFIG, steps=9)

@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 
 from segjax.data import Augmentation
-from segjax.tasks import SemanticLoss, SetLoss
-from segjax.training import OptimizerConfig, TrainConfig
+from segjax.objectives import DetrObjective, Mask2FormerObjective, PixelObjective
+from segjax.training import OptimizerConfig
 from segjax.training.checks import check, check_devices
-from segjax.training.config import FREE, GROUPS
+from segjax.training.config import CONFIGS, GROUPS, RESUMABLE
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 INSTANCE = {"task": "instance", "model": "mask2former_tiny"}
 PANOPTIC = {"task": "panoptic", "model": "mask2former_tiny"}
+
+
+def _config(task="semantic", **changes):
+    return CONFIGS[task](**changes)
 
 
 @pytest.mark.parametrize(
@@ -26,18 +30,18 @@ PANOPTIC = {"task": "panoptic", "model": "mask2former_tiny"}
         ({"model": "segformer_b0", "size": (16, 16)}, "segformer_b0 takes no size"),
         ({"model": "maskrcnn_tiny"}, "model: expected one for the semantic task"),
         ({**INSTANCE, "model": "unet"}, "model: expected one for the instance task"),
-        ({**PANOPTIC, "model": "maskrcnn_tiny"}, "which predicts objects"),
-        ({**PANOPTIC, "model": "detr_resnet50"}, "which predicts boxes"),
-        ({**INSTANCE, "loss": SemanticLoss(dice=3.0)}, "loss.dice: no effect for the instance"),
-        ({"set_loss": SetLoss(points=3)}, "set_loss.points: no effect for the semantic task"),
-        ({**PANOPTIC, "set_loss": SetLoss(giou=3.0)}, "set_loss.giou: no effect for mask2former"),
+        ({**PANOPTIC, "model": "maskrcnn_tiny"}, "which is for instance"),
+        ({**PANOPTIC, "model": "detr_resnet50"}, "which is for instance"),
         (
-            {**INSTANCE, "model": "maskrcnn_tiny", "set_loss": SetLoss(matches=2)},
-            "set_loss.matches: no effect for maskrcnn_tiny",
+            {**INSTANCE, "objective": PixelObjective()},
+            "objective: expected Mask2FormerObjective for mask2former_tiny, got PixelObjective",
         ),
-        ({**PANOPTIC, "nms_threshold": 0.5}, "nms_threshold: no effect"),
-        ({**INSTANCE, "score_threshold": 0.5}, "score_threshold: no effect"),
-        ({"overlap_threshold": 0.5}, "overlap_threshold: no effect"),
+        (
+            {**INSTANCE, "model": "maskrcnn_tiny", "objective": Mask2FormerObjective(matches=2)},
+            "objective: expected ProposalObjective for maskrcnn_tiny",
+        ),
+        ({"objective": PixelObjective(dice=-1.0)}, "objective.dice: expected at least 0, got -1.0"),
+        ({**PANOPTIC, "max_objects": 0}, "max_objects: expected at least 1, got 0"),
         ({"void": 3}, "void: no effect for synthetic"),
         ({"void": 3, "data": "coco:x"}, "void: no effect for coco:x"),
         ({"scale": 0.5}, "scale: no effect for synthetic, whose scenes are drawn in --size"),
@@ -66,7 +70,7 @@ PANOPTIC = {"task": "panoptic", "model": "mask2former_tiny"}
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_what_cannot_be_is_said_with_the_option_s_name(tmp_path, changes, told):
     with pytest.raises((ValueError, OSError), match=told):
-        check(TrainConfig(run=tmp_path / "run", **changes))
+        check(_config(run=tmp_path / "run", **changes))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,7 @@ def test_what_cannot_be_is_said_with_the_option_s_name(tmp_path, changes, told):
 )
 def test_batches_divide_by_the_devices(changes, told):
     with pytest.raises(ValueError, match=told):
-        check_devices(TrainConfig(**changes))
+        check_devices(_config(**changes))
 
 
 @pytest.mark.parametrize(
@@ -93,14 +97,14 @@ def test_batches_divide_by_the_devices(changes, told):
         {},
         {"steps": 4},  # a trial, whose warm-up is but the default
         {"weights": "facebook/mask2former-resnet50-coco-panoptic", "size": (8, 8)},
-        {**INSTANCE, "model": "maskrcnn_tiny", "set_loss": SetLoss(points=1, max_objects=3)},
-        {**INSTANCE, "model": "detr_tiny", "set_loss": SetLoss(l1=1.0), "nms_threshold": 0.5},
+        {**INSTANCE, "model": "maskrcnn_tiny", "max_objects": 3},
+        {**INSTANCE, "model": "detr_tiny", "objective": DetrObjective(l1=1.0)},
         {**PANOPTIC, "model": "detr_resnet50_panoptic", "score_threshold": 0.4},
         {"distributed": True, "coordinator": "a:1", "parallel": "mesh", "fsdp": 2},
     ],
 )
 def test_what_makes_sense_passes(tmp_path, changes):
-    check(TrainConfig(run=tmp_path / "run", **changes))
+    check(_config(run=tmp_path / "run", **changes))
 
 
 @pytest.mark.parametrize("name", ["semantic", "instance", "panoptic"])
@@ -110,5 +114,5 @@ def test_the_experiments_pass(tmp_path, name):
 
 
 def test_tables_name_fields():
-    names = {field.name for field in dataclasses.fields(TrainConfig)}
-    assert FREE | GROUPS.keys() <= names
+    names = {field.name for kind in CONFIGS.values() for field in dataclasses.fields(kind)}
+    assert RESUMABLE | GROUPS.keys() <= names

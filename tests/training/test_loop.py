@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from runs import losses, metrics, saved_state, saved_steps, tiny
 
-from segjax.tasks import SemanticLoss
+from segjax.objectives import PixelObjective
 from segjax.training import Callback, OptimizerConfig, train
 from segjax.training.build import make_model, make_task
 from segjax.training.checkpoint import load_variables
@@ -219,7 +219,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(data, tmp_path):
     [
         ({"model": "unet_tny"}, "unet_tny.*unet_tiny"),
         ({"batch_size": 12}, "batch_size: expected a multiple of 8"),
-        ({"loss": SemanticLoss(class_weights=(1.0,))}, "loss.class_weights: expected 3, .*got 1"),
+        (
+            {"objective": PixelObjective(class_weights=(1.0,))},
+            "objective.class_weights: expected 3, .*got 1",
+        ),
         ({"device": "gpu"}, "device: expected gpu, got cpu"),
     ],
 )

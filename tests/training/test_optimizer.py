@@ -11,8 +11,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from segjax.models import MODELS, create, unet
-from segjax.pretrained import PUBLISHED
 from segjax.pretrained.recipes import DEFAULT
+from segjax.registry import ENTRIES
 from segjax.training import OptimizerConfig, learning_rate, make_optimizer
 from segjax.training.optimizer import frozen_paths, rate_factors
 from segjax.training.optimizer_config import fill_options
@@ -203,7 +203,7 @@ def test_a_training_shorter_than_its_warm_up_has_a_schedule_too():
 
 
 def test_what_is_given_goes_before_the_recipe_s():
-    recipe = PUBLISHED["fcn_resnet50"].recipe
+    recipe = ENTRIES["fcn_resnet50"].recipe
     filled = fill_options(OptimizerConfig(clip=2.0), recipe, steps=50, batch_size=16)
     assert (filled.name, filled.clip, filled.weight_decay) == ("sgd", 2.0, 1e-3)
     assert filled.learning_rate == 0.01  # half the batch
@@ -213,7 +213,7 @@ def test_what_is_given_goes_before_the_recipe_s():
 
 
 def test_warm_ups_are_at_most_a_tenth_of_the_steps_unless_they_are_given():
-    recipe = PUBLISHED["eomt_small"].recipe
+    recipe = ENTRIES["eomt_small"].recipe
     filled = [
         fill_options(config, recipe, steps=steps, batch_size=1)
         for config in (OptimizerConfig(), OptimizerConfig(warmup=70, backbone_warmup=80))
@@ -225,15 +225,15 @@ def test_warm_ups_are_at_most_a_tenth_of_the_steps_unless_they_are_given():
 
 # A model of each published family.
 FAMILIES = {
-    (id(published.table), published.recipe.source): name
-    for name, published in reversed(PUBLISHED.items())
-    if name in MODELS
+    (id(entry.table), entry.recipe.source): name
+    for name, entry in reversed(ENTRIES.items())
+    if name in MODELS and entry.table is not None
 }
 
 
 @pytest.mark.parametrize("name", FAMILIES.values())
 def test_a_published_model_has_a_recipe_with_a_source_and_what_it_speaks_of(name):
-    recipe = PUBLISHED[name].recipe
+    recipe = ENTRIES[name].recipe
     assert (recipe is DEFAULT) == (name == "unet")
     assert recipe is DEFAULT or re.match(r"[\w-]+/[\w.-]+, |\w+ et al\. \d+, ", recipe.source)
     config = fill_options(OptimizerConfig(), recipe, steps=100, batch_size=8)

@@ -8,7 +8,7 @@ from runs import tiny
 from tensorboardX.proto.event_pb2 import Event
 
 from segjax.data import Classes
-from segjax.training import TrainConfig
+from segjax.training import SemanticConfig
 from segjax.training.trackers import Mlflow, TensorBoard, Wandb, check_trackers
 
 CLASSES = Classes(("sky", "car (red)"), ((0, 0, 0), (255, 0, 0)))
@@ -76,7 +76,7 @@ def mlflow(monkeypatch):
 def test_a_run_that_resumes_is_the_same_run(kind, tmp_path, request):
     name = kind.__name__.lower()
     service = request.getfixturevalue(name)
-    config = TrainConfig(run=tmp_path)
+    config = SemanticConfig(run=tmp_path)
 
     stopped = kind()
     stopped.on_start(config, CLASSES, 0)
@@ -107,7 +107,7 @@ def test_what_a_service_refuses_is_told_in_a_line(kind, opens, tmp_path, request
 
     monkeypatch.setattr(service, opens, refuse)
     with pytest.raises(ValueError, match=r"trackers: \w+: nobody is logged in"):
-        kind().on_start(TrainConfig(run=tmp_path), CLASSES, 0)
+        kind().on_start(SemanticConfig(run=tmp_path), CLASSES, 0)
 
 
 def test_tensorboard_has_each_figure_at_its_step(tmp_path, data):
@@ -140,4 +140,4 @@ def test_a_missing_package_names_its_extra(name, tmp_path, monkeypatch):
     (tmp_path / "wandb").mkdir()  # as W&B leaves them where it ran: no package
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(ImportError, match=rf"{name} is not installed; pip install 'segjax\[{name}"):
-        check_trackers(TrainConfig(trackers=("tensorboard", name)))
+        check_trackers(SemanticConfig(trackers=("tensorboard", name)))

@@ -10,9 +10,10 @@ from runs import tiny
 
 from segjax import cli
 from segjax.data import Classes
-from segjax.pretrained import PUBLISHED, WeightsError
+from segjax.pretrained import WeightsError
 from segjax.pretrained.files import read_metadata, read_state_dict, write_safetensors
 from segjax.pretrained.recipes import DEFAULT
+from segjax.registry import find_entry
 from segjax.training import OptimizerConfig, loop, train
 from segjax.training.build import load_weights, make_task
 from segjax.training.run_folder import read_config
@@ -133,8 +134,8 @@ def test_with_weights_the_recipe_is_what_config_json_has(data, tmp_path, start_s
 def test_images_are_normalised_as_the_published_model_takes_them(data, tmp_path):
     classes = Classes(("a",), ((0, 0, 0),))
     task = make_task(tiny(tmp_path, data, model="fcn_resnet50"), classes)
-    published = PUBLISHED["fcn_resnet50"]
-    assert (task.mean, task.std) == (published.mean, published.std)
+    entry = find_entry("fcn_resnet50")
+    assert (task.mean, task.std) == (entry.mean, entry.std)
 
 
 def test_weights_that_cannot_be_leave_no_run(data, tmp_path):

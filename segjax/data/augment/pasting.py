@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,9 @@ def copy_paste(
 
 
 @functools.partial(jax.jit, static_argnames="things")
-def _paste_pairs(keys: jax.Array, batch: Record, *, things, probability) -> Record:
+def _paste_pairs(
+    keys: jax.Array, batch: Record, *, things: tuple[bool, ...], probability: Any
+) -> Record:
     others = jax.tree.map(_swap_pairs, batch)
     paste = functools.partial(_paste, things=things, probability=probability)
     return jax.vmap(paste)(keys, batch, others)
@@ -82,7 +85,9 @@ def _swap_pairs(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0] // 2, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 
-def _paste(key: jax.Array, record: Record, other: Record, *, things, probability) -> Record:
+def _paste(
+    key: jax.Array, record: Record, other: Record, *, things: tuple[bool, ...], probability: Any
+) -> Record:
     instances, panoptic = record.instances, record.panoptic
     if panoptic is not None:
         theirs = other.require("panoptic")

@@ -208,7 +208,7 @@ class MixTransformer(ImageModel):
 _WIDTHS = (64, 128, 320, 512)
 
 
-def mit_b0(**options) -> MixTransformer:
+def mit_b0(**options: Any) -> MixTransformer:
     """MiT-B0 without its classifier: 3.3 million parameters.
 
     Args:
@@ -230,7 +230,7 @@ def mit_b0(**options) -> MixTransformer:
     return MixTransformer((32, 64, 160, 256), (2, 2, 2, 2), **options)
 
 
-def mit_b1(**options) -> MixTransformer:
+def mit_b1(**options: Any) -> MixTransformer:
     """MiT-B1 without its classifier: 13.2 million parameters.
 
     Args and Returns as in `mit_b0`.
@@ -238,7 +238,7 @@ def mit_b1(**options) -> MixTransformer:
     return MixTransformer(_WIDTHS, (2, 2, 2, 2), **options)
 
 
-def mit_b2(**options) -> MixTransformer:
+def mit_b2(**options: Any) -> MixTransformer:
     """MiT-B2 without its classifier: 24.2 million parameters.
 
     Args and Returns as in `mit_b0`.
@@ -246,7 +246,7 @@ def mit_b2(**options) -> MixTransformer:
     return MixTransformer(_WIDTHS, (3, 4, 6, 3), **options)
 
 
-def mit_b3(**options) -> MixTransformer:
+def mit_b3(**options: Any) -> MixTransformer:
     """MiT-B3 without its classifier: 44.1 million parameters.
 
     Args and Returns as in `mit_b0`.
@@ -254,7 +254,7 @@ def mit_b3(**options) -> MixTransformer:
     return MixTransformer(_WIDTHS, (3, 4, 18, 3), **options)
 
 
-def mit_b4(**options) -> MixTransformer:
+def mit_b4(**options: Any) -> MixTransformer:
     """MiT-B4 without its classifier: 60.8 million parameters.
 
     Args and Returns as in `mit_b0`.
@@ -262,7 +262,7 @@ def mit_b4(**options) -> MixTransformer:
     return MixTransformer(_WIDTHS, (3, 8, 27, 3), **options)
 
 
-def mit_b5(**options) -> MixTransformer:
+def mit_b5(**options: Any) -> MixTransformer:
     """MiT-B5 without its classifier: 81.4 million parameters.
 
     Args and Returns as in `mit_b0`.

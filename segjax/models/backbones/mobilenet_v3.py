@@ -1,7 +1,7 @@
 """MobileNetV3 as torchvision builds it, dilated for dense prediction."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -165,7 +165,7 @@ class MobileNetV3(ImageModel):
         return features
 
 
-def mobilenet_v3_large(**options) -> MobileNetV3:
+def mobilenet_v3_large(**options: Any) -> MobileNetV3:
     """MobileNetV3-Large without its classifier: 3.0 million parameters.
 
     Args:
@@ -187,7 +187,7 @@ def mobilenet_v3_large(**options) -> MobileNetV3:
     return MobileNetV3(LARGE, **options)
 
 
-def mobilenet_v3_small(**options) -> MobileNetV3:
+def mobilenet_v3_small(**options: Any) -> MobileNetV3:
     """MobileNetV3-Small without its classifier: 0.9 million parameters.
 
     Args and Returns as in `mobilenet_v3_large`. References: the same, table 2.

@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -153,7 +154,7 @@ class ResNet(ImageModel):
         return list(itertools.chain(*self.stage_specs()))
 
 
-def resnet18(**options) -> ResNet:
+def resnet18(**options: Any) -> ResNet:
     """ResNet-18 without its classifier: 11.2 million parameters.
 
     Args:
@@ -183,7 +184,7 @@ def resnet18_of(width: int) -> Callable[..., ResNet]:
     return functools.partial(resnet18, width=width)
 
 
-def resnet34(**options) -> ResNet:
+def resnet34(**options: Any) -> ResNet:
     """ResNet-34 without its classifier: 21.3 million parameters.
 
     Args and Returns as in `resnet18`.
@@ -191,7 +192,7 @@ def resnet34(**options) -> ResNet:
     return ResNet((3, 4, 6, 3), BasicBlock, **options)
 
 
-def resnet50(**options) -> ResNet:
+def resnet50(**options: Any) -> ResNet:
     """ResNet-50 without its classifier: 23.5 million parameters.
 
     Args and Returns as in `resnet18`.
@@ -199,7 +200,7 @@ def resnet50(**options) -> ResNet:
     return ResNet((3, 4, 6, 3), Bottleneck, **options)
 
 
-def resnet101(**options) -> ResNet:
+def resnet101(**options: Any) -> ResNet:
     """ResNet-101 without its classifier: 42.5 million parameters.
 
     Args and Returns as in `resnet18`.

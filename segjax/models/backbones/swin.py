@@ -1,5 +1,7 @@
 """Swin transformers: attention within windows, shifted in every second block."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -203,7 +205,7 @@ class SwinTransformer(ImageModel):
         return outputs
 
 
-def swin_tiny(**options) -> SwinTransformer:
+def swin_tiny(**options: Any) -> SwinTransformer:
     """Swin-T without its classifier: 27.5 million parameters.
 
     Args:
@@ -225,7 +227,7 @@ def swin_tiny(**options) -> SwinTransformer:
     return SwinTransformer(96, (2, 2, 6, 2), **options)
 
 
-def swin_small(**options) -> SwinTransformer:
+def swin_small(**options: Any) -> SwinTransformer:
     """Swin-S without its classifier: 48.8 million parameters.
 
     Args and Returns as in `swin_tiny`.
@@ -233,17 +235,19 @@ def swin_small(**options) -> SwinTransformer:
     return SwinTransformer(96, (2, 2, 18, 2), **options)
 
 
-def swin_base(**options) -> SwinTransformer:
+def swin_base(**options: Any) -> SwinTransformer:
     """Swin-B with windows of 12, without its classifier: 86.9 million parameters.
 
     Args and Returns as in `swin_tiny`.
     """
-    return SwinTransformer(128, (2, 2, 18, 2), **{"window_size": 12} | options)
+    options = {"window_size": 12, **options}
+    return SwinTransformer(128, (2, 2, 18, 2), **options)
 
 
-def swin_large(**options) -> SwinTransformer:
+def swin_large(**options: Any) -> SwinTransformer:
     """Swin-L with windows of 12, without its classifier: 195.2 million parameters.
 
     Args and Returns as in `swin_tiny`.
     """
-    return SwinTransformer(192, (2, 2, 18, 2), **{"window_size": 12} | options)
+    options = {"window_size": 12, **options}
+    return SwinTransformer(192, (2, 2, 18, 2), **options)

@@ -200,7 +200,7 @@ def resize_positions(
     return jnp.concatenate([extra, patches.reshape(1, -1, patches.shape[-1])], axis=1)
 
 
-def vit_tiny_patch16(**options) -> VisionTransformer:
+def vit_tiny_patch16(**options: Any) -> VisionTransformer:
     """ViT-Ti/16 without its classifier: 5.5 million parameters.
 
     Args:
@@ -223,7 +223,7 @@ def vit_tiny_patch16(**options) -> VisionTransformer:
     return VisionTransformer(192, 12, 3, **options)
 
 
-def vit_small_patch16(**options) -> VisionTransformer:
+def vit_small_patch16(**options: Any) -> VisionTransformer:
     """ViT-S/16 without its classifier: 21.7 million parameters.
 
     Args and Returns as in `vit_tiny_patch16`.
@@ -231,7 +231,7 @@ def vit_small_patch16(**options) -> VisionTransformer:
     return VisionTransformer(384, 12, 6, **options)
 
 
-def vit_base_patch16(**options) -> VisionTransformer:
+def vit_base_patch16(**options: Any) -> VisionTransformer:
     """ViT-B/16 without its classifier: 85.8 million parameters.
 
     Args and Returns as in `vit_tiny_patch16`.
@@ -239,7 +239,7 @@ def vit_base_patch16(**options) -> VisionTransformer:
     return VisionTransformer(768, 12, 12, **options)
 
 
-def vit_large_patch16(**options) -> VisionTransformer:
+def vit_large_patch16(**options: Any) -> VisionTransformer:
     """ViT-L/16 without its classifier: 303.3 million parameters.
 
     Args and Returns as in `vit_tiny_patch16`.
@@ -247,7 +247,7 @@ def vit_large_patch16(**options) -> VisionTransformer:
     return VisionTransformer(1024, 24, 16, **options)
 
 
-def dinov2_small(**options) -> VisionTransformer:
+def dinov2_small(**options: Any) -> VisionTransformer:
     """DINOv2's ViT-S/14: 22.1 million parameters. `registers=4` makes the variant with registers.
 
     Args:
@@ -267,7 +267,7 @@ def dinov2_small(**options) -> VisionTransformer:
     return VisionTransformer(384, 12, 6, **_dinov2(options))
 
 
-def dinov2_base(**options) -> VisionTransformer:
+def dinov2_base(**options: Any) -> VisionTransformer:
     """DINOv2's ViT-B/14: 86.6 million parameters. `registers=4` makes the variant with registers.
 
     Args and Returns as in `dinov2_small`.
@@ -275,7 +275,7 @@ def dinov2_base(**options) -> VisionTransformer:
     return VisionTransformer(768, 12, 12, **_dinov2(options))
 
 
-def dinov2_large(**options) -> VisionTransformer:
+def dinov2_large(**options: Any) -> VisionTransformer:
     """DINOv2's ViT-L/14: 304.4 million parameters. `registers=4` makes the variant with registers.
 
     Args and Returns as in `dinov2_small`.

@@ -18,6 +18,16 @@ from segjax.numerics import accumulation_dtype
 Layer = Callable[..., Any]
 
 
+def exact_gelu(x: jax.Array) -> jax.Array:
+    """`x Φ(x)`, with the normal distribution's `Φ` itself rather than an approximation."""
+    return nn.gelu(x, approximate=False)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """`x σ(1.702 x)`, which OpenAI's CLIP has in place of the GELU."""
+    return x * nn.sigmoid(1.702 * x)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention: `softmax(q kᵀ / √d) v` for each head, and a dense layer.
 
@@ -150,9 +160,8 @@ class LayerScale(nn.Module):
 class TransformerBlock(nn.Module):
     """A transformer block: `x + s₁ attention(norm(x))`, then `x + s₂ mlp(norm(x))`.
 
-    The factors s scale each channel. The MLP has four times as many hidden channels, and the exact
-    GELU. Takes `where` and `angles`, and returns the tokens and the attention, as `SelfAttention`
-    does.
+    The factors s scale each channel. The MLP has four times as many hidden channels. Takes `where`
+    and `angles`, and returns the tokens and the attention, as `SelfAttention` does.
 
     Attributes:
       num_heads: Number of attention heads.
@@ -164,6 +173,7 @@ class TransformerBlock(nn.Module):
       scale: Constructor of `LayerScale`; None for `s = 1`.
       return_attention: Whether to return the attention maps.
       key_bias: Whether the keys have a bias, as queries and values do.
+      activation: Activation function of the MLP.
     """
 
     num_heads: int
@@ -175,6 +185,7 @@ class TransformerBlock(nn.Module):
     scale: Layer | None = None
     return_attention: bool = False
     key_bias: bool = True
+    activation: Callable[[jax.Array], jax.Array] = exact_gelu
 
     @nn.compact
     def __call__(
@@ -203,7 +214,7 @@ class TransformerBlock(nn.Module):
         y, attention = attend(self.norm(name="norm1")(x), where, angles)
         x = x + branch(y, 1)
         y = self.dense(4 * features, name="fc1")(self.norm(name="norm2")(x))
-        y = drop(nn.gelu(y, approximate=False))
+        y = drop(self.activation(y))
         y = drop(self.dense(features, name="fc2")(y))
         return x + branch(y, 2), attention
 

@@ -4,6 +4,8 @@ It is a primitive, so that its gradients too are lowered by platform.
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +76,9 @@ def convolve(
     return y.reshape(*lead, *y.shape[1:])
 
 
-def _transpose(place: int, cotangent, a, b, *, role: Role, geometry: Geometry):
+def _transpose(
+    place: int, cotangent: Any, a: Any, b: Any, *, role: Role, geometry: Geometry
+) -> jax.Array:
     """The gradient by the operand at `place`: the cotangent is now the operand `role`."""
     first, second = (r for r in ROLES if r != role)
     known = {role: cotangent, **({second: b} if place == 0 else {first: a})}
@@ -83,7 +87,9 @@ def _transpose(place: int, cotangent, a, b, *, role: Role, geometry: Geometry):
     return _convolution_p.bind(*operands, role=target, geometry=geometry)
 
 
-def _batch(operands, axes, *, role: Role, geometry: Geometry):
+def _batch(
+    operands: Sequence, axes: Sequence, *, role: Role, geometry: Geometry
+) -> tuple[jax.Array, int]:
     """A new axis is joined with the batch; with a kernel for each of its entries, it is mapped."""
     size = next(x.shape[a] for x, a in zip(operands, axes, strict=True) if a is not None)
     operands = [

@@ -207,8 +207,8 @@ def _blocked_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry)
         x_copies = [lax.dynamic_slice(x, (j, start + i), (height, rows)) for i, j in x_starts]
         y_copies = [lax.dynamic_slice(y, (start + i, j), (rows, width)) for i, j in y_starts]
         # Stacked, since XLA would copy each of them twice to concatenate along the last axis.
-        x_copies, y_copies = jnp.stack(x_copies), jnp.stack(y_copies, axis=1)
-        return total + x_copies.reshape(-1, rows) @ y_copies.reshape(rows, -1), None
+        x_stack, y_stack = jnp.stack(x_copies), jnp.stack(y_copies, axis=1)
+        return total + x_stack.reshape(-1, rows) @ y_stack.reshape(rows, -1), None
 
     total = jnp.zeros_like(a, shape=(len(x_starts) * height, len(y_starts) * width))
     total, _ = lax.scan(add_block, total, rows * jnp.arange(blocks))

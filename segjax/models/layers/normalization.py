@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Bool, Float
 
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
+from segjax.typing import Array
 
 NormKind = Literal["batch", "group", "none"]
 Dtype = Any
@@ -74,7 +75,9 @@ class BatchNorm(nn.Module):
                 "larger images, or a model without batch norm here"
             )
 
-    def _batch_statistics(self, x, where) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _batch_statistics(
+        self, x: jax.Array, where: Array | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Mean, variance and number of values of each channel."""
         x = x.astype(accumulation_dtype(x))
         if where is None:

@@ -8,9 +8,9 @@ import pytest
 from segjax.models.backbones import SwinTransformer
 from segjax.pretrained.fitting import canonical, fit, nearest_table
 from segjax.pretrained.keys import to_state_dict, to_variables
-from segjax.pretrained.registry import find_published
 from segjax.pretrained.tables import swin
 from segjax.pretrained.tables.maskformer import MASKFORMER_SWIN
+from segjax.registry import find_entry
 
 PREFIX = "model.pixel_level_module.encoder."
 BLOCK = "encoder.layers.2.blocks.5"
@@ -29,7 +29,7 @@ NAMES = {
     "swin.layernorm.weight": ("model.layernorm.weight",),
     "hidden_states_norms.stage1.bias": ("hidden_states_norms.0.bias",),
 }
-TABLES = [find_published("swin_tiny").table, *find_published("swin_tiny").namings.values()]
+TABLES = [find_entry("swin_tiny").table, *find_entry("swin_tiny").namings.values()]
 
 
 @pytest.fixture(scope="module")
