@@ -6,7 +6,9 @@ suppression (NMS), by the average precision of masks and by how many further pre
 has that was found: sure ones (score of at least 0.5) of its class that overlap it by more than one
 half.
 
-Of procedural scenes that it has not seen, or of nuclei:
+Of procedural scenes that it has not seen (20 minutes, 37 CPU minutes, on two cores of an AMD EPYC;
+expect an average precision of 0.33 with one-to-one matching without NMS, of 0.15 with one-to-many
+matching without it and of 0.36 with it), or of nuclei:
     python experiments/duplicates.py
     python experiments/duplicates.py --data folder:NUCLEI --size 128 128 \\
         --steps 5000 --model-options num_queries 400 \\

@@ -42,7 +42,13 @@ RUNS = dataclasses.replace(
     run=CONFIG.run.with_name("interpolation"),
     model="maskrcnn_tiny",
     objective=ProposalObjective(),
-    model_options={"width": "32"},
+    # Fewer proposals too: a scene has four things at most.
+    model_options={
+        "width": "32",
+        "level_proposals": "(100, 100)",
+        "max_proposals": "(100, 100)",
+        "proposal_samples": "32",
+    },
     steps=250,
 )
 METHODS = ("bilinear", "nearest", "rounded")

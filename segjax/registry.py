@@ -20,6 +20,7 @@ from segjax.objectives import (
 from segjax.pretrained import recipes
 from segjax.pretrained.keys import KeyTable
 from segjax.pretrained.tables import (
+    clip,
     detr,
     eomt,
     mask2former,
@@ -221,6 +222,22 @@ _EOMT_DINOV3 = dataclasses.replace(
     _EOMT, table=eomt.EOMT_DINOV3, namings={}, recipe=recipes.EOMT_DINOV3
 )
 
+_CLIP = Entry(
+    table=clip.CLIP,
+    namings={"openai": clip.CLIP_OPENAI},
+    paper="Radford et al. 2021, CLIP",
+    size=(224, 224),
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+)
+_SIGLIP = Entry(
+    table=clip.SIGLIP,
+    paper="Zhai et al. 2023, SigLIP",
+    size=(224, 224),
+    mean=(0.5,),
+    std=(0.5,),
+)
+
 ENTRIES: dict[str, Entry] = {
     "unet_patch2": _OWN_PIXELS,
     "unet_small": _OWN_PIXELS,
@@ -283,6 +300,12 @@ ENTRIES: dict[str, Entry] = {
     "detr_resnet101": _DETR,
     "detr_resnet50_panoptic": _DETR_PANOPTIC,
     "vit_linear": _VIT_LINEAR,
+    "clip_vit_base_patch32": _CLIP,
+    "clip_vit_base_patch16": _CLIP,
+    "clip_vit_large_patch14": _CLIP,
+    "clip_vit_large_patch14_336": dataclasses.replace(_CLIP, size=(336, 336)),
+    "siglip_base_patch16": _SIGLIP,
+    "siglip2_base_patch16": dataclasses.replace(_SIGLIP, paper="Tschannen et al. 2025, SigLIP 2"),
 }
 
 
@@ -355,7 +378,23 @@ def register(constructor: Callable[..., nn.Module], entry: Entry) -> None:
 
 
 def make_model(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """The model or the backbone of that name; a backbone takes no notice of the classes."""
+    """Creates the model or the backbone of that name.
+
+    Args:
+      name: Name of the model, or of a backbone.
+      num_classes: Number of classes; what has none, such as a backbone, takes no notice of it.
+      **options: Attributes of its module, or options of its constructor.
+
+    Returns:
+      The Flax module.
+
+    Raises:
+      ValueError: for an unknown option of a model.
+
+    Example:
+      >>> make_model("resnet18", 0).stage_sizes
+      (2, 2, 2, 2)
+    """
     if name in models.MODELS:
         return models.create(name, num_classes, **options)
-    return getattr(backbones, name)(**options)
+    return getattr(models if hasattr(models, name) else backbones, name)(**options)

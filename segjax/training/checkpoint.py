@@ -49,6 +49,7 @@ class Checkpoints:
         }
         self._folder, self._keep_best, self._scores = folder, keep_best, {}
         self._managers = {}
+        self._saving = contextlib.ExitStack()  # from the start of saving until all is written
         for kind in KINDS:
             with _one_line(folder / kind, "opened"):
                 self._managers[kind] = _manager(folder.absolute(), kind, **keep[kind])
@@ -93,6 +94,7 @@ class Checkpoints:
         }
         if position is not None:
             items["position"] = ocp.args.JsonSave(position)
+        self._saving.enter_context(_finishing_loops())
         with _one_line(self._folder / kind / str(step), "saved"):
             self._managers[kind].save(
                 step, args=ocp.args.Composite(**items), metrics=metrics, force=True
@@ -100,9 +102,10 @@ class Checkpoints:
 
     def _wait(self) -> None:
         """Until all that was begun is written."""
-        for kind, manager in self._managers.items():
-            with _one_line(self._folder / kind, "saved"):
-                manager.wait_until_finished()
+        with self._saving:
+            for kind, manager in self._managers.items():
+                with _one_line(self._folder / kind, "saved"):
+                    manager.wait_until_finished()
 
     def latest_step(self) -> int | None:
         """The step of the last checkpoint; None where there is none."""
@@ -138,10 +141,11 @@ class Checkpoints:
     def close(self) -> None:
         """Waits until all that was begun is written; a second time there is nothing to do."""
         managers, self._managers = self._managers, {}
-        for kind, manager in managers.items():
-            with _one_line(self._folder / kind, "saved"):
-                manager.wait_until_finished()
-                manager.close()
+        with self._saving:
+            for kind, manager in managers.items():
+                with _one_line(self._folder / kind, "saved"):
+                    manager.wait_until_finished()
+                    manager.close()
 
 
 def has_checkpoint(folder: pathlib.Path) -> bool:
@@ -209,8 +213,8 @@ def _read(manager: ocp.CheckpointManager, path: pathlib.Path, **items: Any) -> d
 
 
 class _FinishingLoop(asyncio.SelectorEventLoop):
-    """Ends all reading before it closes: where one array cannot be read, TensorStore would print a
-    traceback for each of the others that it reads meanwhile."""
+    """Ends all reading and writing before it closes: where one array fails, TensorStore would print
+    a traceback for each of the others that it reads or writes meanwhile."""
 
     def close(self) -> None:
         if not self.is_closed() and (tasks := asyncio.all_tasks(self)):

@@ -64,7 +64,7 @@ def _take(file: pathlib.Path) -> None:
 
 def _create(file: pathlib.Path, text: str) -> None:
     """Makes the file; FileExistsError where there is one."""
-    with file.open("x") as stream, naming(file):
+    with naming(file), file.open("x") as stream:
         try:
             stream.write(text)
             stream.flush()

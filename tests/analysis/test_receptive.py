@@ -117,12 +117,15 @@ def test_the_extent_is_of_what_is_above_a_share_of_the_maximum():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: effective_receptive_field(lambda x: x, x[0]), r"images has shape \(4, 5, 1\)"),
+        (
+            lambda x: effective_receptive_field(lambda x: x, x[0]),
+            r"images: expected .*got \(4, 5, 1\)",
+        ),
         (
             lambda x: effective_receptive_field(lambda x: x, x, position=(4, 0)),
-            r"position is \(4, 0\); due is one within \(4, 5\)",
+            r"position: expected .*got \(4, 0\)",
         ),
-        (lambda x: field_extent(x[0, 0, :, 0]), r"field has shape \(5,\)"),
+        (lambda x: field_extent(x[0, 0, :, 0]), r"field: expected .*got \(5,\)"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

@@ -16,7 +16,10 @@ import segjax
 
 # The terminal, files, the packages themselves, and what models are built of: not for a program to
 # call.
-NO_FACE = {"segjax.cli", "segjax.progress", "segjax.files", "segjax.lazy", "segjax.models.layers"}
+NO_FACE = {"segjax.cli", "segjax.flags", "segjax.progress", "segjax.files", "segjax.lazy"}
+NO_FACE |= {"segjax.models.layers"}
+# Packages whose examples carry their imports, and whose errors have the one form.
+PLAIN = ("analysis.", "labels.", "losses.", "matching.", "metrics.", "numerics.", "ops.")
 
 
 @functools.cache

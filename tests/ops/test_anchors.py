@@ -45,9 +45,9 @@ def test_order_by_ratio_is_a_transposition():
 
 
 def test_errors_name_the_argument():
-    with pytest.raises(ValueError, match="strides has 2 levels; due are 1"):
+    with pytest.raises(ValueError, match="strides: expected one for each of 1 levels"):
         pyramid_anchors([(1, 1)], strides=[4, 8], sizes=[[8.0]])
-    with pytest.raises(ValueError, match="sizes has 2 levels; due are 1"):
+    with pytest.raises(ValueError, match="sizes: expected one for each of 1 levels"):
         pyramid_anchors([(1, 1)], strides=[4], sizes=[[8.0], [16.0]])
-    with pytest.raises(ValueError, match="order is 'scale'"):
+    with pytest.raises(ValueError, match=r"order: expected .*got 'scale'"):
         pyramid_anchors([(1, 1)], strides=[4], sizes=[[8.0]], order="scale")

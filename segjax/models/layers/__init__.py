@@ -13,6 +13,8 @@ if TYPE_CHECKING:
         TransformerBlock,
         attend,
         attention_weights,
+        exact_gelu,
+        quick_gelu,
     )
     from segjax.models.layers.canvas import (
         Extent,

@@ -18,6 +18,16 @@ from segjax.numerics import accumulation_dtype
 Layer = Callable[..., Any]
 
 
+def exact_gelu(x: jax.Array) -> jax.Array:
+    """`x Φ(x)`, with the normal distribution's `Φ` itself rather than an approximation."""
+    return nn.gelu(x, approximate=False)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """`x σ(1.702 x)`, which OpenAI's CLIP has in place of the GELU."""
+    return x * nn.sigmoid(1.702 * x)
+
+
 class SelfAttention(nn.Module):
     """Every token looks at all: `softmax(q kᵀ / √d) v`, head by head, and a matrix product.
 
@@ -150,7 +160,7 @@ class LayerScale(nn.Module):
 class TransformerBlock(nn.Module):
     """`x + s₁ attention(norm(x))`, and then `x + s₂ mlp(norm(x))`; s scales each channel.
 
-    The perceptron is four times as wide inside, with the exact GELU. Takes `where` and `angles`,
+    The perceptron is four times as wide inside. Takes `where` and `angles`,
     and returns the tokens and the attention, as `SelfAttention` does.
 
     Attributes:
@@ -163,6 +173,7 @@ class TransformerBlock(nn.Module):
       scale: constructor of `LayerScale`; None for `s = 1`.
       return_attention: whether to return the maps.
       key_bias: as of `SelfAttention`.
+      activation: function between the two layers of the perceptron.
     """
 
     num_heads: int
@@ -174,6 +185,7 @@ class TransformerBlock(nn.Module):
     scale: Layer | None = None
     return_attention: bool = False
     key_bias: bool = True
+    activation: Callable[[jax.Array], jax.Array] = exact_gelu
 
     @nn.compact
     def __call__(
@@ -202,7 +214,7 @@ class TransformerBlock(nn.Module):
         y, attention = attend(self.norm(name="norm1")(x), where, angles)
         x = x + branch(y, 1)
         y = self.dense(4 * features, name="fc1")(self.norm(name="norm2")(x))
-        y = drop(nn.gelu(y, approximate=False))
+        y = drop(self.activation(y))
         y = drop(self.dense(features, name="fc2")(y))
         return x + branch(y, 2), attention
 

@@ -25,6 +25,7 @@ from cases import (
     regions,
     set_prediction,
     shape,
+    text,
     weak,
 )
 
@@ -50,4 +51,5 @@ CASES = [
     *set_prediction.CASES,
     *detection.CASES,
     *proposals.CASES,
+    *text.CASES,
 ]

@@ -91,17 +91,17 @@ def test_an_image_without_valid_pixels_costs_nothing(pooling):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x, y: partial_cross_entropy(x[0, 0], y), ValueError, "logits has shape"),
+        (lambda x, y: partial_cross_entropy(x[0, 0], y), ValueError, "logits: expected"),
         (lambda x, y: partial_cross_entropy(x, y[0]), ValueError, "labels: expected shape"),
         (lambda x, y: partial_cross_entropy(x, y * 1.0), TypeError, "labels: expected integers"),
         (lambda x, y: partial_cross_entropy(x, x), ValueError, "labels: expected shape"),
-        (lambda x, y: tag_loss(x[..., :1], y > 0), ValueError, "logits has shape"),
-        (lambda x, y: tag_loss(x, np.ones((2, 3))), TypeError, "tags is float64"),
-        (lambda x, y: tag_loss(x, np.ones(3, bool)), ValueError, r"tags has shape \(3,\)"),
+        (lambda x, y: tag_loss(x[..., :1], y > 0), ValueError, "logits: expected"),
+        (lambda x, y: tag_loss(x, np.ones((2, 3))), TypeError, r"tags: expected .*got float64"),
+        (lambda x, y: tag_loss(x, np.ones(3, bool)), ValueError, r"tags: expected .*got \(3,\)"),
         (
             lambda x, y: tag_loss(x, np.ones((2, 3), bool), pooling="sum"),
             ValueError,
-            "pooling is 'sum'",
+            r"pooling: expected .*got 'sum'",
         ),
     ],
 )
