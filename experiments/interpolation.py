@@ -50,6 +50,7 @@ RUNS = dataclasses.replace(
         "proposal_samples": "32",
     },
     steps=250,
+    batch_size=8,
 )
 METHODS = ("bilinear", "nearest", "rounded")
 SCORES = ("ap", "ap50", "ap75", "ap_small", "ap_medium")

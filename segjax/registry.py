@@ -230,6 +230,7 @@ _CLIP = Entry(
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
 )
+_CLIP_RESNET = dataclasses.replace(_CLIP, table=clip.CLIP_RESNET, namings={})
 _SIGLIP = Entry(
     table=clip.SIGLIP,
     paper="Zhai et al. 2023, SigLIP",
@@ -304,6 +305,8 @@ ENTRIES: dict[str, Entry] = {
     "clip_vit_base_patch16": _CLIP,
     "clip_vit_large_patch14": _CLIP,
     "clip_vit_large_patch14_336": dataclasses.replace(_CLIP, size=(336, 336)),
+    "clip_resnet50": _CLIP_RESNET,
+    "clip_resnet101": _CLIP_RESNET,
     "siglip_base_patch16": _SIGLIP,
     "siglip2_base_patch16": dataclasses.replace(_SIGLIP, paper="Tschannen et al. 2025, SigLIP 2"),
 }

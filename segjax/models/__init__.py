@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from segjax.models.clip import (
         Clip,
         ClipOutput,
+        clip_resnet50,
+        clip_resnet101,
         clip_vit_base_patch16,
         clip_vit_base_patch32,
         clip_vit_large_patch14,
@@ -98,6 +100,7 @@ if TYPE_CHECKING:
         segmenter_tiny_patch16_linear,
         vit_linear,
     )
+    from segjax.models.training_free import DenseClipOutput, dense_clip
     from segjax.models.u_net import UNet, unet, unet_patch2, unet_small, unet_tiny
     from segjax.models.u_net_resnet import UNetResNet, unet_resnet18, unet_resnet34, unet_resnet50
 else:

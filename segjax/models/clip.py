@@ -18,6 +18,7 @@ from segjax.models.image_model import ImageModel
 from segjax.typing import Array
 
 _TEMPERATURE = 0.07  # at the start
+_HEAD_WIDTH = 64  # channels of a head in the pooling of residual networks
 _ACTIVATIONS = {
     "quick_gelu": layers.quick_gelu,
     "gelu": layers.exact_gelu,
@@ -120,6 +121,93 @@ class ClipImageTower(ImageModel):
         return {"embedding": embedding, "tokens": tokens, "states": states}
 
 
+class ClipResNet(ImageModel):
+    """CLIP's residual network, with one embedding for the whole image.
+
+    It differs from `backbones.ResNet` in a stem of three convolutions, in average pooling before
+    each strided convolution (which then has stride 1), and in a head that pools by attention.
+    `apply(variables, images, train=False)` takes `[*b, h, w, c]`, of sides of at least 32 pixels,
+    and returns a dictionary: `embedding` `[*b, d]`, and the features `stem` (stride 4), `stage1`
+    (4), `stage2` (8), `stage3` (16) and `stage4` (32).
+
+    Attributes:
+      stage_sizes: Number of blocks of each stage.
+      embedding: Channels of the embedding.
+      image_size: Side of the square images that the position embeddings of the head are for; to any
+        other size they are interpolated.
+      width: Channels of the stem and of the first stage's blocks; each stage has twice as many.
+    """
+
+    stage_sizes: tuple[int, ...]
+    embedding: int
+    image_size: int = 224
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> dict[str, Any]:
+        conv: layers.Layer = functools.partial(layers.Conv, use_bias=False, **self.dtypes)
+        norm = self.batch_norm(train)
+        block = nn.remat(_ClipBottleneck) if self.remat else _ClipBottleneck
+        x = jnp.asarray(images, self.dtype)
+        for i, (width, stride) in enumerate(
+            [(self.width // 2, 2), (self.width // 2, 1), (self.width, 1)]
+        ):
+            x = conv(width, 3, stride, name=f"stem_conv{i + 1}")(x)
+            x = nn.relu(norm(name=f"stem_norm{i + 1}")(x))
+        x = _average_pool(x, 2)
+        outputs: dict[str, Any] = {"stem": x}
+        for stage, blocks in enumerate(self.stage_sizes):
+            for i in range(blocks):
+                stride = 2 if stage and not i else 1
+                x = block(
+                    self.width * 2**stage, stride, conv, norm, name=f"stage{stage + 1}_block{i}"
+                )(x)
+            outputs[f"stage{stage + 1}"] = x
+        outputs["embedding"] = self._pool(x)
+        return outputs
+
+    def _pool(self, x: jax.Array) -> jax.Array:
+        """The mean token attends to itself and to all positions."""
+        *lead, rows, columns, features = x.shape
+        heads = features // _HEAD_WIDTH
+        dense: layers.Layer = functools.partial(layers.Dense, **self.dtypes)
+        start = nn.initializers.normal(features**-0.5)
+        side = self.image_size // 32
+        places = self.param("position_embedding", start, (1 + side**2, features), self.param_dtype)
+        tokens = x.reshape(*lead, rows * columns, features)
+        tokens = jnp.concatenate([tokens.mean(-2, keepdims=True), tokens], axis=-2)
+        tokens += _resize_places(places, (rows, columns)).astype(self.dtype)
+
+        def split(tokens, name):
+            y = dense(features, name=name)(tokens)
+            return jnp.swapaxes(y.reshape(*y.shape[:-1], heads, _HEAD_WIDTH), -3, -2)
+
+        query = split(tokens[..., :1, :], "query")
+        y, _ = layers.attend(query, split(tokens, "key"), split(tokens, "value"))
+        y = jnp.swapaxes(y, -3, -2).reshape(*lead, features)
+        return dense(self.embedding, name="output")(y)
+
+
+class _ClipBottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut; a stride is average pooling."""
+
+    features: int
+    stride: int
+    conv: layers.Layer
+    norm: layers.Layer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.relu(self.norm(name="norm1")(self.conv(self.features, 1, name="conv1")(x)))
+        y = nn.relu(self.norm(name="norm2")(self.conv(self.features, 3, name="conv2")(y)))
+        y = self.conv(4 * self.features, 1, name="conv3")(_average_pool(y, self.stride))
+        y = self.norm(name="norm3")(y)
+        if self.stride > 1 or x.shape[-1] != y.shape[-1]:
+            x = self.conv(y.shape[-1], 1, name="shortcut_conv")(_average_pool(x, self.stride))
+            x = self.norm(name="shortcut_norm")(x)
+        return nn.relu(x + y)
+
+
 class ClipTextTower(ImageModel):
     """A transformer of a text's tokens with one embedding for the whole text.
 
@@ -212,7 +300,7 @@ class Clip(ImageModel):
       bias: Whether the logits have a bias, as SigLIP's.
     """
 
-    image: Callable[..., ClipImageTower]
+    image: Callable[..., ClipImageTower | ClipResNet]
     text: Callable[..., ClipTextTower]
     bias: bool = False
 
@@ -262,34 +350,6 @@ class Clip(ImageModel):
         ids = jnp.zeros((1, 1), jnp.int32) if ids is None else ids
         bias = self.logit_bias if self.bias else jnp.zeros((), self.param_dtype)
         return ClipOutput(self.encode_image(images), self.encode_text(ids), self.logit_scale, bias)
-
-
-def _run_blocks(
-    tower: ImageModel, x: jax.Array, dense: layers.Layer, norm: layers.Layer, where: Any
-) -> tuple[jax.Array, ...]:
-    """The tokens before the first block, and after each."""
-    block = nn.remat(layers.TransformerBlock) if tower.remat else layers.TransformerBlock
-    states = [x]
-    for i in range(tower.depth):
-        x, _ = block(
-            tower.num_heads,
-            dense,
-            norm,
-            False,
-            activation=tower.activation,
-            name=f"block{i}",
-        )(x, where)
-        states.append(x)
-    return tuple(states)
-
-
-def _resize_places(places: Array, grid: tuple[int, int]) -> jax.Array:
-    """Position embeddings `[extra + side², f]` on another grid, bicubic as Hugging Face's."""
-    places, resize = jnp.asarray(places), functools.partial(ops.resize, method="bicubic")
-    if math.isqrt(len(places)) ** 2 == len(places):  # without a class token
-        side = math.isqrt(len(places))
-        return resize(places.reshape(side, side, -1), grid).reshape(math.prod(grid), -1)
-    return resize_positions(places[None], grid, resize)[0]
 
 
 def clip_vit_base_patch32(*, activation: Activation = "quick_gelu", **options: Any) -> Clip:
@@ -386,6 +446,54 @@ def clip_vit_large_patch14_336(*, activation: Activation = "quick_gelu", **optio
     return _clip((1024, 24, 16), (768, 12, 12), 768, 14, 336, activation, options)
 
 
+def clip_resnet50(*, activation: Activation = "quick_gelu", **options: Any) -> Clip:
+    """CLIP with a ResNet-50: 102.0 million parameters.
+
+    Args:
+      activation: Function of the text tower's perceptrons. OpenAI's weights, and open_clip's names
+        that end in "-quickgelu", are for "quick_gelu"; open_clip's plain names are for "gelu".
+      **options: Attributes of `Clip`.
+
+    Returns:
+      The module.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), clip_resnet50()
+      >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
+      (2, 1024)
+
+    References:
+      Radford et al., "Learning transferable visual models from natural language supervision", 2021,
+      section 2.4 and table 19.
+    """
+    return _clip_resnet((3, 4, 6, 3), 1024, activation, options)
+
+
+def clip_resnet101(*, activation: Activation = "quick_gelu", **options: Any) -> Clip:
+    """CLIP with a ResNet-101: 119.7 million parameters.
+
+    Args:
+      activation: Function of the text tower's perceptrons. OpenAI's weights, and open_clip's names
+        that end in "-quickgelu", are for "quick_gelu"; open_clip's plain names are for "gelu".
+      **options: Attributes of `Clip`.
+
+    Returns:
+      The module.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), clip_resnet101()
+      >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
+      (2, 512)
+
+    References:
+      Radford et al., "Learning transferable visual models from natural language supervision", 2021,
+      section 2.4 and table 19.
+    """
+    return _clip_resnet((3, 4, 23, 3), 512, activation, options)
+
+
 def siglip_base_patch16(*, vocabulary: int = 32000, **options: Any) -> Clip:
     """SigLIP with a ViT-B/16 for images of 224x224: 203.2 million parameters.
 
@@ -442,10 +550,55 @@ def _clip(
     activation: Activation,
     options: dict[str, Any],
 ) -> Clip:
-    """CLIP of towers by their (features, depth, heads)."""
+    """CLIP with a vision transformer; towers by their (features, depth, heads)."""
     shared: dict[str, Any] = {"epsilon": 1e-5, "activation": _ACTIVATIONS[activation]}
-    return Clip(
-        functools.partial(ClipImageTower, *vision, patch_size, image_size, embedding, **shared),
-        functools.partial(ClipTextTower, *text, 49408, 77, embedding, "end", **shared),
-        **options,
+    image = functools.partial(ClipImageTower, *vision, patch_size, image_size, embedding, **shared)
+    return Clip(image, _text_tower(*text, embedding, activation), **options)
+
+
+def _clip_resnet(
+    stage_sizes: tuple[int, ...], embedding: int, activation: Activation, options: dict[str, Any]
+) -> Clip:
+    image = functools.partial(ClipResNet, stage_sizes, embedding)
+    return Clip(image, _text_tower(512, 12, 8, embedding, activation), **options)
+
+
+def _text_tower(
+    features: int, depth: int, heads: int, embedding: int, activation: Activation
+) -> Callable[..., ClipTextTower]:
+    shared: dict[str, Any] = {"epsilon": 1e-5, "activation": _ACTIVATIONS[activation]}
+    return functools.partial(
+        ClipTextTower, features, depth, heads, 49408, 77, embedding, "end", **shared
     )
+
+
+def _average_pool(x: jax.Array, side: int) -> jax.Array:
+    return x if side == 1 else nn.avg_pool(x, (side, side), (side, side))
+
+
+def _run_blocks(
+    tower: ImageModel, x: jax.Array, dense: layers.Layer, norm: layers.Layer, where: Any
+) -> tuple[jax.Array, ...]:
+    """The tokens before the first block, and after each."""
+    block = nn.remat(layers.TransformerBlock) if tower.remat else layers.TransformerBlock
+    states = [x]
+    for i in range(tower.depth):
+        x, _ = block(
+            tower.num_heads,
+            dense,
+            norm,
+            False,
+            activation=tower.activation,
+            name=f"block{i}",
+        )(x, where)
+        states.append(x)
+    return tuple(states)
+
+
+def _resize_places(places: Array, grid: tuple[int, int]) -> jax.Array:
+    """Position embeddings `[extra + side², f]` on another grid, bicubic as Hugging Face's."""
+    places, resize = jnp.asarray(places), functools.partial(ops.resize, method="bicubic")
+    if math.isqrt(len(places)) ** 2 == len(places):  # without a class token
+        side = math.isqrt(len(places))
+        return resize(places.reshape(side, side, -1), grid).reshape(math.prod(grid), -1)
+    return resize_positions(places[None], grid, resize)[0]

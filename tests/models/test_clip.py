@@ -32,6 +32,8 @@ def tiny():
         ("clip_vit_base_patch16", 149_620_737),
         ("clip_vit_large_patch14", 427_616_513),
         ("clip_vit_large_patch14_336", 427_944_193),
+        ("clip_resnet50", 102_007_137),
+        ("clip_resnet101", 119_688_033),
         ("siglip_base_patch16", 203_155_970),
         ("siglip2_base_patch16", 375_187_970),
     ],
@@ -39,7 +41,7 @@ def tiny():
 def test_published_models_have_as_many_parameters(name, parameters):
     model = getattr(models, name)()
     template = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    assert sum(leaf.size for leaf in jax.tree.leaves(template)) == parameters
+    assert sum(leaf.size for leaf in jax.tree.leaves(template["params"])) == parameters
 
 
 def test_nothing_after_the_end_of_a_text_counts(tiny):

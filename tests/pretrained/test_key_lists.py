@@ -147,6 +147,8 @@ ORIGINALS = {
         )
         for naming, table in (("hf5", clip.CLIP), ("openai", clip.CLIP_OPENAI))
     },
+    "openai_clip_rn50": ("clip_resnet50", {}, clip.CLIP_RESNET),
+    "openai_clip_rn101": ("clip_resnet101", {}, clip.CLIP_RESNET),
     "hf5_siglip_b16": ("siglip_base_patch16", {}, clip.SIGLIP),
     "hf5_siglip2_b16_fixed": ("siglip2_base_patch16", {}, clip.SIGLIP),
 }

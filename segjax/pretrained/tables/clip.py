@@ -1,7 +1,7 @@
 """CLIP by the names of OpenAI and open_clip, and of Hugging Face; SigLIP by those of the latter."""
 
-from segjax.pretrained.keys import KeyTable, Layout
-from segjax.pretrained.tables.torchvision import inside
+from segjax.pretrained.keys import KeyTable, Layout, Row
+from segjax.pretrained.tables.torchvision import RESNET, inside
 
 _OPENAI_BLOCK = (
     ("norm{i}", "ln_{i}"),
@@ -27,6 +27,17 @@ _OPENAI_TEXT = (
     *_OPENAI_BLOCKS,
     ("norm", "ln_final"),
     ("projection/kernel", "text_projection"),
+)
+
+_OPENAI_RESNET = (
+    ("stem_conv{i}", "conv{i}"),
+    ("stem_norm{i}", "bn{i}"),
+    *(row for row in RESNET if not row[0].startswith("stem")),
+    ("position_embedding", "attnpool.positional_embedding"),
+    ("query", "attnpool.q_proj"),
+    ("key", "attnpool.k_proj"),
+    ("value", "attnpool.v_proj"),
+    ("output", "attnpool.c_proj"),
 )
 
 _BLOCK = (
@@ -63,18 +74,23 @@ _POOL = (
 )
 _NUMBER = Layout(lambda x: x.reshape(1), lambda x: x.reshape(()))
 
-CLIP_OPENAI = KeyTable(
-    (
-        *inside("image_tower", "visual", _OPENAI_IMAGE),
-        *((f"text_tower/{row[0]}", row[1]) for row in _OPENAI_TEXT),
-        ("logit_scale", "logit_scale"),
-    ),
-    renames=((r"^module\.", ""),),
-    # Numbers that its files hold beside the arrays, and open_clip's mask.
-    unused=("input_resolution", "context_length", "vocab_size", "attn_mask"),
-    counters=False,
-    stem="visual.conv1.weight",
-)
+
+def _openai(image: tuple[Row, ...], *, counters: bool) -> KeyTable:
+    return KeyTable(
+        (
+            *inside("image_tower", "visual", image),
+            *((f"text_tower/{row[0]}", row[1]) for row in _OPENAI_TEXT),
+            ("logit_scale", "logit_scale"),
+        ),
+        # Numbers that its files hold beside the arrays, and open_clip's mask.
+        unused=("input_resolution", "context_length", "vocab_size", "attn_mask"),
+        counters=counters,
+        stem="visual.conv1.weight",
+    )
+
+
+CLIP_OPENAI = _openai(_OPENAI_IMAGE, counters=False)
+CLIP_RESNET = _openai(_OPENAI_RESNET, counters=True)
 CLIP = KeyTable(
     (
         *inside("image_tower", "vision_model", _CLIP_IMAGE),
