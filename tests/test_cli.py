@@ -73,6 +73,7 @@ def test_training_leaves_a_run(trained):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [[], ["--window", "32", "64", "--batch-size", "16"]])
 def test_evaluation_gives_the_metrics_that_training_ended_with(trained, tmp_path, capsys, views):
     """A window as large as the picture, and another size of the batches, change nothing."""
@@ -91,6 +92,7 @@ def test_evaluation_gives_the_metrics_that_training_ended_with(trained, tmp_path
     assert "sky" in printed
 
 
+@pytest.mark.slow
 def test_evaluation_on_another_split_in_windows_from_several_views(trained, tmp_path):
     output = tmp_path / "metrics.json"
     views = ["--window", "16", "24", "--overlap", "0.25", "--scales", "0.5", "1", "--flip"]
@@ -140,6 +142,7 @@ def test_prediction_of_a_folder_finishes_what_it_can(trained, tmp_path, capsys):
     np.testing.assert_allclose(np.load(output / "a.npz")["probs"], expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_flipped_pictures_get_flipped_predictions_if_asked_for(trained, tmp_path):
     image = read_image(write_image(tmp_path / "right.png", (32, 64)))
     viz.save_image(tmp_path / "left.png", image[:, ::-1])
@@ -151,6 +154,7 @@ def test_flipped_pictures_get_flipped_predictions_if_asked_for(trained, tmp_path
     np.testing.assert_allclose(left, right[:, ::-1], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_more_than_256_classes_take_16_bits(tmp_path):
     """And where no evaluation has been, the last checkpoint stands for the best."""
     run, count = tmp_path / "run", 300

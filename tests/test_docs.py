@@ -60,6 +60,7 @@ def workplace(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if SNIPPET.search(page.read_text())], ids=_name
 )

@@ -39,9 +39,7 @@ def run(options: Options) -> int:
     # Not sooner: `--help` need not wait for JAX.
     from segjax.commands.extremes import ImageEvaluator, write_extremes
     from segjax.tasks import SemanticMetric
-    from segjax.training.evaluate import make_evaluate
-    from segjax.training.loop import open_config_source
-    from segjax.training.parallel import Parallel
+    from segjax.training import Parallel, make_evaluate, open_config_source
     from segjax.training.report import print_confusion, print_metrics
 
     predictor = load(options)

@@ -11,8 +11,8 @@ from segjax import viz
 from segjax.data import Source, eval_batches
 from segjax.inference import Predictor
 from segjax.inference.predictions import crop
+from segjax.training import make_eval_step
 from segjax.training.evaluate import to_host
-from segjax.training.step import make_eval_step
 
 
 class ImageEvaluator:

@@ -258,9 +258,8 @@ def _greedy(boxes, scores, classes, iou_threshold, where):
         classes = classes[order]
     boxes = boxes.astype(accumulation_dtype(boxes))[order]
     threshold = jnp.asarray(iou_threshold, boxes.dtype)
-    x0, y0, x1, y1 = boxes.T
-    ordered = _Boxes(x0, y0, x1, y1, box_area(boxes), classes)
-    alive = _suppress(ordered, alive[order], threshold)
+    area, (x0, y0, x1, y1) = box_area(boxes), boxes.T
+    alive = _suppress(_Boxes(x0, y0, x1, y1, area, classes), alive[order], threshold)
     return jnp.zeros_like(alive).at[order].set(alive, unique_indices=True)
 
 

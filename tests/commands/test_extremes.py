@@ -53,6 +53,7 @@ def _trained():
     return Predictor(SemanticTask(2), Brightness(), {}, CLASSES, config=SemanticConfig())
 
 
+@pytest.mark.slow
 def test_images_are_ranked_by_their_own_score(tmp_path):
     """Those that are void have none."""
     judge = ImageEvaluator(_trained(), Pictures([3, None, 1, 0, 2, None]))
@@ -67,6 +68,7 @@ def test_images_are_ranked_by_their_own_score(tmp_path):
         assert cv2.imread(str(tmp_path / "new" / f"{name}.png")) is not None
 
 
+@pytest.mark.slow
 def test_the_metric_of_all_is_that_of_a_whole_split():
     """Whose examples come in batches, over all devices."""
     trained, source, parallel = _trained(), Pictures([3, None, 1, 0, 2, 8]), Parallel()

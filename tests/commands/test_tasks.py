@@ -71,6 +71,7 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "score"), [("instance", "ap"), ("panoptic", "pq")])
 def test_from_training_to_prediction(task, score, data, tmp_path, capsys):
     run, output = tmp_path / "run", tmp_path / "output"

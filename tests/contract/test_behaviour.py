@@ -176,19 +176,32 @@ def test_labels_of_every_loss_and_metric_may_be_void():
     assert not taking - {case.function for case in CASES if case.labels}
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.labels], ids=str)
-def test_labels_of_no_class_are_void(case):
-    """As where a mask is False, on the host in 64 bits too, which must not wrap."""
-    arguments = case.arguments(HEIGHT, WIDTH)
+def _voided(case):
+    """Arguments, where their labels are to be of no class, and what must then come out."""
     clean = _draw(case)
     void = np.random.default_rng(3).random(clean[case.labels[0]].shape) < 0.4
     assert void.any()
-    expected = _run(case, {**clean, "where": clean["where"] & ~void})
+    return clean, void, _run(case, {**clean, "where": clean["where"] & ~void})
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.labels], ids=str)
+def test_labels_of_no_class_are_void(case):
+    """As where a mask is False."""
+    arguments = case.arguments(HEIGHT, WIDTH)
+    clean, void, expected = _voided(case)
     for name in case.labels:
         for label in arguments[name].void:
             spoilt = _run(case, {**clean, name: jnp.where(void, label, clean[name])})
             for actual, desired in zip(*map(jax.tree.leaves, (spoilt, expected)), strict=True):
                 np.testing.assert_array_equal(actual, desired)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in CASES if case.labels], ids=str)
+def test_labels_of_64_bits_do_not_wrap(case):
+    """On the host; those of no class are void there too."""
+    clean, void, expected = _voided(case)
+    for name in case.labels:
         wide = np.asarray(clean[name], np.int64)
         for label in (wide + 2**32, np.iinfo(np.int64).min):
             spoilt = _call(case, {**clean, name: np.where(void, label, wide)})

@@ -47,13 +47,14 @@ def _entry(function, name):
     return found and found[1]
 
 
-def test_no_file_hides_what_its_package_shows():
+def test_packages_show_what_they_offer_and_no_files():
     """An imported file becomes an attribute of its package, in the place of a function so named."""
     for package in pkgutil.walk_packages(segjax.__path__, "segjax."):
         if package.ispkg:
             face = importlib.import_module(package.name)
             files = {file.name for file in pkgutil.iter_modules(face.__path__) if not file.ispkg}
-            assert files.isdisjoint(getattr(face, "__all__", ())), package.name
+            assert dir(face) == sorted(face.__all__), package.name
+            assert files.isdisjoint(face.__all__), package.name
 
 
 @pytest.mark.parametrize("name", public_objects())

@@ -267,12 +267,6 @@ def test_a_closed_sigmoid_on_an_empty_target_has_no_pull(loss):
     np.testing.assert_array_equal(gradient, 0)
 
 
-@given(soft_masks, hard_masks, st.permutations(range(8)))
-def test_the_order_of_pixels_does_not_matter(p, y, order):
-    for loss in LOSSES:
-        np.testing.assert_allclose(loss(p[order], y[order]), loss(p, y), rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_errors_name_the_option():
     probs, targets = _random()

@@ -107,6 +107,7 @@ def one_device():
     return _step(POINTS, Queries())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PARALLEL)
 def test_eight_devices_take_the_step_that_one_does(kind, one_device):
     """Random points too are those of the example, wherever it is."""

@@ -195,6 +195,7 @@ def test_fsdp_shards_the_longest_axis_that_divides():
     assert shards == {"kernel": (3, 3, 4, 2), "bias": (2,), "odd": (3, 5)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pmap", "mesh 4x2"])
 def test_evaluation_counts_the_same_pixels_on_any_devices(kind):
     batch = _batch()
@@ -210,6 +211,7 @@ def test_evaluation_counts_the_same_pixels_on_any_devices(kind):
         assert_allclose(parallel.example(predictions, place), probs[place], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_same_example_is_augmented_alike_wherever_it_stands_in_the_batch():
     model, batch = Pixelwise(), _batch()
     state = _state(model, SGD)
