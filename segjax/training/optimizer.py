@@ -170,8 +170,8 @@ def _rates(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     backbone = optax.scale_by_learning_rate(learning_rate(config, steps, backbone=True))
 
     def labels(params):
-        found = _backbone(_paths(params))
-        found = set(_require(found, config, "backbone_warmup", 0, "a backbone"))
+        paths = _backbone(_paths(params))
+        found = set(_require(paths, config, "backbone_warmup", 0, "a backbone"))
         return _map_paths(lambda path: "backbone" if path in found else "rest", params)
 
     return optax.partition({"backbone": backbone, "rest": rest}, labels)
