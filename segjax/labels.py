@@ -1,4 +1,4 @@
-"""Labels: integers of 0..c−1, and void."""
+"""Class labels: integers in 0..c−1, and void."""
 
 import jax
 import jax.numpy as jnp
@@ -16,49 +16,52 @@ def valid_labels(
     where: Bool[Array, "..."] | None = None,
     name: str = "labels",
 ) -> tuple[Int32[jax.Array, "*b"], Bool[jax.Array, "*b"]]:
-    """Which labels count, and labels that all can be looked up.
+    """Split labels into valid ones and void.
 
-    The one rule of every loss and metric: a label counts where `where` is True and it is in 0..c−1.
-    So −1, 255 and whatever else a data set writes for void is void.
+    The rule of every loss and metric: a label is valid if it is in 0..c−1 and `where` is True. So
+    −1, 255 and any other value that a dataset uses for void are void.
 
     Args:
-      labels: integers `[*b]`, any shape. On the host they may have 64 bits (but `jax.jit` cuts
-        those of its arguments to 32).
-      num_classes: c, static.
-      where: broadcasts to `[*b]`; False for void, whose labels may be anything.
-      name: of `labels` in errors.
+      labels: integers, any shape `[*b]`. NumPy arrays may have 64 bits.
+      num_classes: Number of classes c, static.
+      where: Broadcasts to `[*b]`; False for void, whose labels may be anything.
+      name: Name of `labels` in errors.
 
     Returns:
-      The labels, 0 where void; and booleans, False where void. Both `[*b]`.
+      The labels, with 0 for void; and booleans, False for void. Both `[*b]`.
 
     Raises:
-      ValueError: if `where` does not broadcast to `labels`.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If `where` does not broadcast to `labels`.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.labels import valid_labels
       >>> valid_labels(jnp.array([1, -1, 255]), 3)
       (Array([1, 0, 0], dtype=int32), Array([ True, False, False], dtype=bool))
     """
     labels = as_int32(labels, name=name)
-    inside = labels.astype(jnp.uint32) < num_classes  # numbers below 0 become too large ones
+    inside = labels.astype(jnp.uint32) < num_classes  # negative labels become too large
     valid = inside if where is None else broadcast_where(where, labels.shape) & inside
     return jnp.where(valid, labels, 0), valid
 
 
 def as_int32(labels: Integer[Array, "*b"], *, name: str = "labels") -> Int32[jax.Array, "*b"]:
-    """The labels in 32 bits: those that do not fit become −1 or the greatest, and never another's.
+    """Convert labels to int32; those that do not fit become −1 or the greatest int32.
 
     Args:
-      labels: integers `[*b]`, any shape.
-      name: of `labels` in errors.
+      labels: integers, any shape `[*b]`.
+      name: Name of `labels` in errors.
 
     Returns:
       int32 `[*b]`.
 
     Raises:
-      TypeError: if `labels` is not integer.
+      TypeError: If `labels` is not integer.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax.labels import as_int32
       >>> as_int32(np.array([7, 2**32 + 7]))
       Array([         7, 2147483647], dtype=int32)
     """
@@ -70,13 +73,15 @@ def as_int32(labels: Integer[Array, "*b"], *, name: str = "labels") -> Int32[jax
 
 
 def check_integer(labels: Array, *, name: str = "labels") -> None:
-    """A TypeError where the labels are no integers.
+    """Raises a TypeError if labels are not integers.
 
     Args:
-      labels: any shape.
-      name: of `labels` in the error.
+      labels: Any shape.
+      name: Name of `labels` in the error.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax.labels import check_integer
       >>> check_integer(np.zeros(3, np.uint8))
     """
     if not jnp.issubdtype(labels.dtype, jnp.integer):

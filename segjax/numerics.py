@@ -1,4 +1,4 @@
-"""Arithmetic with values and gradients defined everywhere, and the one way a mean is carried."""
+"""Numerically safe arithmetic, masked sums, and averages that add up over devices."""
 
 import dataclasses
 import math
@@ -12,15 +12,17 @@ from segjax.typing import Array
 
 
 def accumulation_dtype(*arrays: Array) -> jnp.dtype:
-    """The dtype that sums, logs and divisions run in: at least float32.
+    """The dtype in which sums, logarithms and divisions are computed: at least float32.
 
     Args:
-      *arrays: arrays of any shape; bf16, f16, integer and boolean ones count as float32.
+      *arrays: Arrays of any shape; bfloat16, float16, integers and booleans count as float32.
 
     Returns:
-      float32, or float64 if one of them is float64 and JAX is set to 64 bits.
+      float32, or float64 if one of the arrays is float64 and 64 bits are enabled in JAX.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import accumulation_dtype
       >>> accumulation_dtype(jnp.zeros(3, jnp.bfloat16))
       dtype('float32')
     """
@@ -31,17 +33,19 @@ def accumulation_dtype(*arrays: Array) -> jnp.dtype:
 def safe_divide(
     numerator: Num[Array, "..."], denominator: Num[Array, "..."], *, default: float = 0.0
 ) -> Float[jax.Array, "..."]:
-    """`numerator / denominator`, and `default` with gradient 0 where the denominator is 0.
+    """Division with a default: `numerator / denominator`, or `default` where that divides by 0.
 
     Args:
-      numerator: any shape.
-      denominator: broadcasts with it.
-      default: what 0 in the denominator gives.
+      numerator: Any shape.
+      denominator: Broadcasts against `numerator`.
+      default: Result, with gradient 0, where the denominator is 0.
 
     Returns:
-      The quotient, of the broadcast shape.
+      The quotient, of the broadcast shape, at least float32.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import safe_divide
       >>> safe_divide(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]), default=1.0)
       Array([0.5, 1. ], dtype=float32)
     """
@@ -67,17 +71,19 @@ def _(primals, tangents):
 def log1mexp(x: Float[Array, "..."]) -> Float[jax.Array, "..."]:
     """`log(1 − eˣ)` for `x ≤ 0`, to full precision at both ends.
 
-    Near 0 it is `log(−expm1(x))`, further down `log1p(−eˣ)`; each loses all digits where the other
-    is exact.
+    Computed as `log(−expm1(x))` near 0 and as `log1p(−eˣ)` below; each formula loses all digits
+    where the other is accurate.
 
     Args:
-      x: any shape, at most 0: the logarithm of a probability.
+      x: Any shape, logarithms of probabilities, at most 0.
 
     Returns:
-      The same shape, at least float32: the logarithm of the complementary probability. `x` above
-      minus the least normal number counts as that, with gradient 0: so 0 gives −87.3 in float32.
+      Logarithms of the complementary probabilities, the same shape, at least float32. `x` is
+      clipped at minus the smallest normal number, with gradient 0: so 0 gives −87.3 in float32.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import log1mexp
       >>> jnp.exp(log1mexp(jnp.log(jnp.array([0.25, 0.5]))))
       Array([0.75, 0.5 ], dtype=float32)
 
@@ -87,7 +93,7 @@ def log1mexp(x: Float[Array, "..."]) -> Float[jax.Array, "..."]:
     dtype = accumulation_dtype(x)
     x = jnp.minimum(x.astype(dtype), -jnp.finfo(dtype).tiny)
     near = x > -jnp.log(2)
-    # Each formula sees only its own half: the derivative of the other may be 0/0 there.
+    # Each formula gets only its own half, as the derivative of the other may be 0/0 there.
     close = jnp.log(-jnp.expm1(jnp.where(near, x, -1)))
     far = jnp.log1p(-jnp.exp(jnp.where(near, -1, x)))
     return jnp.where(near, close, far)
@@ -95,27 +101,30 @@ def log1mexp(x: Float[Array, "..."]) -> Float[jax.Array, "..."]:
 
 @jax.custom_jvp
 def softplus_pair(x: Float[Array, "*b"]) -> tuple[Float[jax.Array, "*b"], Float[jax.Array, "*b"]]:
-    """`log(1 + eˣ)` and `log(1 + e⁻ˣ)`: what a logit costs if there is no target, and if there is.
+    """Both softplus terms of a logit, `log(1 + eˣ)` and `log(1 + e⁻ˣ)`, at the cost of one.
 
-    They are `max(x, 0)` and `max(−x, 0)`, each plus `log(1 + e^−|x|)`: one logarithm for both.
+    They are the binary cross-entropies for target 0 and for target 1: `max(x, 0)` and `max(−x, 0)`,
+    plus the same term `log(1 + e^−|x|)`.
 
     Args:
-      x: any shape.
+      x: Any shape, logits.
 
     Returns:
-      Both, of the same shape, at least float32.
+      Both terms, each of the same shape, at least float32.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import softplus_pair
       >>> absent, present = softplus_pair(jnp.array([0.0, 1e4]))
-      >>> present
-      Array([0.6931472, 0.       ], dtype=float32)
+      >>> present.round(2)
+      Array([0.69, 0.  ], dtype=float32)
 
     References:
       Bishop, "Pattern recognition and machine learning", 2006, eq. 4.90.
     """
     x = x.astype(accumulation_dtype(x))
     # log(1 + e) = 2 artanh(z) = 2 (z + z³/3 + z⁵/5 + …) with z ≤ 1/3: on a CPU many times faster
-    # than log1p. Each further term has 1/9 of what is left.
+    # than log1p. Each term is at most 1/9 of the previous one.
     e = jnp.exp(-jnp.abs(x))
     z = e / (2 + e)
     terms = math.ceil(math.log(jnp.finfo(x.dtype).eps, 1 / 9))
@@ -128,7 +137,7 @@ def softplus_pair(x: Float[Array, "*b"]) -> tuple[Float[jax.Array, "*b"], Float[
 
 @softplus_pair.defjvp
 def _(primals, tangents):
-    """`σ(x) dx` and `−σ(−x) dx`: smooth at 0, where the maxima are not."""
+    """`σ(x) dx` and `−σ(−x) dx`, which are smooth at 0, unlike the maxima."""
     (x,), (dx,) = primals, tangents
     pair = softplus_pair(x)
     dx = dx.astype(pair[0].dtype)
@@ -137,22 +146,25 @@ def _(primals, tangents):
 
 
 def broadcast_where(
-    where: Bool[Array, "..."] | None, shape: Sequence[int]
+    where: Bool[Array, "..."] | None, shape: Sequence[int], *, name: str = "where"
 ) -> Bool[jax.Array, "..."]:
-    """The mask of `shape` that `where` stands for: broadcast to it, and all True for None.
+    """Broadcast a mask to `shape`; None stands for all True.
 
     Args:
       where: boolean, broadcasts to `shape`; or None.
-      shape: of what is to be masked.
+      shape: Shape of the masked array.
+      name: Name of `where` in errors.
 
     Returns:
       Booleans of `shape`.
 
     Raises:
-      ValueError: if `where` does not broadcast to `shape`.
-      TypeError: if `where` is not boolean.
+      ValueError: If `where` does not broadcast to `shape`.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import broadcast_where
       >>> broadcast_where(jnp.array([True, False]), (2, 2))
       Array([[ True, False],
              [ True, False]], dtype=bool)
@@ -160,12 +172,12 @@ def broadcast_where(
     if where is None:
         return jnp.ones(shape, bool)
     if where.dtype != bool:
-        raise TypeError(f"where: expected bool, got {where.dtype}")
+        raise TypeError(f"{name}: expected bool, got {where.dtype}")
     try:
         return jnp.broadcast_to(where, shape)
     except ValueError:
         raise ValueError(
-            f"where: expected a shape that broadcasts to {tuple(shape)}, got {where.shape}"
+            f"{name}: expected a shape that broadcasts to {tuple(shape)}, got {where.shape}"
         ) from None
 
 
@@ -175,20 +187,21 @@ def masked_sum(
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "..."]:
-    """The sum of the values that `where` keeps, in at least float32.
+    """Sum over the values where `where` is True, in at least float32.
 
-    Unlike `jnp.sum(values, where=where)` on values computed beforehand, a NaN under `where=False`
-    reaches neither the sum nor, as long as `values` is an input, its gradient.
+    NaN and inf under `where=False` reach neither the sum nor the gradient with respect to `values`.
 
     Args:
-      values: any shape.
-      axis: as in `jnp.sum`.
-      where: broadcasts to `values`; None keeps all.
+      values: Any shape.
+      axis: As in `jnp.sum`.
+      where: Broadcasts to `values`; None for all True.
 
     Returns:
-      The sums, `values`' shape without `axis`.
+      Sums, `values`' shape without `axis`.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import masked_sum
       >>> float(masked_sum(jnp.array([1.0, jnp.nan]), where=jnp.array([True, False])))
       1.0
     """
@@ -201,16 +214,18 @@ def masked_sum(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Average:
-    """A mean on its way: the weighted total and the weight, divided only at the very end.
+    """A weighted mean as total and weight, which are divided only at the end.
 
-    Totals and weights of several devices, hosts or batches add up (`+`), so the mean is the same
-    however the examples were dealt out. A mean of means is not.
+    Averages of devices, hosts or batches are added (`+`), so the mean does not depend on how the
+    examples are distributed, unlike a mean of means.
 
     Attributes:
-      total: the weighted sum.
-      weight: the sum of the weights.
+      total: Weighted sum of the values.
+      weight: Sum of the weights.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.numerics import Average
       >>> a = Average.of(jnp.array([1.0, 3.0])) + Average.of(jnp.array([8.0]))
       >>> float(a.value)
       4.0
@@ -227,7 +242,7 @@ class Average:
         weights: Num[Array, "..."] | None = None,
         where: Bool[Array, "..."] | None = None,
     ) -> "Average":
-        """The average of all `values`, each by its weight, over those that `where` keeps."""
+        """The weighted average of `values` over those where `where` is True."""
         dtype = accumulation_dtype(values)
         weights = jnp.ones((), dtype) if weights is None else weights.astype(dtype)
         weights = jnp.broadcast_to(weights, values.shape)
@@ -240,7 +255,7 @@ class Average:
 
     @property
     def value(self) -> Float[jax.Array, "..."]:
-        """The mean; 0 where there is no weight."""
+        """The mean, or 0 where the weight is 0."""
         return safe_divide(self.total, self.weight)
 
     def __add__(self, other: "Average") -> "Average":

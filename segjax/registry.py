@@ -1,4 +1,4 @@
-"""One entry for each model: what it is trained on and how, what it takes, its published weights."""
+"""What segjax knows of each model: its objective, inputs, published weights and recipe."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -8,7 +8,6 @@ from flax import linen as nn
 
 from segjax import models
 from segjax.models import backbones
-from segjax.naming import unknown_name
 from segjax.objectives import (
     DetrObjective,
     Mask2FormerObjective,
@@ -20,6 +19,7 @@ from segjax.objectives import (
 from segjax.pretrained import recipes
 from segjax.pretrained.keys import KeyTable
 from segjax.pretrained.tables import (
+    clip,
     detr,
     eomt,
     mask2former,
@@ -33,27 +33,28 @@ from segjax.pretrained.tables import (
     u_net,
     vit,
 )
+from segjax.suggestions import unknown_name
 
 Need = Literal["where", "sizes", "targets"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What is known of a model or a backbone by its name.
+    """The registry entry of a model or backbone.
 
     Attributes:
-      objective: The terms that the model is trained on by default: those of its paper. A backbone
-        has none.
-      needs: What the model takes beside images: `where`, the pixels of the picture on its canvas
-        (`[b, h, w]`); `sizes`, (height, width) of the pictures (`[b, 2]`); in training `targets`,
-        the objects with a random key for each example.
-      table: Key names of its published weights; None where nothing is published.
-      namings: Tables of other key names that its weights have, by whose they are.
-      paper: The publication that it is from.
-      size: Height and width of the images that it is trained on.
-      mean: Mean of its images in 0..1 by channel; it is subtracted before the model.
-      std: Standard deviation likewise, by which what is left is divided.
-      recipe: How its published weights are fine-tuned.
+      objective: Default training objective: that of the model's paper. None for models that are not
+        trained on their own, such as backbones.
+      needs: Inputs of the model in addition to images: `where`, bool `[b, h, w]`, the pixels that
+        are not padding; `sizes`, int `[b, 2]`, (height, width) of the images without padding; and,
+        in training, `targets`, the true objects with a random key for each example.
+      table: Key names of the published weights; None if there are none.
+      namings: Other key names under which weights are published, by publisher, such as "timm".
+      paper: Paper that introduced the model.
+      size: Height and width in pixels of the images that the model was trained on.
+      mean: Mean of each channel of images in 0..1, subtracted from the inputs.
+      std: Standard deviation of each channel, by which the inputs are divided.
+      recipe: Optimizer settings for fine-tuning the published weights.
     """
 
     objective: Objective | None = None
@@ -67,9 +68,9 @@ class Entry:
     recipe: recipes.Recipe = recipes.DEFAULT
 
 
-# Most semantic models were published with the cross-entropy alone, auxiliary heads at one half.
+# Most semantic models were published with the cross-entropy alone, and auxiliary heads at 0.5.
 _CROSS_ENTROPY = PixelObjective(dice=0.0)
-# segjax's own models, of which nothing is published.
+# segjax's own models have no published weights.
 _OWN: dict[str, Any] = {"mean": (0.5,), "std": (0.25,)}
 _OWN_PIXELS = Entry(PixelObjective(), **_OWN)
 
@@ -112,7 +113,7 @@ _SEGFORMER = Entry(
     size=(512, 512),
     recipe=recipes.SEGFORMER,
 )
-# Vision transformers by the recipe of ImageNet-21k take images in -1..1.
+# Vision transformers that were pretrained on ImageNet-21k expect images in -1..1.
 _VIT = Entry(
     table=vit.VIT,
     namings={"transformers": vit.VIT_TRANSFORMERS},
@@ -148,7 +149,7 @@ _VIT_LINEAR = dataclasses.replace(
     namings={"transformers": vit.VIT_LINEAR_TRANSFORMERS},
     recipe=recipes.VIT_LINEAR,
 )
-# Without the paper's weights of the pixels between touching cells, which labels do not tell apart.
+# Without the paper's weight map for pixels between touching cells, which needs instance labels.
 _UNET = Entry(
     _CROSS_ENTROPY,
     table=u_net.UNET,
@@ -157,7 +158,7 @@ _UNET = Entry(
     mean=(0.0,),
     std=(1.0,),
 )
-# Of a library, which leaves the objective to its users: ours, as of segjax's own models.
+# Published by a library that leaves the objective to its users, so it has segjax's own.
 _UNET_RESNET = Entry(
     PixelObjective(),
     table=u_net.UNET_RESNET,
@@ -219,6 +220,23 @@ _EOMT = Entry(
 )
 _EOMT_DINOV3 = dataclasses.replace(
     _EOMT, table=eomt.EOMT_DINOV3, namings={}, recipe=recipes.EOMT_DINOV3
+)
+
+_CLIP = Entry(
+    table=clip.CLIP,
+    namings={"openai": clip.CLIP_OPENAI},
+    paper="Radford et al. 2021, CLIP",
+    size=(224, 224),
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+)
+_CLIP_RESNET = dataclasses.replace(_CLIP, table=clip.CLIP_RESNET, namings={})
+_SIGLIP = Entry(
+    table=clip.SIGLIP,
+    paper="Zhai et al. 2023, SigLIP",
+    size=(224, 224),
+    mean=(0.5,),
+    std=(0.5,),
 )
 
 ENTRIES: dict[str, Entry] = {
@@ -283,20 +301,28 @@ ENTRIES: dict[str, Entry] = {
     "detr_resnet101": _DETR,
     "detr_resnet50_panoptic": _DETR_PANOPTIC,
     "vit_linear": _VIT_LINEAR,
+    "clip_vit_base_patch32": _CLIP,
+    "clip_vit_base_patch16": _CLIP,
+    "clip_vit_large_patch14": _CLIP,
+    "clip_vit_large_patch14_336": dataclasses.replace(_CLIP, size=(336, 336)),
+    "clip_resnet50": _CLIP_RESNET,
+    "clip_resnet101": _CLIP_RESNET,
+    "siglip_base_patch16": _SIGLIP,
+    "siglip2_base_patch16": dataclasses.replace(_SIGLIP, paper="Tschannen et al. 2025, SigLIP 2"),
 }
 
 
 def find_entry(name: str) -> Entry:
-    """The entry of the model or the backbone of that name.
+    """Looks up the registry entry of a model or backbone.
 
     Args:
-      name: A key of `ENTRIES`.
+      name: Name of the model or backbone.
 
     Returns:
-      Its entry.
+      The entry.
 
     Raises:
-      ValueError: for an unknown name, with those that come near.
+      ValueError: If the name is unknown. The message suggests similar ones.
 
     Example:
       >>> find_entry("maskformer_swin_tiny").objective.focal
@@ -308,7 +334,7 @@ def find_entry(name: str) -> Entry:
 
 
 def default_objective(name: str) -> Objective:
-    """The objective that a model is trained on unless told otherwise: its paper's.
+    """The default training objective of a model: that of its paper.
 
     Args:
       name: Name of the model.
@@ -317,7 +343,7 @@ def default_objective(name: str) -> Objective:
       The objective.
 
     Raises:
-      ValueError: for an unknown name, or a backbone.
+      ValueError: If the name is unknown, or that of a backbone.
 
     Example:
       >>> default_objective("detr_resnet50").l1
@@ -330,17 +356,17 @@ def default_objective(name: str) -> Objective:
 
 
 def register(constructor: Callable[..., nn.Module], entry: Entry) -> None:
-    """Makes a model of your own known by the name of its constructor.
+    """Registers a model of your own under the name of its constructor.
 
-    From then on it is trained, evaluated and saved as those of segjax are: its name is one for
+    Afterwards it can be trained, evaluated and saved like the models of segjax, by its name in
     `TrainConfig.model`.
 
     Args:
-      constructor: A function `(num_classes, **options)` that returns the Flax module.
-      entry: What the model is trained on, and what it takes.
+      constructor: Function `(num_classes, **options)` that returns the Flax module.
+      entry: Registry entry of the model.
 
     Raises:
-      ValueError: for a name that is taken.
+      ValueError: If the name is taken.
 
     Example:
       >>> register(models.unet_tiny, Entry(PixelObjective()))
@@ -355,7 +381,23 @@ def register(constructor: Callable[..., nn.Module], entry: Entry) -> None:
 
 
 def make_model(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """The model or the backbone of that name; a backbone takes no notice of the classes."""
+    """Creates a model or backbone by its name.
+
+    Args:
+      name: Name of the model or backbone.
+      num_classes: Number of classes; ignored for a backbone and other models without classes.
+      **options: Options of its constructor.
+
+    Returns:
+      The Flax module.
+
+    Raises:
+      ValueError: If an option of a model is unknown.
+
+    Example:
+      >>> make_model("resnet18", 0).stage_sizes
+      (2, 2, 2, 2)
+    """
     if name in models.MODELS:
         return models.create(name, num_classes, **options)
-    return getattr(backbones, name)(**options)
+    return getattr(models if hasattr(models, name) else backbones, name)(**options)

@@ -1,8 +1,8 @@
-"""Array aliases and the records that data, models, losses and metrics hand to one another.
+"""Array types and the records that data, models, losses and metrics exchange.
 
 Shapes are written as jaxtyping strings: `*b` stands for any number of leading batch axes, `h w`
 for rows and columns, `c` for channels, `n` for the padded number of objects. Every record is a
-registered dataclass, and so a pytree: `jit`, `vmap`, `pmap` and `jax.tree.map` take it as it is.
+registered dataclass and so a pytree, which `jit`, `vmap`, `pmap` and `jax.tree.map` accept.
 """
 
 import dataclasses
@@ -18,16 +18,16 @@ Array = jax.Array | np.ndarray
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Instances:
-    """Objects of an image, padded to a static number.
+    """Instances (objects) of an image, padded to a static number.
 
     Attributes:
       boxes: `[*b, n, 4]`, xyxy in continuous pixels.
       classes: int32 `[*b, n]`.
       valid: `[*b, n]`, False for padding.
       scores: `[*b, n]` in 0..1, for predictions.
-      masks: `[*b, n, h, w]`.
-      crowd: `[*b, n]`, True where one mask stands for a group of objects (COCO's iscrowd).
-      areas: `[*b, n]`, pixels of the original mask.
+      masks: `[*b, n, h, w]`, boolean.
+      crowd: `[*b, n]`, True if one mask covers a group of objects (COCO's iscrowd).
+      areas: `[*b, n]`, area of the original mask in pixels.
     """
 
     boxes: Float[Array, "*b n 4"]
@@ -42,13 +42,13 @@ class Instances:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Panoptic:
-    """A partition of an image into segments, each of one class.
+    """Panoptic segmentation: a partition of an image into segments, each of one class.
 
     Attributes:
-      segments: int32 `[*b, h, w]`, a row of the table below; -1 is void.
-      classes: int32 `[*b, n]`.
+      segments: int32 `[*b, h, w]`, index of each pixel's segment in 0..n−1; -1 is void.
+      classes: int32 `[*b, n]`, class of each segment.
       valid: `[*b, n]`, False for padding.
-      crowd: `[*b, n]`, True for a group of objects in one segment.
+      crowd: `[*b, n]`, True for segments that cover a group of objects.
       scores: `[*b, n]` in 0..1, for predictions.
     """
 
@@ -78,22 +78,22 @@ class Points:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One example, or a batch of them, with whichever labels its source has; the rest is None.
+    """An example or a batch of examples with the labels that its source has; others are None.
 
     Attributes:
       image: `[*b, h, w, c]`; uint8 in 0..255, or floating in 0..1.
-      labels: int32 class of each pixel, `[*b, h, w]`; anything where `where` is False.
-      where: `[*b, h, w]`, False for void pixels: those no loss or metric may count.
-      size: int32 `[*b, 2]`, (height, width) of the picture at the top left of its canvas.
-      instances: the objects.
-      panoptic: the segments.
-      edges: `[*b, h, w]`, pixels on a border between segments.
-      points: annotated points, one or more an object.
-      scribbles: `[*b, h, w]`, pixels that a scribble covers; their class is in `labels`.
-      tags: `[*b, num_classes]`, which classes the image holds.
-      captions: int32 `[*b, n, words]`, a phrase for each object; words index a vocabulary.
-      index: int32 `[*b]`, the example's place in the stream; its random numbers follow from it.
-      valid: `[*b]`, False for an example that only fills up a batch.
+      labels: int32 `[*b, h, w]`, class of each pixel; anything where `where` is False.
+      where: `[*b, h, w]`, False for void pixels, which losses and metrics ignore.
+      size: int32 `[*b, 2]`, (height, width) of the image, which is padded at the bottom and right.
+      instances: Objects of the image.
+      panoptic: Segments of the image.
+      edges: `[*b, h, w]`, True at boundaries between segments.
+      points: Annotated points, one or more for each object.
+      scribbles: `[*b, h, w]`, True on scribbles; the classes are in `labels`.
+      tags: `[*b, num_classes]`, True for classes that the image contains.
+      captions: int32 `[*b, n, words]`, a phrase for each object as indices into a vocabulary.
+      index: int32 `[*b]`, index of the example in the stream, which seeds its random numbers.
+      valid: `[*b]`, False for examples that pad the batch.
     """
 
     image: UInt8[Array, "*b h w c"] | Float[Array, "*b h w c"] | None = None
@@ -111,12 +111,12 @@ class Record:
     valid: Bool[Array, "*b"] | None = None
 
     def require(self, field: str) -> Any:
-        """The array of a field that must be there; a ValueError that names it where it is not."""
+        """The value of a field, or a ValueError if it is None."""
         value = getattr(self, field)
         if value is None:
-            raise ValueError(f"record has no {field}")
+            raise ValueError(f"record.{field}: expected a value, got None")
         return value
 
-    def replace(self, **changes) -> "Record":
-        """The same record with some fields changed."""
+    def replace(self, **changes: Any) -> "Record":
+        """A copy of the record with some fields changed."""
         return dataclasses.replace(self, **changes)

@@ -49,6 +49,17 @@ jax.tree_util.register_dataclass = _unchecked_pytrees(jax.tree_util.register_dat
 jaxtyping.install_import_hook("segjax", "beartype.beartype")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="the slow tests too, as CI runs them")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--all"):
+        slow = {item for item in items if item.get_closest_marker("slow")}
+        config.hook.pytest_deselected(items=list(slow))
+        items[:] = [item for item in items if item not in slow]
+
+
 @pytest.fixture
 def unchecked_shapes():
     """Calls as users make them: annotations unchecked, so that the library's own errors show."""

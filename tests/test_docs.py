@@ -16,7 +16,7 @@ import optax
 import pytest
 import tyro
 
-from segjax import cli
+from segjax import cli, models, registry
 from segjax.data import Classes
 from segjax.training import SemanticConfig, create_state
 from segjax.training.build import make_model
@@ -60,12 +60,16 @@ def workplace(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if SNIPPET.search(page.read_text())], ids=_name
 )
 def test_snippets_run(page, workplace, monkeypatch):
     """One after the other, each with what those above it on the page have defined."""
     monkeypatch.chdir(workplace)
+    # What a page registers is forgotten after it.
+    monkeypatch.setattr(registry, "ENTRIES", dict(registry.ENTRIES))
+    monkeypatch.setattr(models, "MODELS", dict(models.MODELS))
     names = {"__name__": page.stem}
     for snippet in SNIPPET.finditer(text := page.read_text()):
         line = text.count("\n", 0, snippet.start(1))

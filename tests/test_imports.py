@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 HEAVY = ["jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "tensorboardX"]
-HEAVY += ["matplotlib", "cv2", "PIL", "scipy"]
+HEAVY += ["matplotlib", "cv2", "PIL", "safetensors", "scipy", "tensorflow"]
 
 # One after the other in one process: what runs, and what is loaded then.
 STAGES = [
@@ -15,6 +15,9 @@ STAGES = [
     *((f"run({command!r})", []) for command in ("models --help", "models unet segformer_b0")),
     *((f"use(segjax.{package})", ["jax"]) for package in ("losses", "ops", "matching", "metrics")),
     *((f"use(segjax.{package})", ["flax", "jax"]) for package in ("models", "analysis")),
+    ("use(segjax.objectives)", ["flax", "jax"]),
+    ("use(segjax.inference)", ["cv2", "flax", "jax"]),
+    ("use(segjax.pretrained)", ["cv2", "flax", "jax", "safetensors"]),
 ]
 PROGRAM = f"""
 import contextlib, io, json, sys

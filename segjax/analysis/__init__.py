@@ -1,4 +1,4 @@
-"""Analysis: what losses and models do, made visible."""
+"""Analysis of losses and models: gradients, curvature, receptive fields and attention."""
 
 from typing import TYPE_CHECKING
 

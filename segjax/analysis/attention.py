@@ -1,4 +1,4 @@
-"""Attention as a signal: where a transformer looks, as maps of the image, and what that tells."""
+"""Attention maps of vision transformers, and their correlation with errors."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,25 +19,27 @@ def class_token_maps(
     patch_size: int = 16,
     prefix_tokens: int = 1,
 ) -> Float[jax.Array, "*b h w"]:
-    """How much the class token attends to each place of the image: `A[0, patch]`, upsampled.
+    """Attention of the class token to each pixel: `A[0, patch]`, upsampled.
 
     Args:
-      attention: `[*b, n, n]`, the heads among the leading axes; or a rollout of several blocks.
-        Tokens are the class token, others, and the patches, row by row.
-      shape: (h, w) of the image.
-      patch_size: side of the patches, in pixels; those of the last row and column may reach beyond
-        the image.
-      prefix_tokens: number of tokens before the patches, as `VisionTransformer.prefix_tokens`.
+      attention: `[*b, n, n]`, with the heads among the leading axes; or a rollout of several
+        blocks. Tokens are the class token, other tokens, and the patches row by row.
+      shape: (h, w) of the image in pixels.
+      patch_size: Side of the patches in pixels; the last row and column may extend beyond the
+        image.
+      prefix_tokens: Number of tokens before the patches, as `VisionTransformer.prefix_tokens`.
 
     Returns:
-      `[*b, h, w]`, at least float32: bilinear between the patches' centres.
+      `[*b, h, w]`, at least float32, interpolated bilinearly between the centres of patches.
 
     Raises:
-      ValueError: if there are not as many keys as tokens of such an image.
+      ValueError: If the number of keys does not match the tokens of such an image.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
       >>> attention = jnp.array([[0.25, 0.25, 0.5], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
-      >>> class_token_maps(attention, (1, 4), patch_size=2)
+      >>> analysis.class_token_maps(attention, (1, 4), patch_size=2)
       Array([[0.25  , 0.3125, 0.4375, 0.5   ]], dtype=float32)
 
     References:
@@ -45,10 +47,10 @@ def class_token_maps(
       section 4.
     """
     rows, columns = _grid(shape, patch_size)
-    if attention.shape[-1] != prefix_tokens + rows * columns:
+    if attention.ndim < 2 or attention.shape[-1] != prefix_tokens + rows * columns:
         raise ValueError(
-            f"attention has {attention.shape[-1]} keys; due are {prefix_tokens} and those of "
-            f"{rows} * {columns} patches"
+            f"attention: expected {prefix_tokens} + {rows} * {columns} keys, got shape "
+            f"{attention.shape}"
         )
     return _patch_maps(attention[..., 0, prefix_tokens:], shape, patch_size)
 
@@ -59,23 +61,26 @@ def class_query_maps(
     *,
     patch_size: int = 16,
 ) -> Float[jax.Array, "*b classes h w"]:
-    """How much each class's query attends to each place of the image: `A[class, patch]`, upsampled.
+    """Attention of each class query to each pixel: `A[class, patch]`, upsampled.
 
     Args:
-      attention: `[*b, n, n]` of a mask transformer, the heads among the leading axes. Tokens are
-        the patches, row by row, and the classes.
-      shape: (h, w) of the image.
-      patch_size: side of the patches, in pixels.
+      attention: `[*b, n, n]` of a mask transformer, with the heads among the leading axes. Tokens
+        are the patches row by row, and then the classes.
+      shape: (h, w) of the image in pixels.
+      patch_size: Side of the patches in pixels.
 
     Returns:
-      `[*b, classes, h, w]`, at least float32: bilinear between the patches' centres.
+      `[*b, classes, h, w]`, at least float32, interpolated bilinearly between the centres of
+      patches.
 
     Raises:
-      ValueError: if there are not more queries and keys than patches of such an image.
+      ValueError: If there are not more queries and keys than patches of such an image.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
       >>> attention = jnp.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.25, 0.5, 0.25]])
-      >>> class_query_maps(attention, (1, 2), patch_size=1)
+      >>> analysis.class_query_maps(attention, (1, 2), patch_size=1)
       Array([[[0.25, 0.5 ]]], dtype=float32)
 
     References:
@@ -83,10 +88,10 @@ def class_query_maps(
     """
     rows, columns = _grid(shape, patch_size)
     patches = rows * columns
-    if min(attention.shape[-2:]) <= patches:
+    if attention.ndim < 2 or min(attention.shape[-2:]) <= patches:
         raise ValueError(
-            f"attention: expected shape classes after those of , got {attention.shape}"
-            f"{rows} * {columns} patches"
+            f"attention: expected more than {rows} * {columns} queries and keys, got shape "
+            f"{attention.shape}"
         )
     return _patch_maps(attention[..., patches:, :patches], shape, patch_size)
 
@@ -94,22 +99,24 @@ def class_query_maps(
 def attention_rollout(
     attention: Sequence[Float[Array, "*b heads n n"]],
 ) -> Float[jax.Array, "*b n n"]:
-    """How much of each input token each output token is made of: `Π_l (½ mean_heads A_l + ½ I)`.
+    """Attention rollout, the flow from input to output tokens: `Π_l (½ mean_heads A_l + ½ I)`.
 
-    The product runs from the last block on the left to the first on the right; the identity is the
-    shortcut beside each attention.
+    The factors run from the last block on the left to the first on the right; the identity stands
+    for the skip connections.
 
     Args:
-      attention: `[*b, heads, n, n]` of each block, from the first to the last.
+      attention: The attention of each block, `[*b, heads, n, n]`, from the first block to the last.
 
     Returns:
-      `[*b, n, n]`, at least float32; rows sum to 1 as those of the attention do.
+      `[*b, n, n]`, at least float32; rows sum to 1 like those of `attention`.
 
     Raises:
-      ValueError: if there is no block.
+      ValueError: If there are no blocks, or their shapes differ.
 
     Example:
-      >>> attention_rollout([jnp.array([[[0.0, 1.0], [0.0, 1.0]]])] * 2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
+      >>> analysis.attention_rollout([jnp.array([[[0.0, 1.0], [0.0, 1.0]]])] * 2)
       Array([[0.25, 0.75],
              [0.  , 1.  ]], dtype=float32)
 
@@ -117,7 +124,10 @@ def attention_rollout(
       Abnar and Zuidema, "Quantifying attention flow in transformers", 2020, section 3.
     """
     if not attention:
-        raise ValueError("attention has no blocks; due is at least one")
+        raise ValueError("attention: expected at least one block, got none")
+    shapes = [weights.shape for weights in attention]
+    if len(shapes[0]) < 3 or any(x[-2:] != (shapes[0][-1],) * 2 for x in shapes):
+        raise ValueError(f"attention: expected shapes [*b, heads, n, n], got {shapes}")
     dtype = accumulation_dtype(*attention)
     rollout = jnp.eye(attention[0].shape[-1], dtype=dtype)
     for weights in attention:
@@ -129,13 +139,13 @@ def attention_rollout(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Correlation:
-    """How two maps go together.
+    """Correlation of two maps, with p-values.
 
     Attributes:
-      pearson: the linear correlation, a scalar in −1..1.
-      spearman: that of the ranks.
-      pearson_p_value: the share of permutations with as large a correlation of either sign.
-      spearman_p_value: likewise, of the ranks.
+      pearson: Pearson's linear correlation, a scalar in −1..1.
+      spearman: Spearman's rank correlation, a scalar in −1..1.
+      pearson_p_value: Fraction of permutations with at least as large a correlation of either sign.
+      spearman_p_value: The same for the rank correlation.
     """
 
     pearson: Float[Array, ""]
@@ -152,31 +162,35 @@ def attention_error_correlation(
     where: Bool[Array, "h w"] | None = None,
     permutations: int = 999,
 ) -> Correlation:
-    """Whether attention tells where a model errs: their correlation, and a permutation test of it.
+    """Correlation of an attention map with the errors of a model, and a permutation test.
 
-    `r = Σ (a − ā)(e − ē) / √(Σ (a − ā)² Σ (e − ē)²)` over the valid pixels; Spearman's is that of
-    the ranks, of which equals share the mean. With `b` of `m` permutations as far from 0 as the
-    maps themselves, `p = (b + 1) / (m + 1)`. A permutation moves the error by random numbers of
-    rows and columns around the border: to exchange single pixels would find significance in any
-    two smooth maps, whose neighbours are alike.
+    `r = Σ (a − ā)(e − ē) / √(Σ (a − ā)² Σ (e − ē)²)` over the valid pixels; Spearman's correlation
+    is that of the ranks, with mean ranks for ties. If `b` of `m` permutations have a correlation at
+    least as far from 0, `p = (b + 1) / (m + 1)`. A permutation shifts the error map cyclically by
+    random numbers of rows and columns: exchanging single pixels would find significance in any two
+    smooth maps, whose neighbouring pixels are alike.
 
     Args:
-      key: of the shifts.
+      key: Random key of the shifts.
       attention: `[h, w]`, such as one of `class_token_maps`.
-      error: `[h, w]`, of each pixel: its loss, or whether it is wrong.
+      error: `[h, w]`, the loss of each pixel, or whether it is wrong.
       where: `[h, w]`, False for void pixels, whose values may be anything.
-      permutations: `m`. A shifted pixel counts where it is valid before and after.
+      permutations: Number of permutations `m`. A shifted pixel counts if it is valid before and
+        after.
 
     Returns:
-      The correlations, 0 with gradient 0 where a map is constant, and the p-values. Differentiable
-      by Pearson's alone.
+      Correlations, 0 with gradient 0 if a map is constant, and p-values. Only Pearson's correlation
+      is differentiable.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: If the shapes differ.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
       >>> attention = jnp.arange(12.0).reshape(3, 4)
-      >>> result = attention_error_correlation(jax.random.key(0), attention, attention**2)
+      >>> result = analysis.attention_error_correlation(jax.random.key(0), attention, attention**2)
       >>> print(f"{result.pearson:.2f} {result.spearman:.2f}")
       0.96 1.00
 
@@ -186,7 +200,8 @@ def attention_error_correlation(
     """
     if attention.ndim != 2 or attention.shape != error.shape:
         raise ValueError(
-            f"attention has shape {attention.shape} and error {error.shape}; due is [h, w] twice"
+            "attention, error: expected the same shape [h, w], got "
+            f"{attention.shape}, {error.shape}"
         )
     height, width = attention.shape
     valid = broadcast_where(where, attention.shape).ravel()
@@ -209,13 +224,13 @@ def attention_error_correlation(
 def _grid(shape: tuple[int, int], patch_size: int) -> tuple[int, int]:
     """Rows and columns of patches that cover an image."""
     if len(shape) != 2 or min(shape) < 1 or patch_size < 1:
-        raise ValueError(f"shape is {shape} and patch_size {patch_size}; due are positive sizes")
+        raise ValueError(f"shape, patch_size: expected positive sizes, got {shape}, {patch_size}")
     height, width = shape
     return -(-height // patch_size), -(-width // patch_size)
 
 
 def _patch_maps(weights: Array, shape: tuple[int, int], patch_size: int) -> jax.Array:
-    """Numbers of patches `[*b, n]` at the pixels."""
+    """Values of patches, `[*b, n]`, interpolated at the pixels."""
     rows, columns = _grid(shape, patch_size)
     weights = jnp.asarray(weights, accumulation_dtype(weights))
     weights = weights.reshape(*weights.shape[:-1], rows, columns, 1)
@@ -224,17 +239,17 @@ def _patch_maps(weights: Array, shape: tuple[int, int], patch_size: int) -> jax.
 
 
 def _with_ranks(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """`[2, n]`: the values, and their ranks among the valid; equals share the mean of theirs."""
+    """The values, and their ranks among the valid ones with mean ranks for ties, `[2, n]`."""
     ascending = jnp.sort(jnp.where(valid, values, jnp.inf))
     first, last = (jnp.searchsorted(ascending, values, side=side) for side in ("left", "right"))
     return jnp.where(valid, jnp.stack([values, ((first + last) / 2).astype(values.dtype)]), 0)
 
 
 def _pearson(a: jax.Array, b: jax.Array, valid: jax.Array) -> jax.Array:
-    """Of each row, the correlation: the cosine of what is left when the mean is taken off."""
+    """The correlation of each row: the cosine between the deviations from the mean."""
 
     def centred(x):
-        # From the least value first, so that of a constant nothing is left, not even rounding.
+        # Subtracts the least value first, so that a constant becomes 0 without rounding errors.
         least = jnp.min(jnp.where(valid, x, jnp.inf), axis=-1, keepdims=True)
         x = jnp.where(valid, x - jax.lax.stop_gradient(jnp.where(jnp.isinf(least), 0, least)), 0)
         mean = jnp.sum(x, axis=-1, keepdims=True) / jnp.maximum(jnp.sum(valid), 1)

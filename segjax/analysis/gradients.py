@@ -1,4 +1,4 @@
-"""The gradients of losses: closed forms, fields over families of problems, and curvature."""
+"""Gradients of losses: closed forms, gradient fields over many problems, and curvature."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,26 +19,28 @@ def jaccard_gradient(
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The gradient of the soft Jaccard index: `∂J/∂p_k = (y_k (Σp + Σy) − Σpy) / (Σp + Σy − Σpy)²`.
+    """Gradient of the soft Jaccard index: `∂J/∂p_k = (y_k (Σp + Σy) − Σpy) / (Σp + Σy − Σpy)²`.
 
-    The Jaccard loss has minus this.
+    The gradient of the Jaccard loss is the negative of this.
 
     Args:
-      probs: any shape, in 0..1.
-      targets: the same shape, in 0..1 or boolean.
-      axis: what a mask extends over, as in `jnp.sum`; None makes one mask of it all.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      probs: Any shape, in 0..1.
+      targets: The same shape, in 0..1 or boolean.
+      axis: The axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
 
     Returns:
-      The same shape, at least float32; 0 at void pixels, and throughout a mask where prediction and
-      target are both empty.
+      The same shape, at least float32; 0 at void pixels, and in masks where prediction and target
+      are both empty.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> jaccard_gradient(jnp.array([1.0, 1.0]), jnp.array([1, 0]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
+      >>> analysis.jaccard_gradient(jnp.array([1.0, 1.0]), jnp.array([1, 0]))
       Array([ 0.5 , -0.25], dtype=float32)
 
     References:
@@ -47,7 +49,7 @@ def jaccard_gradient(
     """
     y, intersection, total, valid = _overlap(probs, targets, axis, where)
     union = total - intersection
-    # One factor of the denominator after the other: its square may underflow.
+    # Divides by one factor at a time, as the square of the denominator may underflow.
     numerator = y * safe_divide(total, union) - safe_divide(intersection, union)
     gradient = safe_divide(numerator, union)
     return jnp.where(valid, gradient, 0)
@@ -60,12 +62,26 @@ def dice_loss_gradient(
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The gradient of the Dice loss: `∂L/∂p_k = (2Σpy − 2y_k (Σp + Σy)) / (Σp + Σy)²`.
+    """Gradient of the Dice loss: `∂L/∂p_k = (2Σpy − 2y_k (Σp + Σy)) / (Σp + Σy)²`.
 
-    Args and Returns as of `jaccard_gradient`.
+    Args:
+      probs: Any shape, in 0..1.
+      targets: The same shape, in 0..1 or boolean.
+      axis: The axes of one mask, as in `jnp.sum`; None for all axes, which makes one mask.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
+
+    Returns:
+      The same shape, at least float32; 0 at void pixels, and in masks where prediction and target
+      are both empty.
+
+    Raises:
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> dice_loss_gradient(jnp.array([0.5, 0.5]), jnp.array([1, 0]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
+      >>> analysis.dice_loss_gradient(jnp.array([0.5, 0.5]), jnp.array([1, 0]))
       Array([-0.75,  0.25], dtype=float32)
 
     References:
@@ -86,25 +102,27 @@ def mask_problem(
     margin: float | Float[Array, ""] = 2.0,
     noise: float | Float[Array, ""] = 0.0,
 ) -> tuple[Float[jax.Array, " n"], Bool[jax.Array, " n"]]:
-    """A predicted and a true mask: `p = sigmoid(margin · (±1) + noise · ε)`, `ε` normal.
+    """A synthetic prediction and its target: `p = sigmoid(margin · (±1) + noise · ε)`, `ε` normal.
 
-    The sign is that of a mask as large as the true one, which covers the share `alignment` of it.
-    Early in training `margin` is small beside `noise`; late it is large, and `alignment` near 1.
-    Under `jax.vmap` over any of the numbers it makes a family of problems.
+    The sign is + in a predicted mask of the size of the true one, which covers the fraction
+    `alignment` of it. Early in training `margin` is small compared to `noise`; later it is large,
+    and `alignment` is near 1. `jax.vmap` over any of the numbers gives a family of problems.
 
     Args:
-      key: of `ε`.
-      num_pixels: `n`.
-      foreground: the share of pixels that is true, 0..1/(2 − alignment); a number or a scalar.
-      alignment: the share of them that is predicted too, 0..1; a number or a scalar.
-      margin: how sure the prediction is, in logits; a number or a scalar.
-      noise: the standard deviation of the logits around it; a number or a scalar.
+      key: Random key of `ε`.
+      num_pixels: Number of pixels `n`.
+      foreground: Fraction of foreground pixels, in 0..1/(2 − alignment); a number or a scalar.
+      alignment: Fraction of them that is predicted, in 0..1; a number or a scalar.
+      margin: Confidence of the prediction, in logits; a number or a scalar.
+      noise: Standard deviation of the logits; a number or a scalar.
 
     Returns:
-      The probabilities and the targets, `[n]` each.
+      Probabilities and boolean targets, `[n]` each.
 
     Example:
-      >>> probs, targets = mask_problem(
+      >>> import jax
+      >>> from segjax import analysis
+      >>> probs, targets = analysis.mask_problem(
       ...     jax.random.key(0), 4, foreground=0.5, alignment=0.5, margin=100.0
       ... )
       >>> print(probs, targets)
@@ -124,24 +142,32 @@ def gradient_field(
     probs: Float[Array, "n *k"],
     targets: Num[Array, "n *k"] | Bool[Array, "n *k"],
 ) -> Float[jax.Array, "n *k"]:
-    """The gradient of a loss at each of `n` problems: `∂Σ loss(p_i, y_i) / ∂p_i`.
+    """Gradient of a loss for each of `n` problems: `∂Σ loss(p_i, y_i) / ∂p_i`.
 
     Args:
-      loss: of `(probs, targets)` of one problem, both of one shape; what it returns is summed. It
-        may as well take logits for probs, or have its options bound by `functools.partial`.
-      probs: `[n, ...]`, the predictions of each problem.
-      targets: the same shape, in 0..1 or boolean.
+      loss: Function of `(probs, targets)` of one problem, whose result is summed. It may take
+        logits for probs; bind options by `functools.partial`.
+      probs: `[n, ...]`, predictions of each problem.
+      targets: The same shape, in 0..1 or boolean.
 
     Returns:
       The same shape, at least float32.
 
+    Raises:
+      ValueError: If the shapes do not fit together.
+
     Example:
-      >>> from segjax.losses import dice_loss
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis, losses
       >>> probs, targets = jnp.array([[0.5, 0.5], [1.0, 0.0]]), jnp.array([[1, 0], [1, 0]])
-      >>> gradient_field(dice_loss, probs, targets)
+      >>> analysis.gradient_field(losses.dice_loss, probs, targets)
       Array([[-0.75,  0.25],
              [-0.5 ,  0.5 ]], dtype=float32)
     """
+    if not probs.ndim or probs.shape[:1] != targets.shape[:1]:
+        raise ValueError(
+            f"probs, targets: expected shapes [n, ...], got {probs.shape}, {targets.shape}"
+        )
     probs = probs.astype(accumulation_dtype(probs))
     return jax.vmap(jax.grad(lambda p, y: jnp.sum(loss(p, y))))(probs, targets)
 
@@ -151,21 +177,25 @@ def gradient_norms(
     probs: Float[Array, "n *k"],
     targets: Num[Array, "n *k"] | Bool[Array, "n *k"],
 ) -> Float[jax.Array, " n"]:
-    """The length of the gradient at each of `n` problems: `‖∂Σ loss(p_i, y_i) / ∂p_i‖`.
+    """Norm of the gradient of a loss for each of `n` problems: `‖∂Σ loss(p_i, y_i) / ∂p_i‖`.
 
     Args:
-      loss: as of `gradient_field`.
-      probs: `[n, ...]`, the predictions of each problem.
-      targets: the same shape, in 0..1 or boolean.
+      loss: Function of `(probs, targets)` of one problem, whose result is summed.
+      probs: `[n, ...]`, predictions of each problem.
+      targets: The same shape, in 0..1 or boolean.
 
     Returns:
       `[n]`, at least float32.
 
+    Raises:
+      ValueError: If the shapes do not fit together.
+
     Example:
-      >>> from segjax.losses import jaccard_loss
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis, losses
       >>> probs, targets = jnp.array([[0.0, 0.0], [1.0, 0.0]]), jnp.array([[1, 0], [1, 0]])
-      >>> gradient_norms(jaccard_loss, probs, targets)
-      Array([1.       , 1.4142135], dtype=float32)
+      >>> analysis.gradient_norms(losses.jaccard_loss, probs, targets).round(2)
+      Array([1.  , 1.41], dtype=float32)
     """
     field = gradient_field(loss, probs, targets)
     squares = jnp.sum(field.reshape(len(field), -1) ** 2, axis=-1)
@@ -179,25 +209,34 @@ def hessian_vector_product(
     targets: Num[Array, "*k"] | Bool[Array, "*k"],
     tangent: Float[Array, "*k"],
 ) -> Float[jax.Array, "*k"]:
-    """The Hessian of a loss by a vector, without the Hessian: `d/dt ∇loss(p + t v) at t = 0`.
+    """Product of the Hessian of a loss with a vector: `d/dt ∇loss(p + t v) at t = 0`.
 
     Args:
-      loss: of `(probs, targets)`; what it returns is summed.
-      probs: any shape.
-      targets: the same shape, in 0..1 or boolean.
-      tangent: `v`, the same shape.
+      loss: Function of `(probs, targets)`, whose result is summed.
+      probs: Any shape.
+      targets: The same shape, in 0..1 or boolean.
+      tangent: Vector `v`, the same shape.
 
     Returns:
       The same shape, at least float32.
 
+    Raises:
+      ValueError: If the shapes do not fit together.
+
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
       >>> square = lambda p, y: (p - y) ** 2
-      >>> hessian_vector_product(square, jnp.zeros(2), jnp.ones(2), jnp.array([1.0, 3.0]))
+      >>> analysis.hessian_vector_product(square, jnp.zeros(2), jnp.ones(2), jnp.array([1.0, 3.0]))
       Array([2., 6.], dtype=float32)
 
     References:
       Pearlmutter, "Fast exact multiplication by the Hessian", 1994.
     """
+    if tangent.shape != probs.shape:
+        raise ValueError(
+            f"tangent: expected the shape of probs, {probs.shape}, got {tangent.shape}"
+        )
     dtype = accumulation_dtype(probs, tangent)
     gradient = jax.grad(lambda p: jnp.sum(loss(p, targets)))
     return jax.jvp(gradient, (probs.astype(dtype),), (tangent.astype(dtype),))[1]
@@ -208,19 +247,21 @@ def hessian_spectrum(
     probs: Float[Array, "*k"],
     targets: Num[Array, "*k"] | Bool[Array, "*k"],
 ) -> Float[jax.Array, " n"]:
-    """The curvatures of a loss: the eigenvalues of its Hessian by the `n` entries of probs.
+    """Eigenvalues of the Hessian of a loss with respect to the `n` entries of `probs`.
 
     Args:
-      loss: of `(probs, targets)`; what it returns is summed.
-      probs: any shape of few entries: the Hessian is dense.
-      targets: the same shape, in 0..1 or boolean.
+      loss: Function of `(probs, targets)`, whose result is summed.
+      probs: Any shape with few entries, as the Hessian is dense.
+      targets: The same shape, in 0..1 or boolean.
 
     Returns:
-      `[n]`, ascending, at least float32; 0 is flat, and a convex loss has none below 0.
+      `[n]`, ascending, at least float32; a convex loss has none below 0.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
       >>> saddle = lambda p, y: p[0] * p[1]
-      >>> hessian_spectrum(saddle, jnp.zeros(2), jnp.zeros(2))
+      >>> analysis.hessian_spectrum(saddle, jnp.zeros(2), jnp.zeros(2))
       Array([-1.,  1.], dtype=float32)
     """
     flat = probs.ravel().astype(accumulation_dtype(probs))
@@ -231,21 +272,24 @@ def hessian_spectrum(
 def bilinear_gradient_ratio(
     alpha: Float[Array, "*n"], beta: Float[Array, "*n"]
 ) -> Float[jax.Array, "*n"]:
-    """How much of a gradient's squared norm bilinear sampling passes on, of nearest sampling's.
+    """Squared norm of the gradient through bilinear sampling, relative to nearest sampling.
 
-    `R(α, β) = (2α² − 2α + 1)(2β² − 2β + 1)`. The gradient `δ` by a sample goes to one pixel, with
-    squared norm `δ²`; or to four, with `δ²` times `Σw² = (α² + (1 − α)²)(β² + (1 − β)²)`.
+    `R(α, β) = (2α² − 2α + 1)(2β² − 2β + 1)`. The gradient `δ` of a sample goes to one pixel, with
+    squared norm `δ²`; or to four pixels, with `δ²` times `Σw² = (α² + (1 − α)²)(β² + (1 − β)²)`.
 
     Args:
-      alpha: any shape, in 0..1: how far the sample lies from the left pixels' centres to the right
-        ones'.
-      beta: the same shape, in 0..1: likewise, from the upper to the lower ones'.
+      alpha: Any shape, horizontal position of the sample between the centres of the left (0) and
+        right (1) pixels.
+      beta: The same shape, vertical position between the centres of the upper (0) and lower (1)
+        pixels.
 
     Returns:
-      The same shape, at least float32: from 1 on a pixel's centre down to ¼ between four of them.
+      The same shape, at least float32, from 1 at the centre of a pixel to ¼ between four pixels.
 
     Example:
-      >>> bilinear_gradient_ratio(jnp.array([0.0, 0.5]), jnp.array([1.0, 0.5]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
+      >>> analysis.bilinear_gradient_ratio(jnp.array([0.0, 0.5]), jnp.array([1.0, 0.5]))
       Array([1.  , 0.25], dtype=float32)
     """
     dtype = accumulation_dtype(alpha, beta)
@@ -256,7 +300,7 @@ def bilinear_gradient_ratio(
 def _overlap(
     probs: Array, targets: Array, axis: int | Sequence[int] | None, where: Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """`y`, `Σpy`, `Σp + Σy` and the valid pixels, such that they broadcast to probs."""
+    """`y`, `Σpy`, `Σp + Σy` and the valid pixels, with shapes that broadcast to probs."""
     if probs.shape != targets.shape:
         raise ValueError(
             f"targets: expected the shape of probs, {probs.shape}, got {targets.shape}"

@@ -1,4 +1,4 @@
-"""What a model really sees: the effective receptive field, by its gradient."""
+"""Effective receptive fields of models, measured by gradients."""
 
 from collections.abc import Callable
 
@@ -17,23 +17,26 @@ def effective_receptive_field(
     *,
     position: tuple[int, int] | None = None,
 ) -> Float[jax.Array, "h w"]:
-    """How much each input pixel moves one output pixel: `E_q = mean_b Σ_c |∂ Σ_k f_pk / ∂x_qc|`.
+    """Effective receptive field of one output pixel: `E_q = mean_b Σ_c |∂ Σ_k f_pk / ∂x_qc|`.
 
     Args:
-      apply: the model, from images `[b, h, w, c]` to outputs `[b, h', w', k]`; as in
+      apply: Function from images `[b, h, w, c]` to outputs `[b, h', w', k]`, such as
         `lambda x: model.apply(variables, x).logits`.
-      images: `[b, h, w, c]`. Several, as a maximum passes the gradient of one input at a time.
-      position: (row, column) of the output pixel `p`; None for the middle one.
+      images: `[b, h, w, c]`; average over several, since max pooling passes on the gradient to one
+        pixel only.
+      position: (row, column) of the output pixel `p`; None for the central one.
 
     Returns:
-      `[h, w]`, not negative, at least float32; 0 where the output does not depend on the pixel.
+      `[h, w]`, at least 0 and at least float32; 0 where the output does not depend on the pixel.
 
     Raises:
-      ValueError: if `images` has not 4 axes, or `position` is not within the output.
+      ValueError: If `images` does not have 4 axes, or `position` is outside the output.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
       >>> blur = lambda x: x[:, :, 1:] + 2 * x[:, :, :-1]
-      >>> effective_receptive_field(blur, jnp.zeros((1, 1, 4, 1)), position=(0, 1))
+      >>> analysis.effective_receptive_field(blur, jnp.zeros((1, 1, 4, 1)), position=(0, 1))
       Array([[0., 2., 1., 0.]], dtype=float32)
 
     References:
@@ -46,7 +49,7 @@ def effective_receptive_field(
     height, width = jax.eval_shape(apply, images).shape[1:3]
     row, column = (height // 2, width // 2) if position is None else position
     if not (0 <= row < height and 0 <= column < width):
-        raise ValueError(f"position: expected one within {(height, width)}, got {position}")
+        raise ValueError(f"position: expected a pixel of {(height, width)}, got {position}")
 
     def output(images):
         return jnp.sum(apply(images)[:, row, column], dtype=images.dtype)
@@ -58,20 +61,22 @@ def effective_receptive_field(
 def field_extent(
     field: Float[Array, "*b h w"], *, threshold: float = 0.0
 ) -> Float[jax.Array, "*b 4"]:
-    """The smallest box around what of a field is above a share of its maximum.
+    """Bounding box of a receptive field, where it exceeds a fraction of its maximum.
 
     Args:
-      field: `[*b, h, w]`, not negative.
-      threshold: the share, in 0..1; 0 takes all that is not 0.
+      field: `[*b, h, w]`, at least 0.
+      threshold: Fraction of the maximum, in 0..1; 0 includes all nonzero pixels.
 
     Returns:
-      float32 `[*b, 4]`, xyxy in pixels; zeros where the field is 0 throughout.
+      float32 `[*b, 4]`, xyxy in pixels; zeros if the field is 0 everywhere.
 
     Raises:
-      ValueError: if `field` has fewer than 2 axes.
+      ValueError: If `field` has fewer than 2 axes.
 
     Example:
-      >>> field_extent(jnp.zeros((4, 6)).at[1, 2:5].set(jnp.array([0.1, 1.0, 0.1])))
+      >>> import jax.numpy as jnp
+      >>> from segjax import analysis
+      >>> analysis.field_extent(jnp.zeros((4, 6)).at[1, 2:5].set(jnp.array([0.1, 1.0, 0.1])))
       Array([2., 1., 5., 2.], dtype=float32)
     """
     if field.ndim < 2:

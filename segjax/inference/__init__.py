@@ -1,4 +1,4 @@
-"""From a model's outputs to predictions for whole pictures."""
+"""Inference: from model outputs to predictions of labels, objects and segments."""
 
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         semantic_segmentation,
     )
     from segjax.inference.semantic import semantic_labels, semantic_probs
+    from segjax.inference.text_labels import drop_absent_classes, smooth_by_keys
     from segjax.inference.views import average_over_views
     from segjax.inference.windows import sliding_window
 else:

@@ -1,4 +1,4 @@
-"""Losses: results per pixel or per mask; the caller reduces."""
+"""Loss functions for segmentation; they return one value per pixel or mask, or named averages."""
 
 from typing import TYPE_CHECKING
 

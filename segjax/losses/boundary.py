@@ -1,4 +1,4 @@
-"""Losses that know where the borders are."""
+"""Losses that depend on the distance to boundaries, and losses of edge maps."""
 
 import functools
 import math
@@ -22,7 +22,7 @@ from segjax.typing import Array
 
 # (row, column) steps to the eight neighbours of a pixel.
 _STEPS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column]
-# Divergences below this are rounding errors, in nats.
+# Divergences below this, in nats, are rounding errors.
 _MIN_DIVERGENCE = 1e-5
 
 
@@ -32,24 +32,25 @@ def boundary_loss(
     *,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The boundary loss: `p φ`, the signed distance to the true mask at what is predicted of it.
+    """Boundary loss: `p φ`, the probability of a pixel times its signed distance to the true mask.
 
     Args:
-      probs: any shape, in 0..1: usually masks `[*b, h, w]`.
-      distance: the same shape: `ops.signed_distance` of the true masks, negative inside.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      probs: Any shape, in 0..1; usually masks `[*b, h, w]`.
+      distance: The same shape; `ops.signed_distance` of the true masks in pixels, negative inside.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
 
     Returns:
-      Of `probs`' shape, in the unit of `distance`, at least float32; 0 where `where` is False.
+      `probs`' shape, in the units of `distance`, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> from segjax.ops import signed_distance
-      >>> distance = signed_distance(jnp.array([[True, True, False, False]]))
-      >>> boundary_loss(jnp.array([[1.0, 0.5, 0.5, 0.0]]), distance)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses, ops
+      >>> distance = ops.signed_distance(jnp.array([[True, True, False, False]]))
+      >>> losses.boundary_loss(jnp.array([[1.0, 0.5, 0.5, 0.0]]), distance)
       Array([[-2. , -0.5,  0.5,  0. ]], dtype=float32)
 
     References:
@@ -69,28 +70,30 @@ def hausdorff_loss(
     alpha: float = 2.0,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b h w"]:
-    """The Hausdorff loss by distance transforms: `(p − y)² (d_p^α + d_y^α)`.
+    """Hausdorff distance loss by distance transforms: `(p − y)² (d_p^α + d_y^α)`.
 
-    `d_p` and `d_y` are the distances to the borders of the predicted mask, `p > ½`, and of the true
-    one, `y > ½`: `|ops.signed_distance|`, constants to the gradient, and 0 where a mask has no
-    border because it is empty or everything.
+    `d_p` and `d_y` are the distances to the boundary of the predicted mask, `p > ½`, and of the
+    true one, `y > ½`, by `ops.signed_distance`. They have no gradient, and are 0 if a mask has no
+    boundary because it is empty or covers everything.
 
     Args:
       probs: `[*b, h, w]`, in 0..1.
       targets: `[*b, h, w]`, in 0..1 or boolean.
-      alpha: the exponent of the distances, positive.
-      where: broadcasts to `probs`; False for void pixels: they have no loss and lie on neither side
-        of a border.
+      alpha: Exponent `α` of the distances, positive.
+      where: Broadcasts to `probs`; False for void pixels, which have no loss and lie on neither
+        side of a boundary.
 
     Returns:
       `[*b, h, w]` in pixels to the power of `alpha`, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together or `alpha` is not positive.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together or `alpha` is not positive.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> hausdorff_loss(jnp.array([[1.0, 1.0, 1.0, 0.0]]), jnp.array([[1, 0, 0, 0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.hausdorff_loss(jnp.array([[1.0, 1.0, 1.0, 0.0]]), jnp.array([[1, 0, 0, 0]]))
       Array([[0., 5., 5., 0.]], dtype=float32)
 
     References:
@@ -113,27 +116,30 @@ def balanced_edge_cross_entropy(
     *,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b h w"]:
-    """The class-balanced edge loss: `−β y log σ(x) − (1 − β) (1 − y) log(1 − σ(x))`.
+    """Class-balanced cross-entropy of edges: `−β y log σ(x) − (1 − β) (1 − y) log(1 − σ(x))`.
 
-    `β = Σ(1 − y) / Σ1`, the share of a picture's pixels that are no edge: so the few edges of a
-    picture weigh as much as all the rest.
+    `β = Σ(1 − y) / Σ1` is the fraction of an image's pixels that are no edges, so the few edge
+    pixels weigh as much as all others together.
 
     Args:
-      logits: `x`, `[*b, h, w]`.
-      edges: `y`, `[*b, h, w]`, boolean or in 0..1 (the share of annotators, say).
-      where: broadcasts to `logits`; False for void pixels, whose values may be anything.
+      logits: Edge logits `x`, `[*b, h, w]`.
+      edges: `y`, `[*b, h, w]`, boolean or in 0..1 (such as the fraction of annotators).
+      where: Broadcasts to `logits`; False for void pixels, whose values may be anything.
 
     Returns:
-      `[*b, h, w]` in nats, at least float32; 0 where `where` is False, and throughout a picture
-      that is nothing but edge or without any.
+      `[*b, h, w]` in nats, at least float32; 0 where `where` is False, and everywhere in an
+      image without edges or with nothing else.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> balanced_edge_cross_entropy(jnp.zeros((1, 4)), jnp.array([[True, False, False, False]]))
-      Array([[0.5198604, 0.1732868, 0.1732868, 0.1732868]], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> edges = jnp.array([[True, False, False, False]])
+      >>> losses.balanced_edge_cross_entropy(jnp.zeros((1, 4)), edges).round(2)
+      Array([[0.52, 0.17, 0.17, 0.17]], dtype=float32)
 
     References:
       Xie and Tu, "Holistically-nested edge detection", 2015, equation 2.
@@ -158,33 +164,35 @@ def edge_weighted_cross_entropy(
     sigma: float = 5.0,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b h w"]:
-    """Cross-entropy that counts more near a border: `−(1 + w exp(−d² / 2σ²)) log softmax(x)_y`.
+    """Cross-entropy with more weight near boundaries: `−(1 + w exp(−d² / 2σ²)) log softmax(x)_y`.
 
-    `d` is the distance to the nearest of the pixels on both sides of a border between labels
-    (`ops.label_edges`), whose weight is so `1 + w`.
+    `d` is the distance to the nearest pixel at a boundary between labels, as in `ops.label_edges`.
 
     Args:
       logits: `[*b, h, w, c]`.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
-      edge_weight: `w`.
-      sigma: `σ` in pixels, positive.
-      where: broadcasts to `labels`; False for void pixels: they have no loss and make no border.
+      edge_weight: Additional weight `w` at a boundary.
+      sigma: `σ` in pixels, positive: how far from a boundary the weight extends.
+      where: Broadcasts to `labels`; False for void pixels, which have no loss and cause no
+        boundaries.
 
     Returns:
       `[*b, h, w]` in nats, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together or `sigma` is not positive.
-      TypeError: if `labels` is not integer or `where` not boolean.
+      ValueError: If the shapes do not fit together or `sigma` is not positive.
+      TypeError: If `labels` is not integer or `where` not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
       >>> labels = jnp.array([[0, 0, 0, 1]])
-      >>> edge_weighted_cross_entropy(jnp.zeros((1, 4, 2)), labels, sigma=1.0).round(2)
+      >>> losses.edge_weighted_cross_entropy(jnp.zeros((1, 4, 2)), labels, sigma=1.0).round(2)
       Array([[1.63, 4.9 , 7.62, 7.62]], dtype=float32)
 
     References:
       Ronneberger et al., "U-Net: convolutional networks for biomedical image segmentation",
-      2015, equation 2, with one distance in the place of two: to the border, not to two cells.
+      2015, equation 2, with the distance to the nearest boundary instead of those to two cells.
     """
     _check_shape("labels", labels, logits.shape[:-1])
     if sigma <= 0:
@@ -207,35 +215,39 @@ def active_boundary_loss(
     detach_neighbors: bool = True,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b h w"]:
-    """The active boundary loss: `min(d, D)/D · CE(softmax_j KL(P_j ‖ P), j*)` on predicted borders.
+    """Active boundary loss: `min(d, D)/D · CE(softmax_j KL(P_j ‖ P), j*)` on predicted boundaries.
 
-    `P` are the class probabilities of a pixel, `P_j` those of its 8 neighbours. `d` is the distance
-    to the true border and `j*` the neighbour where it is least: so the prediction learns to change
-    most towards the true border, and its own border moves there, pixel by pixel. On a predicted
-    border lie the pixels that differ most from the next ones below and to the right, and their
-    neighbours. A pixel with no neighbour nearer to the true border stays: it has no loss.
+    `P` are the class probabilities of a pixel and `P_j` those of its 8 neighbours; `d` is the
+    distance to the true boundary and `j*` the neighbour nearest to it. The loss moves the predicted
+    boundary towards the true one, pixel by pixel. Predicted boundaries are the pixels that differ
+    most from those below and to the right, and their neighbours. Pixels without a neighbour that is
+    nearer to the true boundary have no loss.
 
     Args:
       logits: `[*b, h, w, c]`.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
-      boundary_fraction: the share of a picture's pixels that differ most, in 0..1.
-      max_distance: `D` in pixels, positive.
-      label_smoothing: of the cross-entropy CE, in 0..1.
-      detach_neighbors: whether the neighbours are constants to the gradient: then what one pixel
-        asks for is no push against what the next one asks for.
-      where: broadcasts to `labels`; False for void pixels: they have no loss and are no neighbours.
+      boundary_fraction: Fraction of the pixels of an image that are taken as predicted boundary,
+        above 0 and at most 1.
+      max_distance: `D` in pixels, positive: greater distances count as this one.
+      label_smoothing: Label smoothing of the cross-entropy CE, in 0..1.
+      detach_neighbors: Whether to stop gradients at the neighbours, so that adjacent pixels do not
+        work against each other.
+      where: Broadcasts to `labels`; False for void pixels, which have no loss and are no
+        neighbours.
 
     Returns:
-      `[*b, h, w]` in nats, at least float32. The authors' mean is over the pixels that move: those
-      with a loss above 0.
+      `[*b, h, w]` in nats, at least float32. The authors average over the pixels with a loss above
+      0.
 
     Raises:
-      ValueError: if the shapes do not fit together or an option is out of its range.
-      TypeError: if `labels` is not integer or `where` not boolean.
+      ValueError: If the shapes do not fit together or an option is out of its range.
+      TypeError: If `labels` is not integer or `where` not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
       >>> logits = jnp.array([[[9.0, 0.0], [0.0, 9.0], [0.0, 9.0], [0.0, 9.0], [0.0, 9.0]]])
-      >>> active_boundary_loss(logits, jnp.array([[0, 0, 0, 0, 1]])).round(2)
+      >>> losses.active_boundary_loss(logits, jnp.array([[0, 0, 0, 0, 1]])).round(2)
       Array([[0.24, 0.88, 0.  , 0.  , 0.  ]], dtype=float32)
 
     References:
@@ -264,7 +276,7 @@ def active_boundary_loss(
         jnp.where(both, _shift(distance, step), jnp.inf)
         for both, step in zip(paired, _STEPS, strict=True)
     ]
-    # 0 is the pixel itself, which stays where no neighbour is nearer.
+    # Index 0 is the pixel itself: no neighbour is nearer.
     nearest = jnp.argmin(jnp.stack([distance, *nearby]), axis=0)
 
     change = divergences[_STEPS.index((0, 1))] + divergences[_STEPS.index((1, 0))]
@@ -281,13 +293,13 @@ def active_boundary_loss(
 def _divergence(
     neighbors: tuple[jax.Array, jax.Array], log_probs: jax.Array, step: tuple[int, int]
 ) -> Float[jax.Array, "*b h w"]:
-    """`KL(P_j ‖ P)` of every pixel's neighbour `j`, one step away; arrays are `[c, *b, h, w]`."""
+    """`KL(P_j ‖ P)` for the neighbour `j` one step away; arrays are `[c, *b, h, w]`."""
     p, log_p = (_shift(x, step) for x in neighbors)
     return jnp.sum(p * (log_p - log_probs), axis=0)
 
 
 def _largest(values: Float[jax.Array, "*b h w"], fraction: float) -> Bool[jax.Array, "*b h w"]:
-    """The pixels of the largest values in each picture, as long as they are no rounding errors."""
+    """The pixels with the largest values in each image, if these exceed rounding errors."""
     count = math.ceil(fraction * values.shape[-2] * values.shape[-1])
     top, _ = jax.lax.top_k(values.reshape(*values.shape[:-2], -1), count)
     return values >= jnp.maximum(top[..., -1], _MIN_DIVERGENCE)[..., None, None]
@@ -298,7 +310,7 @@ def _dilate(mask: Bool[jax.Array, "*b h w"]) -> Bool[jax.Array, "*b h w"]:
 
 
 def _shift(values: jax.Array, step: tuple[int, int]) -> jax.Array:
-    """For every pixel of `[..., h, w]` the value one step away; 0 outside of the picture."""
+    """The value one step away from every pixel of `[..., h, w]`; 0 outside the image."""
     height, width = values.shape[-2:]
     row, column = (1 + s for s in step)
     padded = jnp.pad(values, [(0, 0)] * (values.ndim - 2) + [(1, 1), (1, 1)])

@@ -1,4 +1,4 @@
-"""Overlap of centre lines, for thin structures: vessels, roads, cracks."""
+"""Losses of thin structures such as vessels, roads and cracks, by their centre lines."""
 
 import jax
 import jax.numpy as jnp
@@ -17,31 +17,33 @@ def cldice_loss(
     smooth: float = 0.0,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """One minus the centre-line Dice: `1 − 2PS / (P + S)`.
+    """clDice loss, one minus the Dice coefficient of centre lines: `1 − 2PS / (P + S)`.
 
-    `P = (Σ S_p y + s) / (Σ S_p + s)` is the share of the predicted centre line inside the true
-    mask, `S = (Σ S_y p + s) / (Σ S_y + s)` the share of the true one inside the predicted mask,
-    and `S_p`, `S_y` are the soft skeletons.
+    `P = (Σ S_p y + s) / (Σ S_p + s)` is the fraction of the predicted centre line inside the true
+    mask, `S = (Σ S_y p + s) / (Σ S_y + s)` that of the true one inside the predicted mask. `S_p`
+    and `S_y` are the soft skeletons (`ops.soft_skeleton`).
 
     Args:
       probs: `[*b, h, w]`, in 0..1.
       targets: `[*b, h, w]`, in 0..1 or boolean.
-      iterations: of `soft_skeleton`; not less than half the width of the widest structure.
+      iterations: Number of erosions; at least half the width of the widest structure in pixels.
       smooth: `s`, in pixels.
-      where: broadcasts to `probs`; False for void pixels: they are background in both masks.
+      where: Broadcasts to `probs`; False for void pixels, which are background in both masks.
 
     Returns:
-      `[*b]`, in 0..1, one number per mask, at least float32; 0 with gradient 0 where prediction and
+      `[*b]`, in 0..1, one value per mask, at least float32; 0 with gradient 0 where prediction and
       target are both empty.
 
     Raises:
-      ValueError: if the shapes do not fit together or `iterations` is negative.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together or `iterations` is negative.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
       >>> road = jnp.zeros((5, 6)).at[1:4, :].set(1)
-      >>> float(cldice_loss(road.at[:, 3:].set(0), road))  # half of it is missing
-      0.3333333134651184
+      >>> round(float(losses.cldice_loss(road.at[:, 3:].set(0), road)), 3)  # half of it is missing
+      0.333
 
     References:
       Shit et al., "clDice: a novel topology-preserving loss function for tubular structure
@@ -61,5 +63,5 @@ def cldice_loss(
 
     precision = share(soft_skeleton(p, iterations=iterations), y)
     sensitivity = share(soft_skeleton(y, iterations=iterations), p)
-    # MONAI adds 1e-4 to this denominator as well; then even a perfect match has a loss.
+    # MONAI also adds 1e-4 to this denominator, so that even a perfect match has a loss.
     return 1 - safe_divide(2 * precision * sensitivity, precision + sensitivity)

@@ -1,4 +1,4 @@
-"""Losses that align pixels with texts."""
+"""Losses that align pixel features with text embeddings."""
 
 import jax
 import jax.numpy as jnp
@@ -19,28 +19,29 @@ def pixel_text_cross_entropy(
     temperature: float | Float[Array, ""] = 0.07,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The cross-entropy of each pixel's text: `−log softmax_c(cos(f, t_c) / τ)` at the label.
+    """Cross-entropy over pixel-text similarities: `−log softmax_c(cos(f, t_c) / τ)` at the label.
 
     Args:
-      features: `[*b, h, w, d]`, of any length.
-      text: `[c, d]`, the embedding of each class's text, of any length.
-      labels: integers `[*b, h, w]` in 0..c−1, others being void, or soft ones `[*b, h, w, c]`,
-        probabilities.
-      temperature: `τ`, above 0; may be an array, a scalar, to be learned.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose features and labels may be
+      features: `[*b, h, w, d]`, not necessarily of length 1.
+      text: `[c, d]`, the text embedding of each class, not necessarily of length 1.
+      labels: integers `[*b, h, w]` in 0..c−1, others being void; or probabilities `[*b, h, w, c]`.
+      temperature: `τ`, positive; a scalar array if it is learned.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose features and labels may be
         anything.
 
     Returns:
       `[*b, h, w]` in nats, at least float32; 0 in void.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `temperature` is not above 0.
-      TypeError: if `labels` is neither integer nor floating, or `where` not boolean.
+      ValueError: If the shapes do not fit together, or `temperature` is not positive.
+      TypeError: If `labels` is neither integer nor floating, or `where` not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
       >>> feature, text = jnp.array([1.0, 1.0]), jnp.eye(2)
-      >>> float(pixel_text_cross_entropy(feature, text, jnp.array(0)))
-      0.6931471824645996
+      >>> round(float(losses.pixel_text_cross_entropy(feature, text, jnp.array(0))), 3)
+      0.693
 
     References:
       Radford et al., "Learning transferable visual models from natural language supervision",
@@ -48,7 +49,7 @@ def pixel_text_cross_entropy(
       section 3.
     """
     if isinstance(temperature, int | float) and temperature <= 0:
-        raise ValueError(f"temperature: expected above 0, got {temperature}")
+        raise ValueError(f"temperature: expected a positive number, got {temperature}")
     valid = broadcast_where(where, features.shape[:-1])
     if labels.shape == valid.shape:
         labels, valid = valid_labels(labels, len(text), where=valid)

@@ -1,4 +1,4 @@
-"""Cross-entropies bent, so that hard pixels or wrong labels count for more or for less."""
+"""Focal loss, variants of the cross-entropy for noisy labels, and online hard example mining."""
 
 import jax
 import jax.numpy as jnp
@@ -18,37 +18,38 @@ def sigmoid_focal_loss(
     gamma: float = 2.0,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The binary focal loss of every pixel: `−α_t (1 − p_t)^γ log p_t`.
+    """Binary focal loss of every pixel: `−α_t (1 − p_t)^γ log p_t`.
 
-    `p_t` is the probability of the right answer, `σ(x)` for `y = 1` and `1 − σ(x)` for `y = 0`;
-    between them, as for a soft target `y`, `1 − p_t = (1 − y) σ(x) + y (1 − σ(x))`, and `−log p_t`
-    stands for the cross-entropy. `α_t = α y + (1 − α)(1 − y)`.
+    `p_t` is `σ(x)` for `y = 1` and `1 − σ(x)` for `y = 0`, and `α_t = α y + (1 − α)(1 − y)`. For a
+    soft target, `1 − p_t = (1 − y) σ(x) + y (1 − σ(x))`, and the cross-entropy replaces `−log p_t`.
 
     Args:
-      logits: `x`, any shape: a mask `[*b, h, w]`, or one a class `[*b, h, w, c]`.
-      targets: `y` in 0..1 or boolean, the same shape.
-      alpha: the weight of positive pixels, in 0..1; None weighs all pixels 1.
-      gamma: `γ` ≥ 0; 0 gives the cross-entropy.
-      where: broadcasts to `logits`; False for void pixels, whose values may be anything.
+      logits: `x`, any shape: masks `[*b, h, w]`, or one for each class `[*b, h, w, c]`.
+      targets: `y`, the same shape, in 0..1 or boolean.
+      alpha: Weight `α` of positive pixels, in 0..1; None gives all pixels weight 1.
+      gamma: Focusing exponent `γ`, at least 0; 0 gives the cross-entropy.
+      where: Broadcasts to `logits`; False for void pixels, whose values may be anything.
 
     Returns:
       The shape of `logits`, in nats, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> sigmoid_focal_loss(jnp.array([0.0, 9.0]), jnp.array([1, 0]), alpha=0.25)
-      Array([0.0433217, 6.7484264], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.sigmoid_focal_loss(jnp.array([0.0, 9.0]), jnp.array([1, 0]), alpha=0.25).round(2)
+      Array([0.04, 6.75], dtype=float32)
 
     References:
       Lin et al., "Focal loss for dense object detection", 2017, eq. 5.
     """
     logits, targets, valid = binary_inputs(logits, targets, where)
     positive, negative = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
-    # For soft targets this is torchvision's p_t, linear in y as the cross-entropy is. MONAI, kornia
-    # and segmentation_models_pytorch each extend it otherwise; for hard targets all agree.
+    # For soft targets this is torchvision's p_t, linear in y like the cross-entropy. MONAI, kornia
+    # and segmentation_models_pytorch extend it in other ways; for hard targets all agree.
     wrong = (1 - targets) * positive + targets * negative  # 1 − p_t
     absent, present = softplus_pair(logits)
     losses = targets * present + (1 - targets) * absent
@@ -66,25 +67,27 @@ def softmax_focal_loss(
     class_weights: Float[Array, " c"] | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The focal loss of every pixel: `−w_y (1 − p_y)^γ log p_y`, `p = softmax(logits)`.
+    """Multi-class focal loss of every pixel: `−w_y (1 − p_y)^γ log p_y`, `p = softmax(logits)`.
 
     Args:
       logits: `[*b, h, w, c]`.
-      labels: `y`, integers `[*b, h, w]` in 0..c−1; others are void.
-      gamma: `γ` ≥ 0; 0 gives the cross-entropy.
-      class_weights: `w`, `[c]`; None weighs all classes 1.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
+      labels: integers `y`, `[*b, h, w]` in 0..c−1; others are void.
+      gamma: Focusing exponent `γ`, at least 0; 0 gives the cross-entropy.
+      class_weights: `[c]`, weights `w`; None gives all classes weight 1.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
-      `[*b, h, w]` in nats, at least float32; 0 in void.
+      `[*b, h, w]` in nats, at least float32; 0 for void pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
-      >>> softmax_focal_loss(jnp.array([[0.0, 0.0]]), jnp.array([1]))
-      Array([0.1732868], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.softmax_focal_loss(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(2)
+      Array([0.17], dtype=float32)
 
     References:
       Lin et al., "Focal loss for dense object detection", 2017, eq. 5.
@@ -103,26 +106,28 @@ def poly_cross_entropy(
     epsilon: float = 1.0,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The Poly-1 loss of every pixel: `−log p_y + ε (1 − p_y)`, `p = softmax(logits)`.
+    """Poly-1 loss of every pixel: `−log p_y + ε (1 − p_y)`, `p = softmax(logits)`.
 
-    The cross-entropy is `Σ_j (1 − p_y)^j / j`; this weighs its first term `1 + ε`.
+    The cross-entropy is `Σ_j (1 − p_y)^j / j`; this loss gives its first term the weight `1 + ε`.
 
     Args:
       logits: `[*b, h, w, c]`.
-      labels: `y`, integers `[*b, h, w]` in 0..c−1; others are void.
-      epsilon: `ε` ≥ −1.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
+      labels: integers `y`, `[*b, h, w]` in 0..c−1; others are void.
+      epsilon: Additional weight `ε` of the first term, at least −1.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
-      `[*b, h, w]`, at least float32; 0 in void.
+      `[*b, h, w]`, at least float32; 0 for void pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
-      >>> poly_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1]))
-      Array([1.1931472], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.poly_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(1)
+      Array([1.2], dtype=float32)
 
     References:
       Leng et al., "PolyLoss: a polynomial expansion perspective of classification loss
@@ -141,29 +146,31 @@ def symmetric_cross_entropy(
     log_zero: float = -4.0,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The symmetric cross-entropy of every pixel: `−α log p_y − β A (1 − p_y)`.
+    """Symmetric cross-entropy of every pixel, robust to noisy labels: `−α log p_y − β A (1 − p_y)`.
 
-    The second term is the cross-entropy with prediction and label exchanged, `−Σ_c p_c log y_c`,
-    where `A` stands for log 0: bounded, so that wrong labels do not dominate.
+    The second term is the reverse cross-entropy `−Σ_c p_c log y_c`, where the finite number `A`
+    replaces log 0. It is bounded, so wrong labels do not dominate.
 
     Args:
       logits: `[*b, h, w, c]`; `p` is their softmax.
-      labels: `y`, integers `[*b, h, w]` in 0..c−1; others are void.
-      alpha: the weight of the cross-entropy.
-      beta: the weight of the reverse cross-entropy.
-      log_zero: `A` < 0.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
+      labels: integers `y`, `[*b, h, w]` in 0..c−1; others are void.
+      alpha: Weight `α` of the cross-entropy.
+      beta: Weight `β` of the reverse cross-entropy.
+      log_zero: The value `A` of log 0, negative.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
-      `[*b, h, w]`, at least float32; 0 in void.
+      `[*b, h, w]`, at least float32; 0 for void pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
-      >>> symmetric_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1]))
-      Array([2.0693147], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.symmetric_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(2)
+      Array([2.07], dtype=float32)
 
     References:
       Wang et al., "Symmetric cross entropy for robust learning with noisy labels", 2019,
@@ -180,27 +187,29 @@ def hard_pixels(
     threshold: float | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> Bool[jax.Array, "*b"]:
-    """The pixels that online hard example mining keeps: the `count` worst, and all above a loss.
+    """Online hard example mining (OHEM): marks the pixels with the greatest losses.
 
-    `Average.of(losses, where=hard_pixels(losses, count=…))` is then the mean over them. A threshold
-    of `−log p` keeps the pixels whose right class has a probability under `p`.
+    The mean over them is `Average.of(losses, where=hard_pixels(losses, count=…))`. For the
+    cross-entropy, the threshold `−log p` keeps pixels whose true class has a probability below `p`.
 
     Args:
-      losses: any shape; all of it is one set of pixels.
-      count: how many pixels are kept at least (fewer if fewer are valid); of equal losses those
-        that stand first.
-      threshold: pixels with a greater loss are kept, however many.
-      where: broadcasts to `losses`; False for void pixels, which are never kept.
+      losses: Any shape; all pixels are one set.
+      count: Number of pixels to keep at least, those with the greatest losses (fewer if fewer are
+        valid); ties go to the first.
+      threshold: Loss above which all pixels are kept.
+      where: Broadcasts to `losses`; False for void pixels, which are never kept.
 
     Returns:
-      The shape of `losses`; nothing is differentiated through it.
+      Booleans of the shape of `losses`, without gradient.
 
     Raises:
-      ValueError: if the shapes do not fit together, or neither `count` nor `threshold` is given.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or neither `count` nor `threshold` is given.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> hard_pixels(jnp.array([0.1, 0.9, 0.5, 0.5]), count=2).astype(int)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.hard_pixels(jnp.array([0.1, 0.9, 0.5, 0.5]), count=2).astype(int)
       Array([0, 1, 1, 0], dtype=int32)
 
     References:
@@ -208,7 +217,7 @@ def hard_pixels(
       mining", 2016, section 4.
     """
     if count is None and threshold is None:
-        raise ValueError("count and threshold are both None; due is at least one of them")
+        raise ValueError("count, threshold: expected at least one, got None, None")
     valid = broadcast_where(where, losses.shape)
     losses = jnp.asarray(losses)
     kept = jnp.zeros(losses.shape, bool) if threshold is None else losses > threshold
@@ -220,7 +229,7 @@ def hard_pixels(
 
 
 def _negative_log_probs(logits: Array, labels: Array, where: Array | None) -> jax.Array:
-    """`−log p_y` of every pixel; 0 in void."""
+    """`−log p_y` of every pixel; 0 for void pixels."""
     check_integer(labels)
     return softmax_cross_entropy(logits, labels, where=where)
 
@@ -229,7 +238,7 @@ def _power(base: jax.Array, exponent: float) -> jax.Array:
     """`base ** exponent` for both ≥ 0, with gradient 0 where `base` is 0."""
     if exponent == 0:
         return jnp.ones_like(base)
-    # The loss is flat where a pixel is certain. Of an unguarded power the gradient is NaN there for
-    # γ < 1, as of torchvision's, segmentation_models_pytorch's and MONAI's softmax focal loss.
+    # An unguarded power has the gradient NaN at 0 for γ < 1, as in the focal losses of torchvision,
+    # segmentation_models_pytorch and MONAI.
     positive = base > 0
     return jnp.where(positive, jnp.where(positive, base, 1) ** exponent, 0)

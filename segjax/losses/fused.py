@@ -1,7 +1,7 @@
-"""Cross-entropy and Dice of the same logits together, and of logits below the labels' resolution.
+"""Cross-entropy and Dice loss computed together, also from logits of a lower resolution.
 
-They share one softmax, take the intersection from the target's logit alone, and recompute the
-probabilities for the gradient; so nothing as large as the full-resolution logits need ever be held.
+They share one softmax and compute the probabilities again for the gradient, so that memory for
+another array of the size of the full-resolution logits is never needed.
 """
 
 import math
@@ -27,33 +27,35 @@ def cross_entropy_and_dice(
     block: int | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> tuple[Float[jax.Array, "*b h w"], Float[jax.Array, "*b c"]]:
-    """The softmax cross-entropy of every pixel, and the Dice loss of every class of an image.
+    """Softmax cross-entropy of every pixel and Dice loss of every class, computed together.
 
-    `−log p_y` and `1 − (2Σpy + s) / (Σp + Σy + s)` of `p = softmax(logits)`: as
-    `softmax_cross_entropy` and `dice_loss` of the one-hot labels give them, in less time and
-    memory. The derivative is written for reverse mode: `jax.grad`, and `jax.hessian` over it, but
-    not `jax.jvp` or `jax.jacfwd` by itself.
+    `−log p_y` and `1 − (2Σpy + s) / (Σp + Σy + s)` with `p = softmax(logits)`. The results are
+    those of `softmax_cross_entropy`, and of `dice_loss` with one-hot labels, in less time and
+    memory. Differentiable in reverse mode (`jax.grad`, `jax.hessian`), but not by `jax.jvp` or
+    `jax.jacfwd` alone.
 
     Args:
       logits: `[*b, h, w, c]`.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
-      smooth: `s`, in pixels; or a pair, as of `soft_jaccard`.
-      block: about how many pixels are handled at a time; None for all of an image, which takes the
-        memory of another copy of `logits`. 2¹⁵ suits a CPU, and takes half as long again.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
+      smooth: `s`, in pixels; or a pair, `s` of the numerator and of the denominator.
+      block: Approximate number of pixels to process at a time; None for a whole image, which needs
+        memory for another copy of `logits`. 2¹⁵ suits a CPU, and takes half as long again.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
-      The cross-entropy `[*b, h, w]` in nats, 0 in void, and the Dice loss `[*b, c]`
-      in 0..1, 0 for a class neither predicted nor there; at least float32.
+      The cross-entropy `[*b, h, w]` in nats, 0 for void pixels; and the Dice loss `[*b, c]` in
+      0..1, 0 for a class that is neither predicted nor present. Both at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `block` is not positive.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together, or `block` is not positive.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
       >>> logits = jnp.array([[[0.0, 0.0], [0.0, 0.0]]])
-      >>> cross_entropy_and_dice(logits, jnp.array([[1, 1]]))[1]
-      Array([1.       , 0.3333333], dtype=float32)
+      >>> losses.cross_entropy_and_dice(logits, jnp.array([[1, 1]]))[1].round(3)
+      Array([1.   , 0.333], dtype=float32)
 
     References:
       Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical
@@ -73,29 +75,32 @@ def resized_cross_entropy(
     block: int | None = 2**15,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b h w"]:
-    """The softmax cross-entropy of logits resized to the labels: `−log softmax(resize(logits))_y`.
+    """Softmax cross-entropy of logits resized to the labels: `−log softmax(resize(logits))_y`.
 
-    As `softmax_cross_entropy(ops.resize(logits, (h, w)), labels)`, but the resized logits are made
-    and dropped again a block of rows at a time. For reverse mode alone, as
-    `cross_entropy_and_dice`. A pixel's weight by its class is `pixel_weights`.
+    The same as `softmax_cross_entropy(ops.resize(logits, (h, w)), labels)`, but the resized logits
+    are computed in blocks of rows and never stored as a whole. Differentiable in reverse mode only.
+    For class weights, multiply by `pixel_weights`.
 
     Args:
       logits: `[*b, low_h, low_w, c]`; resized by bilinear interpolation in at least float32.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
-      align_corners: as in `ops.resize`.
-      block: about how many pixels of the labels are handled at a time; None for all of an image.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
+      align_corners: Whether to align the centres of the corner pixels, as in `ops.resize`.
+      block: Approximate number of pixels of the labels to process at a time; None for a whole
+        image.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
 
     Returns:
-      `[*b, h, w]` in nats, at least float32; 0 in void.
+      `[*b, h, w]` in nats, at least float32; 0 for void pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `block` is not positive.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together, or `block` is not positive.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
-      >>> resized_cross_entropy(jnp.zeros((1, 1, 2)), jnp.array([[0, 1]]))
-      Array([[0.6931472, 0.6931472]], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.resized_cross_entropy(jnp.zeros((1, 1, 2)), jnp.array([[0, 1]])).round(2)
+      Array([[0.69, 0.69]], dtype=float32)
 
     References:
       Long et al., "Fully convolutional networks for semantic segmentation", 2015, section
@@ -113,28 +118,32 @@ def resized_cross_entropy_and_dice(
     block: int | None = 2**15,
     where: Bool[Array, "..."] | None = None,
 ) -> tuple[Float[jax.Array, "*b h w"], Float[jax.Array, "*b c"]]:
-    """The cross-entropy and Dice loss of logits resized to the labels.
+    """Softmax cross-entropy and Dice loss of logits resized to the labels, computed together.
 
-    As `cross_entropy_and_dice(ops.resize(logits, (h, w)), labels)`, a block of rows at a time.
+    The same as `cross_entropy_and_dice(ops.resize(logits, (h, w)), labels)`, in blocks of rows.
 
     Args:
       logits: `[*b, low_h, low_w, c]`; resized by bilinear interpolation in at least float32.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
-      smooth: `s` of the Dice loss, in pixels of the labels.
-      align_corners: as in `ops.resize`.
-      block: about how many pixels of the labels are handled at a time; None for all of an image.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
+      smooth: `s` of the Dice loss, in pixels of the labels; or a pair, `s` of the numerator and of
+        the denominator.
+      align_corners: Whether to align the centres of the corner pixels, as in `ops.resize`.
+      block: Approximate number of pixels of the labels to process at a time; None for a whole
+        image.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
 
     Returns:
-      The cross-entropy `[*b, h, w]` in nats, and the Dice loss `[*b, c]` in 0..1; at least float32.
+      The cross-entropy `[*b, h, w]` in nats and the Dice loss `[*b, c]` in 0..1; at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `block` is not positive.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together, or `block` is not positive.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
-      >>> losses, dice = resized_cross_entropy_and_dice(jnp.zeros((1, 1, 2)), jnp.array([[0, 1]]))
-      >>> dice
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> logits, labels = jnp.zeros((1, 1, 2)), jnp.array([[0, 1]])
+      >>> losses.resized_cross_entropy_and_dice(logits, labels)[1]
       Array([0.5, 0.5], dtype=float32)
 
     References:
@@ -151,11 +160,11 @@ def _dice_loss(sums, smooth):
 
 
 def _terms(logits, labels, where, align_corners, block):
-    """The cross-entropy `[*b, h, w]`, and `Σpy`, `Σp` and `Σy` by class, `[*b, c]`."""
-    if logits.ndim < 3 or labels.shape[:-2] != logits.shape[:-3]:
+    """The cross-entropy `[*b, h, w]`, and `Σpy`, `Σp` and `Σy` of each class, `[*b, c]`."""
+    if logits.ndim < 3 or labels.ndim < 2 or labels.shape[:-2] != logits.shape[:-3]:
         raise ValueError(
-            f"logits has shape {logits.shape} and labels {labels.shape}; due are [*b, low_h, "
-            "low_w, c] and [*b, h, w]"
+            f"logits, labels: expected shapes [*b, low_h, low_w, c], [*b, h, w], got "
+            f"{logits.shape}, {labels.shape}"
         )
     if block is not None and block < 1:
         raise ValueError(f"block: expected a positive number of pixels, or None, got {block}")
@@ -166,7 +175,7 @@ def _terms(logits, labels, where, align_corners, block):
     images = images.reshape(-1, low_height, low_width, num_classes)
     if (low_height, low_width) == (height, width):
         size = _divisor(height * width, block)
-        blocks, expand = images.reshape(-1, size, num_classes), _as_they_are
+        blocks, expand = images.reshape(-1, size, num_classes), _identity
     else:
         rows = height if block is None else min(height, max(1, block // width))
         size = rows * width
@@ -184,7 +193,7 @@ def _terms(logits, labels, where, align_corners, block):
     return losses.reshape(*batch, height, width), *sums
 
 
-def _as_they_are(pixels, number):
+def _identity(pixels, number):
     return pixels
 
 
@@ -196,16 +205,16 @@ _one_by_one = jax.lax.map
 
 
 def _divisor(pixels: int, block: int | None) -> int:
-    """The greatest block that divides an image, so that no copy has to be made to cut it."""
+    """The largest block size that divides an image, so that it is split without a copy."""
     if block is None:
         return pixels
     return max(size for size in range(1, min(block, pixels) + 1) if pixels % size == 0)
 
 
 def _row_blocks(images, shape, rows, align_corners):
-    """The rows of `images` behind each block of `rows` resized ones, and what resizes them.
+    """The rows of `images` that each block of resized rows needs, and a function to resize them.
 
-    The last block may reach below the image, where all weights are 0.
+    The last block may extend below the image, where all weights are 0.
     """
     (height, width), low_height = shape, images.shape[1]
     count = math.ceil(height / rows)
@@ -228,7 +237,7 @@ def _row_blocks(images, shape, rows, align_corners):
 
 
 def _block_terms(expand: Callable, over_blocks: Callable) -> Callable:
-    """The terms of blocks of pixels, differentiable in the blocks; `expand` makes them logits."""
+    """A differentiable function of blocks to their terms; `expand` turns a block into logits."""
 
     def forward(arguments):
         block, number, labels, valid = arguments
@@ -241,20 +250,20 @@ def _block_terms(expand: Callable, over_blocks: Callable) -> Callable:
         return jnp.where(valid, losses, 0), intersection, prediction, target
 
     def backward(arguments):
-        """The gradient from that of the losses, of `Σpy`, and of `Σp`."""
-        block, number, labels, valid, of_loss, of_intersection, of_prediction = arguments
+        """The gradient of a block, from those of the losses, of `Σpy` and of `Σp`."""
+        block, number, labels, valid, d_losses, d_intersection, d_prediction = arguments
         logits, transpose = jax.vjp(lambda block: expand(block, number), block)
         logits, labels = _valid_only(logits, labels, valid)
         probs, losses = _probs_and_losses(logits, labels)
         target_prob = jnp.exp(-losses)
-        through_target = target_prob * of_intersection[labels] - of_loss
-        through_sum = -through_target - jnp.sum(probs * of_prediction, axis=-1)
-        of_target = target_prob * (through_sum + of_prediction[labels]) + through_target
-        # Chosen, not added: XLA on a CPU stores the parts of a sum, but not those of a choice.
+        through_target = target_prob * d_intersection[labels] - d_losses
+        through_sum = -through_target - jnp.sum(probs * d_prediction, axis=-1)
+        d_target = target_prob * (through_sum + d_prediction[labels]) + through_target
+        # A choice instead of a sum, whose parts XLA would store on a CPU.
         gradient = jnp.where(
             labels[:, None] == jnp.arange(logits.shape[-1]),
-            of_target[:, None],
-            probs * (through_sum[:, None] + of_prediction),
+            d_target[:, None],
+            probs * (through_sum[:, None] + d_prediction),
         )
         return transpose(jnp.where(valid[:, None], gradient, 0))[0]
 

@@ -1,4 +1,4 @@
-"""Several losses made one: what a model with several tasks minimises."""
+"""Weighted sums of the losses of several tasks."""
 
 from collections.abc import Mapping
 
@@ -13,21 +13,23 @@ from segjax.typing import Array
 def fixed_weighting(
     losses: Mapping[str, Float[Array, ""]], weights: Mapping[str, Float[Array, ""] | float]
 ) -> Float[jax.Array, ""]:
-    """The weighted sum of named losses: `Σ_i w_i L_i`.
+    """Weighted sum of named losses: `Σ_i w_i L_i`.
 
     Args:
-      losses: scalars by name.
-      weights: scalars by the same names.
+      losses: Scalars by name.
+      weights: Numbers or scalars by the same names.
 
     Returns:
       A scalar, at least float32.
 
     Raises:
-      ValueError: if the names differ.
+      ValueError: If the names differ.
 
     Example:
-      >>> losses = {"region": jnp.array(0.5), "edges": jnp.array(2.0)}
-      >>> float(fixed_weighting(losses, {"region": 1.0, "edges": 0.25}))
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> terms = {"region": jnp.array(0.5), "edges": jnp.array(2.0)}
+      >>> float(losses.fixed_weighting(terms, {"region": 1.0, "edges": 0.25}))
       1.0
 
     References:
@@ -42,30 +44,33 @@ def fixed_weighting(
 def uncertainty_weighting(
     losses: Mapping[str, Float[Array, ""]], log_variances: Mapping[str, Float[Array, ""]]
 ) -> Float[jax.Array, ""]:
-    """The sum of named losses, each weighed by a learned uncertainty: `Σ_i exp(−s_i) L_i + s_i/2`.
+    """Sum of named losses weighted by learned uncertainties: `Σ_i exp(−s_i) L_i + s_i/2`.
 
-    `s_i = log σ_i²` is a parameter to be trained along with the model; for a given loss the best is
-    `s_i = log 2L_i`, where the term is `½ + ½ log 2L_i`. This is the form for cross-entropies and
-    their like; of a mean squared error give one half.
+    `s_i = log σ_i²` are parameters, trained together with the model; the optimum for a given loss
+    is `s_i = log 2L_i`, where the term is `½ + ½ log 2L_i`. This is the form for cross-entropies;
+    pass half of a mean squared error.
 
     Args:
-      losses: scalars by name.
-      log_variances: scalars `s_i` by the same names.
+      losses: Scalars by name.
+      log_variances: Scalars `s_i` by the same names.
 
     Returns:
-      A scalar, at least float32; negative where uncertainties are below 1 and losses small.
+      A scalar, at least float32; it can be negative.
 
     Raises:
-      ValueError: if the names differ.
+      ValueError: If the names differ.
 
     Example:
-      >>> losses = {"region": jnp.array(0.5), "edges": jnp.array(2.0)}
-      >>> float(uncertainty_weighting(losses, {name: jnp.zeros(()) for name in losses}))
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> terms = {"region": jnp.array(0.5), "edges": jnp.array(2.0)}
+      >>> log_variances = {"region": jnp.array(0.0), "edges": jnp.array(0.0)}
+      >>> float(losses.uncertainty_weighting(terms, log_variances))
       2.5
 
     References:
       Kendall et al., "Multi-task learning using uncertainty to weigh losses for scene
-      geometry and semantics", 2018, equation 10 (there `log σ = s/2`).
+      geometry and semantics", 2018, equation 10 (with `log σ = s/2`).
     """
     _check_names("log_variances", log_variances, losses)
     terms = []
@@ -82,6 +87,8 @@ def _widen(value: Array | float) -> jax.Array:
 
 def _check_names(argument: str, given: Mapping, losses: Mapping) -> None:
     if not losses:
-        raise ValueError("losses is empty; due is one loss or more")
+        raise ValueError("losses: expected at least one loss, got none")
     if given.keys() != losses.keys():
-        raise ValueError(f"{argument} has {sorted(given)}; due are the losses {sorted(losses)}")
+        raise ValueError(
+            f"{argument}: expected the names of losses, {sorted(losses)}, got {sorted(given)}"
+        )

@@ -1,4 +1,4 @@
-"""Terms of a loss summed over images, and computed for each object."""
+"""Terms of a loss summed over images, and numbers computed for each object."""
 
 import functools
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from segjax.typing import Array
 
 
 def sum_images(image_terms: Callable, batch: tuple[int, ...], *arrays: Any) -> dict[str, Average]:
-    """The sum over all images, on the axes `batch`, of the terms of each."""
+    """The sum of the terms of all images, which lie on the axes `batch`."""
     images = jax.tree.map(lambda x: jax.lax.collapse(x, 0, len(batch)), arrays)
     terms = map_shards(functools.partial(map_examples, image_terms), *images)
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), terms)
 
 
-# Objects that a CPU takes at a time, their values of a pixel beside one another.
+# Objects that a CPU processes at a time, with their values of a pixel adjacent in memory.
 _CHUNK = 8
 
 
@@ -29,8 +29,8 @@ def map_objects(
 ) -> tuple[jax.Array, ...]:
     """`function(logits, masks, *others)`: numbers `[n]` from logits `[n, h, w]` and masks.
 
-    A loop under differentiation keeps what each of its turns went through. So the gradients of the
-    numbers are taken along with them, and they are all that is kept.
+    A differentiated loop stores the intermediates of every iteration. To store the gradients only,
+    they are computed together with the numbers.
     """
     return map_valid(lambda *arrays: function(*arrays, *others), valid, logits, masks, chunk=_CHUNK)
 

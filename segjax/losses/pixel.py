@@ -1,4 +1,4 @@
-"""Losses of one number per pixel."""
+"""Cross-entropies, one number per pixel, and the weights of a weighted mean."""
 
 import jax
 import jax.numpy as jnp
@@ -17,30 +17,31 @@ def softmax_cross_entropy(
     label_smoothing: float = 0.0,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The cross-entropy of every pixel: `−Σ_c w_c ((1 − ε) y_c + ε/C) log softmax(logits)_c`.
+    """Softmax cross-entropy of every pixel: `−Σ_c w_c ((1 − ε) y_c + ε/C) log softmax(logits)_c`.
 
-    `y` is one-hot for integer labels, `w` the class weights, `ε` the label smoothing. The weighted
-    mean of a batch is the sum of the result over the sum of `pixel_weights`.
+    `y` is one-hot for integer labels, `w` are the class weights, `ε` is the label smoothing. The
+    weighted mean is the sum of the result divided by the sum of `pixel_weights`.
 
     Args:
       logits: `[*b, h, w, c]`.
-      labels: integers `[*b, h, w]` in 0..c−1, others being void, or soft ones `[*b, h, w, c]`,
-        probabilities.
-      class_weights: `[c]`; None weighs all classes 1.
-      label_smoothing: the share of every label that is spread over all classes, in 0..1.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
+      labels: integers `[*b, h, w]` in 0..c−1, others being void; or probabilities `[*b, h, w, c]`.
+      class_weights: `[c]`; None gives all classes weight 1.
+      label_smoothing: Fraction `ε` of every label that is spread over all classes, in 0..1.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
 
     Returns:
-      `[*b, h, w]` in nats, at least float32; 0 in void. A logit of −inf rules its class out, at no
-      cost to the pixels that integer labels give another class.
+      `[*b, h, w]` in nats, at least float32; 0 for void pixels. A logit of −inf excludes its class
+      from pixels with another integer label.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `labels` is neither integer nor floating, or `where` not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `labels` is neither integer nor floating, or `where` not boolean.
 
     Example:
-      >>> softmax_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1]))
-      Array([0.6931472], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.softmax_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(2)
+      Array([0.69], dtype=float32)
 
     References:
       Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016,
@@ -57,23 +58,24 @@ def softmax_cross_entropy(
     _check_class_weights(weights, num_classes)
     dtype = accumulation_dtype(logits, labels)
     logits, weights = jnp.asarray(logits, dtype), weights.astype(dtype)
-    if is_soft or label_smoothing:  # every class counts then, so that void must be cleared itself
+    if is_soft or label_smoothing:  # all classes count, so void pixels must be cleared
         logits = jnp.where(valid[..., None], logits, 0)
 
-    # −log softmax = log_normalizer − shifted logits, summed apart: no such array is ever stored.
+    # −log softmax = log_normalizer − shifted logits; summed separately, it is never stored.
     maximum = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
-    log_normalizer = _log_normalizer(logits, maximum, valid)
+    # Masked here: masked within, the gradient is two loops for XLA, and takes twice as long.
+    log_normalizer = jnp.where(valid, _log_normalizer(logits, maximum, valid), 0)
     if is_soft:
         weighted = weights * jnp.where(valid[..., None], labels, 0).astype(dtype)
         weight = jnp.sum(weighted, axis=-1)
-        of_target = jnp.sum(weighted * (logits - maximum[..., None]), axis=-1)
+        target_term = jnp.sum(weighted * (logits - maximum[..., None]), axis=-1)
     else:
         weight = weights[labels]
-        of_target = weight * jnp.where(valid, _at_labels(logits, labels) - maximum, 0)
-    losses = (1 - label_smoothing) * (weight * log_normalizer - of_target)
+        target_term = weight * jnp.where(valid, _at_labels(logits, labels) - maximum, 0)
+    losses = (1 - label_smoothing) * (weight * log_normalizer - target_term)
     if label_smoothing:
-        of_all = jnp.mean(weights * (logits - maximum[..., None]), axis=-1)
-        losses += label_smoothing * (jnp.mean(weights) * log_normalizer - of_all)
+        mean_term = jnp.mean(weights * (logits - maximum[..., None]), axis=-1)
+        losses += label_smoothing * (jnp.mean(weights) * log_normalizer - mean_term)
     return jnp.where(valid, losses, 0)
 
 
@@ -85,33 +87,38 @@ def sigmoid_cross_entropy(
     label_smoothing: float = 0.0,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The binary cross-entropy of every pixel: `−w y log σ(x) − (1 − y) log(1 − σ(x))`.
+    """Sigmoid (binary) cross-entropy of every pixel: `−w y log σ(x) − (1 − y) log(1 − σ(x))`.
 
-    With label smoothing `ε` the target is `(1 − ε) y + ε/2` instead of `y`.
+    With label smoothing `ε`, the target `(1 − ε) y + ε/2` replaces `y`.
 
     Args:
-      logits: `x`, any shape: a mask `[*b, h, w]`, or one a class `[*b, h, w, c]`.
-      targets: `y` in 0..1 or boolean, the same shape.
-      pos_weight: `w`, broadcasts to `logits`, so `[c]` has one for each class; None is 1.
+      logits: `x`, any shape: masks `[*b, h, w]`, or one for each class `[*b, h, w, c]`.
+      targets: `y`, the same shape, in 0..1 or boolean.
+      pos_weight: Weight `w` of positive pixels, broadcasts to `logits` (`[c]` has one for each
+        class); None for 1.
       label_smoothing: `ε`, in 0..1.
-      where: broadcasts to `logits`; False for void pixels, whose values may be anything.
+      where: Broadcasts to `logits`; False for void pixels, whose values may be anything.
 
     Returns:
       The shape of `logits`, in nats, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> sigmoid_cross_entropy(jnp.array([0.0, 0.0]), jnp.array([1, 0]), pos_weight=2.0)
-      Array([1.3862944, 0.6931472], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> logits, targets = jnp.array([0.0, 0.0]), jnp.array([1, 0])
+      >>> losses.sigmoid_cross_entropy(logits, targets, pos_weight=2.0).round(2)
+      Array([1.39, 0.69], dtype=float32)
 
     References:
       Bishop, "Pattern recognition and machine learning", 2006, eq. 4.90.
     """
     logits, targets, valid = binary_inputs(logits, targets, where)
-    # As softmax_cross_entropy's, of two classes; segmentation_models_pytorch's factor is ε/2.
+    # As in softmax_cross_entropy with two classes; the smooth_factor of
+    # segmentation_models_pytorch is ε/2.
     targets = (1 - label_smoothing) * targets + label_smoothing / 2
     positive = targets if pos_weight is None else pos_weight * targets
     absent, present = softplus_pair(logits)
@@ -125,22 +132,24 @@ def pixel_weights(
     *,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The weight of every pixel in a mean weighted by class: `Σ_c w_c y_c`.
+    """Weight of every pixel in a mean weighted by class: `Σ_c w_c y_c`.
 
     Args:
-      labels: integers `[*b, h, w]` in 0..c−1, others being void, or soft ones `[*b, h, w, c]`.
+      labels: integers `[*b, h, w]` in 0..c−1, others being void; or probabilities `[*b, h, w, c]`.
       class_weights: `[c]`.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose labels may be anything.
 
     Returns:
-      `[*b, h, w]`, at least float32; 0 in void.
+      `[*b, h, w]`, at least float32; 0 for void pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `labels` is neither integer nor floating, or `where` not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `labels` is neither integer nor floating, or `where` not boolean.
 
     Example:
-      >>> pixel_weights(jnp.array([0, 1, 1]), jnp.array([1.0, 3.0]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.pixel_weights(jnp.array([0, 1, 1]), jnp.array([1.0, 3.0]))
       Array([1., 3., 3.], dtype=float32)
     """
     _check_class_weights(class_weights, class_weights.size)
@@ -158,10 +167,10 @@ def pixel_weights(
 def binary_inputs(
     logits: Array, targets: Array, where: Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Logits and targets in the accumulation dtype, 0 in void, and which pixels are valid."""
+    """Logits and targets in the accumulation dtype, 0 for void pixels; and the valid pixels."""
     if targets.shape != logits.shape:
         raise ValueError(
-            f"targets: expected shape that of logits {logits.shape}, got {targets.shape}"
+            f"targets: expected the shape of logits, {logits.shape}, got {targets.shape}"
         )
     valid = broadcast_where(where, logits.shape)
     dtype = accumulation_dtype(logits, targets)
@@ -171,13 +180,12 @@ def binary_inputs(
 
 @jax.custom_jvp
 def _log_normalizer(logits: jax.Array, maximum: jax.Array, valid: jax.Array) -> jax.Array:
-    """`log Σ_c exp(logits_c − maximum)` of every valid pixel, else 0."""
-    total = jnp.sum(jnp.exp(logits - maximum[..., None]), axis=-1)
-    return jnp.where(valid, jnp.log(total), 0)
+    """`log Σ_c exp(logits_c − maximum)` of every pixel, with a gradient only where valid."""
+    return jnp.log(jnp.sum(jnp.exp(logits - maximum[..., None]), axis=-1))
 
 
-# Written out so that the gradient computes the probabilities again rather than stores them: the
-# memory of another array of the logits' size costs a CPU more than the exponentials.
+# Written out so that the gradient computes the probabilities again instead of storing them: on a
+# CPU another array of the size of the logits costs more time than the exponentials.
 @_log_normalizer.defjvp
 def _(primals, tangents):
     logits, maximum, valid = primals
@@ -193,7 +201,7 @@ def _at_labels(values: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values, labels[..., None], axis=-1)[..., 0]
 
 
-# Written out so that the gradient is a comparison with the labels rather than a scatter.
+# Written out so that the gradient is a comparison with the labels instead of a scatter.
 @_at_labels.defjvp
 def _(primals, tangents):
     values, labels = primals
@@ -202,13 +210,13 @@ def _(primals, tangents):
 
 
 def _check_labels(labels: Array, shape: tuple[int, ...]) -> bool:
-    """Whether the labels are soft ones, `shape` then, rather than integers of `shape[:-1]`."""
+    """Whether the labels are probabilities of `shape`, and not integers of `shape[:-1]`."""
     is_soft = jnp.issubdtype(labels.dtype, jnp.floating) and labels.shape != shape[:-1]
     if not is_soft:
         check_integer(labels)
     if labels.shape != (shape if is_soft else shape[:-1]):
         raise ValueError(
-            f"labels: expected integers {shape[:-1]}, or probabilities {shape}, got {labels.dtype} "
+            f"labels: expected integers {shape[:-1]} or probabilities {shape}, got {labels.dtype} "
             f"{labels.shape}"
         )
     return is_soft

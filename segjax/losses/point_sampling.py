@@ -1,7 +1,7 @@
-"""Masks at points: where a prediction is least certain, a few thousand say as much as all pixels.
+"""Masks at sampled points, as in PointRend and Mask2Former.
 
-Points are fractions of the image, (x, y) in 0..1: so masks of different sizes can be asked for the
-same ones.
+Points are (x, y) in 0..1 as fractions of the image, so that masks of different sizes can be sampled
+at the same points.
 """
 
 import functools
@@ -18,29 +18,36 @@ from segjax.typing import Array
 def sample_masks(
     masks: Float[Array, "*b h w"] | Bool[Array, "*b h w"], points: Float[Array, "p 2"]
 ) -> Float[jax.Array, "*b p"]:
-    """The masks between the pixels' centres, by bilinear interpolation; outside they are 0.
+    """Masks at points, by bilinear interpolation; outside the image they are 0.
 
     Args:
       masks: `[*b, h, w]`, logits or booleans.
       points: `[p, 2]`, (x, y) as fractions of the image, the same for all masks.
 
     Returns:
-      `[*b, p]`, at least float32: `torch.nn.functional.grid_sample`'s values at `2·points − 1`.
+      `[*b, p]`, at least float32, with the values of `torch.nn.functional.grid_sample` at
+      `2·points − 1`.
 
     Raises:
-      ValueError: if the shapes are wrong.
+      ValueError: If the shapes are wrong.
 
     Example:
-      >>> sample_masks(jnp.array([[0.0, 1.0]]), jnp.array([[0.25, 0.5], [0.5, 0.5]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.sample_masks(jnp.array([[0.0, 1.0]]), jnp.array([[0.25, 0.5], [0.5, 0.5]]))
       Array([0. , 0.5], dtype=float32)
 
     References:
       Kirillov et al., "PointRend: image segmentation as rendering", 2020, section 3.
     """
+    if masks.ndim < 2:
+        raise ValueError(f"masks: expected shape [*b, h, w], got {masks.shape}")
+    if points.ndim != 2 or points.shape[-1] != 2:
+        raise ValueError(f"points: expected shape [p, 2], got {points.shape}")
     *batch, height, width = masks.shape
     dtype = accumulation_dtype(masks, points)
-    # A pixel is a row that holds its value in every mask: so one look-up serves all masks.
-    rows = masks.reshape(math.prod(batch), height * width).T
+    # Each row holds one pixel of every mask, so that one gather serves all masks.
+    rows = jnp.asarray(masks).reshape(math.prod(batch), height * width).T
     points = jnp.asarray(points, dtype)
     x, across = _neighbours(points[:, 0], width)
     y, down = _neighbours(points[:, 1], height)
@@ -51,18 +58,18 @@ def sample_masks(
         pixel, weight = corner
         return total + weight[:, None] * rows.at[pixel].get(mode="promise_in_bounds"), None
 
-    # Zeros that are as spread over devices as what is added to them.
+    # Inside shard_map the carry must vary over the same devices as what is added to it.
     zero = jnp.zeros_like(rows, dtype, shape=()) + jnp.zeros_like(weights, shape=())
     start = jnp.broadcast_to(zero, (len(points), rows.shape[1]))
-    # A loop keeps the compiler from computing the weights anew for every pixel of the gradient.
+    # The loop keeps the compiler from computing the weights again for every pixel of the gradient.
     values, _ = jax.lax.scan(add, start, (nearest, weights))
     return values.T.reshape(*batch, len(points))
 
 
 def _neighbours(coordinates: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """Along one axis the two pixels around each coordinate, `[2, p]`, and their weights.
+    """The two pixels around each coordinate along one axis, `[2, p]`, and their weights.
 
-    One beyond the border is the pixel at the border, of weight 0.
+    Pixels beyond the border are replaced by the pixel at the border with weight 0.
     """
     places = coordinates * size - 0.5
     before = jnp.floor(places)
@@ -73,41 +80,45 @@ def _neighbours(coordinates: jax.Array, size: int) -> tuple[jax.Array, jax.Array
 
 
 def uncertain_points(logits: Float[Array, "*b m"], count: int) -> Bool[jax.Array, "*b m"]:
-    """Which points of each mask are the least certain: those where `−|logit|` is greatest.
+    """The least certain points of each mask: those with the smallest `|logit|`.
 
     Args:
-      logits: `[*b, m]`, of each mask at m candidates.
-      count: how many are due of each mask, at most m.
+      logits: `[*b, m]`, the logits of each mask at m candidates.
+      count: Number of points to choose for each mask, at most m.
 
     Returns:
-      `[*b, m]`: `count` of each mask; more where others are just as uncertain as the last of them.
-      No gradient flows through the choice.
+      Booleans `[*b, m]`: `count` of each mask, and those that tie with the last of them. Without
+      gradient.
 
     Raises:
-      ValueError: if there are fewer candidates than are due.
+      ValueError: If `count` is not in 0..m.
 
     Example:
-      >>> uncertain_points(jnp.array([-9.0, 1.0, 3.0]), 2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.uncertain_points(jnp.array([-9.0, 1.0, 3.0]), 2)
       Array([False,  True,  True], dtype=bool)
 
     References:
       Kirillov et al., "PointRend: image segmentation as rendering", 2020, section 3.1.
     """
+    if logits.ndim < 1:
+        raise ValueError(f"logits: expected shape [*b, m], got {logits.shape}")
     candidates = logits.shape[-1]
     if not 0 <= count <= candidates:
-        raise ValueError(f"count: expected 0..{candidates}, as many as candidates, got {count}")
+        raise ValueError(f"count: expected 0..{candidates}, got {count}")
     if count == 0:
         return jnp.zeros(logits.shape, bool)
     distances = jnp.abs(jax.lax.stop_gradient(jnp.asarray(logits, accumulation_dtype(logits))))
-    # The order of numbers above 0 is that of their bits as integers. `end` is where the chosen
-    # ones end, `start` before it; `at_start` and `at_end` count what is smaller.
+    # Floats of at least 0 are in the order of their bits as integers. The threshold is searched
+    # between `start` and `end`, below which there are `at_start` and `at_end` numbers.
     as_bits = functools.partial(
         jax.lax.bitcast_convert_type, new_dtype=f"int{8 * distances.dtype.itemsize}"
     )
     as_number = functools.partial(jax.lax.bitcast_convert_type, new_dtype=distances.dtype)
     bits = as_bits(distances)
     end = jnp.max(bits, axis=-1, keepdims=True) + 1
-    # In rows above one another, and in small integers, a CPU counts them several times faster.
+    # A CPU counts several times faster in columns and in small integers.
     beyond = [(0, 0)] * (bits.ndim - 1) + [(0, -candidates % 32)]
     rows = jnp.pad(bits, beyond, constant_values=jnp.iinfo(bits.dtype).max)
     rows = rows.reshape(*bits.shape[:-1], 32, -(-candidates // 32))
@@ -119,7 +130,7 @@ def uncertain_points(logits: Float[Array, "*b m"], count: int) -> Bool[jax.Array
 
     def narrow(state):
         turn, start, end, at_start, at_end = state
-        # As if the numbers were evenly spread; every third time the middle, in case they are not.
+        # Interpolates as if the numbers were evenly spread; every third time it bisects.
         share = ((count - at_start) / (at_end - at_start)).astype(distances.dtype)
         even = as_bits(as_number(start) + share * (as_number(end) - as_number(start)))
         middle = start + (end - start) // 2

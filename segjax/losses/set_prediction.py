@@ -1,10 +1,10 @@
-"""Losses of a set: each object is matched with one query, and every other query with "no object".
+"""Set prediction losses of DETR, MaskFormer and Mask2Former.
 
-Every loss is a dictionary of averages by name, already times their weights in the objective, which
-is the sum of their values. The terms of boxes and masks are normalised by the number of objects,
-that of classes by the sum of its weights: both depend on the targets alone, so that totals and
-weights add up over devices. A decoder's earlier layers (deep supervision) take the same functions,
-one call for each layer.
+Each object is matched to one query, and every other query to "no object". A loss is a dictionary of
+averages by name, already multiplied by their weights; the total loss is the sum of their values.
+Terms of boxes and masks are normalised by the number of objects, those of classes by the sum of the
+class weights. Both depend on the targets alone, so totals and weights add up over devices. For deep
+supervision, call the same function for each decoder layer.
 """
 
 import dataclasses
@@ -38,27 +38,35 @@ from segjax.typing import Array, Instances
 def match_queries(
     cost: Float[Array, "*b q n"], valid: Bool[Array, "*b n"]
 ) -> Int[jax.Array, "*b n"]:
-    """The query of each object: one-to-one, at the least total cost `Σ_j cost[query_j, j]`.
+    """Match each object to one query at the least total cost, `Σ_j cost[query_j, j]`.
 
     Args:
-      cost: `[*b, q, n]`, of matching query i with object j; what is not finite is forbidden.
+      cost: `[*b, q, n]`, cost of matching query i to object j; pairs that are not finite are
+        forbidden.
       valid: `[*b, n]`, False for padding, whose costs may be anything.
 
     Returns:
-      int32 `[*b, n]` in 0..q−1, no two alike; -1 for padding, and for objects without a query
-      where there are more of them than queries. No gradient flows through it.
+      Index of each object's query, int32 `[*b, n]` in 0..q−1, all different; -1 for padding, and
+      for objects without a query if there are more objects than queries. Without gradient.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `valid` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `valid` is not boolean.
 
     Example:
-      >>> match_queries(jnp.array([[0.0], [-0.5], [-0.4]]), jnp.array([True]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> losses.match_queries(jnp.array([[0.0], [-0.5], [-0.4]]), jnp.array([True]))
       Array([1], dtype=int32)
 
     References:
       Carion et al., "End-to-end object detection with transformers", 2020, equation 1.
     """
+    if cost.ndim < 2 or valid.shape != (*cost.shape[:-2], cost.shape[-1]):
+        raise ValueError(
+            f"cost, valid: expected shapes [*b, q, n], [*b, n], got {cost.shape}, {valid.shape}"
+        )
+    valid = broadcast_where(valid, valid.shape, name="valid")
     objects, queries = matching.linear_sum_assignment(
         jnp.swapaxes(cost, -1, -2), where=valid[..., None]
     )
@@ -82,39 +90,42 @@ def detr_loss(
     dice_weight: float = 1.0,
     no_object_weight: float = 0.1,
 ) -> dict[str, Average]:
-    """DETR's loss: cross-entropy of the classes, L1 distance and `1 − GIoU` of matched boxes.
+    """DETR loss: cross-entropy of the classes, L1 distance and `1 − GIoU` of matched boxes.
 
-    `Σ_i w_{y_i} CE_i / Σ_i w_{y_i}` over all queries, where `y_i` is the class of query i's object
-    or "no object"; and over the objects `Σ_j (5 |b_j − b̂_j| + 2 (1 − GIoU(b_j, b̂_j))) / Σ_j 1`. The
-    matching is that of least cost, with minus the probability of the object's class for the
-    cross-entropy. With masks, their focal loss and their Dice loss are added.
+    Over all queries `Σ_i w_{y_i} CE_i / Σ_i w_{y_i}`, where `y_i` is the class of query i's object
+    or "no object"; over the objects `Σ_j (5 |b_j − b̂_j| + 2 (1 − GIoU(b_j, b̂_j))) / Σ_j 1`.
+    Queries are matched at the least total cost of the same terms, with the negative probability of
+    the object's class as cost of the classes. With masks, their focal and Dice losses are added.
 
     Args:
-      class_logits: `[*b, q, classes + 1]`; the last is "no object".
+      class_logits: `[*b, q, classes + 1]`; the last class is "no object".
       boxes: `[*b, q, 4]`, cxcywh as fractions of the image.
-      targets: padded objects: `boxes` `[*b, n, 4]` (xyxy in pixels), `classes` and `valid`
-        `[*b, n]`, with `mask_logits` also `masks` `[*b, n, H, W]`. Crowds count as padding, and
-        so do objects of a class not in 0..classes−1.
-      shape: (height, width) of the images in pixels, or int `[*b, 2]` where each has its own.
-      mask_logits: `[*b, q, h, w]`, compared with the targets' masks at the targets' size.
-      where: `[*b, H, W]`, of the targets' size; False for void pixels, which no mask term counts.
-      examples: `[*b]`, False for an image that only fills up the batch.
-      class_weight, l1_weight, giou_weight: of the terms, in the matching too.
-      focal_weight, dice_weight: of the terms of masks.
-      no_object_weight: of queries without an object in the cross-entropy.
+      targets: Padded objects: `boxes` `[*b, n, 4]` (xyxy in pixels), `classes` and `valid`
+        `[*b, n]`, and with `mask_logits` also `masks` `[*b, n, H, W]`. Crowds and objects of a
+        class outside 0..classes−1 count as padding.
+      shape: (height, width) of the images in pixels, or `[*b, 2]` for images of different sizes.
+      mask_logits: `[*b, q, h, w]`; they are resized to the targets' masks.
+      where: `[*b, H, W]`, False for void pixels, which the terms of masks leave out.
+      examples: `[*b]`, False for images that pad the batch.
+      class_weight, l1_weight, giou_weight: Weights of these terms, in the matching too.
+      focal_weight, dice_weight: Weights of the terms of masks.
+      no_object_weight: Weight of queries without an object in the cross-entropy.
 
     Returns:
-      Scalar averages: `cross_entropy`, `l1`, `giou`; with masks `focal` and `dice`.
+      Scalar averages `cross_entropy`, `l1` and `giou`; with masks also `focal` and `dice`.
 
     Raises:
-      ValueError: if the shapes do not fit together, or the targets have no masks.
+      ValueError: If the shapes do not fit together, or the targets have no masks.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> from segjax.typing import Instances
       >>> targets = Instances(
       ...     jnp.array([[0.0, 0.0, 2.0, 4.0]]), jnp.array([0]), jnp.array([True])
       ... )
       >>> boxes = jnp.array([[0.5, 0.5, 1.0, 1.0], [0.25, 0.5, 0.5, 0.75]])
-      >>> terms = detr_loss(jnp.zeros((2, 2)), boxes, targets, (4, 4))
+      >>> terms = losses.detr_loss(jnp.zeros((2, 2)), boxes, targets, (4, 4))
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'cross_entropy': 0.6931, 'giou': 0.5, 'l1': 1.25}
 
@@ -122,6 +133,7 @@ def detr_loss(
       Carion et al., "End-to-end object detection with transformers", 2020, sections 3.1 and
       A.2.
     """
+    _check_queries(class_logits, boxes=boxes, mask_logits=mask_logits)
     if mask_logits is not None:
         _check_masks(targets)
     batch = class_logits.shape[:-2]
@@ -169,34 +181,38 @@ def maskformer_loss(
     dice_weight: float = 1.0,
     no_object_weight: float = 0.1,
 ) -> dict[str, Average]:
-    """MaskFormer's loss: cross-entropy of the classes, focal and Dice loss of matched masks.
+    """MaskFormer loss: cross-entropy of the classes, focal and Dice loss of matched masks.
 
-    The classes as in `detr_loss`, and over the objects `Σ_j (20 focal_j + Dice_j) / Σ_j 1`, the
-    predicted masks resized to the targets' size. The matching is that of least cost by the same
-    terms, with minus the probability of the object's class for the cross-entropy, and at the size
-    of the predicted masks, to whose pixels the nearest of the targets' belong.
+    The cross-entropy is that of `detr_loss`. Masks: over the objects
+    `Σ_j (20 focal_j + Dice_j) / Σ_j 1`, with the predicted masks resized to the targets. Queries
+    are matched at the least total cost of the same terms, with the negative probability of the
+    object's class as cost of the classes, and with the targets' masks resized to the predicted
+    ones.
 
     Args:
-      class_logits: `[*b, q, classes + 1]`; the last is "no object".
+      class_logits: `[*b, q, classes + 1]`; the last class is "no object".
       mask_logits: `[*b, q, h, w]`.
-      targets: padded objects, or segments of things and stuff: `masks` `[*b, n, H, W]`, `classes`
-        and `valid`. Crowds count as padding, and so do those of a class not in 0..classes−1.
-      where: `[*b, H, W]`, False for void pixels, which neither matching nor mask term counts.
-      examples: `[*b]`, False for an image that only fills up the batch.
-      class_weight, focal_weight, dice_weight: of the terms, in the matching too.
-      no_object_weight: of queries without an object in the cross-entropy.
+      targets: Padded objects, or segments of things and stuff: `masks` `[*b, n, H, W]`, `classes`
+        and `valid` `[*b, n]`. Crowds and objects of a class outside 0..classes−1 count as padding.
+      where: `[*b, H, W]`, False for void pixels, which matching and terms of masks leave out.
+      examples: `[*b]`, False for images that pad the batch.
+      class_weight, focal_weight, dice_weight: Weights of the terms, in the matching too.
+      no_object_weight: Weight of queries without an object in the cross-entropy.
 
     Returns:
-      Scalar averages: `cross_entropy`, `focal`, `dice`.
+      Scalar averages `cross_entropy`, `focal` and `dice`.
 
     Raises:
-      ValueError: if the shapes do not fit together, or the targets have no masks.
+      ValueError: If the shapes do not fit together, or the targets have no masks.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> from segjax.typing import Instances
       >>> targets = Instances(
       ...     jnp.zeros((1, 4)), jnp.array([0]), jnp.array([True]), masks=jnp.ones((1, 4, 4), bool)
       ... )
-      >>> terms = maskformer_loss(jnp.zeros((2, 2)), jnp.zeros((2, 2, 2)), targets)
+      >>> terms = losses.maskformer_loss(jnp.zeros((2, 2)), jnp.zeros((2, 2, 2)), targets)
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'cross_entropy': 0.6931, 'dice': 0.32, 'focal': 0.8664}
 
@@ -204,18 +220,19 @@ def maskformer_loss(
       Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
       2021, sections 3.3 and 4.
     """
+    _check_queries(class_logits, mask_logits=mask_logits)
     _check_masks(targets)
     targets = _counted(targets, examples, class_logits)
 
     def image_terms(class_logits, mask_logits, targets, where, example):
         pixels = mask_logits.shape[-2:]
-        at_pixels = {"where": None if where is None else _nearest(where, pixels).ravel()}
+        counted = None if where is None else _nearest(where, pixels).ravel()
         flat = functools.partial(jax.lax.collapse, start_dimension=1)
         logits, masks = flat(mask_logits), flat(_nearest(targets.masks, pixels))
         cost = (
             class_weight * matching.class_cost(class_logits, targets.classes)
-            + focal_weight * matching.mask_focal_cost(logits, masks, **at_pixels)
-            + dice_weight * matching.mask_dice_cost(logits, masks, **at_pixels)
+            + focal_weight * matching.mask_focal_cost(logits, masks, where=counted)
+            + dice_weight * matching.mask_dice_cost(logits, masks, where=counted)
         )
         query_of = match_queries(cost, targets.valid)
         cross_entropy = _cross_entropy(class_logits, targets, query_of, example, no_object_weight)
@@ -247,39 +264,45 @@ def mask2former_loss(
     dice_weight: float = 5.0,
     no_object_weight: float = 0.1,
 ) -> dict[str, Average]:
-    """Mask2Former's loss: as MaskFormer's, but masks are compared at random points only.
+    """Mask2Former loss: cross-entropies of classes and masks, and Dice loss, at random points.
 
-    The classes as in `detr_loss`, and over the objects `Σ_j (5 CE_j + 5 Dice_j) / Σ_j 1`, where
-    `CE_j` is a mask's mean binary cross-entropy. The matching compares all masks at the same
-    points, uniformly random. The loss then takes of `oversample · points` candidates the
-    `importance · points` at which the matched mask is least certain, and random ones for the rest.
+    The cross-entropy of classes is that of `detr_loss`. Masks: over the objects
+    `Σ_j (5 CE_j + 5 Dice_j) / Σ_j 1`, where `CE_j` is the mean binary cross-entropy of a mask.
+    Queries are matched by the masks at uniformly random points, the same for all masks. The loss
+    takes the `importance · points` points of `oversample · points` random candidates at which the
+    matched mask is least certain, and random points for the rest.
 
     Args:
-      key: random keys `[*b]`, one for each image; so its points do not depend on the batch.
-      class_logits: `[*b, q, classes + 1]`; the last is "no object".
+      key: Random keys `[*b]`, one for each image, so that its points do not depend on the batch.
+      class_logits: `[*b, q, classes + 1]`; the last class is "no object".
       mask_logits: `[*b, q, h, w]`.
-      targets: as of `maskformer_loss`, with `masks` `[*b, n, H, W]`.
-      where: `[*b, H, W]`, False for void pixels. A point counts if none of the pixels around it,
-        between which the target is interpolated, is void.
-      examples: `[*b]`, False for an image that only fills up the batch.
-      points: how many a mask is compared at.
-      oversample: candidates by point.
-      importance: the share of points that are chosen, in 0..1.
-      class_weight, mask_weight, dice_weight: of the terms, in the matching too.
-      no_object_weight: of queries without an object in the cross-entropy.
+      targets: Padded objects, or segments of things and stuff: `masks` `[*b, n, H, W]`, `classes`
+        and `valid` `[*b, n]`. Crowds and objects of a class outside 0..classes−1 count as padding.
+      where: `[*b, H, W]`, False for void pixels. A point counts if none of the pixels around it
+        that are interpolated is void.
+      examples: `[*b]`, False for images that pad the batch.
+      points: Number of points at which a mask is compared.
+      oversample: Number of candidates for each point.
+      importance: Fraction of the points that are chosen by uncertainty, in 0..1.
+      class_weight, mask_weight, dice_weight: Weights of the terms, in the matching too.
+      no_object_weight: Weight of queries without an object in the cross-entropy.
 
     Returns:
-      Scalar averages: `cross_entropy`, `mask_cross_entropy`, `dice`.
+      Scalar averages `cross_entropy`, `mask_cross_entropy` and `dice`.
 
     Raises:
-      ValueError: if the shapes do not fit together, or the targets have no masks.
+      ValueError: If the shapes do not fit together, or the targets have no masks.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import losses
+      >>> from segjax.typing import Instances
       >>> targets = Instances(
       ...     jnp.zeros((1, 4)), jnp.array([0]), jnp.array([True]), masks=jnp.zeros((1, 4, 4), bool)
       ... )
       >>> logits = jnp.zeros((2, 2)), jnp.zeros((2, 2, 2))
-      >>> terms = mask2former_loss(jax.random.key(0), *logits, targets, points=8)
+      >>> terms = losses.mask2former_loss(jax.random.key(0), *logits, targets, points=8)
       >>> {name: round(float(term.value), 4) for name, term in terms.items()}
       {'cross_entropy': 1.3863, 'dice': 4.6429, 'mask_cross_entropy': 3.4657}
 
@@ -287,16 +310,17 @@ def mask2former_loss(
       Cheng et al., "Masked-attention mask transformer for universal image segmentation",
       2022, sections 3.3 and 4.1.
     """
+    _check_queries(class_logits, mask_logits=mask_logits)
     _check_masks(targets)
     batch = class_logits.shape[:-2]
     if key.shape != batch:
-        raise ValueError(f"key: expected shape {batch}, one for each image, got {key.shape}")
+        raise ValueError(f"key: expected one for each image, shape {batch}, got {key.shape}")
     targets = _counted(targets, examples, class_logits)
     chosen = int(importance * points)
 
     def image_terms(key, class_logits, mask_logits, targets, where, example):
-        # The original draws candidates for each mask anew. To share them changes no mask's points
-        # in distribution, and saves most of the random numbers.
+        # The original draws candidates for each mask separately. Sharing them does not change the
+        # distribution of a mask's points, and saves most of the random numbers.
         shared, candidates, others = (
             jax.random.uniform(key, (count, 2), accumulation_dtype(mask_logits))
             for key, count in zip(
@@ -333,16 +357,29 @@ def mask2former_loss(
     return sum_images(image_terms, batch, *arrays, _examples(examples, batch))
 
 
+def _check_queries(class_logits: Array, **predictions: Array | None) -> None:
+    if class_logits.ndim < 2:
+        raise ValueError(
+            f"class_logits: expected shape [*b, q, classes + 1], got {class_logits.shape}"
+        )
+    for name, array in predictions.items():
+        if array is not None and not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"{name}: expected a floating dtype, got {array.dtype}")
+        if array is not None and array.shape[: class_logits.ndim - 1] != class_logits.shape[:-1]:
+            raise ValueError(
+                f"{name}: expected [*b, q, ...] as in class_logits, {class_logits.shape[:-1]}, "
+                f"got {array.shape}"
+            )
+
+
 def _check_masks(targets: Instances) -> None:
-    if targets.masks is None:
-        raise ValueError("targets have no masks; due is bool [*b, n, H, W]")
+    shape = None if targets.masks is None else targets.masks.shape
+    if shape is None or shape[:-2] != targets.classes.shape:
+        raise ValueError(f"targets.masks: expected bool [*b, n, H, W], got {shape}")
 
 
 def _counted(targets: Instances, examples: Array | None, class_logits: Array) -> Instances:
-    """The objects that count: of such images, of a class there is, and no crowds.
-
-    Of those no query has to find any.
-    """
+    """The targets, with crowds, unknown classes and the objects of padded images as padding."""
     classes, valid = valid_labels(
         targets.classes, class_logits.shape[-1] - 1, where=targets.valid, name="targets.classes"
     )
@@ -358,12 +395,12 @@ def _examples(examples: Array | None, batch: tuple[int, ...]) -> Array:
 
 
 def _matched(predictions: jax.Array, query_of: jax.Array) -> jax.Array:
-    """`[n, ...]`: of each object the prediction of its query, of padding any."""
+    """The prediction of each object's query, `[n, ...]`; that of any query for padding."""
     return predictions[jnp.maximum(query_of, 0)]
 
 
 def _mean(values: jax.Array, targets: Instances, query_of: jax.Array) -> Average:
-    """Over the objects; one for which there is no query left has value 0."""
+    """The average over the objects; those without a query have value 0."""
     return Average(
         jnp.sum(jnp.where(query_of >= 0, values, 0)), jnp.sum(targets.valid).astype(values.dtype)
     )
@@ -376,7 +413,7 @@ def _cross_entropy(
     example: jax.Array,
     no_object_weight: float,
 ) -> Average:
-    """Of all queries, weighted: those without an object are to say so."""
+    """The weighted cross-entropy of all queries; those without an object have label "no object"."""
     queries, classes = logits.shape
     no_object = classes - 1
     is_query_of = query_of == jnp.arange(queries)[:, None]
@@ -392,7 +429,7 @@ def _cross_entropy(
 def _at_all_pixels(
     mask_logits: jax.Array, targets: Instances, query_of: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """`[n]` each: the mean focal loss and the Dice loss of matched masks, at the targets' size."""
+    """Mean focal loss and Dice loss of matched masks, `[n]` each, at the targets' resolution."""
     assert targets.masks is not None
     matched = _matched(mask_logits, query_of)
     others = (where,)
@@ -403,11 +440,11 @@ def _at_all_pixels(
 def _focal_and_dice(
     logits: jax.Array, masks: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Of each mask `[n]`, at all pixels."""
+    """Mean focal loss and Dice loss of masks over all pixels, `[n]` each."""
     logits = resize(logits[..., None], (masks.shape[-2], masks.shape[-1]))[..., 0]
     focal = sigmoid_focal_loss(logits, masks, alpha=0.25, where=where)
     axes = (-2, -1)
-    return _mean_of_each(focal, axes, where), _dice(logits, masks, axes, where)
+    return _masked_mean(focal, axes, where), _dice(logits, masks, axes, where)
 
 
 def _at_uncertain_points(
@@ -418,12 +455,12 @@ def _at_uncertain_points(
     others: jax.Array,
     where: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Of each mask `[n]` cross-entropy and Dice loss, at `count` candidates and the others.
+    """Mean cross-entropy and Dice loss of masks, `[n]` each, at `count` candidates and `others`.
 
-    The losses are taken at all candidates, and the mask of the chosen ones leaves the rest out.
+    The losses are computed at all candidates, and those that are not chosen are masked out.
     """
     points = jnp.concatenate([candidates, others])
-    # Turned once, and not by all that reads them.
+    # Without the barrier every consumer would transpose them again.
     logits, masks = jax.lax.optimization_barrier(
         (sample_masks(logits, points), sample_masks(masks, points))
     )
@@ -432,10 +469,10 @@ def _at_uncertain_points(
     if where is not None:
         chosen &= _valid_points(where, points)
     entropy = sigmoid_cross_entropy(logits, masks, where=chosen)
-    return _mean_of_each(entropy, -1, chosen), _dice(logits, masks, -1, chosen)
+    return _masked_mean(entropy, -1, chosen), _dice(logits, masks, -1, chosen)
 
 
-def _mean_of_each(losses: jax.Array, axes: Any, where: jax.Array | None) -> jax.Array:
+def _masked_mean(losses: jax.Array, axes: Any, where: jax.Array | None) -> jax.Array:
     where = broadcast_where(where, losses.shape)
     return safe_divide(masked_sum(losses, axis=axes, where=where), jnp.sum(where, axes))
 

@@ -1,4 +1,4 @@
-"""Who belongs to whom: assignments of predictions to targets, and what they cost."""
+"""Matching of predictions to targets: assignments, matching costs, anchors and proposals."""
 
 from typing import TYPE_CHECKING
 

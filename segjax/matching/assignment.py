@@ -1,4 +1,4 @@
-"""Exact assignment: each row gets a column of its own, at the least total cost."""
+"""Optimal assignment: pairs of rows and columns with the least total cost."""
 
 import dataclasses
 import math
@@ -16,19 +16,20 @@ from segjax.typing import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """A best assignment, and the proof that it is best.
+    """An optimal assignment with a proof of its optimality.
 
-    A *cover* is a choice of rows and columns such that every allowed pair has its row or its column
-    in it. As no two pairs share any, there cannot be more pairs than the smallest cover has members
-    (and there are as many). The dual variables bound the cost of so many pairs from below.
+    A *cover* is a set of rows and columns such that every allowed pair has its row or its column in
+    it. No two pairs share a row or column, so there are at most as many pairs as members of the
+    smallest cover (and there are as many). The duals bound the cost of so many pairs from below.
 
     Attributes:
-      rows, cols: int32 `[*b, k]`, the pairs, `k = min(n, m)`; col -1 where there is none to make.
-      cost: `[*b]`, of all pairs. Its gradient with respect to the matrix is 1 at each pair, and 0
-        elsewhere (the envelope theorem).
-      row_duals, col_duals: `[*b, n]` and `[*b, m]`, in the unit of the cost: `u_i + v_j ≤ cost_ij`,
-        and equal for the pairs made. No gradient flows through them. Those of integer costs are
-        integers.
+      rows, cols: int32 `[*b, k]` with `k = min(n, m)`, the pairs; column -1 for pairs that could
+        not be made.
+      cost: `[*b]`, total cost of the pairs. Its gradient with respect to the matrix is 1 at each
+        pair and 0 elsewhere (envelope theorem).
+      row_duals, col_duals: `[*b, n]` and `[*b, m]`, dual variables in the units of the cost:
+        `u_i + v_j ≤ cost_ij`, with equality for pairs of the assignment; integers for integer
+        costs, and without gradient.
       row_cover, col_cover: bool `[*b, n]` and `[*b, m]`, the smallest cover.
     """
 
@@ -44,32 +45,34 @@ class Assignment:
 def linear_sum_assignment(
     cost: Num[Array, "*b n m"], *, where: Bool[Array, "..."] | None = None
 ) -> tuple[Int[jax.Array, "*b k"], Int[jax.Array, "*b k"]]:
-    """The pairs of rows and columns with the least total cost: `min Σ_k cost[rows_k, cols_k]`.
+    """Optimal assignment of rows to columns: `min Σ_k cost[rows_k, cols_k]`, as SciPy's.
 
-    As many pairs as can be made come first, the least cost second. Sums run in float64 on any
-    device, so integers up to 2³² and sums of float32 costs are exact.
+    Makes as many pairs as possible, and among these choices the cheapest. Sums are computed in
+    float64 on every device, so integers up to 2³² and sums of float32 costs are exact.
 
     Args:
-      cost: `[*b, n, m]`, numbers of any kind; pairs that cost NaN or ±inf are forbidden.
-      where: broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
-        anything. Rows and columns without any allowed pair need no search.
+      cost: `[*b, n, m]`, integers or floats; pairs that cost NaN or ±inf are forbidden.
+      where: Broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
+        anything. Rows and columns without any allowed pair cost no time.
 
     Returns:
-      rows, cols: int32 `[*b, k]` with `k = min(n, m)`; rows ascend, and no row or column comes
-      twice. Where no pair can be made any more, a row that is left has column -1.
+      rows, cols: int32 `[*b, k]` with `k = min(n, m)`: the rows in ascending order and their
+      columns, or column -1 for rows that could not be paired.
 
     Raises:
-      ValueError: if `cost` has fewer than 2 axes or `where` does not fit.
-      TypeError: if `where` is not boolean, or `cost` complex or boolean.
+      ValueError: If `cost` has fewer than 2 axes or `where` does not fit.
+      TypeError: If `where` is not boolean, or `cost` complex or boolean.
 
     Example:
-      >>> linear_sum_assignment(jnp.array([[4, 1, 3], [2, 0, 5], [3, 2, 2]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.linear_sum_assignment(jnp.array([[4, 1, 3], [2, 0, 5], [3, 2, 2]]))
       (Array([0, 1, 2], dtype=int32), Array([1, 0, 2], dtype=int32))
 
     References:
       Crouse, "On implementing 2D rectangular assignment algorithms", 2016; Jonker and
       Volgenant, "A shortest augmenting path algorithm for dense and sparse linear assignment
-      problems", 1987 (the start).
+      problems", 1987 (initialisation).
     """
     solution = _solve(cost, where)
     return list_pairs(solution.col_of, cost.shape[-1])
@@ -78,29 +81,35 @@ def linear_sum_assignment(
 def solve_assignment(
     cost: Num[Array, "*b n m"], *, where: Bool[Array, "..."] | None = None
 ) -> Assignment:
-    """The assignment of `linear_sum_assignment`, with its cost and the proof that it is best.
+    """Optimal assignment with its differentiable cost, dual variables and proof of optimality.
 
     Args:
-      cost: `[*b, n, m]`, as there.
-      where: broadcasts to `cost`, as there.
+      cost: `[*b, n, m]`, integers or floats; pairs that cost NaN or ±inf are forbidden.
+      where: Broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
+        anything.
 
     Returns:
-      An `Assignment`. Its `cost` is differentiable; that of integers is an integer.
+      The pairs of `linear_sum_assignment`, their total cost, and the dual variables.
 
     Raises:
-      ValueError, TypeError: as there.
+      ValueError: If `cost` has fewer than 2 axes or `where` does not fit.
+      TypeError: If `where` is not boolean, or `cost` complex or boolean.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
       >>> cost = jnp.array([[4.0, 1.0, 3.0], [2.0, 0.0, 5.0], [3.0, 2.0, 2.0]])
-      >>> float(solve_assignment(cost).cost)
+      >>> float(matching.solve_assignment(cost).cost)
       5.0
-      >>> jax.grad(lambda cost: solve_assignment(cost).cost)(cost)
+      >>> jax.grad(lambda cost: matching.solve_assignment(cost).cost)(cost)
       Array([[0., 1., 0.],
              [1., 0., 0.],
              [0., 0., 1.]], dtype=float32)
 
     References:
-      as there; Danskin, "The theory of max-min, with applications", 1966 (the gradient).
+      Crouse, "On implementing 2D rectangular assignment algorithms", 2016; Danskin, "The theory of
+      max-min, with applications", 1966 (gradient).
     """
     solution = _solve(cost, where)
     rows, cols = list_pairs(solution.col_of, cost.shape[-1])
@@ -117,9 +126,9 @@ def _costs_of_pairs(cost: jax.Array, rows: jax.Array, cols: jax.Array) -> jax.Ar
 
 
 def list_pairs(col_of: jax.Array, m: int) -> tuple[jax.Array, jax.Array]:
-    """The pairs by ascending row, as many as there are rows or columns, whichever are fewer.
+    """The pairs in ascending order of rows, as many as rows or columns, whichever are fewer.
 
-    The rows are those that have a column and then the first of those that have none.
+    All rows with a column are listed, and then the first ones without.
     """
     n = col_of.shape[-1]
     if n <= m:
@@ -133,15 +142,15 @@ def list_pairs(col_of: jax.Array, m: int) -> tuple[jax.Array, jax.Array]:
 
 
 def check_cost(cost: Array) -> None:
-    """A ValueError or TypeError for what is not a matrix of real numbers."""
+    """Raises a ValueError or TypeError if `cost` is not a matrix of real numbers."""
     if cost.ndim < 2:
-        raise ValueError(f"cost has shape {cost.shape}; due is [*b, n, m]")
+        raise ValueError(f"cost: expected shape [*b, n, m], got {cost.shape}")
     if not any(jnp.issubdtype(cost.dtype, kind) for kind in (jnp.floating, jnp.integer)):
-        raise TypeError(f"cost is {cost.dtype}; due are real numbers")
+        raise TypeError(f"cost: expected integers or floats, got {cost.dtype}")
 
 
 def _solve(cost: Array, where: Array | None) -> Solution:
-    """The solutions of a batch, the dual variables in the precision that the cost deserves."""
+    """The solutions of a batch, with duals in a dtype that fits the cost."""
     check_cost(cost)
     *batch, n, m = cost.shape
     problems = math.prod(batch), n, m
@@ -163,13 +172,13 @@ def _solve_batch(cost: jax.Array, where: jax.Array | None) -> Solution:
 
 
 def _no_pairs(cost: jax.Array) -> Solution:
-    """Where there are no rows, no columns, or no problems."""
+    """The solutions without any rows, columns or problems."""
     b, n, m = cost.shape
-    free, zeros, uncovered = (
+    unpaired, zeros, uncovered = (
         [jnp.full((b, size), value, dtype) for size in (n, m)]
         for value, dtype in ((-1, jnp.int32), (0, _dual_dtype(cost)), (False, bool))
     )
-    return Solution(*free, *zeros, *uncovered)
+    return Solution(*unpaired, *zeros, *uncovered)
 
 
 def _dual_dtype(cost: jax.Array) -> jnp.dtype:

@@ -1,4 +1,4 @@
-"""One assignment problem solved exactly: shortest augmenting paths, in double precision."""
+"""Exact solution of one assignment problem by shortest augmenting paths, in float64."""
 
 import functools
 from typing import NamedTuple
@@ -8,19 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# A power of two: so costs stay exact, and far enough from the largest number for sums of them.
+# A power of two, so that costs stay exact and sums of them do not overflow.
 _SCALE = 2.0**-40
 _NONE = np.int32(-1)
 
 
 class Solution(NamedTuple):
-    """The pairs, and what proves them best.
+    """The pairs, with dual variables and covers that prove them optimal.
 
     Attributes:
-      col_of: int32 `[n]`, the column of each row; -1 where it has none.
-      row_of: int32 `[m]`, the row of each column; -1 where it has none.
-      u, v: float64 `[n]` and `[m]`, the dual variables of rows and columns.
-      row_cover, col_cover: bool `[n]` and `[m]`, as many True as there are pairs.
+      col_of: int32 `[n]`, column of each row; -1 without one.
+      row_of: int32 `[m]`, row of each column; -1 without one.
+      u, v: float64 `[n]` and `[m]`, dual variables of rows and columns.
+      row_cover, col_cover: bool `[n]` and `[m]`, True as often as there are pairs.
     """
 
     col_of: jax.Array
@@ -35,12 +35,10 @@ class Solution(NamedTuple):
 
 
 def solve(cost: jax.Array, where: jax.Array | None) -> Solution:
-    """The most pairs and, of all ways to make so many, the cheapest.
-
-    To be called with 64 bits enabled.
+    """Finds the most pairs, and the cheapest among such choices. Needs 64 bits to be enabled.
 
     Args:
-      cost: `[n, m]`, neither n nor m being 0; what is not finite is forbidden.
+      cost: `[n, m]`, n and m above 0; pairs that are not finite are forbidden.
       where: bool `[n, m]`, False for forbidden pairs; None for none.
     """
     n, m = cost.shape
@@ -50,27 +48,27 @@ def solve(cost: jax.Array, where: jax.Array | None) -> Solution:
         return _solve_wide(cost.T).transpose()
     if n < m:
         return _solve_wide(cost)
-    # Every row costs a search. So the side with fewer members is to be the rows.
+    # Every row costs a search, so the side with fewer members becomes the rows.
     flip = jnp.sum(jnp.any(allowed, axis=1)) > jnp.sum(jnp.any(allowed, axis=0))
     solution = _solve_wide(jnp.where(flip, cost.T, cost))
     return jax.tree.map(functools.partial(jnp.where, flip), solution.transpose(), solution)
 
 
 def _solve_wide(cost: jax.Array) -> Solution:
-    """Where there are at least as many columns as rows, and forbidden pairs cost inf.
+    """Solves problems with at least as many columns as rows, where forbidden pairs cost inf.
 
-    To the search such a pair costs a penalty, so great that to save one is worth any other choice.
-    A dual variable is then a multiple of it (0, or 1 for a row, -1 for a column) and a remainder:
-    the multiples prove that no more pairs can be made, the remainders that these are the cheapest.
+    In the search a forbidden pair costs a penalty that exceeds all other costs together. A dual
+    variable is a multiple of it (0, or 1 for a row, -1 for a column) plus a remainder: the
+    multiples prove that no more pairs can be made, the remainders that these are the cheapest.
     """
     n, m = cost.shape
     allowed = cost < np.inf
     largest = jnp.max(jnp.where(allowed, jnp.abs(cost), 0))
     penalty = jnp.where(largest > 0, 8 * n * largest, _SCALE)
-    # If all columns will be taken, they may begin with dual variables of their own.
+    # If all columns will be taken, their dual variables need not start at 0.
     balanced = jnp.all(allowed) & (n == m)
     v = jnp.where(balanced, jnp.min(cost, axis=0), 0)
-    wanted, row_of, col_of = _ask_once(cost - v)
+    wanted, row_of, col_of = _initial_pairs(cost - v)
     v, row_of, col_of = _augment_all(cost, penalty, wanted, v, row_of, col_of)
 
     paid = jnp.minimum(cost[jnp.arange(n), col_of], penalty)
@@ -89,11 +87,11 @@ def _solve_wide(cost: jax.Array) -> Solution:
     )
 
 
-def _ask_once(reduced: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Each row asks for its cheapest column only, and of those that ask the first one gets it.
+def _initial_pairs(reduced: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gives each column to the first of the rows whose cheapest column it is.
 
     Returns:
-      Which rows have any column to ask for; of each column its row, and of each row its column.
+      Which rows have any allowed pair, the row of each column, and the column of each row.
     """
     n, m = reduced.shape
     rows, columns = jnp.arange(n, dtype=np.int32), jnp.arange(m, dtype=np.int32)
@@ -113,10 +111,10 @@ def _augment_all(
     row_of: jax.Array,
     col_of: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gives every wanted row a column, one row after the other; v, row_of and col_of then.
+    """Gives every wanted row a column, one row after the other; returns v, row_of and col_of.
 
-    Problems that are solved side by side under vmap wait for each other. One that has no row left
-    must not enter the inner loops, which would never end for it: hence `is_left`.
+    Under vmap, problems wait for each other. A problem without rows left must not enter the inner
+    loops, which would not end for it: hence `is_left`.
     """
     n = len(wanted)
     rows = jnp.arange(n, dtype=np.int32)
@@ -147,8 +145,8 @@ def _shortest_path(
     """Dijkstra's search from the row `root` for the nearest free column.
 
     Returns:
-      That column; the distance of every column, right up to that of the free one, over the rows
-      visited; and for every column the row before it.
+      That column; the distance of every column over the visited rows, correct up to the distance of
+      the free one; and the row before every column.
     """
     columns = jnp.arange(len(v), dtype=np.int32)
 
@@ -156,7 +154,7 @@ def _shortest_path(
         distance, parent, row, offset, _, _ = state
         through_row = jnp.minimum(cost[row], penalty) - v + offset
         distance = jnp.minimum(distance, through_row)
-        # A column that has been visited keeps its parent as ~parent, which is negative.
+        # A visited column stores its parent as ~parent, which is negative.
         is_open = parent >= 0
         parent = jnp.where(is_open & (through_row == distance), row, parent)
         candidates = jnp.where(parent >= 0, distance, np.inf)
@@ -190,7 +188,7 @@ def _flip_pairs(
     end: jax.Array,
     is_left: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Each column on the path goes to its parent, which leaves its own to the row before."""
+    """Gives each column on the path to its parent, whose own column goes to the row before."""
 
     def flip(state):
         row_of, col_of, column, _ = state
@@ -206,9 +204,9 @@ def _flip_pairs(
 
 
 def _min(values: jax.Array) -> jax.Array:
-    """The minimum: that of 16 slices, element by element, first.
+    """The minimum, computed elementwise over 16 slices first.
 
-    On a CPU the two are one kernel, whereas XLA makes three of a minimum over a long axis.
+    On a CPU this is one kernel, whereas XLA makes three of a minimum over a long axis.
     """
     largest = np.inf if values.dtype == np.float64 else np.iinfo(values.dtype).max
     padded = jnp.pad(values, (0, -len(values) % 16), constant_values=largest)

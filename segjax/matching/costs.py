@@ -1,6 +1,6 @@
-"""What it costs to match predictions with targets: a number for every pair of one image.
+"""Matching costs: one number for every pair of a prediction and a target.
 
-Targets that are padding may have any cost: leave them out by the assignment's `where`.
+Padded targets may have any cost; exclude them by `where` of the assignment.
 """
 
 import jax
@@ -9,35 +9,36 @@ from jaxtyping import Bool, Float, Int, Num
 
 from segjax.labels import valid_labels
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide, softplus_pair
-from segjax.ops.boxes import check_boxes
-from segjax.ops.overlap import generalized_box_iou
+from segjax.ops.overlap import check_box_pairs, generalized_box_iou
 from segjax.typing import Array
 
 
 def class_cost(
     logits: Float[Array, "*b n c"], classes: Int[Array, "*b m"]
 ) -> Float[jax.Array, "*b n m"]:
-    """The less probable the target's class, the dearer: `−softmax(logits_i)[class_j]`.
+    """Negative probability of the target's class: `−softmax(logits_i)[class_j]`.
 
     Args:
-      logits: `[*b, n, c]`, of the predictions; "no object" may be among the classes.
-      classes: `[*b, m]`, of the targets; what is not in 0..c−1 costs 0.
+      logits: `[*b, n, c]`, class logits of the predictions; "no object" may be one of the classes.
+      classes: `[*b, m]`, classes of the targets; those outside 0..c−1 have cost 0.
 
     Returns:
       `[*b, n, m]`, in −1..0, at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
-      >>> class_cost(jnp.array([[0.0, 0.0], [9.0, -9.0]]), jnp.array([0])).round(2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.class_cost(jnp.array([[0.0, 0.0], [9.0, -9.0]]), jnp.array([0])).round(2)
       Array([[-0.5],
              [-1. ]], dtype=float32)
 
     References:
       Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
     """
-    return -_of_classes(jax.nn.softmax(_as_floats(logits), axis=-1), classes)
+    return -_at_classes(jax.nn.softmax(_as_floats(logits), axis=-1), classes)
 
 
 def focal_class_cost(
@@ -47,59 +48,61 @@ def focal_class_cost(
     alpha: float = 0.25,
     gamma: float = 2.0,
 ) -> Float[jax.Array, "*b n m"]:
-    """What the focal loss of the target's class changes by if there is a target.
+    """Focal loss of the target's class, minus that without a target.
 
-    With `p = σ(logits_i)[class_j]`, it is `−α (1−p)^γ log p + (1−α) p^γ log(1−p)`.
+    With `p = σ(logits_i)[class_j]` it is `−α (1−p)^γ log p + (1−α) p^γ log(1−p)`.
 
     Args:
-      logits: `[*b, n, c]`, of the predictions, each class for itself.
-      classes: `[*b, m]`, of the targets; what is not in 0..c−1 costs 0.
-      alpha: `α`, the weight of targets against none, in 0..1.
-      gamma: `γ`, at least 1.
+      logits: `[*b, n, c]`, class logits of the predictions, for a sigmoid.
+      classes: `[*b, m]`, classes of the targets; those outside 0..c−1 have cost 0.
+      alpha: Weight `α` of positives, in 0..1.
+      gamma: Focusing exponent `γ`, at least 1.
 
     Returns:
       `[*b, n, m]`, at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together, or an option is out of range.
+      ValueError: If the shapes do not fit together, or an option is out of range.
 
     Example:
-      >>> focal_class_cost(jnp.array([[0.0]]), jnp.array([0]))
-      Array([[-0.0866434]], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.focal_class_cost(jnp.array([[0.0]]), jnp.array([0])).round(3)
+      Array([[-0.087]], dtype=float32)
 
     References:
       Zhu et al., "Deformable DETR", 2021, appendix A.4; Lin et al., "Focal loss for dense
       object detection", 2017, equation 5.
     """
     present, absent = _focal_losses(_as_floats(logits), alpha, gamma)
-    return _of_classes(present - absent, classes)
+    return _at_classes(present - absent, classes)
 
 
 def l1_cost(
     boxes: Float[Array, "*b n 4"], targets: Float[Array, "*b m 4"]
 ) -> Float[jax.Array, "*b n m"]:
-    """The distance of boxes, coordinate by coordinate: `Σ_k |box_ik − target_jk|`.
+    """L1 distance between the coordinates of boxes: `Σ_k |box_ik − target_jk|`.
 
     Args:
-      boxes: `[*b, n, 4]`, predicted; DETR has them in cxcywh, as fractions of the image.
-      targets: `[*b, m, 4]`, in the same form and unit.
+      boxes: `[*b, n, 4]`, predicted boxes; in DETR cxcywh, as fractions of the image.
+      targets: `[*b, m, 4]`, in the same format and units.
 
     Returns:
-      `[*b, n, m]`, in that unit, at least float32.
+      `[*b, n, m]`, in the units of the boxes, at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
-      >>> l1_cost(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[0.5, 0.0, 1.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.l1_cost(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[0.5, 0.0, 1.0, 2.0]]))
       Array([[1.5]], dtype=float32)
 
     References:
       Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
     """
-    check_boxes("boxes", boxes)
-    check_boxes("targets", targets)
-    _check_batch("targets", targets, boxes)
+    check_box_pairs(("boxes", "targets"), boxes, targets)
     dtype = accumulation_dtype(boxes, targets)
     difference = boxes.astype(dtype)[..., :, None, :] - targets.astype(dtype)[..., None, :, :]
     return jnp.sum(jnp.abs(difference), axis=-1)
@@ -108,25 +111,28 @@ def l1_cost(
 def giou_cost(
     boxes: Float[Array, "*b n 4"], targets: Float[Array, "*b m 4"]
 ) -> Float[jax.Array, "*b n m"]:
-    """The less boxes overlap, or the farther apart they are, the dearer: `−GIoU`.
+    """Negative generalized IoU of boxes: `−GIoU`.
 
     Args:
-      boxes: `[*b, n, 4]`, predicted, xyxy.
-      targets: `[*b, m, 4]`, xyxy in the same unit.
+      boxes: `[*b, n, 4]`, predicted boxes, xyxy.
+      targets: `[*b, m, 4]`, xyxy in the same units.
 
     Returns:
       `[*b, n, m]`, in −1..1, at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
-      >>> giou_cost(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[0.0, 0.0, 1.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.giou_cost(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[0.0, 0.0, 1.0, 2.0]]))
       Array([[-0.5]], dtype=float32)
 
     References:
       Carion et al., "End-to-end object detection with transformers", 2020, section 3.1.
     """
+    check_box_pairs(("boxes", "targets"), boxes, targets)
     return -generalized_box_iou(boxes, targets)
 
 
@@ -136,31 +142,33 @@ def mask_cross_entropy_cost(
     *,
     where: Bool[Array, "*b p"] | None = None,
 ) -> Float[jax.Array, "*b n m"]:
-    """The mean binary cross-entropy of a mask: `−Σ_p (y log σ(x) + (1−y) log(1−σ(x))) / Σ_p 1`.
+    """Mean binary cross-entropy of masks: `−Σ_p (y log σ(x) + (1−y) log(1−σ(x))) / Σ_p 1`.
 
     Args:
-      logits: `[*b, n, p]`, x: of the predicted masks at p points, or at all pixels of the image
+      logits: `[*b, n, p]`, logits `x` of the predicted masks at p points, or at all pixels
         (`masks.reshape(*b, n, h * w)`).
-      targets: `[*b, m, p]`, y: the true masks there, in 0..1 or boolean.
-      where: `[*b, p]`, False for void points, where all else may be anything.
+      targets: `[*b, m, p]`, true masks `y` at the same points, in 0..1 or boolean.
+      where: `[*b, p]`, False for void points, whose values may be anything.
 
     Returns:
-      `[*b, n, m]`, at least float32; 0 without any valid point.
+      `[*b, n, m]` in nats, at least float32; 0 without valid points.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> mask_cross_entropy_cost(jnp.array([[0.0, 0.0]]), jnp.array([[0, 1]]))
-      Array([[0.6931472]], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.mask_cross_entropy_cost(jnp.array([[0.0, 0.0]]), jnp.array([[0, 1]])).round(3)
+      Array([[0.693]], dtype=float32)
 
     References:
       Cheng et al., "Masked-attention mask transformer for universal image segmentation",
       2022, sections 3.3 and 4.1.
     """
     x, y, counted = _points(logits, targets, where)
-    # The cross-entropy is log(1 + eˣ) − x y: of the pairs one product is due.
+    # The cross-entropy is log(1 + eˣ) − x y, so that pairs need a single product.
     total = _inner(softplus_pair(x)[0], counted) - _inner(x, y)
     return safe_divide(total, jnp.sum(counted, axis=-1)[..., None])
 
@@ -173,26 +181,30 @@ def mask_focal_cost(
     gamma: float = 2.0,
     where: Bool[Array, "*b p"] | None = None,
 ) -> Float[jax.Array, "*b n m"]:
-    """The mean focal loss of a mask.
+    """Mean focal loss of masks.
 
     `−Σ_p (α y (1−q)^γ log q + (1−α) (1−y) q^γ log(1−q)) / Σ_p 1` with `q = σ(x)`.
 
     Args:
-      logits, targets, where: `[*b, n, p]`, `[*b, m, p]` and `[*b, p]`, as of
-        `mask_cross_entropy_cost`.
-      alpha: `α`, the weight of the mask against the rest, in 0..1.
-      gamma: `γ`, at least 1.
+      logits: `[*b, n, p]`, logits `x` of the predicted masks at p points, or at all pixels
+        (`masks.reshape(*b, n, h * w)`).
+      targets: `[*b, m, p]`, true masks `y` at the same points, in 0..1 or boolean.
+      alpha: Weight `α` of the foreground, in 0..1.
+      gamma: Focusing exponent `γ`, at least 1.
+      where: `[*b, p]`, False for void points, whose values may be anything.
 
     Returns:
-      `[*b, n, m]`, at least float32; 0 without any valid point.
+      `[*b, n, m]` in nats, at least float32; 0 without valid points.
 
     Raises:
-      ValueError: if the shapes do not fit together, or an option is out of range.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or an option is out of range.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> mask_focal_cost(jnp.array([[0.0, 0.0]]), jnp.array([[1, 1]]))
-      Array([[0.0433217]], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.mask_focal_cost(jnp.array([[0.0, 0.0]]), jnp.array([[1, 1]])).round(3)
+      Array([[0.043]], dtype=float32)
 
     References:
       Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
@@ -211,26 +223,31 @@ def mask_dice_cost(
     smooth: float = 1.0,
     where: Bool[Array, "*b p"] | None = None,
 ) -> Float[jax.Array, "*b n m"]:
-    """The Dice loss of a mask: `1 − (2Σ_p qy + s) / (Σ_p q + Σ_p y + s)` with `q = σ(x)`.
+    """Dice loss of masks: `1 − (2Σ_p qy + s) / (Σ_p q + Σ_p y + s)` with `q = σ(x)`.
 
     Args:
-      logits, targets, where: `[*b, n, p]`, `[*b, m, p]` and `[*b, p]`, as of
-        `mask_cross_entropy_cost`.
+      logits: `[*b, n, p]`, logits `x` of the predicted masks at p points, or at all pixels
+        (`masks.reshape(*b, n, h * w)`).
+      targets: `[*b, m, p]`, true masks `y` at the same points, in 0..1 or boolean.
       smooth: `s`, in points.
+      where: `[*b, p]`, False for void points, whose values may be anything.
 
     Returns:
-      `[*b, n, m]`, in 0..1, at least float32; 0 without any valid point.
+      `[*b, n, m]`, in 0..1, at least float32; 0 without valid points.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> mask_dice_cost(jnp.array([[0.0, 0.0]]), jnp.array([[1, 1], [0, 0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.mask_dice_cost(jnp.array([[0.0, 0.0]]), jnp.array([[1, 1], [0, 0]]))
       Array([[0.25, 0.5 ]], dtype=float32)
 
     References:
-      as of `mask_focal_cost`.
+      Cheng et al., "Per-pixel classification is not all you need for semantic segmentation",
+      2021, section 3.3.
     """
     x, y, counted = _points(logits, targets, where)
     q = jax.nn.sigmoid(x)
@@ -242,11 +259,11 @@ def _as_floats(array: Array) -> jax.Array:
     return jnp.asarray(array, accumulation_dtype(array))
 
 
-def _of_classes(scores: jax.Array, classes: Array) -> jax.Array:
-    """`scores[i, class_j]`."""
-    if classes.shape[:-1] != scores.shape[:-2]:
+def _at_classes(scores: jax.Array, classes: Array) -> jax.Array:
+    """`scores[i, class_j]`, and 0 for unknown classes."""
+    if classes.ndim < 1 or scores.ndim < 2 or classes.shape[:-1] != scores.shape[:-2]:
         raise ValueError(
-            f"classes: expected shape [*b, m] to logits of shape {scores.shape}, got {classes.shape}"
+            f"classes: expected shape {(*scores.shape[:-2], 'm')}, got {classes.shape}"
         )
     classes, known = (
         x[..., None, :] for x in valid_labels(classes, scores.shape[-1], name="classes")
@@ -255,11 +272,11 @@ def _of_classes(scores: jax.Array, classes: Array) -> jax.Array:
 
 
 def _focal_losses(x: jax.Array, alpha: float, gamma: float) -> tuple[jax.Array, jax.Array]:
-    """The focal losses of a logit if there is a target, and if there is none."""
+    """The focal losses of a logit for a target of 1, and for one of 0."""
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha: expected in 0..1, got {alpha}")
+        raise ValueError(f"alpha: expected a number in 0..1, got {alpha}")
     if gamma < 1:
-        raise ValueError(f"gamma: expected 1 or more, got {gamma}")
+        raise ValueError(f"gamma: expected at least 1, got {gamma}")
     absent, present = softplus_pair(x)
     present *= alpha * jax.nn.sigmoid(-x) ** gamma
     absent *= (1 - alpha) * jax.nn.sigmoid(x) ** gamma
@@ -269,11 +286,15 @@ def _focal_losses(x: jax.Array, alpha: float, gamma: float) -> tuple[jax.Array, 
 def _points(
     logits: Array, targets: Array, where: Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Logits and targets, 0 at void points, and a row `[*b, 1, p]` of 1, of 0 at void points.
+    """Logits and targets, 0 at void points; and a row `[*b, 1, p]` of 1, or 0 at void points.
 
-    A sum over the points that count is the product with that row, as fast as those of the pairs.
+    The product with that row is a sum over valid points, as fast as the products of pairs.
     """
-    _check_batch("targets", targets, logits)
+    if logits.ndim < 2:
+        raise ValueError(f"logits: expected shape [*b, n, p], got {logits.shape}")
+    expected = (*logits.shape[:-2], "m", logits.shape[-1])
+    if targets.ndim < 2 or (*targets.shape[:-2], "m", targets.shape[-1]) != expected:
+        raise ValueError(f"targets: expected shape {expected}, got {targets.shape}")
     dtype = accumulation_dtype(logits, targets)
     valid = broadcast_where(where, (*logits.shape[:-2], logits.shape[-1]))[..., None, :]
     x, y = (jnp.asarray(a, dtype) for a in (logits, targets))
@@ -282,14 +303,8 @@ def _points(
     return x, y, valid.astype(dtype)
 
 
-def _check_batch(name: str, targets: Array, predictions: Array) -> None:
-    batch, last = predictions.shape[:-2], predictions.shape[-1]
-    if targets.ndim < 2 or (*targets.shape[:-2], targets.shape[-1]) != (*batch, last):
-        raise ValueError(f"{name}: expected shape {(*batch, 'm', last)}, got {targets.shape}")
-
-
 def _inner(a: jax.Array, b: jax.Array) -> jax.Array:
     """`Σ_p a_ip b_jp`, in full precision on every device."""
-    # A CPU is faster with the fewer rows first, mostly those of b.
+    # A CPU is faster if the matrix with fewer rows, usually b, comes first.
     product = jnp.matmul(b, jnp.swapaxes(a, -1, -2), precision=jax.lax.Precision.HIGHEST)
     return jnp.swapaxes(product, -1, -2)

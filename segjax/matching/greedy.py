@@ -1,4 +1,4 @@
-"""Greedy assignment: the cheapest pair first, then the cheapest of what is left."""
+"""Greedy assignment: the cheapest pair first, then the cheapest of the remaining ones."""
 
 import jax
 import jax.numpy as jnp
@@ -13,31 +13,33 @@ from segjax.typing import Array
 def greedy_assignment(
     cost: Num[Array, "*b n m"], *, where: Bool[Array, "..."] | None = None
 ) -> tuple[Int[jax.Array, "*b k"], Int[jax.Array, "*b k"]]:
-    """The pairs taken by ascending cost, each with what the cheaper ones have left.
+    """Greedy assignment: pairs in ascending order of cost, each row and column once.
 
-    Its total is not the least, but every pair is stable: neither of the two is in a costlier pair
-    with something it would rather have left for the other. Of equal costs the lower row comes
-    first, then the lower column.
+    The total cost is not minimal, but the pairs are stable: no row and column that are not paired
+    would both have a lower cost together. Ties go to the lower row, then to the lower column.
 
     Args:
       cost: `[*b, n, m]`; pairs that cost NaN or ±inf are forbidden.
-      where: broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
+      where: Broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
         anything.
 
     Returns:
-      rows, cols: int32 `[*b, k]` with `k = min(n, m)`, as of `linear_sum_assignment`.
+      rows, cols: int32 `[*b, k]` with `k = min(n, m)`: the rows in ascending order and their
+      columns, or column -1 for pairs that could not be made, as in `linear_sum_assignment`.
 
     Raises:
-      ValueError: if `cost` has fewer than 2 axes or `where` does not fit.
-      TypeError: if `where` is not boolean, or `cost` complex or boolean.
+      ValueError: If `cost` has fewer than 2 axes or `where` does not fit.
+      TypeError: If `where` is not boolean, or `cost` complex or boolean.
 
     Example:
-      >>> greedy_assignment(jnp.array([[1, 2], [2, 9]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> matching.greedy_assignment(jnp.array([[1, 2], [2, 9]]))
       (Array([0, 1], dtype=int32), Array([0, 1], dtype=int32))
 
     References:
       Preis, "Linear time 1/2-approximation algorithm for maximum weighted matching in general
-      graphs", 1999: pairs that are each other's cheapest may all be taken at once.
+      graphs", 1999.
     """
     check_cost(cost)
     allowed = broadcast_where(where, cost.shape) & jnp.isfinite(cost)
@@ -46,10 +48,11 @@ def greedy_assignment(
 
 @jax.jit
 def _match(cost: jax.Array, allowed: jax.Array) -> jax.Array:
-    """int32 `[*b, n]`: of each row its column, or -1."""
+    """The column of each row, or -1, int32 `[*b, n]`."""
     n, m = cost.shape[-2:]
     columns = jnp.arange(m, dtype=jnp.int32)
 
+    # Pairs that are each other's cheapest can all be taken at once.
     def take_mutual(state):
         col_of, is_open = state
         chosen = _cheapest(cost, is_open, -1) & _cheapest(cost, is_open, -2)
@@ -64,7 +67,7 @@ def _match(cost: jax.Array, allowed: jax.Array) -> jax.Array:
 
 
 def _cheapest(cost: jax.Array, is_open: jax.Array, axis: int) -> jax.Array:
-    """Whether a pair is the first of the cheapest open ones along an axis."""
+    """Whether a pair is the first of the cheapest open pairs along an axis."""
     floating = jnp.issubdtype(cost.dtype, jnp.floating)
     largest = np.inf if floating else jnp.iinfo(cost.dtype).max
     least = jnp.min(cost, axis, keepdims=True, where=is_open, initial=largest)

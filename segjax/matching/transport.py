@@ -1,4 +1,4 @@
-"""Soft assignment: entropic optimal transport."""
+"""Soft assignment by entropic optimal transport (Sinkhorn)."""
 
 import functools
 
@@ -17,33 +17,36 @@ def sinkhorn(
     iterations: int,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b n m"]:
-    """The plan that moves mass from rows to columns at little cost and high entropy.
+    """Sinkhorn's algorithm: the entropy-regularised optimal transport plan.
 
-    `min_P Σ P·cost + T·ΣP(log P − 1)`, where every row that has any allowed pair sends the same
-    mass, every such column gets the same, and all sums to 1. Its solution is
-    `P = exp((f_i + g_j − cost_ij)/T)`; f and g are fitted in turn, in the log domain.
+    `min_P Σ P·cost + T·ΣP(log P − 1)`, where all rows with an allowed pair have the same sum, all
+    such columns too, and the total is 1. The solution is `P = exp((f_i + g_j − cost_ij)/T)`; f and
+    g are updated in turn, in the log domain.
 
-    Differentiable, and for small `temperature` near the best assignment, where that is unique: its
-    pairs then weigh 1/n each.
+    Differentiable. For small `temperature` it approaches the optimal assignment if that is unique,
+    with 1/n for each of its pairs.
 
     Args:
       cost: `[*b, n, m]`; pairs that cost NaN or ±inf are forbidden.
-      temperature: `T`, above 0, in the unit of the cost.
-      iterations: how often f and g are fitted; the smaller the temperature, the more it takes.
-      where: broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
+      temperature: `T` in the units of `cost`, positive.
+      iterations: Number of updates of f and g, at least 1; smaller temperatures need more.
+      where: Broadcasts to `cost`; False for padding and forbidden pairs, whose costs may be
         anything.
 
     Returns:
-      `[*b, n, m]`, at least float32: 0 for forbidden pairs. The columns' sums are exact, the
-      rows' as near as the iterations have come.
+      `[*b, n, m]`, at least float32; 0 for forbidden pairs. The sums of columns are exact,
+      those of rows converge.
 
     Raises:
-      ValueError: if `cost` has fewer than 2 axes, `where` does not fit, `temperature` is not
+      ValueError: If `cost` has fewer than 2 axes, `where` does not fit, `temperature` is not
         positive or `iterations` less than 1.
-      TypeError: if `where` is not boolean.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> sinkhorn(jnp.array([[0.0, 1.0], [1.0, 0.0]]), temperature=0.1, iterations=10).round(3)
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
+      >>> cost = jnp.array([[0.0, 1.0], [1.0, 0.0]])
+      >>> matching.sinkhorn(cost, temperature=0.1, iterations=10).round(3)
       Array([[0.5, 0. ],
              [0. , 0.5]], dtype=float32)
 
@@ -54,9 +57,9 @@ def sinkhorn(
     if cost.ndim < 2:
         raise ValueError(f"cost: expected shape [*b, n, m], got {cost.shape}")
     if temperature <= 0:
-        raise ValueError(f"temperature: expected above 0, got {temperature}")
+        raise ValueError(f"temperature: expected a positive number, got {temperature}")
     if iterations < 1:
-        raise ValueError(f"iterations: expected 1 or more, got {iterations}")
+        raise ValueError(f"iterations: expected at least 1, got {iterations}")
     allowed = broadcast_where(where, cost.shape) & jnp.isfinite(cost)
     scores = jnp.where(allowed, -cost.astype(accumulation_dtype(cost)) / temperature, 0)
 
@@ -65,7 +68,7 @@ def sinkhorn(
 
 @functools.partial(jax.jit, static_argnames="iterations")
 def _plan(scores: jax.Array, allowed: jax.Array, iterations: int) -> jax.Array:
-    # Each turn is computed again for its gradient: it would keep a matrix otherwise.
+    # Each iteration is computed again for its gradient; otherwise it would store a matrix.
     @jax.checkpoint
     def fit(g, _):
         f = _fit(scores + g, allowed, axis=-1)
@@ -77,7 +80,7 @@ def _plan(scores: jax.Array, allowed: jax.Array, iterations: int) -> jax.Array:
 
 
 def _fit(scores: jax.Array, allowed: jax.Array, axis: int) -> jax.Array:
-    """What to add along an axis so that each sum is the same share of 1; 0 where there is none."""
+    """What to add along an axis so that all sums are equal and add up to 1; 0 without any pair."""
     has_any = jnp.any(allowed, axis=axis, keepdims=True)
     members = jnp.sum(has_any, axis=-3 - axis, keepdims=True)
     scores = jnp.where(allowed, scores, jnp.where(has_any, -jnp.inf, 0))

@@ -1,4 +1,4 @@
-"""The proof that an assignment is a best one."""
+"""Verification that an assignment is optimal."""
 
 import jax
 import jax.numpy as jnp
@@ -15,33 +15,34 @@ def verify_assignment(
     *,
     where: Bool[Array, "..."] | None = None,
 ) -> Bool[jax.Array, "*b"]:
-    """Whether an assignment is proven best: no way to make more pairs, nor as many for less.
+    """Whether the duals of an assignment prove it optimal: most pairs, then least cost.
 
-    That there are no more pairs (König): the cover holds the row or the column of every allowed
-    pair, just one of the two of every pair made, and nothing else. That none cost less (duality):
-    `u_i + v_j ≤ cost_ij` for every allowed pair with just one of the two in the cover, and `=` if
-    it is made; and of what is not in the cover the dual variable is at most 0, and 0 if it has no
-    pair. Any other choice of as many pairs then costs at least the sum of the dual variables.
+    Most pairs (König): the cover contains the row or the column of every allowed pair, exactly one
+    of them for every pair of the assignment, and nothing else. Least cost (duality):
+    `u_i + v_j ≤ cost_ij` for every allowed pair with exactly one of the two in the cover, with `=`
+    for pairs of the assignment; and rows and columns outside the cover have duals of at most 0, or
+    0 without a pair. Any other choice of as many pairs then costs at least the sum of the duals.
 
     Args:
-      cost: `[*b, n, m]`, as of `solve_assignment`.
-      assignment: the record that `solve_assignment` gave.
-      where: broadcasts to `cost`, as of `solve_assignment`.
+      cost: `[*b, n, m]`; pairs that cost NaN or ±inf are forbidden.
+      assignment: Record returned by `solve_assignment`.
+      where: Broadcasts to `cost`; False for padding and forbidden pairs.
 
     Returns:
-      bool `[*b]`. Integers are compared exactly, as long as their dual variables fit into their
-      dtype; floats up to 8 units in the last place of the largest number there is.
+      bool `[*b]`. Integers are compared exactly, if their duals fit their dtype; floats up to 8
+      units in the last place of the largest number.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> from segjax.matching import solve_assignment
+      >>> import jax.numpy as jnp
+      >>> from segjax import matching
       >>> cost = jnp.array([[1, 2], [2, 1]])
-      >>> bool(verify_assignment(cost, solve_assignment(cost)))
+      >>> bool(matching.verify_assignment(cost, matching.solve_assignment(cost)))
       True
-      >>> bool(verify_assignment(cost.at[0, 0].set(4), solve_assignment(cost)))
+      >>> bool(matching.verify_assignment(cost.at[0, 0].set(4), matching.solve_assignment(cost)))
       False
 
     References:
@@ -50,8 +51,8 @@ def verify_assignment(
     *batch, n, m = cost.shape
     if assignment.row_duals.shape != (*batch, n) or assignment.col_duals.shape != (*batch, m):
         raise ValueError(
-            f"assignment has duals of shapes {assignment.row_duals.shape} and "
-            f"{assignment.col_duals.shape}; due is what belongs to a cost of shape {cost.shape}"
+            f"assignment: expected duals of shapes {(*batch, n)}, {(*batch, m)}, got "
+            f"{assignment.row_duals.shape}, {assignment.col_duals.shape}"
         )
     cost, assignment = jax.lax.stop_gradient((jnp.asarray(cost), assignment))
     allowed = broadcast_where(where, cost.shape) & jnp.isfinite(cost)
@@ -89,7 +90,7 @@ def verify_assignment(
 
 
 def _made(assignment: Assignment, n: int, m: int) -> jax.Array:
-    """bool `[*b, n, m]`: the pairs."""
+    """Whether each pair belongs to the assignment, bool `[*b, n, m]`."""
     is_row = assignment.rows[..., :, None] == jnp.arange(n)
     col_of = jnp.max(jnp.where(is_row, assignment.cols[..., :, None], -1), axis=-2, initial=-1)
     return col_of[..., None] == jnp.arange(m)

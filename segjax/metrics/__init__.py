@@ -1,4 +1,4 @@
-"""Metrics: sums over devices and batches first, scores last."""
+"""Metrics as pytrees: `update`, `merge` and `all_reduce` add up; `compute` gives the scores."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Scores of how well borders match: by overlap of bands, and by distance."""
+"""Boundary metrics: Boundary IoU and boundary F-score."""
 
 import dataclasses
 import functools
@@ -25,25 +25,29 @@ def boundary_iou(
     fraction: float = 0.02,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The intersection over union of the inner bands of two masks: `|P_d ∩ Y_d| / |P_d ∪ Y_d|`.
+    """Boundary IoU, that of the inner bands of two masks: `|P_d ∩ Y_d| / |P_d ∪ Y_d|`.
 
     Args:
       predictions: `[*b, h, w]`, boolean.
       targets: `[*b, h, w]`, boolean.
-      width: `d`, of the bands in pixels; None takes `fraction`.
-      fraction: the width as a share of the picture's diagonal; rounded, at least 1 pixel.
-      where: broadcasts to the masks; False for void pixels: they do not count and make no band.
+      width: Width `d` of the bands in pixels; None uses `fraction`.
+      fraction: Width as a fraction of the image diagonal; rounded, at least 1 pixel.
+      where: Broadcasts to the masks; False for void pixels, which do not count and have no
+        boundary.
 
     Returns:
       float32 `[*b]`, in 0..1; 1 where both masks are empty.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `width` or `fraction` is not positive.
-      TypeError: if a mask or `where` is not boolean.
+      ValueError: If the shapes do not fit together, or `width` or `fraction` is not positive.
+      TypeError: If a mask or `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
       >>> square = jnp.zeros((6, 6), bool).at[1:5, 1:5].set(True)
-      >>> float(boundary_iou(square.at[2:4, 2:4].set(False), square, width=1))  # a hole inside
+      >>> ring = square.at[2:4, 2:4].set(False)  # has the same band of one pixel
+      >>> float(metrics.boundary_iou(ring, square, width=1))
       1.0
 
     References:
@@ -62,7 +66,7 @@ class BoundaryScores:
     """Boundary IoUs, each in 0..1.
 
     Attributes:
-      mean_boundary_iou: of the classes labelled or predicted anywhere; 1 where there is none.
+      mean_boundary_iou: Mean over the classes labelled or predicted anywhere; 1 without any.
       class_boundary_iou: `[c]`; 1 for a class neither labelled nor predicted.
     """
 
@@ -73,10 +77,10 @@ class BoundaryScores:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LabelBoundaries(Sums):
-    """The bands of the classes of label maps: how much of them is labelled, predicted, and both.
+    """Sums for Boundary IoU: pixels in the bands of the true and predicted masks of each class.
 
-    A class's boundary IoU over a data set is the ratio of sums over all pictures,
-    `Σ |P_d ∩ Y_d| / Σ |P_d ∪ Y_d|`, as its IoU is.
+    The Boundary IoU of a class over a dataset is the ratio of sums over all images,
+    `Σ |P_d ∩ Y_d| / Σ |P_d ∪ Y_d|`, as for the IoU.
 
     Attributes:
       both: integers `[c]`, pixels in the bands of both masks of a class.
@@ -84,8 +88,10 @@ class LabelBoundaries(Sums):
       predicted: integers `[c]`, pixels in the band of its predicted mask.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
       >>> labels = jnp.array([[[0, 0, 1, 1]]])
-      >>> float(label_boundaries(labels, labels, 2).compute().mean_boundary_iou)
+      >>> float(metrics.label_boundaries(labels, labels, 2).compute().mean_boundary_iou)
       1.0
     """
 
@@ -95,7 +101,7 @@ class LabelBoundaries(Sums):
 
     @classmethod
     def empty(cls, num_classes: int) -> "LabelBoundaries":
-        """That of no picture."""
+        """The metric of no images."""
         return cls(*(jnp.zeros(num_classes, jnp.int32) for _ in range(3)))
 
     def update(
@@ -107,7 +113,7 @@ class LabelBoundaries(Sums):
         where: Bool[Array, "..."] | None = None,
         sizes: Int[Array, "b 2"] | None = None,
     ) -> "LabelBoundaries":
-        """With another batch; its arguments are those of `label_boundaries`."""
+        """Add a batch; the arguments are those of `label_boundaries`."""
         more = label_boundaries(
             predictions, labels, len(self.both), fraction=fraction, where=where, sizes=sizes
         )
@@ -132,31 +138,34 @@ def label_boundaries(
     where: Bool[Array, "..."] | None = None,
     sizes: Int[Array, "b 2"] | None = None,
 ) -> LabelBoundaries:
-    """The sums of every class's boundary IoU, for all classes at once.
+    """Sums for the Boundary IoU of every class; `compute` gives the scores.
 
-    A pixel is in the band of its class if a pixel of another class, or the outside of the picture,
-    lies in the square of `2d + 1` pixels around it: as with `boundary_iou` of the class's masks,
-    at a cost that does not depend on how many classes there are.
+    A pixel is in the band of its class if the square of `2d + 1` pixels around it contains a pixel
+    of another class or extends beyond the image, as in `boundary_iou` of the class masks. The cost
+    does not depend on the number of classes.
 
     Args:
       predictions: integers `[b, h, w]`.
       labels: integers `[b, h, w]`.
       num_classes: c, static.
-      fraction: the width `d` as a share of a picture's diagonal; rounded, at least 1 pixel.
-      where: broadcasts to `[b, h, w]`; False for void pixels: they do not count and make no band.
-      sizes: int `[b, 2]`, (height, width) of the pictures at the top left of their canvases, in
-        pixels; None where they fill them. What lies beyond is outside of the picture.
+      fraction: Width `d` as a fraction of the image diagonal; rounded, at least 1 pixel.
+      where: Broadcasts to `[b, h, w]`; False for void pixels, which do not count and have no
+        boundary.
+      sizes: integers `[b, 2]`, (height, width) in pixels of images that are padded at the bottom
+        and right; None if they are not padded.
 
     Returns:
-      Sums in pixels; pixels whose label or prediction is not in 0..c−1 are left out.
+      Sums in pixels; pixels whose label or prediction is outside 0..c−1 are left out.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `num_classes` or `fraction` is not positive.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or `num_classes` or `fraction` is not positive.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
       >>> labels = jnp.array([[[0, 0, 0, 1, 1, 1]] * 6])
-      >>> label_boundaries(jnp.roll(labels, 1, axis=-1), labels, 2).both
+      >>> metrics.label_boundaries(jnp.roll(labels, 1, axis=-1), labels, 2).both
       Array([4, 8], dtype=int32)
 
     References:
@@ -178,7 +187,7 @@ def label_boundaries(
     sizes = jnp.broadcast_to(canvas, (len(labels), 2)) if sizes is None else jnp.asarray(sizes)
     diagonals = jnp.hypot(*jnp.moveaxis(sizes.astype(jnp.float32), -1, 0))
     widths = jnp.maximum(1, jnp.round(fraction * diagonals)).astype(int)
-    most = max(1, round(fraction * math.hypot(*labels.shape[-2:])))  # a picture fits its canvas
+    most = max(1, round(fraction * math.hypot(*labels.shape[-2:])))  # for an image without padding
     rows, columns = jnp.mgrid[: labels.shape[1], : labels.shape[2]]
     inside = (rows < sizes[:, :1, None]) & (columns < sizes[:, 1:, None])
     valid &= inside
@@ -196,11 +205,18 @@ def label_boundaries(
     )
 
 
-def _bands(labels, valid, inside, widths, num_classes, most) -> jax.Array:
-    """`[b, h, w]`: the pixels with another class, or the outside, within `widths` `[b]` of them."""
-    # Small numbers: what this costs is moving them.
+def _bands(
+    labels: Array,
+    valid: jax.Array,
+    inside: jax.Array,
+    widths: jax.Array,
+    num_classes: int,
+    most: int,
+) -> jax.Array:
+    """The pixels within `widths` `[b]` of another class or the outside, `[b, h, w]`."""
+    # Small integers, as the cost is that of moving them.
     dtype = next(x for x in (jnp.int8, jnp.int16, jnp.int32) if num_classes <= jnp.iinfo(x).max)
-    # Of void the greatest of both counts for nothing, of the outside for more than every class.
+    # The maximum ignores void (−1); the outside is greater than every class.
     both = jnp.stack([labels, num_classes - 1 - labels], axis=1)
     both = jnp.where(inside[:, None], jnp.where(valid[:, None], both, -1), num_classes)
     widen = functools.partial(_square_max, most=most, outside=num_classes)
@@ -209,9 +225,9 @@ def _bands(labels, valid, inside, widths, num_classes, most) -> jax.Array:
 
 
 def _square_max(x: jax.Array, width: jax.Array, *, most: int, outside: int) -> jax.Array:
-    """`[h, w]`: the greatest in the square of `2 width + 1` pixels around each; `width ≤ most`.
+    """The maximum over the square of `2 width + 1` pixels around each of `[h, w]`; `width ≤ most`.
 
-    Three squares beside one another make one three times as wide: few steps lead far.
+    Each step joins three squares to one three times as wide.
     """
     reach = 0
     while reach < most:
@@ -235,27 +251,30 @@ def boundary_f_score(
     fraction: float = 0.008,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The harmonic mean of the shares of each border that lie near the other: `2PR / (P + R)`.
+    """Boundary F-score: `2PR / (P + R)` of boundary precision and recall.
 
-    `P = |{p ∈ ∂P: d(p, ∂Y) ≤ τ}| / |∂P|` and `R` the same with the masks exchanged. A pixel is of
-    the border `∂` if its right, lower or lower right neighbour is on the other side.
+    `P = |{p ∈ ∂P: d(p, ∂Y) ≤ τ}| / |∂P|`, and `R` is the same with the masks exchanged. A pixel is
+    in the boundary `∂` if its right, lower or lower right neighbour is on the other side.
 
     Args:
       predictions: `[*b, h, w]`, boolean.
       targets: `[*b, h, w]`, boolean.
-      fraction: `τ` as a share of the picture's diagonal; rounded up to whole pixels.
-      where: broadcasts to the masks; False for void pixels: they do not count and make no border.
+      fraction: Tolerance `τ` as a fraction of the image diagonal; rounded up to whole pixels.
+      where: Broadcasts to the masks; False for void pixels, which do not count and have no
+        boundary.
 
     Returns:
-      float32 `[*b]`, in 0..1; 1 where neither mask has a border.
+      float32 `[*b]`, in 0..1; 1 where neither mask has a boundary.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `fraction` is negative.
-      TypeError: if a mask or `where` is not boolean.
+      ValueError: If the shapes do not fit together, or `fraction` is negative.
+      TypeError: If a mask or `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
       >>> left = jnp.zeros((8, 8), bool).at[:, :4].set(True)
-      >>> float(boundary_f_score(jnp.roll(left, 1, axis=1).at[:, 0].set(True), left))
+      >>> float(metrics.boundary_f_score(jnp.roll(left, 1, axis=1).at[:, 0].set(True), left))
       1.0
 
     References:
@@ -264,14 +283,14 @@ def boundary_f_score(
     """
     _check_masks(predictions, targets)
     if fraction < 0:
-        raise ValueError(f"fraction: expected 0 or more, got {fraction}")
+        raise ValueError(f"fraction: expected at least 0, got {fraction}")
     valid = broadcast_where(where, targets.shape)
     tolerance = math.ceil(fraction * math.hypot(*targets.shape[-2:]))
     p, y = (_border(jnp.asarray(mask), valid) for mask in (predictions, targets))
 
     def share(border, other):
         near = distance_transform(~other) <= tolerance
-        # Without a border elsewhere there is nothing to be near to, however small the picture.
+        # Nothing is near a boundary that does not exist, however small the image.
         near &= jnp.any(other, axis=(-2, -1), keepdims=True)
         return safe_divide(_count(border & near), _count(border), default=1.0)
 

@@ -1,4 +1,4 @@
-"""Calibration: whether probabilities say how often they are right."""
+"""Calibration: whether predicted probabilities match how often predictions are right."""
 
 import dataclasses
 
@@ -15,13 +15,13 @@ from segjax.typing import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CalibrationScores:
-    """The expected calibration error, and the reliability diagram it sums up.
+    """Expected calibration error and reliability diagram.
 
     Attributes:
-      error: `Σ_m share_m |accuracy_m − confidence_m|`, in 0..1; 0 where no pixel was counted.
-      share: `[bins]`, of all pixels; 0, as the next two, for an empty bin.
-      accuracy: `[bins]`, the share of a bin's pixels whose predicted class is right.
-      confidence: `[bins]`, the mean probability of a bin's predicted classes.
+      error: `Σ_m share_m |accuracy_m − confidence_m|`, in 0..1; 0 without any pixel.
+      share: `[bins]`, fraction of all pixels in each bin.
+      accuracy: `[bins]`, fraction of a bin's pixels whose predicted class is right; 0 if empty.
+      confidence: `[bins]`, mean probability of the predicted class; 0 if empty.
     """
 
     error: Float[Array, "*b"]
@@ -33,15 +33,16 @@ class CalibrationScores:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Calibration(Sums):
-    """Pixels by the probability of their predicted class, in bins of equal width.
+    """Sums for calibration: pixels in bins of equal width by the probability of their class.
 
     Attributes:
-      pixels: int32 `[bins]`.
-      correct: int32 `[bins]`, those whose predicted class is right.
-      confidence: `[bins]`, the sum of the predicted classes' probabilities.
+      pixels: int32 `[bins]`, number of pixels.
+      correct: int32 `[bins]`, number of pixels whose predicted class is right.
+      confidence: `[bins]`, sum of the probabilities of the predicted classes.
 
     Example:
-      >>> Calibration.empty(3).pixels
+      >>> from segjax import metrics
+      >>> metrics.Calibration.empty(3).pixels
       Array([0, 0, 0], dtype=int32)
     """
 
@@ -51,7 +52,7 @@ class Calibration(Sums):
 
     @classmethod
     def empty(cls, bins: int = 15) -> "Calibration":
-        """That of no example."""
+        """The metric of no pixels."""
         none = jnp.zeros(bins, jnp.int32)
         return cls(none, none, jnp.zeros(bins))
 
@@ -62,12 +63,12 @@ class Calibration(Sums):
         *,
         where: Bool[Array, "..."] | None = None,
     ) -> "Calibration":
-        """With another batch; its arguments are those of `expected_calibration_error`."""
+        """Add a batch; the arguments are those of `expected_calibration_error`."""
         bins = self.pixels.shape[-1]
         return self.merge(expected_calibration_error(probs, labels, bins=bins, where=where))
 
     def compute(self) -> CalibrationScores:
-        """The error, and each bin's share, accuracy and confidence."""
+        """The calibration error, and share, accuracy and confidence of each bin."""
         total = self.pixels.sum(-1, keepdims=True)
         return CalibrationScores(
             error=safe_divide(jnp.abs(self.correct - self.confidence).sum(-1), total[..., 0]),
@@ -84,36 +85,39 @@ def expected_calibration_error(
     bins: int = 15,
     where: Bool[Array, "..."] | None = None,
 ) -> Calibration:
-    """Bins a batch's pixels by confidence: `compute` gives `Σ_m share_m |accuracy_m − conf_m|`.
+    """Expected calibration error (ECE): `Σ_m share_m |accuracy_m − confidence_m|` over bins.
 
-    A pixel's confidence is the probability of its likeliest class. Bin m of M holds those in
-    `(m/M, (m+1)/M]`, and the first holds 0 too.
+    Returns sums over a batch, whose `compute` gives the error. The confidence of a pixel is the
+    probability of its most probable class. Bin m of M contains confidences in `(m/M, (m+1)/M]`, and
+    the first bin also 0.
 
     Args:
       probs: `[*b, h, w, c]`, in 0..1.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
-      bins: M, static.
-      where: broadcasts to `labels`; False for void pixels.
+      bins: Number of bins M, static.
+      where: Broadcasts to `labels`; False for void pixels.
 
     Returns:
-      The bins' sums `[bins]` over all pixels.
+      Sums over all pixels of each bin, `[bins]`.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `bins` is not positive.
-      TypeError: if `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together, or `bins` is not positive.
+      TypeError: If `labels` is not integer, or `where` not boolean.
 
     Example:
-      >>> probs = jnp.array([[0.9, 0.1], [0.7, 0.3], [0.4, 0.6]])
-      >>> scores = expected_calibration_error(probs, jnp.array([0, 0, 0]), bins=2).compute()
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> probs = jnp.array([[0.9, 0.1], [0.4, 0.6]])
+      >>> scores = metrics.expected_calibration_error(probs, jnp.array([0, 0]), bins=2).compute()
       >>> scores.accuracy
-      Array([0.       , 0.6666667], dtype=float32)
+      Array([0. , 0.5], dtype=float32)
 
     References:
       Guo et al., "On calibration of modern neural networks", 2017, equation 3.
     """
     if probs.shape[:-1] != labels.shape:
         raise ValueError(
-            f"probs: expected shape that of labels, {labels.shape}, and classes, got {probs.shape}"
+            f"probs: expected shape {(*labels.shape, 'c')}, as labels, got {probs.shape}"
         )
     if bins < 1:
         raise ValueError(f"bins: expected at least 1, got {bins}")

@@ -1,4 +1,4 @@
-"""The confusion matrix of a labelling, and the scores that follow from it."""
+"""Confusion matrices and the scores computed from them: IoU, Dice, accuracy."""
 
 import dataclasses
 
@@ -16,15 +16,15 @@ from segjax.typing import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SegmentationScores:
-    """What follows from a confusion matrix, each in 0..1, by the functions of these names below.
+    """Scores of a confusion matrix, each in 0..1, by the functions of the same names.
 
     Attributes:
-      mean_iou: of the classes labelled or predicted anywhere.
-      dice_score: likewise.
-      pixel_accuracy: the share of pixels predicted as labelled.
-      frequency_weighted_iou: each class by its share of the labels.
-      class_iou: `[c]`.
-      class_dice: `[c]`.
+      mean_iou: Mean IoU over the classes labelled or predicted anywhere.
+      dice_score: Mean Dice coefficient over the same classes.
+      pixel_accuracy: Fraction of pixels whose prediction is the label.
+      frequency_weighted_iou: Mean IoU weighted by the number of labelled pixels.
+      class_iou: `[c]`, IoU of each class.
+      class_dice: `[c]`, Dice coefficient of each class.
     """
 
     mean_iou: Float[Array, "*b"]
@@ -38,13 +38,15 @@ class SegmentationScores:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ConfusionMatrix(Sums):
-    """A `confusion_matrix` as a metric like the others.
+    """A confusion matrix as a metric that can be updated and merged.
 
     Attributes:
-      counts: integers `[c, c]`, in pixels; the row is the label, the column the prediction.
+      counts: integers `[c, c]`, pixels of each (label, prediction).
 
     Example:
-      >>> metric = ConfusionMatrix.empty(2).update(jnp.array([0, 1]), jnp.array([0, 1]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> metric = metrics.ConfusionMatrix.empty(2).update(jnp.array([0, 1]), jnp.array([0, 1]))
       >>> float(metric.compute().mean_iou)
       1.0
     """
@@ -53,7 +55,7 @@ class ConfusionMatrix(Sums):
 
     @classmethod
     def empty(cls, num_classes: int) -> "ConfusionMatrix":
-        """That of no pixel."""
+        """The metric of no pixels."""
         return cls(jnp.zeros((num_classes, num_classes), jnp.int32))
 
     def update(
@@ -63,7 +65,7 @@ class ConfusionMatrix(Sums):
         *,
         where: Bool[Array, "..."] | None = None,
     ) -> "ConfusionMatrix":
-        """With another batch; its arguments are those of `confusion_matrix`."""
+        """Add a batch; the arguments are those of `confusion_matrix`."""
         num_classes = self.counts.shape[-1]
         return self.merge(
             ConfusionMatrix(confusion_matrix(predictions, labels, num_classes, where=where))
@@ -88,27 +90,29 @@ def confusion_matrix(
     *,
     where: Bool[Array, "..."] | None = None,
 ) -> Int[jax.Array, "{num_classes} {num_classes}"]:
-    """How often each label was predicted as each class: `n_ij = |{labels = i, predictions = j}|`.
+    """Confusion matrix: `n_ij = |{labels = i, predictions = j}|`, rows are labels.
 
-    Matrices of batches, devices and hosts add up. An entry holds 2³¹ − 1 pixels at most: sums over
-    more of them belong on the host, in int64.
+    Matrices of batches, devices and hosts can be added. An entry holds up to 2³¹ − 1 pixels; larger
+    sums belong on the host, as int64.
 
     Args:
       predictions: integers `[*b, h, w]`.
       labels: integers `[*b, h, w]`.
       num_classes: c, static.
-      where: broadcasts to `[*b, h, w]`; False for void pixels.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels.
 
     Returns:
       int32 `[c, c]`, in pixels; the row is the label, the column the prediction. Pixels whose
-      label or prediction is not in 0..c−1 are left out.
+      label or prediction is outside 0..c−1 are left out.
 
     Raises:
-      ValueError: if the shapes do not fit together, or `num_classes` is not positive.
-      TypeError: if `predictions` or `labels` is not integer, or `where` not boolean.
+      ValueError: If the shapes do not fit together, or `num_classes` is not positive.
+      TypeError: If `predictions` or `labels` is not integer, or `where` not boolean.
 
     Example:
-      >>> confusion_matrix(jnp.array([0, 1, 1]), jnp.array([0, 0, 1]), 2)
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> metrics.confusion_matrix(jnp.array([0, 1, 1]), jnp.array([0, 0, 1]), 2)
       Array([[1, 1],
              [0, 1]], dtype=int32)
 
@@ -128,7 +132,7 @@ def confusion_matrix(
 
 
 def class_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
-    """The intersection over union of every class: `n_cc / (Σ_j n_cj + Σ_i n_ic − n_cc)`.
+    """Intersection over union (IoU) of every class: `n_cc / (Σ_j n_cj + Σ_i n_ic − n_cc)`.
 
     Args:
       matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
@@ -137,11 +141,13 @@ def class_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
       `[*b, c]`, in 0..1, at least float32; 1 for a class neither labelled nor predicted.
 
     Raises:
-      ValueError: if `matrix` is not square.
+      ValueError: If `matrix` is not square.
 
     Example:
-      >>> class_iou(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))
-      Array([0.5      , 0.6666667, 1.       ], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> metrics.class_iou(jnp.array([[1, 1, 0], [0, 3, 0], [0, 0, 0]]))
+      Array([0.5 , 0.75, 1.  ], dtype=float32)
 
     References:
       Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010.
@@ -151,7 +157,7 @@ def class_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
 
 
 def class_dice(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
-    """The Dice coefficient (F1) of every class: `2 n_cc / (Σ_j n_cj + Σ_i n_ic)`.
+    """Dice coefficient (F1 score) of every class: `2 n_cc / (Σ_j n_cj + Σ_i n_ic)`.
 
     Args:
       matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
@@ -160,11 +166,13 @@ def class_dice(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
       `[*b, c]`, in 0..1, at least float32; 1 for a class neither labelled nor predicted.
 
     Raises:
-      ValueError: if `matrix` is not square.
+      ValueError: If `matrix` is not square.
 
     Example:
-      >>> class_dice(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))
-      Array([0.6666667, 0.8      , 1.       ], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> metrics.class_dice(jnp.array([[3, 2, 0], [0, 1, 0], [0, 0, 0]]))
+      Array([0.75, 0.5 , 1.  ], dtype=float32)
 
     References:
       Dice, "Measures of the amount of ecologic association between species", 1945.
@@ -179,28 +187,31 @@ def mean_iou(
     average: str = "macro",
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The mean of `class_iou` over the classes labelled or predicted anywhere.
+    """Mean IoU (mIoU) over the classes labelled or predicted anywhere.
 
-    That is "macro". With `I_c / U_c` the IoU of a class and `n_c` its labelled pixels, "micro" is
-    `Σ_c I_c / Σ_c U_c`, "weighted" `Σ_c n_c IoU_c / Σ_c n_c` (`frequency_weighted_iou`), and
-    "generalized" `Σ_c w_c I_c / Σ_c w_c U_c` with `w_c = 1/n_c²`, 0 for a class not labelled.
+    With the IoU of a class `I_c / U_c` and its labelled pixels `n_c`, the averages are:
+    "macro", the mean of `I_c / U_c`; "micro", `Σ_c I_c / Σ_c U_c`; "weighted",
+    `Σ_c n_c IoU_c / Σ_c n_c` (`frequency_weighted_iou`); and "generalized",
+    `Σ_c w_c I_c / Σ_c w_c U_c` with `w_c = 1/n_c²`, or 0 for a class that is not labelled.
 
     Args:
       matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
       average: "macro", "micro", "weighted" or "generalized".
-      where: broadcasts to `[*b, c]`; the classes that are averaged over, such as all but the
+      where: Broadcasts to `[*b, c]`; True for the classes to average over, such as all but the
         background. None for all.
 
     Returns:
-      `[*b]`, in 0..1, at least float32; 1 where no class that is averaged over is there.
+      `[*b]`, in 0..1, at least float32; 1 if none of the classes is labelled or predicted.
 
     Raises:
-      ValueError: if `matrix` is not square, or `average` is another.
-      TypeError: if `where` is not boolean.
+      ValueError: If `matrix` is not square, or `average` is unknown.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> float(mean_iou(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])))
-      0.5833333730697632
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> float(metrics.mean_iou(jnp.array([[1, 1, 0], [0, 3, 0], [0, 0, 0]])))
+      0.625
 
     References:
       Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
@@ -215,24 +226,27 @@ def dice_score(
     average: str = "macro",
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b"]:
-    """The mean of `class_dice` over the classes labelled or predicted anywhere.
+    """Mean Dice coefficient over the classes labelled or predicted anywhere.
 
     Args:
       matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
       average: "macro", "micro", "weighted" or "generalized", as in `mean_iou`; the last is the
-        generalised Dice score.
-      where: as in `mean_iou`: broadcasts to `[*b, c]`, the classes that are averaged over.
+        generalized Dice score.
+      where: Broadcasts to `[*b, c]`; True for the classes to average over, such as all but the
+        background. None for all.
 
     Returns:
-      `[*b]`, in 0..1, at least float32; 1 where no class that is averaged over is there.
+      `[*b]`, in 0..1, at least float32; 1 if none of the classes is labelled or predicted.
 
     Raises:
-      ValueError: if `matrix` is not square, or `average` is another.
-      TypeError: if `where` is not boolean.
+      ValueError: If `matrix` is not square, or `average` is unknown.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> float(dice_score(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])))
-      0.7333333492279053
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> float(metrics.dice_score(jnp.array([[3, 2, 0], [0, 1, 0], [0, 0, 0]])))
+      0.625
 
     References:
       Dice, "Measures of the amount of ecologic association between species", 1945;
@@ -244,19 +258,21 @@ def dice_score(
 
 
 def pixel_accuracy(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
-    """The share of pixels predicted as labelled: `Σ_c n_cc / Σ_ij n_ij`.
+    """Pixel accuracy, the fraction of pixels whose prediction is the label: `Σ_c n_cc / Σ_ij n_ij`.
 
     Args:
       matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
 
     Returns:
-      `[*b]`, in 0..1, at least float32; 1 where no pixel was counted.
+      `[*b]`, in 0..1, at least float32; 1 without any pixel.
 
     Raises:
-      ValueError: if `matrix` is not square.
+      ValueError: If `matrix` is not square.
 
     Example:
-      >>> float(pixel_accuracy(jnp.array([[1, 1], [0, 2]])))
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> float(metrics.pixel_accuracy(jnp.array([[1, 1], [0, 2]])))
       0.75
 
     References:
@@ -267,20 +283,22 @@ def pixel_accuracy(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
 
 
 def frequency_weighted_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b"]:
-    """The mean of `class_iou`, each class by its share of the labels: `Σ_c f_c IoU_c`.
+    """Frequency-weighted IoU: `Σ_c f_c IoU_c`, with `f_c` the fraction of pixels labelled c.
 
     Args:
       matrix: `[*b, c, c]`, a confusion matrix in pixels (row: label), or a sum of them.
 
     Returns:
-      `[*b]`, in 0..1, at least float32; 1 where no pixel was counted.
+      `[*b]`, in 0..1, at least float32; 1 without any pixel.
 
     Raises:
-      ValueError: if `matrix` is not square.
+      ValueError: If `matrix` is not square.
 
     Example:
-      >>> float(frequency_weighted_iou(jnp.array([[1, 1], [0, 2]])))
-      0.5833333730697632
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> round(float(metrics.frequency_weighted_iou(jnp.array([[1, 1], [0, 2]]))), 3)
+      0.583
 
     References:
       Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
@@ -289,10 +307,10 @@ def frequency_weighted_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b
 
 
 def _class_counts(matrix: Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The pixels `[*b, c]` of each class that are correct, labelled so, and predicted so."""
+    """Pixels of each class that are correct, labelled and predicted, `[*b, c]` each."""
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
         raise ValueError(f"matrix: expected shape [*b, c, c], got {matrix.shape}")
-    # The cast comes before jnp.asarray, which would cut a host's int64 down to int32.
+    # The cast comes before jnp.asarray, which would truncate int64 from the host to int32.
     counts = jnp.asarray(matrix.astype(accumulation_dtype(matrix)))
     return jnp.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
 
@@ -300,7 +318,7 @@ def _class_counts(matrix: Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 def _average(
     overlap: jax.Array, size: jax.Array, labelled: jax.Array, average: str, where: Array | None
 ) -> jax.Array:
-    """The average over classes of the scores `overlap / size`, `[*b, c]` each."""
+    """The average over classes of the scores `overlap / size`, both `[*b, c]`."""
     present = broadcast_where(where, size.shape) & (size > 0)
     if average in ("macro", "weighted"):
         overlap, size = safe_divide(overlap, size), jnp.ones_like(size)
@@ -309,7 +327,7 @@ def _average(
     elif average == "weighted":
         weights = jnp.where(present, labelled, 0)
     elif average == "generalized":
-        # As multiples of the largest: the square of many pixels may have too many digits.
+        # Relative to the largest weight, as the squares of large counts lose digits.
         labelled = jnp.where(present, labelled, 0)
         rarest = jnp.min(labelled, axis=-1, keepdims=True, where=labelled > 0, initial=jnp.inf)
         weights = jnp.where(labelled > 0, safe_divide(rarest, labelled) ** 2, 0)

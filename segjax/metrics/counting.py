@@ -1,4 +1,4 @@
-"""Counting pixels by a pair of labels: what confusion matrices and panoptic quality start from."""
+"""Histograms of pairs of labels, for confusion matrices and panoptic quality."""
 
 import functools
 import math
@@ -9,10 +9,10 @@ from jaxtyping import Bool, Int, Integer
 
 from segjax.typing import Array
 
-# What a CPU wants: a few steps that use the same memory; in each, its cores fill several tables at
-# once; and for a table, pixels of two places take turns, since neighbours are often alike, and
-# adding to a number waits for the sum before.
-_STEPS, _TABLES, _TURNS = 4, 4, 2
+# For CPUs: a few steps that use the same memory; in each, the cores fill several tables at once. In
+# a table, pixels of two places alternate: neighbours are often alike, and adding to the same cell
+# waits for the previous sum.
+_STEPS, _TABLES, _INTERLEAVED = 4, 4, 2
 
 
 @functools.partial(jax.jit, static_argnames="shape")
@@ -23,15 +23,15 @@ def count_pairs(
     *,
     where: Bool[Array, "*b"] | None = None,
 ) -> Int[jax.Array, "rows columns"]:
-    """How often each (row, column) of a table of `shape` occurs, where `where` is not False."""
+    """Table of `shape` with the number of pixels of each (row, column), where `where` is True."""
     height, width = shape
     split, left = [], rows.size
-    for most in (_STEPS, _TABLES, _TURNS):
+    for most in (_STEPS, _TABLES, _INTERLEAVED):
         split.append(math.gcd(left, most))
         left //= split[-1]
 
     def add(table, rows, columns, where):
-        # Unsigned: numbers below 0 become too large ones.
+        # As unsigned integers, negative numbers become too large.
         rows, columns = rows.astype(jnp.uint32), columns.astype(jnp.uint32)
         inside = (rows < height) & (columns < width)
         if where is not None:

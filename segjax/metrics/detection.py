@@ -1,4 +1,4 @@
-"""COCO's average precision and recall of boxes or masks."""
+"""Average precision and recall of boxes or masks, as in COCO."""
 
 import dataclasses
 import functools
@@ -12,33 +12,35 @@ from jaxtyping import Bool, Float, Int
 
 from segjax.labels import as_int32
 from segjax.mapping import map_shards
-from segjax.metrics.overlaps import box_overlaps, mask_overlaps
+from segjax.metrics.overlaps import box_overlaps, check_detections, mask_overlaps
 from segjax.metrics.sums import Detections
 from segjax.typing import Array, Instances
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-# Of objects, in pixels, both ends included: all, small, medium, large.
+# Ranges of object areas in pixels, both ends included: all, small, medium, large.
 AREA_RANGES = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
-# An image's detections of one class that count, the best first.
+# Numbers of detections per image and class, the best first, for average recall.
 MAX_DETECTIONS = (1, 10, 100)
 _RECALLS = np.linspace(0, 1, 101)
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionScores:
-    """COCO's twelve figures, each in 0..1, and −1 where there is no object to find.
+    """The twelve COCO metrics, each in 0..1, or −1 without any object.
 
     Attributes:
-      ap: average precision: the mean over classes with objects, IoU thresholds and 101 recalls.
-      ap50: that at IoU 0.5.
-      ap75: that at IoU 0.75.
-      ap_small: `ap` of objects of at most 32² pixels.
-      ap_medium: of those from 32² to 96² pixels.
-      ap_large: of those of at least 96² pixels.
-      ar_1: average recall with the best detection of each image and class.
-      ar_10: with the ten best.
-      ar_100: with the hundred best.
-      ar_small: `ar_100` by area as above; likewise `ar_medium` and `ar_large`.
+      ap: Average precision, mean over classes with objects, IoU thresholds and 101 recalls.
+      ap50: Average precision at IoU 0.5.
+      ap75: Average precision at IoU 0.75.
+      ap_small: `ap` for objects of at most 32² pixels.
+      ap_medium: `ap` for objects of 32² to 96² pixels.
+      ap_large: `ap` for objects of at least 96² pixels.
+      ar_1: Average recall with the best detection per image and class.
+      ar_10: Average recall with the 10 best detections.
+      ar_100: Average recall with the 100 best detections.
+      ar_small: `ar_100` for objects of at most 32² pixels.
+      ar_medium: `ar_100` for objects of 32² to 96² pixels.
+      ar_large: `ar_100` for objects of at least 96² pixels.
       class_ap: float64 `[c]`, `ap` of each class.
     """
 
@@ -60,18 +62,19 @@ class DetectionScores:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AveragePrecision(Detections):
-    """What became of every detection of every image, and how many objects there were to find.
+    """Matched detections of all images, and the number of objects, for COCO's average precision.
 
     Attributes:
-      scores: `[n]`; of an image the best comes first. Padding has 0, and outcome 0.
+      scores: `[n]`, in descending order for each image; 0 for padding.
       classes: int32 `[n]`.
-      ranks: int32 `[n]`, the place among the image's detections of the class, from 0.
-      outcomes: int8 `[n, areas, thresholds]`: 1 is a hit, −1 a miss, 0 does not count.
-      objects: int32 `[c, areas]`, how many count.
-      kind: what is compared, "box" or "mask".
+      ranks: int32 `[n]`, rank by score among the detections of the same image and class, from 0.
+      outcomes: int8 `[n, areas, thresholds]`: 1 true positive, −1 false positive, 0 ignored.
+      objects: int32 `[c, areas]`, number of objects that count.
+      kind: "box" or "mask".
 
     Example:
-      >>> AveragePrecision.empty(2, kind="box").compute().ap
+      >>> from segjax import metrics
+      >>> metrics.AveragePrecision.empty(2, kind="box").compute().ap
       -1.0
     """
 
@@ -84,19 +87,19 @@ class AveragePrecision(Detections):
 
     @classmethod
     def empty(cls, num_classes: int, *, kind: Literal["box", "mask"]) -> "AveragePrecision":
-        """That of no image."""
+        """The metric of no images."""
         none, areas = jnp.zeros(0, jnp.int32), len(AREA_RANGES)
         outcomes = jnp.zeros((0, areas, len(IOU_THRESHOLDS)), jnp.int8)
         objects = jnp.zeros((num_classes, areas), jnp.int32)
         return cls(jnp.zeros(0), none, none, outcomes, objects, kind)
 
     def update(self, predictions: Instances, targets: Instances) -> "AveragePrecision":
-        """With another batch; its arguments are those of `average_precision`."""
+        """Add a batch; the arguments are those of `average_precision`."""
         options: dict = {"num_classes": self.objects.shape[-2], "kind": self.kind}
         return self.merge(average_precision(predictions, targets, **options))
 
     def compute(self) -> DetectionScores:
-        """COCO's figures, in float64 on the host, as in pycocotools."""
+        """The COCO metrics, in float64 on the host, as in pycocotools."""
         state = jax.device_get(self)
         present = state.objects > 0
         order = np.lexsort((-state.scores, state.classes))  # stable
@@ -104,11 +107,11 @@ class AveragePrecision(Detections):
         precision = np.zeros((*present.shape, len(IOU_THRESHOLDS)))
         recall = np.zeros((len(MAX_DETECTIONS), *precision.shape))
         for c, area in np.argwhere(present):
-            of_class = slice(*np.searchsorted(classes, [c, c + 1]))
-            outcome = outcomes[of_class, area]
+            members = slice(*np.searchsorted(classes, [c, c + 1]))
+            outcome = outcomes[members, area]
             precision[c, area] = _interpolated_precision(outcome, int(state.objects[c, area]))
             for i, most in enumerate(MAX_DETECTIONS):
-                hits = np.sum(outcome[ranks[of_class] < most] == 1, axis=0)
+                hits = np.sum(outcome[ranks[members] < most] == 1, axis=0)
                 recall[i, c, area] = hits / state.objects[c, area]
 
         def mean(values, area=0):
@@ -133,16 +136,16 @@ class AveragePrecision(Detections):
 
 
 def _interpolated_precision(outcome: np.ndarray, objects: int) -> np.ndarray:
-    """By threshold, the mean over 101 recalls of the best precision at that recall or above.
+    """For each threshold, the mean over 101 recalls of the best precision at that recall or above.
 
     Args:
-      outcome: `[n, thresholds]`, the best score first.
-      objects: how many there are to find.
+      outcome: `[n, thresholds]`, in descending order of scores.
+      objects: Number of objects.
     """
     hits, misses = (np.cumsum(outcome == kind, axis=0) for kind in (1, -1))
     precision = hits / np.maximum(hits + misses, 1)
     best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    best = np.concatenate([best, np.zeros((1, best.shape[1]))])  # recalls out of reach
+    best = np.concatenate([best, np.zeros((1, best.shape[1]))])  # recalls that are not reached
     return np.array(
         [
             best[np.searchsorted(hits[:, t] / objects, _RECALLS), t].mean()
@@ -158,35 +161,39 @@ def average_precision(
     num_classes: int,
     kind: Literal["box", "mask"] = "box",
 ) -> AveragePrecision:
-    """Matches a batch's detections with its objects: `compute` gives COCO's AP and AR.
+    """Match the detections of a batch for COCO's average precision; `compute` gives AP and AR.
 
-    In the order of their scores, detections take the object of their class with the highest IoU
-    among those that are free and reach the threshold: once for each of ten thresholds and four
-    ranges of area. Crowds and objects outside the range do not count, nor do detections that only
-    such an object takes, nor free ones outside the range. The IoU with a crowd is the share of the
-    detection inside it, and it takes any number of them.
+    In the order of their scores, detections are matched to the unmatched object of their class with
+    the highest IoU above the threshold, for each of ten thresholds and four ranges of area. Crowds
+    and objects outside the range are ignored, and so are detections that match only such objects or
+    that are unmatched and outside the range. The IoU with a crowd is the fraction of the detection
+    inside it, and a crowd can have many matches.
 
     Args:
-      predictions: record with boxes `[*b, n, 4]`, `scores`, and `masks` `[*b, n, h, w]` where
-        `kind` is "mask".
-      targets: record with boxes `[*b, m, 4]`, and masks `[*b, m, h, w]`; without `areas`, the
-        areas are those of the boxes or masks.
+      predictions: Record with boxes `[*b, n, 4]` (xyxy in pixels), `scores` `[*b, n]`, and masks
+        `[*b, n, h, w]` if `kind` is "mask".
+      targets: Record with boxes `[*b, m, 4]`, and masks `[*b, m, h, w]`; without `areas`, those of
+        the boxes or masks are used.
       num_classes: c, static.
-      kind: "box" or "mask": what is compared.
+      kind: What is compared, "box" or "mask".
 
     Returns:
-      The outcome of every detection: of the best 100 of each image and class, those count. Objects
-      and detections do not that are not valid or of a class not in 0..c−1.
+      The outcome of the best 100 detections of each image and class. Objects and detections are
+      ignored if they are not valid or of a class outside 0..c−1.
 
     Raises:
-      ValueError: if scores or masks are missing, the shapes do not fit together, or an option is
-        not as above.
+      ValueError: If scores or masks are missing, the shapes do not fit together, or an option is
+        out of its range.
 
     Example:
+      >>> import dataclasses
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> from segjax.typing import Instances
       >>> box, one = jnp.array([[0.0, 0.0, 10.0, 10.0]]), jnp.zeros(1, int)
       >>> targets = Instances(box, classes=one, valid=jnp.array([True]))
       >>> predictions = dataclasses.replace(targets, boxes=0.9 * box, scores=jnp.array([0.8]))
-      >>> scores = average_precision(predictions, targets, num_classes=1).compute()
+      >>> scores = metrics.average_precision(predictions, targets, num_classes=1).compute()
       >>> scores.ap50, scores.ap_small, scores.ap_large
       (1.0, 0.7, -1.0)
 
@@ -194,29 +201,11 @@ def average_precision(
       Lin et al., "Microsoft COCO: common objects in context", 2014; the rules are those of
       the authors' pycocotools.
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+    check_detections(predictions, targets, num_classes=num_classes, kind=kind)
     predictions, targets = (
-        dataclasses.replace(record, classes=as_int32(record.classes, name="classes"))
-        for record in (predictions, targets)
+        dataclasses.replace(record, classes=as_int32(record.classes, name=f"{name}.classes"))
+        for name, record in (("predictions", predictions), ("targets", targets))
     )
-    if kind not in ("box", "mask"):
-        raise ValueError(f'kind: expected "box" or "mask", got {kind!r}')
-    if predictions.scores is None:
-        raise ValueError("predictions has no scores")
-    if predictions.classes.shape[:-1] != targets.classes.shape[:-1]:
-        raise ValueError(
-            "predictions.classes: expected the batch axes of targets.classes, "
-            f"{targets.classes.shape[:-1]}, got {predictions.classes.shape[:-1]}"
-        )
-    if kind == "mask":
-        if predictions.masks is None or targets.masks is None:
-            raise ValueError('predictions or targets has no masks; kind is "mask"')
-        if predictions.masks.shape[-2:] != targets.masks.shape[-2:]:
-            raise ValueError(
-                f"predictions.masks: expected shape the height and , got {predictions.masks.shape}"
-                f"width of targets.masks, {targets.masks.shape}"
-            )
 
     *batch, _ = predictions.classes.shape
     images = math.prod(batch)
@@ -229,7 +218,7 @@ def average_precision(
     return AveragePrecision(scores, classes, ranks, outcomes, objects.sum(0), kind)
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @functools.partial(jax.jit, static_argnames=("num_classes", "kind"))
 def _match_images(
     predictions: Instances, targets: Instances, *, num_classes: int, kind: str
@@ -240,7 +229,7 @@ def _match_images(
     if kind == "box":
         overlaps = jax.vmap(box_overlaps)(predictions.boxes, targets.boxes, crowd)
     else:
-        # One image at a time: the memory for the masks' words is used again.
+        # One image at a time, so that the memory of packed masks is used again.
         masks = predictions.masks, targets.masks, crowd
         overlaps = jax.lax.map(lambda image: mask_overlaps(*image), masks)
     match = functools.partial(_match_image, num_classes=num_classes)
@@ -256,7 +245,7 @@ def _match_image(
     *,
     num_classes: int,
 ) -> tuple[jax.Array, ...]:
-    """Scores, classes, ranks and outcomes `[n, …]` of one image's detections; the objects."""
+    """Scores, classes, ranks and outcomes `[n, …]` of the detections of an image; its objects."""
     detected, labelled = (
         record.valid & (record.classes >= 0) & (record.classes < num_classes)
         for record in (predictions, targets)
@@ -288,12 +277,12 @@ def _match_image(
 def _match_greedily(
     overlaps: Float[Array, "n m"], counts: Bool[Array, "areas m"], crowd: Bool[Array, "m"]
 ) -> Int[jax.Array, "n areas thresholds"]:
-    """What each detection, the best first, takes: 1 an object that counts, 0 another, −1 none.
+    """The outcome of each detection: 1 matches an object that counts, 0 one that does not, −1 none.
 
     Args:
-      overlaps: −1 where a pair cannot be.
-      counts: False for objects that are taken only where no other can be.
-      crowd: objects that are never taken up.
+      overlaps: IoUs in descending order of scores; −1 for pairs that cannot match.
+      counts: False for objects that are matched only if no other can be.
+      crowd: True for objects that can have many matches.
     """
     index = jnp.arange(overlaps.shape[-1])
     thresholds = jnp.asarray(IOU_THRESHOLDS, overlaps.dtype)[:, None]
@@ -305,7 +294,7 @@ def _match_greedily(
         candidates = jnp.where(hit, preferred, reachable)
         best = jnp.max(jnp.where(candidates, overlap, -1), -1, keepdims=True, initial=-1)
         best = candidates & (overlap == best)
-        # Of equals the last, as in pycocotools.
+        # Ties go to the last one, as in pycocotools.
         last = jnp.max(jnp.where(best, index, -1), -1, keepdims=True, initial=-1)
         outcome = jnp.where(hit, 1, jnp.where(last >= 0, 0, -1))
         return free & (crowd | (index != last)), outcome[..., 0]

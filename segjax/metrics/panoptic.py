@@ -1,4 +1,4 @@
-"""Panoptic quality: how well segments are found, and how well each found one is outlined."""
+"""Panoptic quality (PQ), segmentation quality (SQ) and recognition quality (RQ)."""
 
 import dataclasses
 import math
@@ -20,12 +20,12 @@ class PanopticScores:
     """Panoptic, segmentation and recognition quality: `PQ = SQ · RQ` for every class.
 
     Attributes:
-      pq: the mean of `class_pq` over the classes seen; likewise `sq` and `rq`.
-      sq: 1, as the others are, where no class was seen.
-      rq: the mean of `class_rq`.
-      class_pq: `[c]`, in 0..1; 1, as the next two, for a class neither labelled nor predicted.
-      class_sq: `[c]`, the mean IoU of the matched segments; 0 without any.
-      class_rq: `[c]`, the F1 score of the segments.
+      pq: Mean of `class_pq` over the classes labelled or predicted anywhere; 1 without any.
+      sq: Mean of `class_sq` over the same classes.
+      rq: Mean of `class_rq` over the same classes.
+      class_pq: `[c]`, in 0..1; all three are 1 for a class neither labelled nor predicted.
+      class_sq: `[c]`, mean IoU of the matched segments; 0 without any.
+      class_rq: `[c]`, F1 score of the segments.
     """
 
     pq: Float[Array, "*b"]
@@ -39,16 +39,17 @@ class PanopticScores:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PanopticQuality(Sums):
-    """The segments found, invented and missed, by class.
+    """Sums for panoptic quality: matched, false and missed segments of each class.
 
     Attributes:
-      iou: `[c]`, the sum of the matched segments' IoUs.
+      iou: `[c]`, sum of the IoUs of matched segments.
       true_positives: `[c]`, matched segments.
       false_positives: `[c]`, predicted segments without a match.
       false_negatives: `[c]`, labelled segments without a match.
 
     Example:
-      >>> metric = PanopticQuality.empty(2)
+      >>> from segjax import metrics
+      >>> metric = metrics.PanopticQuality.empty(2)
       >>> metric.false_negatives
       Array([0, 0], dtype=int32)
     """
@@ -60,12 +61,12 @@ class PanopticQuality(Sums):
 
     @classmethod
     def empty(cls, num_classes: int) -> "PanopticQuality":
-        """That of no example."""
+        """The metric of no images."""
         none = jnp.zeros(num_classes, jnp.int32)
         return cls(jnp.zeros(num_classes), none, none, none)
 
     def update(self, predictions: Panoptic, targets: Panoptic) -> "PanopticQuality":
-        """With another batch; its arguments are those of `panoptic_quality`."""
+        """Add a batch; the arguments are those of `panoptic_quality`."""
         num_classes = self.iou.shape[-1]
         return self.merge(panoptic_quality(predictions, targets, num_classes=num_classes))
 
@@ -73,7 +74,7 @@ class PanopticQuality(Sums):
         """`PQ = Σ IoU / (TP + ½FP + ½FN)`, `SQ = Σ IoU / TP`, `RQ = TP / (TP + ½FP + ½FN)`.
 
         Args:
-          where: `[c]`, the classes that the means are over, such as the things; None for all.
+          where: `[c]`, True for the classes to average over, such as the things; None for all.
         """
         found = self.true_positives
         size = found + 0.5 * (self.false_positives + self.false_negatives)
@@ -93,32 +94,35 @@ class PanopticQuality(Sums):
 def panoptic_quality(
     predictions: Panoptic, targets: Panoptic, *, num_classes: int
 ) -> PanopticQuality:
-    """Counts the segments found, invented and missed in a batch: `compute` gives PQ, SQ and RQ.
+    """Match the segments of a batch for panoptic quality; `compute` gives PQ, SQ and RQ.
 
-    A predicted and a labelled segment of the same class match where their IoU, taken over the
-    pixels that are not void in the target, is above ½: so neither has a second match. A predicted
-    segment without a match counts as false unless more than half of it lies on void or on crowds
-    of its class; a crowd matches nothing and is not missed.
+    A predicted and a true segment of the same class match if their IoU, over the pixels that are
+    not void in the target, is above ½; so each has at most one match. A predicted segment without a
+    match is a false positive, unless more than half of it lies on void or on crowds of its class.
+    Crowds are never matched and never missed.
 
     Args:
-      predictions: record with segments `[*b, h, w]` into a table of n.
-      targets: record with segments `[*b, h, w]` into a table of m; `crowd` may be None.
+      predictions: Record with segments `[*b, h, w]`, indices of a table of n segments.
+      targets: Record with segments `[*b, h, w]`, indices of a table of m; `crowd` may be None.
       num_classes: c, static.
 
     Returns:
-      The counts of all images, by class `[c]`. Segments without a pixel are not there, and pixels
-      are void whose segment is outside the table, not valid, or of a class not in 0..c−1.
+      Sums over all images for each class, `[c]`. Segments without pixels are ignored. A pixel is
+      void if its segment is outside the table, not valid, or of a class outside 0..c−1.
 
     Raises:
-      ValueError: if the segments' shapes differ, or `num_classes` is not positive.
+      ValueError: If the shapes of the segments differ, or `num_classes` is not positive.
 
     Example:
-      >>> valid, segments = jnp.ones(2, bool), jnp.array([[0, 0, 0, 1, -1]])
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> from segjax.typing import Panoptic
+      >>> valid, segments = jnp.ones(2, bool), jnp.array([[0, 0, 0, 0, 1, -1]])
       >>> targets = Panoptic(segments, classes=jnp.array([0, 1]), valid=valid)
-      >>> predictions = Panoptic(jnp.array([[0, 0, 1, 1, 1]]), jnp.array([0, 1]), valid)
-      >>> scores = panoptic_quality(predictions, targets, num_classes=2).compute()
+      >>> predictions = Panoptic(jnp.array([[0, 0, 0, 1, 1, 1]]), jnp.array([0, 1]), valid)
+      >>> scores = metrics.panoptic_quality(predictions, targets, num_classes=2).compute()
       >>> scores.class_pq
-      Array([0.6666667, 0.       ], dtype=float32)
+      Array([0.75, 0.  ], dtype=float32)
 
     References:
       Kirillov et al., "Panoptic segmentation", 2019, section 4; void and crowds as in the
@@ -126,14 +130,19 @@ def panoptic_quality(
     """
     if predictions.segments.shape != targets.segments.shape:
         raise ValueError(
-            f"predictions.segments: expected shape that of , got {predictions.segments.shape}"
-            f"targets.segments, {targets.segments.shape}"
+            f"predictions.segments: expected the shape of targets.segments, "
+            f"{targets.segments.shape}, got {predictions.segments.shape}"
         )
     if num_classes < 1:
         raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     (predicted_classes, predicted), (labelled_classes, labelled) = (
-        valid_labels(record.classes, num_classes, where=record.valid, name="classes")
-        for record in (predictions, targets)
+        valid_labels(
+            record.classes,
+            num_classes,
+            where=broadcast_where(record.valid, record.classes.shape, name=f"{name}.valid"),
+            name=f"{name}.classes",
+        )
+        for name, record in (("predictions", predictions), ("targets", targets))
     )
     overlaps = _overlaps(predictions, targets)
     on_void = jnp.sum(jnp.where(labelled[..., None, :], 0, overlaps[..., :-1, :-1]), axis=-1)
@@ -152,12 +161,12 @@ def panoptic_quality(
     match = ~crowd & (2 * intersection > union)
     iou = jnp.sum(jnp.where(match, safe_divide(intersection, union), 0), axis=-1)
 
-    # panopticapi looks at only one crowd of a class; COCO has no second one in any image.
+    # panopticapi considers one crowd of each class only; no image of COCO has a second one.
     on_crowd = jnp.sum(jnp.where(crowd, intersection, 0), axis=-1)
     ignored = 2 * (on_void + on_crowd) > predicted_area
     found, hit = match.any(-1), match.any(-2)
 
-    invented, missed = predicted & ~found & ~ignored, labelled & ~hit & ~crowd[..., 0, :]
+    spurious, missed = predicted & ~found & ~ignored, labelled & ~hit & ~crowd[..., 0, :]
 
     def by_class(values, classes):
         return jnp.zeros(num_classes, values.dtype).at[classes].add(values)
@@ -165,22 +174,23 @@ def panoptic_quality(
     return PanopticQuality(
         iou=by_class(iou, predicted_classes),
         true_positives=by_class(found.astype(jnp.int32), predicted_classes),
-        false_positives=by_class(invented.astype(jnp.int32), predicted_classes),
+        false_positives=by_class(spurious.astype(jnp.int32), predicted_classes),
         false_negatives=by_class(missed.astype(jnp.int32), labelled_classes),
     )
 
 
 def _overlaps(predictions: Panoptic, targets: Panoptic) -> Int[jax.Array, "*b rows columns"]:
-    """The pixels of each pair of segments; the last row and column are those of void."""
+    """Number of pixels of each pair of segments; the last row and column are void."""
     *batch, n = predictions.classes.shape
     m = targets.classes.shape[-1]
     images = math.prod(batch)
 
-    def row_of(segments, size):
-        segments, known = valid_labels(segments, size, name="segments")
+    def row_of(name, record, size):
+        segments, known = valid_labels(record.segments, size, name=f"{name}.segments")
         return jnp.where(known, segments, size).reshape(images, -1)
 
-    rows, columns = row_of(predictions.segments, n), row_of(targets.segments, m)
-    rows += (n + 1) * jnp.arange(images)[:, None]  # the images' tables, one below the other
+    rows = row_of("predictions", predictions, n)
+    columns = row_of("targets", targets, m)
+    rows += (n + 1) * jnp.arange(images)[:, None]  # the tables of the images are stacked
     counts = count_pairs(rows, columns, (images * (n + 1), m + 1))
     return counts.reshape(*batch, n + 1, m + 1)

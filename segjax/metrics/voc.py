@@ -1,4 +1,4 @@
-"""Pascal VOC's average precision of boxes or masks."""
+"""Average precision of boxes or masks, as in Pascal VOC."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from segjax.labels import valid_labels
 from segjax.mapping import map_shards
-from segjax.metrics.overlaps import box_overlaps, mask_overlaps
+from segjax.metrics.overlaps import box_overlaps, check_detections, mask_overlaps
 from segjax.metrics.sums import Detections
 from segjax.numerics import broadcast_where
 from segjax.typing import Array, Instances
@@ -20,11 +20,11 @@ from segjax.typing import Array, Instances
 
 @dataclasses.dataclass(frozen=True)
 class VocScores:
-    """Average precision at one threshold of IoU; −1 where there is no object.
+    """Average precision at one IoU threshold; −1 without any object.
 
     Attributes:
-      ap: the mean over the classes with objects.
-      class_ap: float64 `[c]`, in 0..1.
+      ap: Mean over the classes with objects.
+      class_ap: float64 `[c]`, average precision of each class, in 0..1.
     """
 
     ap: float
@@ -34,16 +34,17 @@ class VocScores:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class VocAveragePrecision(Detections):
-    """What became of every detection of every image, and how many objects there were to find.
+    """Matched detections of all images, and the number of objects, for VOC's average precision.
 
     Attributes:
-      scores: `[n]`. Padding has 0, and outcome 0.
+      scores: `[n]`; 0 for padding.
       classes: int32 `[n]`.
-      outcomes: int8 `[n]`: 1 is a hit, −1 a miss, 0 does not count.
-      objects: int32 `[c]`, how many are not difficult.
+      outcomes: int8 `[n]`: 1 true positive, −1 false positive, 0 ignored.
+      objects: int32 `[c]`, number of objects that are not difficult.
 
     Example:
-      >>> VocAveragePrecision.empty(2).compute().ap
+      >>> from segjax import metrics
+      >>> metrics.VocAveragePrecision.empty(2).compute().ap
       -1.0
     """
 
@@ -54,7 +55,7 @@ class VocAveragePrecision(Detections):
 
     @classmethod
     def empty(cls, num_classes: int) -> "VocAveragePrecision":
-        """That of no image."""
+        """The metric of no images."""
         none = jnp.zeros(0, jnp.int32)
         return cls(jnp.zeros(0), none, none.astype(jnp.int8), jnp.zeros(num_classes, jnp.int32))
 
@@ -67,7 +68,7 @@ class VocAveragePrecision(Detections):
         difficult: Bool[Array, "*b m"] | None = None,
         kind: Literal["box", "mask"] = "box",
     ) -> "VocAveragePrecision":
-        """With another batch; its arguments are those of `voc_average_precision`."""
+        """Add a batch; the arguments are those of `voc_average_precision`."""
         more = voc_average_precision(
             predictions,
             targets,
@@ -82,16 +83,16 @@ class VocAveragePrecision(Detections):
         """The average precision of each class, in float64 on the host.
 
         Args:
-          method: "area" under the curve of the best precision at each recall or above, VOC's rule
-            from 2010 on; "11-point" for its mean at the recalls 0, 0.1 … 1, that of 2007.
+          method: "area" under the curve of the best precision at each recall or above, as in VOC
+            since 2010; or "11-point", the mean of that curve at recalls 0, 0.1 … 1, as in VOC 2007.
         """
         if method not in ("area", "11-point"):
             raise ValueError(f'method: expected "area" or "11-point", got {method!r}')
         state = jax.device_get(self)
         class_ap = np.full(len(state.objects), -1.0)
         for c in np.flatnonzero(state.objects):
-            of_class = np.flatnonzero((state.classes == c) & (state.outcomes != 0))
-            order = of_class[np.argsort(-state.scores[of_class], kind="stable")]
+            members = np.flatnonzero((state.classes == c) & (state.outcomes != 0))
+            order = members[np.argsort(-state.scores[members], kind="stable")]
             hits = np.cumsum(state.outcomes[order] == 1)
             precision = np.append(hits / np.arange(1, len(hits) + 1), 0)
             best = np.maximum.accumulate(precision[::-1])[::-1]
@@ -113,66 +114,61 @@ def voc_average_precision(
     difficult: Bool[Array, "*b m"] | None = None,
     kind: Literal["box", "mask"] = "box",
 ) -> VocAveragePrecision:
-    """Matches a batch's detections with its objects: `compute` gives Pascal VOC's AP.
+    """Match the detections of a batch for Pascal VOC's average precision; `compute` gives AP.
 
-    In the order of their scores, detections take the object of their class with the highest IoU,
-    whether it is free or not. A detection below the threshold is a miss, and so is one whose object
-    another took before: COCO would give it the next best. Difficult objects do not count, nor do
-    the detections that take them, however many.
+    In the order of their scores, detections are assigned to the object of their class with the
+    highest IoU. A detection is a false positive if the IoU is below the threshold, or if the object
+    was matched before (COCO would try the next object). Difficult objects and all detections
+    assigned to them are ignored.
 
     Args:
-      predictions: record with boxes `[*b, n, 4]`, `scores`, and `masks` `[*b, n, h, w]` where
-        `kind` is "mask".
-      targets: record with boxes `[*b, m, 4]`, and masks `[*b, m, h, w]`. VOC's files count both
-        ends of a box from 1: their (x, y) to (x', y') is here (x − 1, y − 1, x', y').
+      predictions: Record with boxes `[*b, n, 4]` (xyxy in pixels), `scores` `[*b, n]`, and masks
+        `[*b, n, h, w]` if `kind` is "mask".
+      targets: Record with boxes `[*b, m, 4]`, and masks `[*b, m, h, w]`. The pixels in VOC's files
+        count from 1 and include the last: their x, y, x', y' become x − 1, y − 1, x', y' here.
       num_classes: c, static.
-      iou_threshold: what the IoU must reach.
-      difficult: `[*b, m]`, True for objects that need not be found; None for none.
-      kind: "box" or "mask": what is compared.
+      iou_threshold: Least IoU of a match, in 0..1.
+      difficult: `[*b, m]`, True for difficult objects; None for none.
+      kind: What is compared, "box" or "mask".
 
     Returns:
-      The outcome of every detection. Objects and detections do not count that are not valid or of a
-      class not in 0..c−1.
+      The outcome of every detection. Objects and detections are ignored if they are not valid or of
+      a class outside 0..c−1.
 
     Raises:
-      ValueError: if scores or masks are missing, the shapes do not fit together, or an option is
-        not as above.
+      ValueError: If scores or masks are missing, the shapes do not fit together, or an option is
+        out of its range.
 
     Example:
+      >>> import dataclasses
+      >>> import jax.numpy as jnp
+      >>> from segjax import metrics
+      >>> from segjax.typing import Instances
       >>> box, one = jnp.array([[0.0, 0.0, 10.0, 10.0]]), jnp.zeros(1, int)
       >>> targets = Instances(box, classes=one, valid=jnp.array([True]))
       >>> predictions = dataclasses.replace(targets, boxes=0.8 * box, scores=jnp.array([0.8]))
-      >>> voc_average_precision(predictions, targets, num_classes=1).compute().ap
+      >>> metrics.voc_average_precision(predictions, targets, num_classes=1).compute().ap
       1.0
 
     References:
       Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010, section
       4.2; difficult objects as in the authors' development kit.
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
-    if kind not in ("box", "mask"):
-        raise ValueError(f'kind: expected "box" or "mask", got {kind!r}')
-    if predictions.scores is None:
-        raise ValueError("predictions.scores: expected [*b, n], got None")
-    if predictions.classes.shape[:-1] != targets.classes.shape[:-1]:
-        raise ValueError(
-            f"predictions.classes: expected the batch axes of targets.classes, "
-            f"{targets.classes.shape}, got {predictions.classes.shape}"
-        )
-    if kind == "mask" and (predictions.masks is None or targets.masks is None):
-        raise ValueError('predictions.masks, targets.masks: expected for kind "mask", got None')
+    check_detections(predictions, targets, num_classes=num_classes, kind=kind)
 
     *batch, _ = predictions.classes.shape
     images = math.prod(batch)
     difficult = jnp.zeros_like(targets.valid) if difficult is None else difficult
+    difficult = broadcast_where(difficult, targets.valid.shape, name="difficult")
     sets = []
-    for record in (predictions, targets):
-        classes, valid = valid_labels(record.classes, num_classes, where=record.valid)
+    for name, record in (("predictions", predictions), ("targets", targets)):
+        classes, valid = valid_labels(
+            record.classes, num_classes, where=record.valid, name=f"{name}.classes"
+        )
         sets.append((record.masks if kind == "mask" else record.boxes, classes, valid))
     arguments = jax.tree.map(
         lambda x: x.reshape(images, *x.shape[len(batch) :]),
-        (*sets, predictions.scores, broadcast_where(difficult, targets.valid.shape)),
+        (*sets, predictions.scores, difficult),
     )
     match = functools.partial(
         _match_images, num_classes=num_classes, iou_threshold=iou_threshold, kind=kind
@@ -192,8 +188,9 @@ def _match_images(
     iou_threshold: float | Array,
     kind: str,
 ) -> tuple[jax.Array, ...]:
-    """Of the images `[i, …]`: scores, classes and outcomes of the detections `[n]`, the best first;
-    and how many objects count, `[c]`.
+    """Scores, classes and outcomes of the detections of images, and objects of each class.
+
+    Arrays are `[i, …]`; the detections of an image are in descending order of scores.
     """
     overlaps_of = box_overlaps if kind == "box" else mask_overlaps
 
@@ -206,9 +203,9 @@ def _match_images(
         overlaps, detected, scores, found_classes = (
             x[order] for x in (overlaps, detected, scores, found_classes)
         )
-        # A column more than there are objects, so that there is one.
+        # One column more than there are objects, so that there is at least one.
         overlaps = jnp.pad(overlaps, ((0, 0), (0, 1)), constant_values=-1)
-        best = jnp.argmax(overlaps, axis=-1)  # of equals the first
+        best = jnp.argmax(overlaps, axis=-1)  # ties go to the first
         reached = overlaps.max(-1) >= iou_threshold
         taken = (best[:, None] == best) & reached & jnp.tri(len(best), k=-1, dtype=bool)
         outcomes = jnp.where(reached & ~taken.any(-1), 1, -1)
@@ -218,5 +215,5 @@ def _match_images(
         objects = jnp.zeros(num_classes, jnp.int32).at[classes].add(counts)
         return *(jnp.where(detected, x, 0) for x in (scores, found_classes)), outcomes, objects
 
-    # One image at a time: the memory for its masks is used again.
+    # One image at a time, so that the memory of masks is used again.
     return jax.lax.map(match, (predictions, targets, scores, difficult))

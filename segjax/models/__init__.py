@@ -7,6 +7,18 @@ from segjax import lazy
 if TYPE_CHECKING:
     from segjax.models import backbones, layers
     from segjax.models.canvas import blind_beyond, is_canvas_invariant
+    from segjax.models.clip import (
+        Clip,
+        ClipOutput,
+        clip_resnet50,
+        clip_resnet101,
+        clip_vit_base_patch16,
+        clip_vit_base_patch32,
+        clip_vit_large_patch14,
+        clip_vit_large_patch14_336,
+        siglip2_base_patch16,
+        siglip_base_patch16,
+    )
     from segjax.models.deeplab import (
         DeepLabV3Plus,
         deeplabv3_mobilenet_v3_large,
@@ -37,6 +49,7 @@ if TYPE_CHECKING:
         eomt_tiny,
     )
     from segjax.models.fcn import DenseClassifier, fcn_resnet50, fcn_resnet101
+    from segjax.models.image_model import ImageModel
     from segjax.models.lraspp import LRASPP, lraspp_mobilenet_v3_large
     from segjax.models.mask2former import (
         Mask2Former,
@@ -87,6 +100,7 @@ if TYPE_CHECKING:
         segmenter_tiny_patch16_linear,
         vit_linear,
     )
+    from segjax.models.training_free import DenseClipOutput, dense_clip
     from segjax.models.u_net import UNet, unet, unet_patch2, unet_small, unet_tiny
     from segjax.models.u_net_resnet import UNetResNet, unet_resnet18, unet_resnet34, unet_resnet50
 else:

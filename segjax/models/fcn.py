@@ -3,28 +3,28 @@
 import functools
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
 from segjax.models import layers
 from segjax.models.backbones import resnet50, resnet101
-from segjax.models.layers import Dtype
+from segjax.models.image_model import ImageModel
 from segjax.models.outputs import SemanticOutput
 from segjax.ops.receptive import ConvSpec
 from segjax.typing import Array
 
 
 class FCNHead(nn.Module):
-    """A 3x3 convolution to a quarter of the channels, dropout, and a 1x1 convolution to classes.
+    """The head of FCN: a 3x3 convolution, dropout, and a 1x1 convolution to classes.
 
     Attributes:
-      num_classes: of the logits.
-      conv: constructor of convolutions, with the options that a model's layers share.
-      norm: likewise, of batch norms.
-      train: whether dropout drops.
+      num_classes: Number of classes.
+      conv: Constructor of convolutions.
+      norm: Constructor of batch norms.
+      train: Whether dropout is active.
     """
 
     num_classes: int
@@ -40,23 +40,20 @@ class FCNHead(nn.Module):
         return self.conv(self.num_classes, 1, name="logits")(x)
 
 
-class DenseClassifier(nn.Module):
+class DenseClassifier(ImageModel):
     """A backbone, a head on its last features, and an auxiliary `FCNHead` on earlier ones.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns a `SemanticOutput`
-    with logits of the images' size, interpolated bilinearly. Training takes a `dropout` key.
+    with logits of the images' size, interpolated bilinearly. Training needs a `dropout` key.
 
     Attributes:
-      num_classes: of the logits.
-      backbone: constructor of a module that gives features `stage1` … `stage4`.
-      head: constructor of the head, which takes the fields of `FCNHead`.
-      auxiliary: whether there is an auxiliary head.
-      auxiliary_stage: the features that it takes.
-      output_stride: of the backbone, 8, 16 or 32.
-      remat: recompute the backbone's blocks in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      num_classes: Number of classes.
+      backbone: Constructor of a module with the features `stage1` to `stage4`.
+      head: Constructor of the head, with the same fields as `FCNHead`.
+      auxiliary: Whether there is an auxiliary head.
+      auxiliary_stage: Name of the features that the auxiliary head takes.
+      output_stride: Stride of the backbone's last stage: 8, 16 or 32.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -65,30 +62,22 @@ class DenseClassifier(nn.Module):
     auxiliary: bool = True
     auxiliary_stage: str = "stage3"
     output_stride: int = 8
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv = functools.partial(layers.Conv, **dtypes)
-        norm = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
-        features = self.backbone(
-            output_stride=self.output_stride,
-            remat=self.remat,
-            axis_name=self.axis_name,
-            name="backbone",
-            **dtypes,
-        )(images, train)
+        conv = functools.partial(layers.Conv, **self.dtypes)
+        norm = self.batch_norm(train)
+        backbone = self.backbone(
+            output_stride=self.output_stride, name="backbone", **self.shared_options
+        )
+        features = backbone(images, train)
 
         def classify(head, stage, name):
             logits = head(self.num_classes, conv=conv, norm=norm, train=train, name=name)(
                 features[stage]
             )
-            logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
-            return layers.upsample(logits, images.shape[-3:-1])
+            logits = logits.astype(self.output_dtype)
+            return layers.upsample(logits, (images.shape[-3], images.shape[-2]))
 
         logits = classify(self.head, "stage4", "head")
         if not self.auxiliary:
@@ -99,22 +88,26 @@ class DenseClassifier(nn.Module):
     def layer_specs(self) -> list[ConvSpec]:
         """The layers along one axis, for `segjax.ops.receptive_field`.
 
-        A ValueError where the head pools over the whole picture.
+        Raises:
+          ValueError: If the head pools over the whole image.
         """
         if self.head is not FCNHead:
-            raise ValueError(f"{self.head.__name__} makes every output depend on the whole picture")
+            raise ValueError(
+                f"head: expected FCNHead, got {self.head.__name__}: with it every output depends "
+                "on the whole image"
+            )
         half, pixel = Fraction(1, 2), Fraction(1, self.output_stride)
         upsampling = ConvSpec(2, stride=pixel, padding=half - pixel / 2)
         backbone = self.backbone(output_stride=self.output_stride, parent=None)
         return [*backbone.layer_specs(), ConvSpec(3, padding=1), upsampling]
 
 
-def fcn_resnet50(num_classes: int, **options) -> DenseClassifier:
+def fcn_resnet50(num_classes: int, **options: Any) -> DenseClassifier:
     """FCN on a ResNet-50 of output stride 8: 35.3 million parameters with 21 classes.
 
     Args:
-      num_classes: of the logits.
-      **options: attributes of `DenseClassifier`.
+      num_classes: Number of classes.
+      **options: Attributes of `DenseClassifier`.
 
     Returns:
       The module.
@@ -133,9 +126,9 @@ def fcn_resnet50(num_classes: int, **options) -> DenseClassifier:
     return DenseClassifier(num_classes, resnet50, **options)
 
 
-def fcn_resnet101(num_classes: int, **options) -> DenseClassifier:
+def fcn_resnet101(num_classes: int, **options: Any) -> DenseClassifier:
     """FCN on a ResNet-101 of output stride 8: 54.3 million parameters with 21 classes.
 
-    Args and Returns as of `fcn_resnet50`.
+    Args and Returns as in `fcn_resnet50`.
     """
     return DenseClassifier(num_classes, resnet101, **options)

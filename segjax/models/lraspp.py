@@ -4,19 +4,19 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
 from segjax.models import layers
 from segjax.models.backbones import mobilenet_v3_large
-from segjax.models.layers import Dtype, Layer
+from segjax.models.image_model import ImageModel
+from segjax.models.layers import Layer
 from segjax.models.outputs import SemanticOutput
 from segjax.typing import Array
 
 
-class LRASPP(nn.Module):
-    """Deep features, gated by their mean over the picture, and shallow ones vote for the classes.
+class LRASPP(ImageModel):
+    """Lite R-ASPP: gated deep features and shallow features, each with a linear classifier.
 
     With `d` the features of `stage4`, `s` those of `stage2`, `U` the upsampling to their size and
     matrices `A`, `G`, `S` and `D`, the logits are `s S + U(relu(norm(d A)) · sigmoid(mean(d) G)) D`
@@ -24,53 +24,45 @@ class LRASPP(nn.Module):
     returns a `SemanticOutput` with logits of the images' size, interpolated bilinearly.
 
     Attributes:
-      num_classes: of the logits.
-      backbone: constructor of a module that gives `stage2` and `stage4` features.
-      features: channels of the deep features, once projected.
-      output_stride: of the backbone, 8, 16 or 32.
-      remat: recompute the backbone's blocks in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      num_classes: Number of classes.
+      backbone: Constructor of a module with the features `stage2` and `stage4`.
+      features: Channels to which the deep features are projected.
+      output_stride: Stride of the backbone's last stage: 8, 16 or 32.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
     backbone: Callable[..., nn.Module]
     features: int = 128
     output_stride: int = 16
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        shared: dict[str, Any] = {"axis_name": self.axis_name, **dtypes}
-        conv: Layer = functools.partial(layers.Conv, kernel_size=1, **dtypes)
-        features = self.backbone(
-            output_stride=self.output_stride, remat=self.remat, name="backbone", **shared
-        )(images, train)
+        conv: Layer = functools.partial(layers.Conv, kernel_size=1, **self.dtypes)
+        backbone = self.backbone(
+            output_stride=self.output_stride, name="backbone", **self.shared_options
+        )
+        features = backbone(images, train)
         shallow, deep = features["stage2"], features["stage4"]
 
         gate = layers.global_mean(deep)
         gate = nn.sigmoid(conv(self.features, use_bias=False, name="gate")(gate))
         x = conv(self.features, use_bias=False, name="conv")(deep)
-        x = nn.relu(layers.BatchNorm(train, name="norm", **shared)(x)) * gate
+        x = nn.relu(self.batch_norm(train)(name="norm")(x)) * gate
         x = layers.upsample(x, shallow.shape[-3:-1])
         logits = conv(self.num_classes, name="shallow_logits")(shallow)
         logits += conv(self.num_classes, name="deep_logits")(x)
-        logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+        logits = logits.astype(self.output_dtype)
         height, width = images.shape[-3:-1]
         return SemanticOutput(layers.upsample(logits, (height, width)))
 
 
-def lraspp_mobilenet_v3_large(num_classes: int, **options) -> LRASPP:
+def lraspp_mobilenet_v3_large(num_classes: int, **options: Any) -> LRASPP:
     """LR-ASPP on a MobileNetV3-Large of output stride 16: 3.2 million parameters with 21 classes.
 
     Args:
-      num_classes: of the logits.
-      **options: attributes of `LRASPP`.
+      num_classes: Number of classes.
+      **options: Attributes of `LRASPP`.
 
     Returns:
       The module.

@@ -1,4 +1,4 @@
-"""MaskFormer: a set of masks with a class each, for semantic and panoptic segmentation alike."""
+"""MaskFormer: a set of masks with a class each, for semantic and panoptic segmentation."""
 
 import functools
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from segjax.models.backbones import (
     swin_small,
     swin_tiny,
 )
+from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype, Layer
 from segjax.models.outputs import QueryOutput, join_layers
 from segjax.models.transformer import Decoder, DecoderLayer, Perceptron, dense_and_norm
@@ -28,12 +29,12 @@ _XAVIER = nn.initializers.xavier_uniform()
 
 
 class FeaturePyramid(nn.Module):
-    """From the coarsest features to the finest: upsampled, added to the next, and smoothed.
+    """Feature pyramid: features are upsampled, added to the next finer ones, and smoothed.
 
     Attributes:
-      features: of the result, a multiple of 32.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      features: Output channels, a multiple of 32.
+      dtype: Dtype of the computation.
+      param_dtype: Dtype of the parameters.
     """
 
     features: int = 256
@@ -58,29 +59,26 @@ class FeaturePyramid(nn.Module):
         return layers.repeat_border(conv(3, use_bias=True, name="output")(x))
 
 
-class MaskFormer(nn.Module):
-    """Queries look at the coarsest features; each becomes a class, and a mask by its products with
-    the pixels' embeddings.
+class MaskFormer(ImageModel):
+    """MaskFormer: queries attend to the coarsest features; each predicts a class and a mask.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
-    `QueryOutput` with masks of a quarter of the images' size, rounded up; those of each layer of
-    the decoder but the last are in `auxiliary`. On request `attention` has that of each layer to
-    the coarsest features. Training takes a `dropout` key.
+    `QueryOutput` with masks of a quarter of the images' size, rounded up: `⟨embedding of the query,
+    embedding of the pixel⟩`. `auxiliary` holds the outputs of each layer of the decoder but the
+    last. With `return_attention`, `attention` holds that of each layer to the coarsest features.
+    Training needs a `dropout` key.
 
     Attributes:
-      num_classes: of the logits, "no object" apart.
-      backbone: constructor of a module that gives features `stage1` to `stage4`.
-      num_queries: how many masks there are.
-      features: of each query, and of each pixel's embedding; a multiple of 32.
-      hidden_features: of the perceptrons in the decoder.
-      num_heads: of the attention.
-      decoder_layers: their number.
-      dropout: within the decoder.
-      return_attention: whether to return the attention maps.
-      remat: recompute the activations of blocks and layers in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      num_classes: Number of classes, without "no object".
+      backbone: Constructor of a module with the features `stage1` to `stage4`.
+      num_queries: Number of queries: the most masks that can be found.
+      features: Channels of queries and pixel embeddings, a multiple of 32.
+      hidden_features: Hidden channels of the decoder's MLPs.
+      num_heads: Number of attention heads.
+      decoder_layers: Number of decoder layers.
+      dropout: Dropout rate of the decoder.
+      return_attention: Whether to return the attention maps.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -92,23 +90,18 @@ class MaskFormer(nn.Module):
     decoder_layers: int = 6
     dropout: float = 0.1
     return_attention: bool = False
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> QueryOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        dense, norm = dense_and_norm(**dtypes)
-        backbone = self.backbone(
-            remat=self.remat, axis_name=self.axis_name, name="backbone", **dtypes
-        )
+        dense, norm = dense_and_norm(**self.dtypes)
+        backbone = self.backbone(name="backbone", **self.shared_options)
         maps = backbone(images, train)
         scales = [maps[f"stage{i}"] for i in range(1, 5)]
-        pixels = FeaturePyramid(self.features, name="pyramid", **dtypes)(scales)
+        pixels = FeaturePyramid(self.features, name="pyramid", **self.dtypes)(scales)
 
-        project = layers.Conv(self.features, 1, kernel_init=_XAVIER, name="projection", **dtypes)
+        project = layers.Conv(
+            self.features, 1, kernel_init=_XAVIER, name="projection", **self.dtypes
+        )
         memory = project(maps["stage4"])
         layer: Layer = functools.partial(
             nn.remat(DecoderLayer) if self.remat else DecoderLayer,
@@ -129,10 +122,10 @@ class MaskFormer(nn.Module):
             layers.picture_tokens(memory),
         )
 
-        wide = jnp.promote_types(self.dtype, jnp.float32)
+        wide = self.output_dtype
         classes = dense(self.num_classes + 1, name="class_head")(states).astype(wide)
         embeddings = Perceptron((self.features,) * 3, dense, name="mask_head")(states)
-        # One product for each layer: so the masks of those that nobody asks for cost nothing.
+        # A product for each layer, so that masks that are not used cost nothing under `jit`.
         outputs = (
             QueryOutput(
                 logits, mask_logits=jnp.einsum("...qc,...hwc->...qhw", queries, pixels).astype(wide)
@@ -142,12 +135,12 @@ class MaskFormer(nn.Module):
         return join_layers(outputs, attention if self.return_attention else ())
 
 
-def maskformer_resnet50(num_classes: int, **options) -> MaskFormer:
+def maskformer_resnet50(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a ResNet-50: 41.3 million parameters with 150 classes.
 
     Args:
-      num_classes: of the logits, "no object" apart.
-      **options: attributes of `MaskFormer`.
+      num_classes: Number of classes, without "no object".
+      **options: Attributes of `MaskFormer`.
 
     Returns:
       The module.
@@ -166,41 +159,41 @@ def maskformer_resnet50(num_classes: int, **options) -> MaskFormer:
     return MaskFormer(num_classes, **{"backbone": resnet50} | options)
 
 
-def maskformer_resnet101(num_classes: int, **options) -> MaskFormer:
+def maskformer_resnet101(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a ResNet-101: 60.3 million parameters with 150 classes.
 
-    Args and Returns as of `maskformer_resnet50`.
+    Args and Returns as in `maskformer_resnet50`.
     """
     return MaskFormer(num_classes, **{"backbone": resnet101} | options)
 
 
-def maskformer_swin_tiny(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_tiny(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-T: 41.8 million parameters with 150 classes.
 
-    Args and Returns as of `maskformer_resnet50`.
+    Args and Returns as in `maskformer_resnet50`.
     """
     return MaskFormer(num_classes, **{"backbone": swin_tiny} | options)
 
 
-def maskformer_swin_small(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_small(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-S: 63.1 million parameters with 150 classes.
 
-    Args and Returns as of `maskformer_resnet50`.
+    Args and Returns as in `maskformer_resnet50`.
     """
     return MaskFormer(num_classes, **{"backbone": swin_small} | options)
 
 
-def maskformer_swin_base(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_base(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-B: 101.8 million parameters with 150 classes.
 
-    Args and Returns as of `maskformer_resnet50`.
+    Args and Returns as in `maskformer_resnet50`.
     """
     return MaskFormer(num_classes, **{"backbone": swin_base} | options)
 
 
-def maskformer_swin_large(num_classes: int, **options) -> MaskFormer:
+def maskformer_swin_large(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-L: 211.6 million parameters with 150 classes.
 
-    Args and Returns as of `maskformer_resnet50`.
+    Args and Returns as in `maskformer_resnet50`.
     """
     return MaskFormer(num_classes, **{"backbone": swin_large} | options)

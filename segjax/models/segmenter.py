@@ -20,21 +20,22 @@ from segjax.models.backbones.vit import (
     vit_small_patch16,
     vit_tiny_patch16,
 )
+from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype
 from segjax.models.outputs import SemanticOutput
 from segjax.typing import Array
 
 
 class LinearDecoder(nn.Module):
-    """Each patch's logits by one matrix product.
+    """Classifies each patch by a dense layer.
 
     Attributes:
-      num_classes: of the logits.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      norm: likewise, of layer norms.
-      train: whether dropout drops.
-      return_attention: whether to return the attention maps, of which there are none.
-      param_dtype: of parameters other than those of `dense` and `norm`; there are none.
+      num_classes: Number of classes.
+      dense: Constructor of dense layers.
+      norm: Constructor of layer norms.
+      train: Whether dropout is active.
+      return_attention: Not used: this decoder has no attention.
+      param_dtype: Not used: this decoder has only a dense layer.
     """
 
     num_classes: int
@@ -52,21 +53,21 @@ class LinearDecoder(nn.Module):
 
 
 class MaskTransformer(nn.Module):
-    """A token for each class attends to the patches and they to it; masks are their cosines.
+    """Transformer blocks on patches and class tokens; masks are their cosine similarities.
 
-    `logits = norm(cos(P patch, Q class))`, over all pairs after `depth` blocks of self-attention
-    among patches and classes together.
+    `logits = norm(cos(P patch, Q class))` for all pairs, after `depth` blocks of self-attention
+    among patches and class tokens.
 
     Attributes:
-      num_classes: of the logits.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      norm: likewise, of layer norms.
-      train: whether dropout drops.
-      return_attention: whether to return the attention maps `[*b, heads, n, n]`, n the patches
-        and then the classes.
-      param_dtype: of the classes' tokens.
-      depth: number of blocks; their heads have 64 channels each.
-      dropout: within the blocks.
+      num_classes: Number of classes.
+      dense: Constructor of dense layers.
+      norm: Constructor of layer norms.
+      train: Whether dropout is active.
+      return_attention: Whether to return the attention maps `[*b, heads, n, n]`; the n tokens are
+        the patches and then the classes.
+      param_dtype: Dtype of the class tokens.
+      depth: Number of blocks, whose attention heads have 64 channels each.
+      dropout: Dropout rate of the blocks.
     """
 
     num_classes: int
@@ -82,7 +83,7 @@ class MaskTransformer(nn.Module):
     def __call__(
         self, patches: Float[jax.Array, "*b h w c"]
     ) -> tuple[Float[jax.Array, "*b h w classes"], tuple]:
-        if self.num_classes < 2:  # the layer norm over classes makes a single one constant
+        if self.num_classes < 2:  # layer norm over a single class would be constant
             raise ValueError(f"num_classes: expected at least 2, got {self.num_classes}")
         *lead, rows, columns, features = patches.shape
         number = rows * columns
@@ -116,24 +117,23 @@ class MaskTransformer(nn.Module):
         return logits, tuple(attention) if self.return_attention else ()
 
 
-class Segmenter(nn.Module):
-    """A vision transformer and a decoder of its patches.
+class Segmenter(ImageModel):
+    """Segmenter: a vision transformer, and a decoder that classifies its patches.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
-    `SemanticOutput` with logits of that size, interpolated bilinearly, and on request the attention
-    of each block: first the encoder's, then the decoder's. Training takes a `dropout` key.
+    `SemanticOutput` with logits of that size, interpolated bilinearly. With `return_attention`,
+    `attention` holds that of each block: first the encoder's, then the decoder's. Training needs a
+    `dropout` key.
 
     Attributes:
-      num_classes: of the logits.
-      backbone: constructor of a `VisionTransformer`.
-      decoder: constructor of the decoder, which takes the fields of `LinearDecoder`.
-      epsilon: of the decoder's layer norms.
-      drop_path: the probability of losing a branch of the backbone's last block.
-      return_attention: whether to return the attention maps.
-      remat: recompute the backbone's blocks in the backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`; no layer needs it.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      num_classes: Number of classes.
+      backbone: Constructor of `VisionTransformer`.
+      decoder: Constructor of the decoder, with the same fields as `LinearDecoder`.
+      epsilon: ε of the decoder's layer norms.
+      drop_path: Stochastic depth of the backbone: the probability of dropping a branch of the last
+        block in training.
+      return_attention: Whether to return the attention maps.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
@@ -142,23 +142,17 @@ class Segmenter(nn.Module):
     epsilon: float = 1e-5
     drop_path: float = 0.1
     return_attention: bool = False
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         encoder = self.backbone(
             drop_path=self.drop_path,
             return_attention=self.return_attention,
-            remat=self.remat,
             name="encoder",
-            **dtypes,
+            **self.shared_options,
         )
         features = encoder(images, train)
-        dense, norm = token_layers(self.epsilon, **dtypes)
+        dense, norm = token_layers(self.epsilon, **self.dtypes)
         decoder = self.decoder(
             self.num_classes,
             dense,
@@ -170,14 +164,14 @@ class Segmenter(nn.Module):
         )
         logits, attention = decoder(features["patches"])
 
-        logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+        logits = logits.astype(self.output_dtype)
         rows, columns = (encoder.patch_size * size for size in logits.shape[-3:-1])
         height, width = images.shape[-3:-1]
         logits = ops.resize(logits, (rows, columns))[..., :height, :width, :]
         return SemanticOutput(logits, attention=(*features.get("attention", ()), *attention))
 
 
-# The original's encoders hold the classifier that they were trained with, which no mask needs.
+# The original's encoders include the classifier that they were pretrained with.
 _ORIGINAL: dict[str, Any] = {
     "image_size": 512,
     "num_classes": 1000,
@@ -190,12 +184,12 @@ _BASE = functools.partial(vit_base_patch16, **_ORIGINAL)
 _LARGE = functools.partial(vit_large_patch16, **_ORIGINAL | {"image_size": 640})
 
 
-def segmenter_tiny_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_tiny_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-Ti/16: 6.9 million parameters with 150 classes.
 
     Args:
-      num_classes: of the logits.
-      **options: attributes of `Segmenter`.
+      num_classes: Number of classes.
+      **options: Attributes of `Segmenter`.
 
     Returns:
       The module.
@@ -213,66 +207,66 @@ def segmenter_tiny_patch16(num_classes: int, **options) -> Segmenter:
     return Segmenter(num_classes, _TINY, **options)
 
 
-def segmenter_small_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_small_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-S/16: 26.4 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _SMALL, **options)
 
 
-def segmenter_base_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_base_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-B/16: 103.3 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _BASE, **options)
 
 
-def segmenter_large_patch16(num_classes: int, **options) -> Segmenter:
+def segmenter_large_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-L/16: 334.3 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _LARGE, **options)
 
 
-def segmenter_tiny_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_tiny_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-Ti/16: 5.9 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _TINY, LinearDecoder, **options)
 
 
-def segmenter_small_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_small_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-S/16: 22.4 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _SMALL, LinearDecoder, **options)
 
 
-def segmenter_base_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_base_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-B/16: 87.3 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _BASE, LinearDecoder, **options)
 
 
-def segmenter_large_patch16_linear(num_classes: int, **options) -> Segmenter:
+def segmenter_large_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-L/16: 305.9 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _LARGE, LinearDecoder, **options)
 
 
-def vit_linear(num_classes: int, **options) -> Segmenter:
-    """A linear head on the patches of a vision transformer: DINOv2's ViT-S/14, or `backbone`.
+def vit_linear(num_classes: int, **options: Any) -> Segmenter:
+    """A linear classifier on the patches of a vision transformer, by default DINOv2's ViT-S/14.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
 
     Example:
       >>> vit_linear(21, backbone=vit_base_patch16).num_classes

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from segjax import ops
 from segjax.models import layers
 from segjax.models.backbones import resnet18, resnet34, resnet50
-from segjax.models.layers import Dtype
+from segjax.models.image_model import ImageModel
 from segjax.models.outputs import SemanticOutput
 from segjax.ops.receptive import ConvSpec, Layer
 from segjax.typing import Array
@@ -34,39 +34,28 @@ class DecoderBlock(nn.Module):
         return x
 
 
-class UNetResNet(nn.Module):
-    """A ResNet, and a decoder that joins the nearest pixels of what is below with a skip.
+class UNetResNet(ImageModel):
+    """A U-Net whose encoder is a ResNet; the decoder upsamples to the nearest pixel.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
     `SemanticOutput` with logits of that size.
 
     Attributes:
-      num_classes: of the logits.
-      backbone: constructor of a module that gives `stem` and `stage1` to `stage4` features.
-      widths: channels of the decoder's levels, from the coarsest to that of the image.
-      remat: recompute the activations of the backbone's blocks and the decoder's levels in the
-        backward pass.
-      axis_name: the mapped axis over which a batch is spread under `pmap`, for batch norm.
-      dtype: of the computation; logits are at least float32.
-      param_dtype: of the parameters.
+      num_classes: Number of classes.
+      backbone: Constructor of a module with the features `stem` and `stage1` to `stage4`.
+      widths: Channels of the decoder's levels, from the coarsest to that of the image.
+      remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
     num_classes: int
     backbone: Callable[..., nn.Module]
     widths: tuple[int, ...] = (256, 128, 64, 32, 16)
-    remat: bool = False
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> SemanticOutput:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv: Callable = functools.partial(layers.Conv, **dtypes)
-        norm = functools.partial(layers.BatchNorm, train, axis_name=self.axis_name, **dtypes)
-        backbone = self.backbone(
-            remat=self.remat, axis_name=self.axis_name, name="backbone", **dtypes
-        )
+        conv: Callable = functools.partial(layers.Conv, **self.dtypes)
+        norm = self.batch_norm(train)
+        backbone = self.backbone(name="backbone", **self.shared_options)
         features = backbone(images, train)
         block = nn.remat(DecoderBlock) if self.remat else DecoderBlock
 
@@ -79,13 +68,13 @@ class UNetResNet(nn.Module):
                 x = jnp.concatenate([x, target], axis=-1)
             x = block(self.widths[i], conv, norm, name=f"decoder{i}")(x)
         logits = conv(self.num_classes, 3, name="logits")(x)
-        return SemanticOutput(logits.astype(jnp.promote_types(self.dtype, jnp.float32)))
+        return SemanticOutput(logits.astype(self.output_dtype))
 
     @nn.nowrap
     def layer_specs(self) -> list[Layer]:
         """The layers along one axis, with the skips as branches, for `segjax.ops.receptive_field`.
 
-        The shortcuts within the ResNet see no more than what is beside them.
+        The ResNet's own shortcuts are left out: they do not enlarge the receptive field.
         """
         conv = ConvSpec(3, padding=1)
         up = ConvSpec(1, stride=Fraction(1, 2))
@@ -96,12 +85,12 @@ class UNetResNet(nn.Module):
         return [*deeper, conv, conv, conv]
 
 
-def unet_resnet18(num_classes: int, **options) -> UNetResNet:
+def unet_resnet18(num_classes: int, **options: Any) -> UNetResNet:
     """U-Net on a ResNet-18: 14.3 million parameters.
 
     Args:
-      num_classes: of the logits.
-      **options: attributes of `UNetResNet`.
+      num_classes: Number of classes.
+      **options: Attributes of `UNetResNet`.
 
     Returns:
       The module.
@@ -120,17 +109,17 @@ def unet_resnet18(num_classes: int, **options) -> UNetResNet:
     return UNetResNet(num_classes, resnet18, **options)
 
 
-def unet_resnet34(num_classes: int, **options) -> UNetResNet:
+def unet_resnet34(num_classes: int, **options: Any) -> UNetResNet:
     """U-Net on a ResNet-34: 24.4 million parameters.
 
-    Args and Returns as of `unet_resnet18`.
+    Args and Returns as in `unet_resnet18`.
     """
     return UNetResNet(num_classes, resnet34, **options)
 
 
-def unet_resnet50(num_classes: int, **options) -> UNetResNet:
+def unet_resnet50(num_classes: int, **options: Any) -> UNetResNet:
     """U-Net on a ResNet-50: 32.5 million parameters.
 
-    Args and Returns as of `unet_resnet18`.
+    Args and Returns as in `unet_resnet18`.
     """
     return UNetResNet(num_classes, resnet50, **options)

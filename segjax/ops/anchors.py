@@ -27,13 +27,13 @@ def pyramid_anchors(
 
     Args:
       shapes: (h, w) of the feature map of each level.
-      strides: distance between neighbouring cells of each level in image pixels: a number, or
+      strides: Distance between neighbouring cells of each level in image pixels: a number, or
         (rows, columns).
-      sizes: anchor sizes of each level in pixels: the square roots of the anchors' areas.
-      aspect_ratios: height over width, the same for all levels.
-      offset: position of an anchor's centre in its cell, in strides: 0 for the top-left corner,
+      sizes: Anchor sizes of each level in pixels: the square roots of the anchors' areas.
+      aspect_ratios: Height over width, the same for all levels.
+      offset: Position of an anchor's centre in its cell, in strides: 0 for the top-left corner,
         ½ for the middle.
-      rounded: whether to round the corners of a cell's anchors, relative to its centre, to whole
+      rounded: Whether to round the corners of a cell's anchors, relative to its centre, to whole
         pixels (halves to even).
       order: "size" to list a cell's anchors size by size, "ratio" to list them ratio by ratio.
 
@@ -42,10 +42,11 @@ def pyramid_anchors(
       `n = h · w · len(sizes) · len(aspect_ratios)`. Anchors may lie outside the image.
 
     Raises:
-      ValueError: if there are not as many strides or sizes as shapes, or `order` is unknown.
+      ValueError: If there are not as many strides or sizes as shapes, or `order` is unknown.
 
     Example:
-      >>> pyramid_anchors([(1, 2)], strides=[8], sizes=[[4.0]], aspect_ratios=[1.0])[0]
+      >>> from segjax import ops
+      >>> ops.pyramid_anchors([(1, 2)], strides=[8], sizes=[[4.0]], aspect_ratios=[1.0])[0]
       array([[-2., -2.,  2.,  2.],
              [ 6., -2., 10.,  2.]], dtype=float32)
 

@@ -1,4 +1,4 @@
-"""Means of features over the bins of boxes, by reading whole rows of a table of pixels."""
+"""Means of features over the bins of boxes, by gathering rows of a table of pixels."""
 
 import functools
 import itertools
@@ -11,30 +11,29 @@ import jax.numpy as jnp
 
 from segjax.mapping import join_vmap, map_examples
 
-# Samples of a bin, or pixels under it, that one pass takes along each axis.
+# Samples of a bin, or pixels under it, that one pass handles along each axis.
 _SAMPLES, _PIXELS = 2, 4
 
 
 class Axis(NamedTuple):
-    """Where boxes `[*n]` have their samples along one axis: floats, in pixels.
+    """Positions of the samples of boxes `[*n]` along one axis, in pixels from the first centre."""
 
-    Counted from the first pixel's centre.
-    """
-
-    first: Any  # [*n, out]: the first sample of each bin
-    step: Any  # [*n, 1]: from one sample to the next
-    samples: Any  # [*n, 1]: in a bin
-    size: Any  # [*n, 1]: pixels of the feature map that count
+    first: Any  # [*n, out]: first sample of each bin
+    step: Any  # [*n, 1]: distance between samples
+    samples: Any  # [*n, 1]: samples in a bin
+    size: Any  # [*n, 1]: pixels of the feature map
 
 
 class Regions(NamedTuple):
+    """The samples of boxes along both axes, and the widths of their feature maps."""
+
     y: Axis
     x: Axis
-    width: Any  # [*n, 1]: of the feature map
+    width: Any  # [*n, 1]: width of the feature map
 
 
 class Options(NamedTuple):
-    """What is static of `roi_align`: its sampling ratio and method."""
+    """The static options of `roi_align`."""
 
     ratio: int | None
     method: str
@@ -50,9 +49,9 @@ def bin_axis(
 
 
 def _around(at: jax.Array, size: jax.Array, method: str) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of samples: whether they lie inside, the pixel before, and the share of the one behind."""
-    # As torchvision has it. The value jumps where a sample crosses -1 or `size`, half a pixel
-    # beyond the map's edge, and no gradient tells of it.
+    """Whether samples lie inside, the pixel before each, and the weight of the one after it."""
+    # As in torchvision, the value jumps where a sample crosses -1 or `size`, half a pixel beyond
+    # the edge of the map. The gradient does not include this jump.
     inside = (at >= -1) & (at <= size)
     at = jnp.clip(at, 0, size - 1)
     if method == "nearest":
@@ -62,7 +61,7 @@ def _around(at: jax.Array, size: jax.Array, method: str) -> tuple[jax.Array, jax
 
 
 def _sample_taps(axis: Axis, chunk: Any, method: str, ratio: int) -> tuple[jax.Array, jax.Array]:
-    """The two pixels around some samples of each bin, and their weights: `[*n, out, taps]`."""
+    """Pixels around some samples of each bin, and their weights, `[*n, out, taps]`."""
     first, step, _, size = (a[..., None] for a in axis)
     k = chunk * _SAMPLES + jnp.arange(min(_SAMPLES, ratio))
     inside, low, share = _around(first + k * step, size, method)
@@ -72,13 +71,13 @@ def _sample_taps(axis: Axis, chunk: Any, method: str, ratio: int) -> tuple[jax.A
 
 
 def _pixel_taps(axis: Axis, chunk: Any, method: str) -> tuple[jax.Array, jax.Array]:
-    """Some of the pixels under each bin, and their weights in its mean: `[*n, out, taps]`.
+    """Some of the pixels under each bin, and their weights in its mean, `[*n, out, taps]`.
 
-    Samples that are no more than a pixel apart share pixels: to read these once each is less than
-    to read two for each sample. And a box however large has no more of them than the map.
+    Samples at most a pixel apart share pixels, so reading each pixel once is less than reading two
+    for each sample, and even the largest box has no more pixels than the map.
     """
     pixels = _pixel_range(axis, method)[0][..., None] + chunk * _PIXELS + jnp.arange(_PIXELS)
-    # A lone sample, or samples more than half a pixel apart: within a pixel there are at most 4.
+    # Samples are more than half a pixel apart, or there is one: at most 4 affect a pixel.
     pace = jnp.where(axis.step > 0, axis.step, 1)[..., None]
     k = jnp.ceil((pixels - 1 - axis.first[..., None]) / jax.lax.stop_gradient(pace))
     k = jnp.maximum(k, 0)[..., None] + jnp.arange(4)
@@ -100,7 +99,7 @@ def _pixel_range(axis: Axis, method: str) -> tuple[jax.Array, jax.Array]:
 def _taps(
     regions: Regions, offset: jax.Array, chunk: tuple[Any, Any], options: Options
 ) -> tuple[jax.Array, jax.Array]:
-    """Weights, and the rows they are for, `[*n, oh, taps, ow, taps]`, of one chunk."""
+    """Weights and rows of one chunk, `[*n, oh, taps, ow, taps]`."""
     if options.ratio is None:
         along = functools.partial(_pixel_taps, method=options.method)
     else:
@@ -115,7 +114,7 @@ def _taps(
 def _over_chunks(
     add: Callable[[Any, tuple[Any, Any]], Any], total: Any, regions: Regions, options: Options
 ) -> Any:
-    """`total` after `add(total, chunk)` for every chunk that one of the boxes has."""
+    """Applies `total = add(total, chunk)` for every chunk that any of the boxes has."""
     if _has_one_chunk(options):
         return add(total, (0, 0))
     down: Any
@@ -135,9 +134,9 @@ def _has_one_chunk(options: Options) -> bool:
 
 
 def _with_one_table(function: Callable) -> Callable:
-    """`function(rows, offset, …)` such that `vmap` calls it once: for all boxes, in one table.
+    """`function(rows, offset, …)`, which `vmap` calls once for all boxes, with one joined table.
 
-    Loops of examples side by side would scatter into too much memory at once.
+    Batched loops would scatter into too much memory at once.
     """
 
     @join_vmap
@@ -158,17 +157,17 @@ def pool_bins(rows: jax.Array, offset: jax.Array, regions: Regions, options: Opt
     """`out[n, i, j] = Σ weight·rows[row]` over the taps of bin `(i, j)` of box `n`.
 
     Args:
-      rows: `[m, c]`, the pixels of a feature map row by row, or of several, one after the other; of
-        the regions' dtype, or boolean where no gradient is due.
-      offset: int32 `[n]`, the row that is pixel (0, 0) of a box's feature map.
-      regions: the bins of the boxes.
-      options: static.
+      rows: `[m, c]`, pixels of one or several feature maps, row by row; of the dtype of `regions`,
+        or boolean if no gradient is needed.
+      offset: int32 `[n]`, row of pixel (0, 0) of each box's feature map.
+      regions: Samples of the boxes.
+      options: Static options.
 
     Returns:
       `[n, oh, ow, c]`.
     """
     arguments = rows, offset, regions
-    # Inside shard_map the sums of a loop must vary over the same devices as what is added to them.
+    # Inside shard_map the carry of a loop must vary over the same devices as what is added to it.
     zero = sum(jnp.zeros_like(array, shape=()) for array in jax.tree.leaves(arguments))
     vary = lambda array: array + jnp.astype(zero, array.dtype)
     return _pool(*jax.tree.map(vary, arguments), options)
@@ -208,7 +207,7 @@ def _pool_backward(
     options: Options, residuals: tuple[jax.Array, jax.Array, Regions], cotangent: jax.Array
 ) -> tuple[jax.Array, None, Regions]:
     def spread(total, rows, offset, regions, cotangent):
-        """`total` with the gradient by the rows added to it, and that by the regions."""
+        """`total` plus the gradient of the rows, and the gradient of the regions."""
         cotangent = cotangent[..., :, None, :, None, :]
 
         def add(total, chunk):
@@ -227,7 +226,7 @@ def _pool_backward(
 
     @_with_one_table
     def spread_all(rows, *boxes):
-        # On a CPU one scatter of all boxes takes many times as long as one for each.
+        # On a CPU one scatter of all boxes takes many times as long as one for each box.
         return jax.lax.platform_dependent(
             jnp.zeros_like(rows), rows, *boxes, cpu=one_by_one, default=spread
         )

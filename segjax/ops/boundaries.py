@@ -28,10 +28,12 @@ def label_edges(
       `[*b, h, w]`, True on edges.
 
     Raises:
-      ValueError: if `labels` has fewer than 2 axes.
+      ValueError: If `labels` has fewer than 2 axes.
 
     Example:
-      >>> label_edges(jnp.array([[0, 0, 1, 1]])).astype(int)
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.label_edges(jnp.array([[0, 0, 1, 1]])).astype(int)
       Array([[0, 1, 1, 0]], dtype=int32)
     """
     if labels.ndim < 2:
@@ -59,24 +61,26 @@ def mask_boundary(
 
     Args:
       mask: `[*b, h, w]`, boolean.
-      width: width of the band in pixels, at least 1.
-      fraction: alternative to `width`: the width as a fraction of the image diagonal, positive;
+      width: Width of the band in pixels, at least 1.
+      fraction: Alternative to `width`: the width as a fraction of the image diagonal, positive;
         rounded, and at least one pixel.
       side: "inner" for the band inside the mask, "outer" for the one around it.
       connectivity: 8 to erode by the square, 4 by the cross, which leaves out pixels that touch
         the other side only at a corner.
-      where: broadcasts to `mask`; False for void pixels, which are in no band and cause none.
+      where: Broadcasts to `mask`; False for void pixels, which are in no band and cause none.
 
     Returns:
       `[*b, h, w]`, True in the band.
 
     Raises:
-      ValueError: if `mask` has fewer than 2 axes, if both or neither of `width` and `fraction` are
+      ValueError: If `mask` has fewer than 2 axes, if both or neither of `width` and `fraction` are
         given, or if an option is out of its range.
-      TypeError: if `mask` or `where` is not boolean.
+      TypeError: If `mask` or `where` is not boolean.
 
     Example:
-      >>> mask_boundary(jnp.ones((4, 5), bool), width=1).astype(int)
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.mask_boundary(jnp.ones((4, 5), bool), width=1).astype(int)
       Array([[1, 1, 1, 1, 1],
              [1, 0, 0, 0, 1],
              [1, 0, 0, 0, 1],
@@ -102,7 +106,7 @@ def mask_boundary(
     return region & valid & ~eroded
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @functools.partial(jax.jit, static_argnames=("connectivity", "outside"))
 def _erode(
     region: Bool[jax.Array, "*b h w"],

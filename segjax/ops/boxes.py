@@ -21,10 +21,12 @@ def box_area(boxes: Float[Array, "*b 4"]) -> Float[jax.Array, "*b"]:
       `[*b]`, in square pixels, at least float32; 0 for a box whose corners are swapped.
 
     Raises:
-      ValueError: if the last axis of `boxes` is not 4 long.
+      ValueError: If the last axis of `boxes` is not 4 long.
 
     Example:
-      >>> box_area(jnp.array([[1.0, 1.0, 3.0, 4.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.box_area(jnp.array([[1.0, 1.0, 3.0, 4.0]]))
       Array([6.], dtype=float32)
     """
     check_boxes("boxes", boxes)
@@ -46,10 +48,12 @@ def clip_boxes(
       `[*b, n, 4]`, xyxy in pixels; a box that lies wholly outside has area 0.
 
     Raises:
-      ValueError: if the last axis of `boxes` is not 4 long, or that of `shape` not 2.
+      ValueError: If the last axis of `boxes` is not 4 long, or that of `shape` not 2.
 
     Example:
-      >>> clip_boxes(jnp.array([[-1.0, 2.0, 3.0, 9.0]]), (4, 6))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.clip_boxes(jnp.array([[-1.0, 2.0, 3.0, 9.0]]), (4, 6))
       Array([[0., 2., 3., 4.]], dtype=float32)
     """
     check_boxes("boxes", boxes)
@@ -71,17 +75,19 @@ def convert_boxes(
 
     Args:
       boxes: `[*b, 4]` in pixels, or in fractions of the image.
-      source: format of `boxes`: "xyxy", "xywh" or "cxcywh".
-      target: format to convert to.
+      source: Format of `boxes`: "xyxy", "xywh" or "cxcywh".
+      target: Format to convert to.
 
     Returns:
       `[*b, 4]` in the dtype of `boxes`; computed in at least float32.
 
     Raises:
-      ValueError: if the last axis of `boxes` is not 4 long, or a format is unknown.
+      ValueError: If the last axis of `boxes` is not 4 long, or a format is unknown.
 
     Example:
-      >>> convert_boxes(jnp.array([1.0, 2.0, 4.0, 8.0]), "xyxy", "cxcywh")
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.convert_boxes(jnp.array([1.0, 2.0, 4.0, 8.0]), "xyxy", "cxcywh")
       Array([2.5, 5. , 3. , 6. ], dtype=float32)
     """
     check_boxes("boxes", boxes)

@@ -28,16 +28,18 @@ def encode_boxes(
     Args:
       reference: `[*b, 4]`, xyxy in pixels: boxes of the objects.
       proposals: `[*b, 4]`, xyxy in pixels: the proposals or anchors matched to them.
-      weights: the four `λ`; (10, 10, 5, 5) in the second stage of Faster R-CNN.
+      weights: The four `λ`; (10, 10, 5, 5) in the second stage of Faster R-CNN.
 
     Returns:
       `[*b, 4]`, at least float32; a scale is 0 where one of the two boxes has no extent.
 
     Raises:
-      ValueError: if the shapes are not `[*b, 4]` or differ.
+      ValueError: If the shapes are not `[*b, 4]` or differ.
 
     Example:
-      >>> encode_boxes(jnp.array([1.0, 0.0, 5.0, 2.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.encode_boxes(jnp.array([1.0, 0.0, 5.0, 2.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
       Array([0.25, 0.  , 0.  , 0.  ], dtype=float32)
 
     References:
@@ -65,16 +67,18 @@ def decode_boxes(
     Args:
       deltas: `[*b, 4]`, predictions of the box head.
       proposals: `[*b, 4]`, xyxy in pixels.
-      weights: the four `λ` that the deltas were encoded with.
+      weights: The four `λ` that the deltas were encoded with.
 
     Returns:
       `[*b, 4]`, xyxy in pixels, at least float32; they may lie outside the image.
 
     Raises:
-      ValueError: if the shapes are not `[*b, 4]` or differ.
+      ValueError: If the shapes are not `[*b, 4]` or differ.
 
     Example:
-      >>> decode_boxes(jnp.array([0.25, 0.0, 0.0, 0.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.decode_boxes(jnp.array([0.25, 0.0, 0.0, 0.0]), jnp.array([0.0, 0.0, 4.0, 2.0]))
       Array([1., 0., 5., 2.], dtype=float32)
 
     References:

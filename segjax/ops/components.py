@@ -29,11 +29,13 @@ def connected_components(
       int32 `[*b, h, w]`: 0 on the background, and 1 to the number of components on them.
 
     Raises:
-      ValueError: if `mask` has fewer than 2 axes, or `connectivity` is neither 4 nor 8.
-      TypeError: if `mask` is not boolean.
+      ValueError: If `mask` has fewer than 2 axes, or `connectivity` is neither 4 nor 8.
+      TypeError: If `mask` is not boolean.
 
     Example:
-      >>> connected_components(jnp.array([[1, 0, 1], [0, 1, 0]], bool), connectivity=4)
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.connected_components(jnp.array([[1, 0, 1], [0, 1, 0]], bool), connectivity=4)
       Array([[1, 0, 2],
              [0, 3, 0]], dtype=int32)
 

@@ -25,7 +25,7 @@ def deformable_attention(
     mode and once.
 
     Args:
-      levels: feature maps, each `[*b, h, w, heads, c]` with its own h and w.
+      levels: Feature maps, each `[*b, h, w, heads, c]` with its own h and w.
       locations: `[*b, q, heads, levels, points, 2]`, (x, y) as fractions of the image's width and
         height from its top-left corner, so that they mean the same on all levels.
       weights: `[*b, q, heads, levels, points]`, usually a softmax over the last two axes.
@@ -35,13 +35,15 @@ def deformable_attention(
       gradients are finite for any point, however far outside.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if an argument is not of a floating dtype.
+      ValueError: If the shapes do not fit together.
+      TypeError: If an argument is not of a floating dtype.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> ramp = jnp.array([1.0, 3.0])[None, :, None, None]
       >>> centre = jnp.full((1, 1, 1, 1, 2), 0.5)
-      >>> deformable_attention([ramp], centre, jnp.ones((1, 1, 1, 1))).item()
+      >>> ops.deformable_attention([ramp], centre, jnp.ones((1, 1, 1, 1))).item()
       2.0
 
     References:

@@ -38,33 +38,37 @@ def mean_field(
     Args:
       logits: `[*b, h, w, c]`, the negative unary energies.
       image: `[*b, h, w, k]`, colours or other features that are compared.
-      iterations: number of updates, static, at least 0.
-      spatial_weight: weight `w` of the spatial kernel, a number or a scalar array.
-      spatial_sigma: standard deviation of the spatial kernel in pixels.
-      bilateral_weight: weight `w` of the bilateral kernel, a number or a scalar array.
-      bilateral_sigma: standard deviations of the bilateral kernel: (position in pixels, colour in
+      iterations: Number of updates, static, at least 0.
+      spatial_weight: Weight `w` of the spatial kernel, a number or a scalar array.
+      spatial_sigma: Standard deviation of the spatial kernel in pixels.
+      bilateral_weight: Weight `w` of the bilateral kernel, a number or a scalar array.
+      bilateral_sigma: Standard deviations of the bilateral kernel: (position in pixels, colour in
         the units of `image`).
       compatibility: `[c, c]`, `μ`, the cost of class c (row) beside class d (column); None for the
         Potts model, which is 1 where they differ.
-      window: greatest distance in pixels, along rows and along columns, between connected pixels;
+      window: Greatest distance in pixels, along rows and along columns, between connected pixels;
         None connects all of them, at a cost quadratic in their number.
       normalization: "symmetric" divides a kernel by `√(n_i n_j)`, with `n_i = Σ_j k(i, j)` over
         all j including i; "none" leaves it as it is.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, which are connected to none.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, which are connected to none.
 
     Returns:
       `log Q`, `[*b, h, w, c]`, at least float32; uniform at void pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together, or an option is out of its range.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or an option is out of its range.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> logits = jnp.array([[[2.0, 0.0], [0.0, 0.5], [2.0, 0.0]]])  # the middle one disagrees
-      >>> options = {"spatial_weight": 3.0, "spatial_sigma": 1.0, "iterations": 5}
       >>> grey = jnp.zeros((1, 3, 1))
-      >>> q = mean_field(logits, grey, bilateral_weight=0.0, bilateral_sigma=(1.0, 1.0), **options)
-      >>> jnp.argmax(q, axis=-1)
+      >>> log_q = ops.mean_field(
+      ...     logits, grey, iterations=5, spatial_weight=3.0, spatial_sigma=1.0,
+      ...     bilateral_weight=0.0, bilateral_sigma=(1.0, 1.0),
+      ... )
+      >>> jnp.argmax(log_q, axis=-1)
       Array([[0, 0, 0]], dtype=int32)
 
     References:
@@ -134,20 +138,22 @@ def bilateral_sum(
     Args:
       values: `[*b, h, w, c]`, the summands `v`.
       image: `[*b, h, w, k]`, the colours `I`; not used where `color_sigma` is None.
-      spatial_sigma: standard deviation `σ` of positions in pixels.
-      color_sigma: standard deviation `s` of colours in the units of `image`; None ignores colours.
-      window: sums only over pixels at most this many rows and columns away; None sums over all,
+      spatial_sigma: Standard deviation `σ` of positions in pixels.
+      color_sigma: Standard deviation `s` of colours in the units of `image`; None ignores colours.
+      window: Sums only over pixels at most this many rows and columns away; None sums over all,
         at a cost quadratic in their number.
 
     Returns:
       `[*b, h, w, c]`, at least float32.
 
     Raises:
-      ValueError: if the shapes do not fit together or an option is out of its range.
+      ValueError: If the shapes do not fit together or an option is out of its range.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> values = jnp.array([1.0, 0.0, 0.0]).reshape(1, 3, 1)
-      >>> jnp.log(bilateral_sum(values, values, spatial_sigma=1.0)[0, :, 0])
+      >>> jnp.log(ops.bilateral_sum(values, values, spatial_sigma=1.0)[0, :, 0])
       Array([-inf, -0.5, -2. ], dtype=float32)
 
     References:

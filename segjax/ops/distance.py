@@ -24,20 +24,21 @@ def distance_transform(
 
     Args:
       mask: `[*b, h, w]`; or, with three spacings, volumes `[*b, d, h, w]`.
-      spacing: distance between neighbouring (rows, columns) or (slices, rows, columns), positive.
+      spacing: Distance between neighbouring (rows, columns) or (slices, rows, columns), positive.
 
     Returns:
       float32 of `mask`'s shape, in units of `spacing`; 0 where `mask` is False. A mask without any
       False pixel has the length of the image's diagonal everywhere, which no distance reaches.
 
     Raises:
-      ValueError: if `spacing` is not two or three positive numbers, or `mask` has fewer axes.
-      TypeError: if `mask` is not boolean.
+      ValueError: If `spacing` is not two or three positive numbers, or `mask` has fewer axes.
+      TypeError: If `mask` is not boolean.
 
     Example:
-      >>> distance_transform(jnp.array([[False, True, True], [True, True, True]]))
-      Array([[0.       , 1.       , 2.       ],
-             [1.       , 1.4142135, 2.236068 ]], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.distance_transform(jnp.array([[False, True, True, True]]))
+      Array([[0., 1., 2., 3.]], dtype=float32)
 
     References:
       Felzenszwalb and Huttenlocher, "Distance transforms of sampled functions", 2012,
@@ -69,17 +70,19 @@ def signed_distance(
 
     Args:
       mask: `[*b, h, w]`.
-      where: broadcasts to `mask`; False for void pixels, which lie on neither side.
+      where: Broadcasts to `mask`; False for void pixels, which lie on neither side.
 
     Returns:
       float32 `[*b, h, w]` in pixels; 0 everywhere if one side is empty, as there is no boundary.
 
     Raises:
-      ValueError: if `mask` has fewer than 2 axes or `where` does not fit.
-      TypeError: if `mask` or `where` is not boolean.
+      ValueError: If `mask` has fewer than 2 axes or `where` does not fit.
+      TypeError: If `mask` or `where` is not boolean.
 
     Example:
-      >>> signed_distance(jnp.array([[True, True, False, False]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.signed_distance(jnp.array([[True, True, False, False]]))
       Array([[-2., -1.,  1.,  2.]], dtype=float32)
 
     References:
@@ -94,7 +97,7 @@ def signed_distance(
     return jnp.where(has_border, inside - outside, 0)
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @jax.jit
 def _run_lengths(mask: Bool[jax.Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
     """Columns to the nearest False pixel of the same row; inf in a row without one."""

@@ -44,21 +44,23 @@ def resize(
         `mask[..., None]`.
       shape: (new_h, new_w) in pixels, static.
       method: "bilinear", "bicubic", "area", "nearest" or "nearest-exact".
-      align_corners: whether to align the centres of the corner pixels, instead of the outer edges
+      align_corners: Whether to align the centres of the corner pixels, instead of the outer edges
         of the image; "bilinear" and "bicubic" only.
-      antialias: whether to low-pass filter an axis that shrinks, with a kernel (for "bicubic"
+      antialias: Whether to low-pass filter an axis that shrinks, with a kernel (for "bicubic"
         a = −½) that is `size/new_size` times as wide; "bilinear" and "bicubic" only.
 
     Returns:
       `[*b, new_h, new_w, c]` in the dtype of `image`; computed in at least float32.
 
     Raises:
-      ValueError: if `image` has fewer than 3 axes or no pixels, if `shape` is not two positive
+      ValueError: If `image` has fewer than 3 axes or no pixels, if `shape` is not two positive
         sizes, or if an option is unknown or does not apply to `method`.
-      TypeError: if `image` is not of a floating dtype and `method` computes means.
+      TypeError: If `image` is not of a floating dtype and `method` computes means.
 
     Example:
-      >>> resize(jnp.array([0.0, 1.0])[:, None, None], (4, 1))[:, 0, 0]
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.resize(jnp.array([0.0, 1.0])[:, None, None], (4, 1))[:, 0, 0]
       Array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
 
     References:
@@ -104,7 +106,7 @@ def sample(
       features: `[h, w, c]`, floating; any dtype for "nearest".
       points: `[*n, 2]`, (x, y) in continuous pixels: (½, ½) is the centre of `features[0, 0]`.
       method: "bilinear", "bicubic" or "nearest".
-      padding: values outside the map: "zeros", "border" to repeat the border pixels, or
+      padding: Values outside the map: "zeros", "border" to repeat the border pixels, or
         "reflection" to mirror the map at its edges (repeatedly, as far as 10⁶ pixels).
 
     Returns:
@@ -112,12 +114,14 @@ def sample(
       finite for any point, however far outside.
 
     Raises:
-      ValueError: if the shapes are wrong, or `method` or `padding` is unknown.
-      TypeError: if `features` is not of a floating dtype and `method` is not "nearest".
+      ValueError: If the shapes are wrong, or `method` or `padding` is unknown.
+      TypeError: If `features` is not of a floating dtype and `method` is not "nearest".
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> features = jnp.array([[[0.0], [1.0]]])
-      >>> sample(features, jnp.array([[0.5, 0.5], [1.0, 0.5]]))[:, 0]
+      >>> ops.sample(features, jnp.array([[0.5, 0.5], [1.0, 0.5]]))[:, 0]
       Array([0. , 0.5], dtype=float32)
 
     References:

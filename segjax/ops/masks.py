@@ -26,14 +26,16 @@ def masks_to_boxes(masks: Bool[Array, "*b n h w"]) -> Float[jax.Array, "*b n 4"]
       float32 `[*b, n, 4]`, xyxy in pixels; zeros for an empty mask.
 
     Raises:
-      ValueError: if `masks` has fewer than 3 axes.
-      TypeError: if `masks` is not boolean.
+      ValueError: If `masks` has fewer than 3 axes.
+      TypeError: If `masks` is not boolean.
 
     Example:
-      >>> masks_to_boxes(jnp.zeros((1, 5, 5), bool).at[0, 1:3, 2].set(True))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.masks_to_boxes(jnp.zeros((1, 5, 5), bool).at[0, 1:3, 2].set(True))
       Array([[2., 1., 3., 3.]], dtype=float32)
     """
-    _check_masks("masks", masks)
+    check_masks("masks", masks)
     (x0, x1), (y0, y1) = _extent(jnp.any(masks, axis=-2)), _extent(jnp.any(masks, axis=-1))
     return jnp.stack([x0, y0, x1, y1], axis=-1).astype(jnp.float32)
 
@@ -49,22 +51,24 @@ def mask_iou(a: Bool[Array, "*b n h w"], b: Bool[Array, "*b m h w"]) -> Float[ja
       float32 `[*b, n, m]`, in 0..1; 0 for two empty masks. Exact for masks of up to 2²⁴ pixels.
 
     Raises:
-      ValueError: if `a` or `b` has fewer than 3 axes, or their h, w or batch axes differ.
-      TypeError: if `a` or `b` is not boolean.
+      ValueError: If `a` or `b` has fewer than 3 axes, or their h, w or batch axes differ.
+      TypeError: If `a` or `b` is not boolean.
 
     Example:
-      >>> mask_iou(jnp.array([[[True, True]]]), jnp.array([[[True, False]], [[False, False]]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.mask_iou(jnp.array([[[True, True]]]), jnp.array([[[True, False]], [[False, False]]]))
       Array([[0.5, 0. ]], dtype=float32)
     """
-    _check_masks("a", a)
-    _check_masks("b", b)
+    check_masks("a", a)
+    check_masks("b", b)
     if a.shape[:-3] + a.shape[-2:] != b.shape[:-3] + b.shape[-2:]:
         raise ValueError(f"b: expected the shape of a, {a.shape}, but for n, got {b.shape}")
     intersection, area_a, area_b = _count_pixels(a, b)
     return safe_divide(intersection, area_a[..., :, None] + area_b[..., None, :] - intersection)
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @jax.jit
 def _count_pixels(a: Array, b: Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Pixels in the intersection of each pair, and in each mask of `a` and of `b`."""
@@ -107,11 +111,13 @@ def paste_masks(
       `[*b, n, h, w]` in the dtype of `masks`, computed in at least float32; 0 outside the boxes.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> mask = jnp.array([[0.2, 0.4], [0.6, 0.8]])
-      >>> paste_masks(mask[None], jnp.array([[1.25, 1.25, 2.75, 2.75]]), (3, 4))
+      >>> ops.paste_masks(mask[None], jnp.array([[1.25, 1.25, 2.75, 2.75]]), (3, 4))
       Array([[[0. , 0. , 0. , 0. ],
               [0. , 0.2, 0.4, 0. ],
               [0. , 0.6, 0.8, 0. ]]], dtype=float32)
@@ -140,7 +146,9 @@ def paste_masks(
     return pasted.astype(masks.dtype)
 
 
-def _pasting_weights(start, end, size: int, length: int) -> Float[jax.Array, "*n length size"]:
+def _pasting_weights(
+    start: jax.Array, end: jax.Array, size: int, length: int
+) -> Float[jax.Array, "*n length size"]:
     """Weights of the `size` mask pixels in each of `length` image pixels, along one axis."""
     centre, half = (start + end) / 2, (end - start) / 2 * ((size + 2) / size)
     first, last = (
@@ -163,7 +171,8 @@ def _extent(occupied: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.minimum(first, last), last
 
 
-def _check_masks(name: str, masks: Array) -> None:
+def check_masks(name: str, masks: Array) -> None:
+    """Raises an error if masks are not boolean `[*b, n, h, w]`."""
     if masks.ndim < 3:
         raise ValueError(f"{name}: expected shape [*b, n, h, w], got {masks.shape}")
     if masks.dtype != bool:

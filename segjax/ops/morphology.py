@@ -22,10 +22,12 @@ def soft_erode(probs: Float[Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
       the gradient.
 
     Raises:
-      ValueError: if `probs` has fewer than 2 axes.
+      ValueError: If `probs` has fewer than 2 axes.
 
     Example:
-      >>> soft_erode(jnp.array([[1.0, 1.0, 1.0, 0.2]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.soft_erode(jnp.array([[1.0, 1.0, 1.0, 0.2]]))
       Array([[1. , 1. , 0.2, 0.2]], dtype=float32)
     """
     return neighborhood(jnp.minimum, _as_image(probs), 4, outside=None)
@@ -42,10 +44,12 @@ def soft_dilate(probs: Float[Array, "*b h w"]) -> Float[jax.Array, "*b h w"]:
       the gradient.
 
     Raises:
-      ValueError: if `probs` has fewer than 2 axes.
+      ValueError: If `probs` has fewer than 2 axes.
 
     Example:
-      >>> soft_dilate(jnp.array([[1.0, 0.0, 0.0, 0.2]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.soft_dilate(jnp.array([[1.0, 0.0, 0.0, 0.2]]))
       Array([[1. , 1. , 0.2, 0.2]], dtype=float32)
     """
     return neighborhood(jnp.maximum, _as_image(probs), 8, outside=None)
@@ -59,17 +63,19 @@ def soft_skeleton(probs: Float[Array, "*b h w"], *, iterations: int) -> Float[ja
 
     Args:
       probs: `[*b, h, w]`, in 0..1.
-      iterations: number of erosions; at least half the width of the widest structure in pixels.
+      iterations: Number of erosions; at least half the width of the widest structure in pixels.
 
     Returns:
       `[*b, h, w]` in 0..1, at least float32. Equal neighbours share the gradient.
 
     Raises:
-      ValueError: if `probs` has fewer than 2 axes or `iterations` is negative.
+      ValueError: If `probs` has fewer than 2 axes or `iterations` is negative.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> bar = jnp.zeros((5, 6)).at[1:4, :].set(1)
-      >>> soft_skeleton(bar, iterations=1)[:, 2]
+      >>> ops.soft_skeleton(bar, iterations=1)[:, 2]
       Array([0., 0., 1., 0., 0.], dtype=float32)
 
     References:
@@ -108,7 +114,9 @@ def neighborhood(
     return extremum(along(image, axis=-2), along(image, axis=-1))
 
 
-def _extremum_along(extremum, image: jax.Array, *, axis: int, outside) -> jax.Array:
+def _extremum_along(
+    extremum: Callable, image: jax.Array, *, axis: int, outside: float | None
+) -> jax.Array:
     """The extremum of every pixel and its two neighbours along one axis."""
     part = functools.partial(jax.lax.slice_in_dim, image, axis=axis)
     first, last = part(0, 1), part(-1, None)

@@ -28,11 +28,13 @@ def box_iou(
       have IoU 0.
 
     Raises:
-      ValueError: if the shapes of `a` and `b` do not fit together.
+      ValueError: If the shapes of `a` and `b` do not fit together.
 
     Example:
-      >>> box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 0.0, 3.0, 2.0]]))
-      Array([[0.33333334]], dtype=float32)
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[0.0, 0.0, 2.0, 1.0]]))
+      Array([[0.5]], dtype=float32)
     """
     return _iou(*_align(a, b, pairwise))
 
@@ -54,10 +56,13 @@ def generalized_box_iou(
       `[*b, n, m]`, or `[*b, n]` if not `pairwise`; at least float32, in −1..1.
 
     Raises:
-      ValueError: if the shapes of `a` and `b` do not fit together.
+      ValueError: If the shapes of `a` and `b` do not fit together.
 
     Example:
-      >>> generalized_box_iou(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[3.0, 0.0, 4.0, 1.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> a, b = jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[3.0, 0.0, 4.0, 1.0]])
+      >>> ops.generalized_box_iou(a, b)
       Array([[-0.5]], dtype=float32)
 
     References:
@@ -85,10 +90,12 @@ def distance_box_iou(
       `[*b, n, m]`, or `[*b, n]` if not `pairwise`; at least float32, in −1..1.
 
     Raises:
-      ValueError: if the shapes of `a` and `b` do not fit together.
+      ValueError: If the shapes of `a` and `b` do not fit together.
 
     Example:
-      >>> distance_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.distance_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
       Array([[0.1875]], dtype=float32)
 
     References:
@@ -115,10 +122,12 @@ def complete_box_iou(
       `[*b, n, m]`, or `[*b, n]` if not `pairwise`; at least float32, in −2..1.
 
     Raises:
-      ValueError: if the shapes of `a` and `b` do not fit together.
+      ValueError: If the shapes of `a` and `b` do not fit together.
 
     Example:
-      >>> complete_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.complete_box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 1.0, 2.0, 2.0]]))
       Array([[0.1875]], dtype=float32)
 
     References:
@@ -130,14 +139,21 @@ def complete_box_iou(
     return _distance_iou(a, b) - alpha * v
 
 
+def check_box_pairs(names: tuple[str, str], a: Array, b: Array) -> None:
+    """Raises a ValueError if boxes are not `[*b, n, 4]` and `[*b, m, 4]`."""
+    for name, boxes in zip(names, (a, b), strict=True):
+        check_boxes(name, boxes)
+    if min(a.ndim, b.ndim) < 2 or a.shape[:-2] != b.shape[:-2]:
+        raise ValueError(
+            f"{', '.join(names)}: expected shapes [*b, n, 4], [*b, m, 4], got {a.shape}, {b.shape}"
+        )
+
+
 def _align(a: Array, b: Array, pairwise: bool) -> tuple[jax.Array, jax.Array]:
     """The boxes with axes that broadcast against one another."""
-    check_boxes("a", a)
-    check_boxes("b", b)
+    check_box_pairs(("a", "b"), a, b)
     if not pairwise and a.shape != b.shape:
         raise ValueError(f"b: expected the shape of a, {a.shape}, got {b.shape}")
-    if min(a.ndim, b.ndim) < 2 or a.shape[:-2] != b.shape[:-2]:
-        raise ValueError(f"a, b: expected shapes [*b, n, 4], [*b, m, 4], got {a.shape}, {b.shape}")
     dtype = accumulation_dtype(a, b)
     a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
     return (a[..., :, None, :], b[..., None, :, :]) if pairwise else (a, b)

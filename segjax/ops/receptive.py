@@ -11,15 +11,16 @@ class ConvSpec:
     """A convolution or pooling along one axis: output `i` sees inputs `⌊i·s − p⌋ + t·d`, `t < k`.
 
     Attributes:
-      kernel: number of taps `k`, at least 1.
-      stride: input pixels `s` between neighbouring outputs. `Fraction(1, 2)` doubles the
+      kernel: Number of taps `k`, at least 1.
+      stride: Input pixels `s` between neighbouring outputs. `Fraction(1, 2)` doubles the
         resolution: with kernel 1 as a transposed convolution of kernel 2 and stride 2 or as nearest
         interpolation, with kernel 2 and padding ½ as linear interpolation.
-      dilation: input pixels `d` between neighbouring taps, at least 1.
-      padding: padded pixels `p` before the first input, at least 0.
+      dilation: Input pixels `d` between neighbouring taps, at least 1.
+      padding: Padded pixels `p` before the first input, at least 0.
 
     Example:
-      >>> ConvSpec(3, dilation=2, padding=2)
+      >>> from segjax import ops
+      >>> ops.ConvSpec(3, dilation=2, padding=2)
       ConvSpec(kernel=3, stride=1, dilation=2, padding=2)
     """
 
@@ -46,9 +47,9 @@ class ReceptiveField:
     """The input pixels that an output pixel depends on, along one axis.
 
     Attributes:
-      size: size in input pixels; the largest if it differs between outputs.
-      stride: input pixels between the fields of neighbouring outputs.
-      padding: input pixels by which the field of the first output starts before the first input.
+      size: Size in input pixels; the largest if it differs between outputs.
+      stride: Input pixels between the fields of neighbouring outputs.
+      padding: Input pixels by which the field of the first output starts before the first input.
     """
 
     size: int
@@ -60,14 +61,15 @@ def effective_kernel(kernel: int, *, dilation: int = 1) -> int:
     """Span of a dilated kernel in pixels: `1 + d(k − 1)`.
 
     Args:
-      kernel: number of taps `k`.
-      dilation: pixels `d` between neighbouring taps.
+      kernel: Number of taps `k`.
+      dilation: Pixels `d` between neighbouring taps.
 
     Returns:
       The span in pixels.
 
     Example:
-      >>> effective_kernel(3, dilation=2)
+      >>> from segjax import ops
+      >>> ops.effective_kernel(3, dilation=2)
       5
 
     References:
@@ -92,13 +94,15 @@ def receptive_field(layers: Sequence[Layer]) -> ReceptiveField:
       Size, stride and padding of the field in input pixels.
 
     Raises:
-      ValueError: if the branches of a layer have different strides.
+      ValueError: If the branches of a layer have different strides.
 
     Example:
-      >>> receptive_field([ConvSpec(7, stride=2, padding=3), ConvSpec(3, stride=2, padding=1)])
+      >>> from segjax import ops
+      >>> stem = [ops.ConvSpec(7, stride=2, padding=3), ops.ConvSpec(3, stride=2, padding=1)]
+      >>> ops.receptive_field(stem)
       ReceptiveField(size=11, stride=4, padding=5)
-      >>> aspp = tuple([ConvSpec(3, dilation=d, padding=d)] for d in (1, 6, 12, 18))
-      >>> receptive_field([aspp]).size
+      >>> aspp = tuple([ops.ConvSpec(3, dilation=d, padding=d)] for d in (1, 6, 12, 18))
+      >>> ops.receptive_field([aspp]).size
       37
 
     References:
@@ -140,18 +144,19 @@ def min_depth(size: int, *, kernel: int, dilation: int) -> int:
     """Fewest layers of stride 1 that see `size` pixels: `⌈(size − 1)/d(k − 1)⌉`.
 
     Args:
-      size: size to cover in pixels, at least 1.
-      kernel: number of taps `k` of each layer, at least 2.
-      dilation: pixels `d` between neighbouring taps, at least 1.
+      size: Size to cover in pixels, at least 1.
+      kernel: Number of taps `k` of each layer, at least 2.
+      dilation: Pixels `d` between neighbouring taps, at least 1.
 
     Returns:
       The number of layers.
 
     Raises:
-      ValueError: if `size` or `dilation` is not positive, or `kernel` less than 2.
+      ValueError: If `size` or `dilation` is not positive, or `kernel` less than 2.
 
     Example:
-      >>> min_depth(100, kernel=3, dilation=2)
+      >>> from segjax import ops
+      >>> ops.min_depth(100, kernel=3, dilation=2)
       25
     """
     if size < 1 or kernel < 2 or dilation < 1:
@@ -172,7 +177,8 @@ def seen_pixels(layers: Sequence[Layer]) -> tuple[int, ...]:
       Indices of the pixels, ascending; negative ones lie in the padding.
 
     Example:
-      >>> seen_pixels([ConvSpec(3, dilation=2), ConvSpec(3, dilation=4)])
+      >>> from segjax import ops
+      >>> ops.seen_pixels([ops.ConvSpec(3, dilation=2), ops.ConvSpec(3, dilation=4)])
       (0, 2, 4, 6, 8, 10, 12)
     """
     return tuple(sorted(_trace(layers, {0})))
@@ -202,8 +208,11 @@ def has_gridding(layers: Sequence[Layer]) -> bool:
       True if there are gaps between the pixels that the first output depends on.
 
     Example:
-      >>> [has_gridding([ConvSpec(3, dilation=d) for d in rates]) for rates in [(2, 4), (1, 2, 5)]]
-      [True, False]
+      >>> from segjax import ops
+      >>> ops.has_gridding([ops.ConvSpec(3, dilation=d) for d in (2, 4)])
+      True
+      >>> ops.has_gridding([ops.ConvSpec(3, dilation=d) for d in (1, 2, 5)])
+      False
 
     References:
       Wang et al., "Understanding convolution for semantic segmentation", 2018, section 3.2.
@@ -220,14 +229,15 @@ def skips_objects(layers: Sequence[Layer], *, width: int) -> bool:
     Args:
       layers: `ConvSpec`s from input to output; a tuple stands for parallel branches, each a
         sequence of layers.
-      width: width of the narrowest object in input pixels.
+      width: Width of the narrowest object in input pixels.
 
     Returns:
       True if two neighbouring taps are farther apart than the object is wide.
 
     Example:
-      >>> [skips_objects([ConvSpec(3, dilation=d)], width=8) for d in (6, 12)]
-      [False, True]
+      >>> from segjax import ops
+      >>> ops.skips_objects([ops.ConvSpec(3, dilation=12)], width=8)
+      True
     """
     return _widest_step(layers) > width
 

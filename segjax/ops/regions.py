@@ -35,7 +35,7 @@ def roi_align(
       features: `[h, w, c]`, floating.
       boxes: `[n, 4]`, xyxy in continuous pixels of the image.
       output_size: (oh, ow), static.
-      spatial_scale: pixels of `features` per pixel of the image: 1/stride.
+      spatial_scale: Pixels of `features` per pixel of the image: 1/stride.
       sampling_ratio: `r`, sampling points along each side of a bin, static; None takes `⌈side/out⌉`
         for each box and axis, so that points are at most one pixel apart.
       aligned: False for the original convention, without the shift by half a pixel: features lie
@@ -49,12 +49,14 @@ def roi_align(
       without area. A box that is not finite gives NaN, and takes no part in any gradient.
 
     Raises:
-      ValueError: if the shapes are wrong, or an option is out of its range.
-      TypeError: if `features` or `boxes` is not floating.
+      ValueError: If the shapes are wrong, or an option is out of its range.
+      TypeError: If `features` or `boxes` is not floating.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> ramp = jnp.arange(4.0)[None, :, None] * jnp.ones((4, 1, 1))
-      >>> roi_align(ramp, jnp.array([[1.0, 1.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
+      >>> ops.roi_align(ramp, jnp.array([[1.0, 1.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
       Array([1., 2.], dtype=float32)
 
     References:
@@ -88,18 +90,18 @@ def multilevel_roi_align(
     """ROIAlign on a feature pyramid: each box is pooled from the level that fits its size.
 
     Args:
-      features: the levels, finest first, each `[h, w, c]`; their strides are `2^min_level`,
+      features: The levels, finest first, each `[h, w, c]`; their strides are `2^min_level`,
         `2^(min_level + 1)` … pixels of the image.
       boxes: `[n, 4]`, xyxy in continuous pixels of the image.
       output_size: (oh, ow), static.
-      min_level: number of the finest level, base-2 logarithm of its stride.
+      min_level: Number of the finest level, base-2 logarithm of its stride.
       sampling_ratio: `r`, sampling points along each side of a bin, static; None takes `⌈side/out⌉`
         for each box and axis, so that points are at most one pixel apart.
       aligned: False for the original convention, without the shift by half a pixel: features lie
         half a pixel further right and down, and a side below one pixel counts as one.
       method: interpolation between pixels, "bilinear" or "nearest".
-      canonical_level: level of boxes of the canonical size, as in `assign_levels`.
-      canonical_size: canonical size of boxes in pixels, as in `assign_levels`.
+      canonical_level: Level of boxes of the canonical size, as in `assign_levels`.
+      canonical_size: Canonical size of boxes in pixels, as in `assign_levels`.
       sizes: `[levels, 2]`, (rows, columns) of each level that the image covers, if it is padded at
         the bottom and right; None if it covers all.
 
@@ -108,13 +110,15 @@ def multilevel_roi_align(
       the image and of degenerate boxes are those of `roi_align`.
 
     Raises:
-      ValueError: if the shapes are wrong, or an option is out of its range.
-      TypeError: if `features` or `boxes` is not floating.
+      ValueError: If the shapes are wrong, or an option is out of its range.
+      TypeError: If `features` or `boxes` is not floating.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> pyramid = [jnp.full((8, 8, 1), 2.0), jnp.full((4, 4, 1), 3.0)]
       >>> boxes = jnp.array([[0.0, 0.0, 9.0, 9.0], [-99.0, -99.0, 120.0, 120.0]])
-      >>> multilevel_roi_align(pyramid, boxes, (1, 1), sampling_ratio=1)[:, 0, 0, 0]
+      >>> ops.multilevel_roi_align(pyramid, boxes, (1, 1), sampling_ratio=1)[:, 0, 0, 0]
       Array([2., 3.], dtype=float32)
 
     References:
@@ -159,19 +163,21 @@ def roi_pool(
       features: `[h, w, c]`, floating.
       boxes: `[n, 4]`, xyxy in continuous pixels of the image.
       output_size: (oh, ow), static.
-      spatial_scale: pixels of `features` per pixel of the image: 1/stride.
+      spatial_scale: Pixels of `features` per pixel of the image: 1/stride.
 
     Returns:
       `[n, oh, ow, c]` in the dtype of `features`: 0 for a bin outside the map, and NaN for a box
       that is not finite. No gradient flows to the boxes; equal maxima share theirs.
 
     Raises:
-      ValueError: if the shapes are wrong.
-      TypeError: if `features` or `boxes` is not floating.
+      ValueError: If the shapes are wrong.
+      TypeError: If `features` or `boxes` is not floating.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> ramp = jnp.arange(4.0)[None, :, None] * jnp.ones((4, 1, 1))
-      >>> roi_pool(ramp, jnp.array([[0.0, 0.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
+      >>> ops.roi_pool(ramp, jnp.array([[0.0, 0.0, 3.0, 3.0]]), (1, 2))[0, 0, :, 0]
       Array([1., 3.], dtype=float32)
 
     References:
@@ -221,20 +227,22 @@ def assign_levels(
 
     Args:
       boxes: `[*n, 4]`, xyxy in pixels of the image.
-      min_level: the finest level, also for smaller boxes and those without area.
-      max_level: the coarsest level, also for larger boxes.
-      canonical_level: level `k₀` of boxes of the canonical size.
-      canonical_size: canonical size `s₀` in pixels: the side of images in ImageNet pretraining.
+      min_level: The finest level, also for smaller boxes and those without area.
+      max_level: The coarsest level, also for larger boxes.
+      canonical_level: Level `k₀` of boxes of the canonical size.
+      canonical_size: Canonical size `s₀` in pixels: the side of images in ImageNet pretraining.
 
     Returns:
       Levels, int32 `[*n]`.
 
     Raises:
-      ValueError: if the last axis of `boxes` is not 4 long, or `max_level` below `min_level`.
+      ValueError: If the last axis of `boxes` is not 4 long, or `max_level` below `min_level`.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> sides = jnp.array([10.0, 111.0, 112.0, 224.0, 1000.0])
-      >>> assign_levels(jnp.stack([0 * sides, 0 * sides, sides, sides], axis=-1))
+      >>> ops.assign_levels(jnp.stack([0 * sides, 0 * sides, sides, sides], axis=-1))
       Array([2, 2, 3, 4, 5], dtype=int32)
 
     References:
@@ -271,12 +279,14 @@ def crop_masks(
       `[p, oh, ow]`, in 0..1, without gradient; 0 if there are no masks.
 
     Raises:
-      ValueError: if the shapes are wrong.
+      ValueError: If the shapes are wrong.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> masks = jnp.array([[[True, True, False, False]] * 4, [[False] * 4] * 4])
       >>> boxes = jnp.array([[0.0, 0.0, 3.0, 3.0], [0.0, 0.0, 3.0, 3.0]])
-      >>> crop_masks(masks, boxes, jnp.array([0, 1]), (1, 3)).round(2)[:, 0]
+      >>> ops.crop_masks(masks, boxes, jnp.array([0, 1]), (1, 3)).round(2)[:, 0]
       Array([[1. , 0.5, 0. ],
              [0. , 0. , 0. ]], dtype=float32)
 

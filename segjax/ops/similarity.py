@@ -23,10 +23,12 @@ def cosine_similarity(
       `[*b, c]`, in −1..1, at least float32; 0 with gradient 0 for a vector of length 0.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
-      >>> cosine_similarity(jnp.array([[3.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 2.0]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.cosine_similarity(jnp.array([[3.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 2.0]]))
       Array([[1., 0.]], dtype=float32)
 
     References:
@@ -38,7 +40,7 @@ def cosine_similarity(
     if features.ndim < 1 or features.shape[-1] != text.shape[-1]:
         raise ValueError(f"features: expected shape [..., {text.shape[-1]}], got {features.shape}")
     dtype = accumulation_dtype(features, text)
-    features, text = _unit(features.astype(dtype)), _unit(text.astype(dtype))
+    features, text = normalize(features.astype(dtype)), normalize(text.astype(dtype))
     return jnp.einsum("...d,cd->...c", features, text, precision="highest")
 
 
@@ -55,17 +57,33 @@ def zero_shot_labels(
       int32 `[*b]`, in 0..c−1; ties go to the smallest index.
 
     Raises:
-      ValueError: if the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
 
     Example:
-      >>> zero_shot_labels(jnp.array([[0.1, 0.2], [1.0, 1.0]]), jnp.eye(2))
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
+      >>> ops.zero_shot_labels(jnp.array([[0.1, 0.2], [1.0, 1.0]]), jnp.eye(2))
       Array([1, 0], dtype=int32)
     """
     return jnp.argmax(cosine_similarity(features, text), axis=-1).astype(jnp.int32)
 
 
-def _unit(vectors: Array) -> jax.Array:
-    """Vectors scaled to length 1; those that are 0 stay 0."""
+def normalize(vectors: Float[Array, "*b d"]) -> Float[jax.Array, "*b d"]:
+    """Scale vectors to length 1: `v / ‖v‖`; zero vectors stay 0, with gradient 0.
+
+    Args:
+      vectors: `[*b, d]`, floating.
+
+    Returns:
+      `[*b, d]`, in the dtype of `vectors`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.ops.similarity import normalize
+      >>> normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]]))
+      Array([[0.6, 0.8],
+             [0. , 0. ]], dtype=float32)
+    """
     largest = jnp.max(jnp.abs(vectors), axis=-1, keepdims=True)
     nonzero = largest >= jnp.finfo(vectors.dtype).tiny
     # Lengths are computed after scaling by the largest entry, whose square may overflow. The result

@@ -1,7 +1,7 @@
-"""Non-maximum suppression: of overlapping detections, keep or favour the one that scores best."""
+"""Non-maximum suppression (NMS) of overlapping detections: greedy, soft and matrix NMS."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float, Int, Integer
 
 from segjax.mapping import stable_argsort
 from segjax.numerics import accumulation_dtype, broadcast_where, safe_divide
-from segjax.ops.boxes import box_area
-from segjax.ops.masks import mask_iou
+from segjax.ops.boxes import box_area, check_boxes
+from segjax.ops.masks import check_masks, mask_iou
 from segjax.ops.overlap import box_iou
 from segjax.typing import Array
 
-# Boxes that a CPU meets at once, and those that accelerators settle at once.
+# Boxes that are compared at once on a CPU, and size of a tile on accelerators.
 _CHUNK = 512
 _TILE = 256
 
@@ -28,32 +28,33 @@ def nms(
     iou_threshold: float,
     where: Bool[Array, "..."] | None = None,
 ) -> Bool[jax.Array, " n"]:
-    """Greedy suppression: box `i` is kept unless a kept one before it has `IoU > iou_threshold`.
+    """Non-maximum suppression: keeps a box unless a better kept one has `IoU > iou_threshold`.
 
-    Before means a higher score, or the same score and a smaller index. Not differentiable: what
-    depends on the result has no gradient by `boxes` and `scores` through it.
+    Better means a higher score, or the same score and a smaller index. The result has no gradient.
 
     Args:
-      boxes: `[n, 4]`, xyxy in pixels, of any sign; a box of area 0 overlaps none.
+      boxes: `[n, 4]`, xyxy in pixels; a box of area 0 overlaps no other.
       scores: `[n]`.
-      iou_threshold: from 0 to 1; an IoU equal to it does not suppress.
-      where: broadcasts to `[n]`; False for padding, which is not kept and suppresses nothing.
+      iou_threshold: In 0..1; boxes with a greater IoU are suppressed.
+      where: Broadcasts to `[n]`; False for padding, which is not kept and suppresses nothing.
 
     Returns:
       Booleans `[n]`, True for the boxes to keep.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> boxes = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 5.0], [8.0, 8.0, 9.0, 9.0]])
-      >>> nms(boxes, jnp.array([0.6, 0.9, 0.1]), iou_threshold=0.5)
+      >>> ops.nms(boxes, jnp.array([0.6, 0.9, 0.1]), iou_threshold=0.5)
       Array([False,  True,  True], dtype=bool)
 
     References:
       Felzenszwalb et al., "Object detection with discriminatively trained part based models",
-      2010, section 7.2; the order of ties and the strict inequality are torchvision's.
+      2010, section 7.2; ties and the strict inequality as in torchvision.
     """
     return _greedy(boxes, scores, None, iou_threshold, where)
 
@@ -66,25 +67,28 @@ def batched_nms(
     iou_threshold: float,
     where: Bool[Array, "..."] | None = None,
 ) -> Bool[jax.Array, " n"]:
-    """`nms` of every class by itself: boxes of two classes do not suppress one another.
+    """Non-maximum suppression for each class separately.
 
     Args:
       boxes: `[n, 4]`, xyxy in pixels.
       scores: `[n]`.
-      classes: integers `[n]`; or whatever else tells the groups apart, as the level of a pyramid.
-      iou_threshold: from 0 to 1; an IoU equal to it does not suppress.
-      where: broadcasts to `[n]`; False for padding.
+      classes: integers `[n]`, classes or other groups, such as levels of a pyramid.
+      iou_threshold: In 0..1; boxes of the same class with a greater IoU are suppressed.
+      where: Broadcasts to `[n]`; False for padding, which is not kept and suppresses nothing.
 
     Returns:
       Booleans `[n]`, True for the boxes to keep.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> boxes = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 5.0]])
-      >>> batched_nms(boxes, jnp.array([0.9, 0.8, 0.7]), jnp.array([0, 1, 1]), iou_threshold=0.5)
+      >>> scores, classes = jnp.array([0.9, 0.8, 0.7]), jnp.array([0, 1, 1])
+      >>> ops.batched_nms(boxes, scores, classes, iou_threshold=0.5)
       Array([ True,  True, False], dtype=bool)
     """
     _check_row("classes", classes, boxes)
@@ -100,29 +104,32 @@ def soft_nms(
     sigma: float = 0.5,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, " n"]:
-    """Scores lowered by overlap: time and again the best box left lowers those that remain.
+    """Soft-NMS: lowers the scores of boxes that overlap better ones, instead of removing them.
 
-    `s_i ← s_i · exp(−IoU²/σ)` ("gaussian"), or `s_i · (1 − IoU)` where `IoU > iou_threshold`
-    ("linear"). Differentiable in `boxes` and `scores`; the order is constant.
+    Repeatedly the best remaining box is taken, and lowers the scores of the others by
+    `s_i ← s_i · exp(−IoU²/σ)` ("gaussian"), or by `s_i · (1 − IoU)` where `IoU > iou_threshold`
+    ("linear"). Differentiable in `boxes` and `scores`, with the order as a constant.
 
     Args:
       boxes: `[n, 4]`, xyxy in pixels.
-      scores: `[n]`, at least 0. Ties go by index.
+      scores: `[n]`, at least 0; ties go to the smallest index.
       method: "gaussian" or "linear".
-      iou_threshold: from 0 to 1, for "linear".
-      sigma: positive, for "gaussian".
-      where: broadcasts to `[n]`; False for padding.
+      iou_threshold: IoU above which "linear" lowers scores, in 0..1.
+      sigma: `σ` of "gaussian", positive.
+      where: Broadcasts to `[n]`; False for padding.
 
     Returns:
-      `[n]`, at least float32: the new scores; 0 where `where` is False.
+      New scores `[n]`, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together, `method` is unknown or `sigma` not positive.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, `method` is unknown or `sigma` not positive.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> boxes = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 2.0]])
-      >>> soft_nms(boxes, jnp.array([0.8, 0.6]), method="linear")
+      >>> ops.soft_nms(boxes, jnp.array([0.8, 0.6]), method="linear")
       Array([0.8, 0.3], dtype=float32)
 
     References:
@@ -130,6 +137,7 @@ def soft_nms(
       section 3.
     """
     _check_options(method, sigma)
+    check_boxes("boxes", boxes)
     _check_row("scores", scores, boxes)
     where = broadcast_where(where, scores.shape)
     boxes = jnp.where(where[:, None], boxes, 0)
@@ -139,10 +147,10 @@ def soft_nms(
     return _soften(boxes, scores, where, method, iou_threshold, sigma)
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @functools.partial(jax.jit, static_argnames="method")
 def _soften(boxes, scores, remaining, method, iou_threshold, sigma):
-    """Takes the best of the remaining boxes out, as often as there are boxes."""
+    """Takes the best of the remaining boxes, as often as there are boxes."""
 
     def step(carry, _):
         scores, remaining = carry
@@ -167,41 +175,45 @@ def matrix_nms(
     sigma: float = 2.0,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, " n"]:
-    """Scores lowered by overlap, all at once: `s_j · min_i f(IoU_ij) / f(max_k IoU_ki)`.
+    """Matrix NMS: lowers all scores at once, by `s_j · min_i f(IoU_ij) / f(max_k IoU_ki)`.
 
-    `i` runs over the masks or boxes before `j` (a higher score, or the same and a smaller index)
-    of the same class, `k` over those before `i`; so an `i` that is itself lowered counts for less.
-    `f(x) = exp(−σx²)` ("gaussian") or `1 − x` ("linear").
+    `i` runs over the masks or boxes of the same class that are better than `j` (a higher score, or
+    the same and a smaller index), `k` over those better than `i`; so an `i` that is lowered itself
+    counts for less. `f(x) = exp(−σx²)` ("gaussian") or `1 − x` ("linear").
 
     Args:
-      regions: masks `[n, h, w]`, boolean, or boxes `[n, 4]`, xyxy in pixels.
+      regions: boolean masks `[n, h, w]`, or boxes `[n, 4]`, xyxy in pixels.
       scores: `[n]`.
       classes: integers `[n]`.
       method: "gaussian" or "linear".
-      sigma: positive, for "gaussian".
-      where: broadcasts to `[n]`; False for padding.
+      sigma: `σ` of "gaussian", positive.
+      where: Broadcasts to `[n]`; False for padding.
 
     Returns:
-      `[n]`, at least float32: the new scores; 0 where `where` is False.
+      New scores `[n]`, at least float32; 0 where `where` is False.
 
     Raises:
-      ValueError: if the shapes do not fit together, `method` is unknown or `sigma` not positive.
-      TypeError: if masks or `where` are not boolean.
+      ValueError: If the shapes do not fit together, `method` is unknown or `sigma` not positive.
+      TypeError: If masks or `where` are not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import ops
       >>> masks = jnp.array([[[True, True, True, True]], [[True, True, False, False]]])
-      >>> matrix_nms(masks, jnp.array([0.8, 0.6]), jnp.zeros(2, int), method="linear")
+      >>> ops.matrix_nms(masks, jnp.array([0.8, 0.6]), jnp.zeros(2, int), method="linear")
       Array([0.8, 0.3], dtype=float32)
 
     References:
       Wang et al., "SOLOv2: dynamic and fast instance segmentation", 2020, section 3.3.
     """
     _check_options(method, sigma)
+    check = check_boxes if regions.ndim == 2 else check_masks
+    check("regions", regions)
     _check_row("scores", scores, regions)
     _check_row("classes", classes, regions)
     where = broadcast_where(where, scores.shape)
     scores = jnp.where(where, scores, 0).astype(accumulation_dtype(scores))
-    place = jnp.zeros(scores.size, int).at[_falling(scores)].set(jnp.arange(scores.size))
+    place = jnp.zeros(scores.size, int).at[_descending(scores)].set(jnp.arange(scores.size))
     before = (place[:, None] < place) & (classes[:, None] == classes) & where[:, None]
     if regions.ndim == 2:
         boxes = jnp.where(where[:, None], regions, 0)
@@ -213,15 +225,15 @@ def matrix_nms(
     if method == "gaussian":
         factor = jnp.exp(sigma * (most**2 - iou**2))
     else:
-        # A copy of a mask before it says nothing that the other has not said.
+        # A copy of a better mask has no effect beyond that of the other.
         factor = safe_divide(1 - iou, 1 - most, default=1.0)
     return scores * jnp.min(factor, axis=0, where=before, initial=1)
 
 
 class _Boxes(NamedTuple):
-    """Boxes in the order in which they suppress; a coordinate to an array, as processors like it.
+    """Boxes in descending order of scores, with one array for each coordinate.
 
-    With classes, all of the first one come first.
+    With classes, boxes are sorted by class first.
     """
 
     x0: Float[jax.Array, "*n"]
@@ -233,33 +245,35 @@ class _Boxes(NamedTuple):
 
 
 def _greedy(boxes, scores, classes, iou_threshold, where):
-    """Sorts, lets the boxes suppress one another, and puts the answers back in place."""
+    """Sorts the boxes, suppresses, and returns the result in the original order."""
+    check_boxes("boxes", boxes)
     _check_row("scores", scores, boxes)
     alive = broadcast_where(where, scores.shape)
     if not alive.size:
         return alive
     boxes, scores = lax.stop_gradient((jnp.asarray(boxes), jnp.asarray(scores)))
-    order = _falling(scores)
+    order = _descending(scores)
     if classes is not None:
         order = order[stable_argsort(classes[order])]
         classes = classes[order]
     boxes = boxes.astype(accumulation_dtype(boxes))[order]
     threshold = jnp.asarray(iou_threshold, boxes.dtype)
-    alive = _suppress(_Boxes(*boxes.T, box_area(boxes), classes), alive[order], threshold)
+    area, (x0, y0, x1, y1) = box_area(boxes), boxes.T
+    alive = _suppress(_Boxes(x0, y0, x1, y1, area, classes), alive[order], threshold)
     return jnp.zeros_like(alive).at[order].set(alive, unique_indices=True)
 
 
-def _falling(scores: Float[jax.Array, " n"]) -> Int[jax.Array, " n"]:
-    """The order of falling scores, equal ones as they stand."""
+def _descending(scores: Float[jax.Array, " n"]) -> Int[jax.Array, " n"]:
+    """The order of descending scores; ties keep their order."""
     return stable_argsort(-scores.astype(accumulation_dtype(scores)))
 
 
-# Compiled once: a loop that is called eagerly is compiled anew at every call.
+# Jitted, as a loop that is called eagerly is compiled at every call.
 @jax.jit
 def _suppress(
     boxes: _Boxes, alive: Bool[jax.Array, " n"], threshold: Float[jax.Array, ""]
 ) -> Bool[jax.Array, " n"]:
-    """Which boxes are still alive in the end."""
+    """Which boxes are kept."""
     return lax.platform_dependent(
         boxes, alive, threshold, cpu=_suppress_by_rows, default=_suppress_by_tiles
     )
@@ -275,15 +289,15 @@ def _overlap(a: _Boxes, b: _Boxes, threshold: Float[jax.Array, ""]) -> Bool[jax.
     return above if a.classes is None else above & (a.classes == b.classes)
 
 
-# Under `vmap` a branch is taken for all images if for one; so one image after the other.
+# Under `vmap` a branch is taken for all images if for one, so images come one after the other.
 @sequential_vmap
 def _suppress_by_rows(boxes, alive, threshold):
-    """Box by box: one that is still alive meets those after it, a dead one costs nothing."""
+    """Box by box: each kept box suppresses later ones; suppressed boxes cost nothing."""
     size = alive.size
     chunk = min(_CHUNK, size)
     boxes, alive = _pad((boxes, alive), chunk)
 
-    def meet_others(i, alive):
+    def suppress_others(i, alive):
         box = jax.tree.map(lambda values: values[i], boxes)
 
         def any_left(state):
@@ -292,23 +306,23 @@ def _suppress_by_rows(boxes, alive, threshold):
                 return start < size
             return (start < size) & (boxes.classes[start] <= box.classes)
 
-        def meet_chunk(state):
+        def suppress_chunk(state):
             start, alive = state
             others, kept = _cut((boxes, alive), start, chunk)
             after = start + jnp.arange(chunk) > i
             kept &= ~(_overlap(box, others, threshold) & after)
             return start + chunk, lax.dynamic_update_slice_in_dim(alive, kept, start, axis=0)
 
-        return lax.while_loop(any_left, meet_chunk, (i // chunk * chunk, alive))[1]
+        return lax.while_loop(any_left, suppress_chunk, (i // chunk * chunk, alive))[1]
 
     def step(i, alive):
-        return lax.cond(alive[i], meet_others, lambda i, alive: alive, i, alive)
+        return lax.cond(alive[i], suppress_others, lambda i, alive: alive, i, alive)
 
     return lax.fori_loop(0, size, step, alive)[:size]
 
 
 def _suppress_by_tiles(boxes, alive, threshold):
-    """Tile by tile: first the boxes of a tile among themselves, then what they do to all others."""
+    """Tile by tile: boxes suppress one another in a tile, and then those of all later tiles."""
     size = alive.size
     tile = min(_TILE, size)
     boxes, alive = _pad((boxes, alive), tile)
@@ -320,7 +334,7 @@ def _suppress_by_tiles(boxes, alive, threshold):
         overlap = _overlap(rows, boxes, threshold) & (place[:, None] < places)
         inside = lax.dynamic_slice_in_dim(overlap, t * tile, tile, axis=1)
 
-        # A box is settled one round after the last of those that overlap it and come before it.
+        # The state of a box is final one round after those of the better boxes that overlap it.
         def settle(state):
             kept, _ = state
             new = start & ~jnp.any(inside & kept[:, None], axis=0)
@@ -332,25 +346,24 @@ def _suppress_by_tiles(boxes, alive, threshold):
     return lax.fori_loop(0, alive.size // tile, step, alive)[:size]
 
 
-def _pad(arrays, block: int):
-    """Zeros after each array, up to whole blocks."""
+def _pad(arrays: Any, block: int) -> Any:
+    """Pads each array by zeros to whole blocks."""
     return jax.tree.map(lambda values: jnp.pad(values, (0, -values.size % block)), arrays)
 
 
-def _cut(arrays, start, size: int):
+def _cut(arrays: Any, start: Any, size: int) -> Any:
     return jax.tree.map(lambda values: lax.dynamic_slice_in_dim(values, start, size), arrays)
 
 
 def _check_row(name: str, values: Array, objects: Array) -> None:
     if values.shape != objects.shape[:1]:
         raise ValueError(
-            f"{name} has shape {values.shape}; due is one number for each of "
-            f"{objects.shape[0]} objects"
+            f"{name}: expected shape {objects.shape[:1]}, one for each object, got {values.shape}"
         )
 
 
 def _check_options(method: str, sigma: float) -> None:
     if method not in ("gaussian", "linear"):
-        raise ValueError(f'method is {method!r}; due is "gaussian" or "linear"')
+        raise ValueError(f'method: expected "gaussian" or "linear", got {method!r}')
     if sigma <= 0:
-        raise ValueError(f"sigma is {sigma}; due is a positive number")
+        raise ValueError(f"sigma: expected a positive number, got {sigma}")

@@ -117,22 +117,22 @@ def test_a_constant_map_tells_nothing():
     [
         (
             functools.partial(analysis.class_token_maps, np.zeros((7, 7)), (2, 4), patch_size=1),
-            r"7 keys; due are 1 and those of 2 \* 4",
+            r"attention: expected 1 \+ 2 \* 4 keys",
         ),
         (
             functools.partial(analysis.class_query_maps, np.zeros((6, 6)), (2, 3), patch_size=1),
-            r"\(6, 6\); due are classes after those of 2 \* 3",
+            r"attention: expected .*got shape \(6, 6\)",
         ),
         (
             functools.partial(analysis.class_query_maps, np.zeros((6, 6)), (0, 3)),
-            r"shape is \(0, 3\)",
+            r"shape, patch_size: expected .*got \(0, 3\)",
         ),
-        (functools.partial(analysis.attention_rollout, []), "no blocks"),
+        (functools.partial(analysis.attention_rollout, []), "attention: expected at least one"),
         (
             functools.partial(
                 analysis.attention_error_correlation, KEY, np.zeros((2, 3)), np.zeros((3, 2))
             ),
-            r"\(2, 3\) and error \(3, 2\)",
+            r"attention, error: expected .*got \(2, 3\), \(3, 2\)",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from segjax.ops import ConvSpec, receptive_field, seen_pixels
 
 
 def _network(specs):
-    """Convolutions with weights of 1, as in `specs`, on pictures of one channel."""
+    """Convolutions with weights of 1, as in `specs`, on images of one channel."""
 
     def apply(images):
         for spec in specs:
@@ -102,7 +102,7 @@ def test_a_model_sees_no_farther_than_its_layers(name):
 
 
 def test_norms_over_the_picture_have_no_layers_to_name():
-    with pytest.raises(ValueError, match="'group' makes every output depend on the whole"):
+    with pytest.raises(ValueError, match="'group': with it every output depends on the whole"):
         create("unet", 2, norm="group").layer_specs()
 
 
@@ -117,12 +117,15 @@ def test_the_extent_is_of_what_is_above_a_share_of_the_maximum():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: effective_receptive_field(lambda x: x, x[0]), r"images has shape \(4, 5, 1\)"),
+        (
+            lambda x: effective_receptive_field(lambda x: x, x[0]),
+            r"images: expected .*got \(4, 5, 1\)",
+        ),
         (
             lambda x: effective_receptive_field(lambda x: x, x, position=(4, 0)),
-            r"position is \(4, 0\); due is one within \(4, 5\)",
+            r"position: expected .*got \(4, 0\)",
         ),
-        (lambda x: field_extent(x[0, 0, :, 0]), r"field has shape \(5,\)"),
+        (lambda x: field_extent(x[0, 0, :, 0]), r"field: expected .*got \(5,\)"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

@@ -1,6 +1,7 @@
 """Finds what segjax offers, and sorts it by kind."""
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -15,9 +16,13 @@ import segjax
 
 # The terminal, files, the packages themselves, and what models are built of: not for a program to
 # call.
-NO_FACE = {"segjax.cli", "segjax.progress", "segjax.files", "segjax.lazy", "segjax.models.layers"}
+NO_FACE = {"segjax.cli", "segjax.flags", "segjax.progress", "segjax.files", "segjax.lazy"}
+NO_FACE |= {"segjax.models.layers"}
+# Packages whose examples carry their imports, and whose errors have the one form.
+PLAIN = ("analysis.", "labels.", "losses.", "matching.", "metrics.", "numerics.", "ops.")
 
 
+@functools.cache
 def public_objects() -> dict[str, Any]:
     """Every public function and class by its name without `segjax.`, as in "ops.resize"."""
     found: dict[str, Any] = {}
@@ -43,6 +48,15 @@ def array_functions() -> dict[str, Callable]:
         for name, function in public_functions().items()
         if is_array(inspect.signature(function).return_annotation)
     }
+
+
+def may_be_floating(annotation: Any) -> bool:
+    """Whether an annotation of arrays allows for floating numbers, in one of them at least."""
+    if dataclasses.is_dataclass(annotation):
+        return any(may_be_floating(field.type) for field in dataclasses.fields(annotation))
+    if inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray):
+        return annotation.dtype is jaxtyping.Shaped or "float32" in annotation.dtypes
+    return any(map(may_be_floating, typing.get_args(annotation)))
 
 
 def is_array(annotation: Any) -> bool:

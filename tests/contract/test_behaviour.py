@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cases import CASES
 from jax.sharding import AxisType, PartitionSpec
-from public import array_functions
+from public import array_functions, may_be_floating
 
 FUNCTIONS = array_functions()
 HEIGHT, WIDTH = 4, 5
@@ -60,15 +60,11 @@ def _split(arrays):
 
 
 def _has_gradient(case):
-    return _differentiable(CASES.index(case))
-
-
-@functools.cache
-def _differentiable(case_index):
-    """Whether there are floating arguments and floating outputs."""
-    arrays = _draw(CASES[case_index])
-    outputs = jax.eval_shape(functools.partial(_call, CASES[case_index]), arrays)
-    return bool(_split(arrays)[0]) and any(map(_is_floating, jax.tree.leaves(outputs)))
+    """Whether there are floating arguments and, by its annotation, floating outputs."""
+    rng = np.random.default_rng(0)
+    arguments = case.arguments(HEIGHT, WIDTH).values()
+    result = inspect.signature(FUNCTIONS[case.function]).return_annotation
+    return may_be_floating(result) and any(_is_floating(x.draw(rng)) for x in arguments)
 
 
 def _is_loss(case):
@@ -107,6 +103,7 @@ def _assert_finite(tree):
         assert np.isfinite(np.asarray(leaf, np.float64)).all()
 
 
+@pytest.mark.slow
 @every_case
 def test_jit_is_eager(case):
     """Values alone: a gradient is traced either way, and costs a compilation for each operation."""
@@ -114,6 +111,7 @@ def test_jit_is_eager(case):
     _assert_close(_run(case, arrays)[0], _call(case, arrays))
 
 
+@pytest.mark.slow
 @every_case
 def test_vmap_inside_shard_map_is_a_loop(case):
     """Two devices with two examples each."""
@@ -129,7 +127,13 @@ def test_vmap_inside_shard_map_is_a_loop(case):
     _assert_close(jax.jit(sharded)(batch), loop)
 
 
-@pytest.mark.parametrize("shape", [(HEIGHT, WIDTH), (1, 1)], ids=["picture", "one pixel"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((HEIGHT, WIDTH), id="picture"),
+        pytest.param((1, 1), id="one pixel", marks=pytest.mark.slow),
+    ],
+)
 @every_case
 def test_finite_on_extremes(case, shape):
     """All-0, all-1, empty target, empty prediction, nothing valid, ±1e4: in every combination."""
@@ -160,10 +164,10 @@ def test_masked_pixels_do_not_matter(case):
             if name in gradients:
                 expected[name] = jnp.where(kept, gradients[name], 0)
         assert not kept.all()
-        for actual, due in zip(
+        for actual, desired in zip(
             jax.tree.leaves(_run(case, spoilt)), jax.tree.leaves((outputs, expected)), strict=True
         ):
-            np.testing.assert_array_equal(actual, due)
+            np.testing.assert_array_equal(actual, desired)
 
 
 def test_labels_of_every_loss_and_metric_may_be_void():
@@ -172,19 +176,32 @@ def test_labels_of_every_loss_and_metric_may_be_void():
     assert not taking - {case.function for case in CASES if case.labels}
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.labels], ids=str)
-def test_labels_of_no_class_are_void(case):
-    """As where a mask is False, on the host in 64 bits too, which must not wrap."""
-    arguments = case.arguments(HEIGHT, WIDTH)
+def _voided(case):
+    """Arguments, where their labels are to be of no class, and what must then come out."""
     clean = _draw(case)
     void = np.random.default_rng(3).random(clean[case.labels[0]].shape) < 0.4
     assert void.any()
-    expected = _run(case, {**clean, "where": clean["where"] & ~void})
+    return clean, void, _run(case, {**clean, "where": clean["where"] & ~void})
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.labels], ids=str)
+def test_labels_of_no_class_are_void(case):
+    """As where a mask is False."""
+    arguments = case.arguments(HEIGHT, WIDTH)
+    clean, void, expected = _voided(case)
     for name in case.labels:
         for label in arguments[name].void:
             spoilt = _run(case, {**clean, name: jnp.where(void, label, clean[name])})
-            for actual, due in zip(*map(jax.tree.leaves, (spoilt, expected)), strict=True):
-                np.testing.assert_array_equal(actual, due)
+            for actual, desired in zip(*map(jax.tree.leaves, (spoilt, expected)), strict=True):
+                np.testing.assert_array_equal(actual, desired)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in CASES if case.labels], ids=str)
+def test_labels_of_64_bits_do_not_wrap(case):
+    """On the host; those of no class are void there too."""
+    clean, void, expected = _voided(case)
+    for name in case.labels:
         wide = np.asarray(clean[name], np.int64)
         for label in (wide + 2**32, np.iinfo(np.int64).min):
             spoilt = _call(case, {**clean, name: np.where(void, label, wide)})
@@ -222,6 +239,7 @@ def _derivatives(case_index):
         return jax.device_get(jax.jit(derivatives)(floating, others, _direction(floating)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if _has_gradient(case)], ids=str)
 def test_gradients_are_finite_differences(case):
     """Forward mode, reverse mode, central difference."""
@@ -230,6 +248,7 @@ def test_gradients_are_finite_differences(case):
     np.testing.assert_allclose(reverse, difference, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", [case for case in CASES if _is_loss(case) and _has_gradient(case)], ids=str
 )
@@ -295,6 +314,7 @@ def test_half_precision_survives_a_million_pixels(case):
             np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-2 * np.abs(b).max(initial=0))
 
 
+@pytest.mark.slow
 @every_case
 def test_bfloat16_is_computed_in_float32(case):
     narrow = _draw(case, dtype=jnp.bfloat16)

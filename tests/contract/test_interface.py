@@ -1,5 +1,8 @@
 """Every public function reads the same: options by keyword, and a docstring with the same parts."""
 
+import ast
+import builtins
+import doctest
 import importlib
 import inspect
 import pkgutil
@@ -7,7 +10,7 @@ import re
 import sys
 
 import pytest
-from public import array_functions, is_array, public_functions, public_objects
+from public import PLAIN, array_functions, is_array, public_functions, public_objects
 
 import segjax
 
@@ -23,10 +26,10 @@ def _parameters(function):
 
 
 def _docstring(function):
-    """Its own, or that of the function in the same module that it refers to."""
+    """Its own, or for a variant of a model that of the function that it refers to."""
     text = inspect.getdoc(function)
-    reference = re.search(r"Args and Returns as of `(\w+)`", text)
-    if reference:
+    reference = re.search(r"Args and Returns as (?:of|in) `(\w+)`", text)
+    if reference and function.__module__.startswith("segjax.models"):
         return _docstring(getattr(sys.modules[function.__module__], reference[1]))
     return text
 
@@ -44,13 +47,14 @@ def _entry(function, name):
     return found and found[1]
 
 
-def test_no_file_hides_what_its_package_shows():
+def test_packages_show_what_they_offer_and_no_files():
     """An imported file becomes an attribute of its package, in the place of a function so named."""
     for package in pkgutil.walk_packages(segjax.__path__, "segjax."):
         if package.ispkg:
             face = importlib.import_module(package.name)
             files = {file.name for file in pkgutil.iter_modules(face.__path__) if not file.ispkg}
-            assert files.isdisjoint(getattr(face, "__all__", ())), package.name
+            assert dir(face) == sorted(face.__all__), package.name
+            assert files.isdisjoint(face.__all__), package.name
 
 
 @pytest.mark.parametrize("name", public_objects())
@@ -81,6 +85,19 @@ def test_docstring_has_result_and_example(name):
     if inspect.signature(function).return_annotation is not None:
         assert _section(function, "Returns") or _section(function, "Yields")
     assert name.startswith(NO_EXAMPLE) or ">>>" in (_section(function, "Example") or "")
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name.startswith(PLAIN)])
+def test_example_imports_what_it_uses(name):
+    """So that it runs where a reader pastes it."""
+    examples = doctest.DocTestParser().get_examples(_docstring(FUNCTIONS[name]))
+    nodes = list(ast.walk(ast.parse("".join(example.source for example in examples))))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    assigned = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    assigned |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    assigned |= {alias.asname or alias.name for node in imports for alias in node.names}
+    assert {node.id for node in names} <= assigned | set(dir(builtins))
 
 
 @pytest.mark.parametrize("name", array_functions())

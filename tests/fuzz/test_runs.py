@@ -29,6 +29,7 @@ def test_a_damaged_configuration_is_said(tmp_path):
     assert errors > 50
 
 
+@pytest.mark.slow
 def test_a_damaged_run_is_said_or_as_it_was(tmp_path):
     config = _config(tmp_path)
     write_config(config, CLASSES, 3)

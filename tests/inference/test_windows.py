@@ -124,16 +124,6 @@ def test_the_gradient_of_a_pixelwise_prediction_is_that_of_the_whole_image():
     np.testing.assert_allclose(jax.jit(jax.grad(windowed))(WEIGHTS), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_jit_and_vmap_change_nothing():
-    images = jnp.stack([images_of(9, 10), images_of(10, 9).swapaxes(1, 2)])
-
-    def run(x):
-        return sliding_window(leftwards, x, window=(4, 5))
-
-    loop = jnp.stack([run(x) for x in images])
-    np.testing.assert_allclose(jax.jit(jax.vmap(run))(images), loop, rtol=1e-5)
-
-
 def test_the_program_does_not_grow_with_the_number_of_windows():
     def run(x):
         return sliding_window(pixelwise, x, window=(4, 4))
@@ -158,5 +148,5 @@ def test_options_out_of_range_are_named(options, message):
 def test_a_model_that_changes_the_size_is_refused():
     with pytest.raises(ValueError, match=r"predict returns shape \(1, 2, 2, 3\) for a window"):
         sliding_window(lambda x: x[:, ::2, ::2], images_of(8, 8), window=(4, 4))
-    with pytest.raises(ValueError, match=r"images has shape \(1, 0, 8, 3\)"):
+    with pytest.raises(ValueError, match=r"images: expected .* got \(1, 0, 8, 3\)"):
         sliding_window(pixelwise, images_of(8, 8)[:, :0], window=(4, 4))

@@ -46,9 +46,9 @@ def test_descent_turns_features_towards_their_texts():
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_errors_name_the_argument():
     features, text, labels = _random()
-    with pytest.raises(ValueError, match=r"temperature is 0\.0; due is above 0"):
+    with pytest.raises(ValueError, match=r"temperature: expected .*got 0\.0"):
         pixel_text_cross_entropy(features, text, labels, temperature=0.0)
     with pytest.raises(ValueError, match=r"labels: expected .*, got int\d+ \(\d,\)"):
         pixel_text_cross_entropy(features, text, labels[0])
-    with pytest.raises(ValueError, match=r"where has shape \(5,\)"):
+    with pytest.raises(ValueError, match=r"where: expected .*got \(5,\)"):
         pixel_text_cross_entropy(features, text, labels, where=jnp.ones(5, bool))

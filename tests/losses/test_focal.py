@@ -102,14 +102,14 @@ def test_hard_pixels_are_the_first_of_a_stable_sort(losses, count, threshold, da
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: hard_pixels(LOGITS), ValueError, "count and threshold"),
+        (lambda: hard_pixels(LOGITS), ValueError, "count, threshold: expected"),
         (
             lambda: poly_cross_entropy(LOGITS, LOGITS),
             TypeError,
             "labels: expected integers, got float32",
         ),
         (lambda: softmax_focal_loss(LOGITS, LABELS[1:]), ValueError, "labels: expected"),
-        (lambda: sigmoid_focal_loss(LOGITS, LABELS), ValueError, "targets has shape"),
+        (lambda: sigmoid_focal_loss(LOGITS, LABELS), ValueError, "targets: expected"),
     ],
 )
 def test_errors_name_the_argument(call, error, message):

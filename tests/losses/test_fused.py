@@ -109,9 +109,9 @@ def test_blocks_hold_little_memory():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x, y: cross_entropy_and_dice(x, y), "labels has shape"),
-        (lambda x, y: resized_cross_entropy(x[0], y), "logits has shape"),
-        (lambda x, y: resized_cross_entropy(x, y, block=0), "block is 0"),
+        (lambda x, y: cross_entropy_and_dice(x, y), "labels: expected"),
+        (lambda x, y: resized_cross_entropy(x[0], y), "logits, labels: expected"),
+        (lambda x, y: resized_cross_entropy(x, y, block=0), r"block: expected .*got 0"),
     ],
 )
 def test_errors_name_the_argument(call, message):

@@ -106,22 +106,26 @@ def test_where_broadcasts_over_a_batch():
         (
             lambda x, y: softmax_cross_entropy(x, y[:2]),
             ValueError,
-            r"labels: expected integers \(3, 4\), or probabilities .*, got int32 \(2, 4\)",
+            r"labels: expected integers \(3, 4\) or probabilities .*, got int32 \(2, 4\)",
         ),
         (lambda x, y: softmax_cross_entropy(x, y > 0), TypeError, "labels: expected integers"),
         (lambda x, y: softmax_cross_entropy(x, y * np.nan), TypeError, "integers, got float64"),
         (
             lambda x, y: softmax_cross_entropy(x, y, class_weights=np.ones(4)),
             ValueError,
-            r"class_weights has shape \(4,\); due is \(5,\)",
+            r"class_weights: expected .*got \(4,\)",
         ),
         (
             lambda x, y: softmax_cross_entropy(x, y, where=y >= np.zeros((2, 3, 4))),
             ValueError,
-            r"where has shape \(2, 3, 4\)",
+            r"where: expected .*got \(2, 3, 4\)",
         ),
-        (lambda x, y: softmax_cross_entropy(x, y, where=y), TypeError, "where is int32"),
-        (lambda x, y: pixel_weights(y, np.ones((5, 1))), ValueError, "class_weights has shape"),
+        (
+            lambda x, y: softmax_cross_entropy(x, y, where=y),
+            TypeError,
+            r"where: expected .*got int32",
+        ),
+        (lambda x, y: pixel_weights(y, np.ones((5, 1))), ValueError, "class_weights: expected"),
         (lambda x, y: pixel_weights(x, np.ones(4)), ValueError, "labels: expected"),
     ],
 )

@@ -62,10 +62,10 @@ def test_dice_follows_from_jaccard(p, y, squared):
 def test_gradients_are_the_quotient_rules(p, y):
     """∂J/∂p = (y (Σp + Σy) − Σpy) / U² and ∂(1 − D)/∂p = (2Σpy − 2y (Σp + Σy)) / (Σp + Σy)²."""
     product, total = (p * y).sum(), p.sum() + y.sum()
-    of_jaccard = (y * total - product) / (total - product) ** 2
-    of_dice_loss = (2 * product - 2 * y * total) / total**2
-    np.testing.assert_allclose(jax.grad(soft_jaccard)(p, y), of_jaccard, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(jax.grad(dice_loss)(p, y), of_dice_loss, rtol=1e-4, atol=1e-6)
+    jaccard_gradient = (y * total - product) / (total - product) ** 2
+    dice_gradient = (2 * product - 2 * y * total) / total**2
+    np.testing.assert_allclose(jax.grad(soft_jaccard)(p, y), jaccard_gradient, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(jax.grad(dice_loss)(p, y), dice_gradient, rtol=1e-4, atol=1e-6)
 
 
 @given(soft_masks.filter(lambda p: p.any()))
@@ -247,16 +247,16 @@ def test_over_devices_it_is_one_mask(loss):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-7)
 
     def reduced(*arguments):
-        value, (of_scale, of_features) = on_each(*arguments)
-        return jax.lax.pmean((value, of_scale), "batch"), of_features / jax.lax.axis_size("batch")
+        value, (by_scale, by_features) = on_each(*arguments)
+        return jax.lax.pmean((value, by_scale), "batch"), by_features / jax.lax.axis_size("batch")
 
     mapped = jax.pmap(reduced, "batch", in_axes=(None, 0, 0), devices=jax.devices()[:4])
-    (values, of_scale), of_features = mapped(
+    (values, by_scale), by_features = mapped(
         scale, features.reshape(4, 2, 3, 2), targets.reshape(4, 2, 3, 2)
     )
     np.testing.assert_allclose(values, np.full(4, value), rtol=1e-4)
-    np.testing.assert_allclose(of_scale, np.full(4, gradients[0]), rtol=1e-4)
-    np.testing.assert_allclose(of_features.reshape(8, 3, 2), gradients[1], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(by_scale, np.full(4, gradients[0]), rtol=1e-4)
+    np.testing.assert_allclose(by_features.reshape(8, 3, 2), gradients[1], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -267,22 +267,16 @@ def test_a_closed_sigmoid_on_an_empty_target_has_no_pull(loss):
     np.testing.assert_array_equal(gradient, 0)
 
 
-@given(soft_masks, hard_masks, st.permutations(range(8)))
-def test_the_order_of_pixels_does_not_matter(p, y, order):
-    for loss in LOSSES:
-        np.testing.assert_allclose(loss(p[order], y[order]), loss(p, y), rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_errors_name_the_option():
     probs, targets = _random()
-    with pytest.raises(ValueError, match=r"alpha and beta are -0.1 and 0.7; due"):
+    with pytest.raises(ValueError, match=r"alpha, beta: expected .*got -0.1, 0.7"):
         tversky_loss(probs, targets, alpha=-0.1)
-    with pytest.raises(ValueError, match=r"gamma is 0; due is above 0"):
+    with pytest.raises(ValueError, match=r"gamma: expected .*got 0"):
         focal_tversky_loss(probs, targets, gamma=0)
-    with pytest.raises(ValueError, match=r"axis is \(0, -1\); due are axes of \(4, 5, 3\)"):
+    with pytest.raises(ValueError, match=r"axis: expected .*got \(0, -1\)"):
         generalized_dice_loss(probs, targets, axis=(0, -1))
-    with pytest.raises(ValueError, match="weighting is 'cubic'; due is one of square, simple"):
+    with pytest.raises(ValueError, match=r"weighting: expected .*got 'cubic'"):
         generalized_dice_loss(probs, targets, axis=(0, 1), weighting="cubic")
 
 
@@ -290,9 +284,9 @@ def test_errors_name_the_option():
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_errors_name_the_argument(function):
     probs, targets = _random()
-    with pytest.raises(ValueError, match=r"targets has shape \(4, 5\); due is that of probs"):
+    with pytest.raises(ValueError, match=r"targets: expected .*got \(4, 5\)"):
         function(probs, targets[..., 0])
-    with pytest.raises(ValueError, match=r"where has shape \(4, 5\)"):
+    with pytest.raises(ValueError, match=r"where: expected .*got \(4, 5\)"):
         function(probs, targets, where=targets[..., 0])
-    with pytest.raises(TypeError, match="where is int64"):
+    with pytest.raises(TypeError, match=r"where: expected .*got int64"):
         function(probs, targets, where=targets.astype(int))

@@ -74,10 +74,6 @@ def _run(arrays, where=None, examples=None):
     return terms, gradients
 
 
-def _assert_finite(tree):
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
-
-
 def test_matching_is_global_not_greedy():
     """The cheapest pair is (0, 0), but with it the second object would be dear."""
     cost = jnp.array([[0.0, 1.0], [1.0, 9.0], [8.0, 8.0]])
@@ -165,12 +161,12 @@ def test_weights_depend_on_the_targets_alone():
 def test_an_image_without_objects_learns_that_there_are_none():
     class_logits, mask_logits, targets = _arrays()
     empty = dataclasses.replace(targets, valid=np.zeros_like(targets.valid))
-    terms, (of_classes, of_masks) = _run((class_logits, mask_logits, empty))
+    terms, (class_gradient, mask_gradient) = _run((class_logits, mask_logits, empty))
     expected = -jax.nn.log_softmax(class_logits)[..., -1].mean()
     assert_allclose(terms["cross_entropy"].value, 2 * expected, rtol=1e-5)
     assert terms["dice"].value == terms["mask_cross_entropy"].value == 0
-    assert (of_classes[..., -1] < 0).all()
-    assert_array_equal(of_masks, 0)
+    assert (class_gradient[..., -1] < 0).all()
+    assert_array_equal(mask_gradient, 0)
 
 
 def test_void_does_not_matter():
@@ -179,21 +175,11 @@ def test_void_does_not_matter():
     where = np.broadcast_to(np.arange(SHAPE[1]) >= 3, (IMAGES, *SHAPE))
     spoilt = dataclasses.replace(targets, masks=targets.masks | ~where[:, None])
     results = [_run((class_logits, mask_logits, t), where=where) for t in (targets, spoilt)]
-    for actual, due in zip(*map(jax.tree.leaves, results), strict=True):
-        assert_array_equal(actual, due)
+    for actual, desired in zip(*map(jax.tree.leaves, results), strict=True):
+        assert_array_equal(actual, desired)
     nothing, gradients = _run((class_logits, mask_logits, targets), where=np.zeros_like(where))
     assert nothing["mask_cross_entropy"].value == 0
     assert_array_equal(gradients[1], 0)
-
-
-@pytest.mark.parametrize("logit", [0.0, 1e4, -1e4])
-@pytest.mark.parametrize("mask", [False, True])
-def test_finite_on_degenerate_masks(logit, mask):
-    class_logits, mask_logits, targets = _arrays()
-    targets = dataclasses.replace(targets, masks=np.full_like(targets.masks, mask))
-    logits = np.full_like(class_logits, -logit), np.full_like(mask_logits, logit)
-    terms, gradients = _run((*logits, targets))
-    _assert_finite((terms, gradients))
 
 
 @pytest.mark.slow
@@ -219,11 +205,11 @@ def test_pmap_and_mesh_are_one_device():
     add = functools.partial(jax.lax.psum, axis_name="data")
     each = jax.tree.map(lambda x: x[:, None], (logits, targets, keys))
     mapped = jax.pmap(functools.partial(step, reduce=add), axis_name="data")(*each)
-    of_devices = {name: share.sum() for name, share in mapped[0].items()}
+    device_sums = {name: share.sum() for name, share in mapped[0].items()}
     for name, share in shares.items():
-        assert_allclose(of_devices[name], share, rtol=1e-5)
-    for actual, due in zip(mapped[1], gradients, strict=True):
-        assert_allclose(actual[:, 0], due, atol=1e-6)
+        assert_allclose(device_sums[name], share, rtol=1e-5)
+    for actual, desired in zip(mapped[1], gradients, strict=True):
+        assert_allclose(actual[:, 0], desired, atol=1e-6)
 
     mesh = jax.make_mesh((4, 2), ("data", "fsdp"), (AxisType.Auto,) * 2)
     spread = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
@@ -231,8 +217,8 @@ def test_pmap_and_mesh_are_one_device():
         arguments = jax.device_put((logits, targets, keys), spread)
         compiled = jax.jit(step).lower(*arguments).compile()
         on_mesh = compiled(*arguments)
-    for actual, due in zip(*map(jax.tree.leaves, (on_mesh, (shares, gradients))), strict=True):
-        assert_allclose(actual, due, rtol=1e-5, atol=1e-6)
+    for actual, desired in zip(*map(jax.tree.leaves, (on_mesh, (shares, gradients))), strict=True):
+        assert_allclose(actual, desired, rtol=1e-5, atol=1e-6)
     program = compiled.as_text()
     bodies = re.findall(r"body=%([\w.\-]+)", program)
     for body in bodies:
@@ -279,10 +265,11 @@ def test_the_least_certain_points_are_chosen(count, spread):
 
 
 def test_more_points_than_candidates():
-    with pytest.raises(ValueError, match=r"count is 3; due is 0\.\.2"):
+    with pytest.raises(ValueError, match=r"count: expected .*got 3"):
         uncertain_points(jnp.zeros((2, 2)), 3)
 
 
+@pytest.mark.slow
 def test_chunks_of_objects_are_all_objects():
     """More objects than a CPU takes at a time, in any places of the table: a term each."""
     rng = np.random.default_rng(0)
@@ -299,20 +286,20 @@ def test_chunks_of_objects_are_all_objects():
 
     every, compact = np.arange(objects), np.flatnonzero(valid)
     results = [jax.value_and_grad(value)(logits, chosen) for chosen in (every, compact)]
-    for actual, due in zip(*map(jax.tree.leaves, results), strict=True):
-        assert_allclose(actual, due, rtol=1e-5, atol=1e-7)
+    for actual, desired in zip(*map(jax.tree.leaves, results), strict=True):
+        assert_allclose(actual, desired, rtol=1e-5, atol=1e-7)
 
 
 def test_targets_need_masks():
     class_logits, mask_logits, targets = _arrays()
     targets = dataclasses.replace(targets, masks=None)
-    with pytest.raises(ValueError, match="targets have no masks"):
+    with pytest.raises(ValueError, match=r"targets.masks: expected"):
         maskformer_loss(class_logits, mask_logits, targets)
-    with pytest.raises(ValueError, match="targets have no masks"):
+    with pytest.raises(ValueError, match=r"targets.masks: expected"):
         _mask2former((class_logits, mask_logits, targets))
 
 
 def test_a_key_for_each_image():
     class_logits, mask_logits, targets = _arrays()
-    with pytest.raises(ValueError, match=r"key has shape \(\); due is \(8,\)"):
+    with pytest.raises(ValueError, match=r"key: expected .*got \(\)"):
         mask2former_loss(jax.random.key(0), class_logits, mask_logits, targets)

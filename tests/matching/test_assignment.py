@@ -195,8 +195,8 @@ def test_vmap_joins_the_batch():
     shared = np.random.default_rng(7).random(SHAPES[0]) < 0.6
     expected = linear_sum_assignment(cost, where=shared)
     nested = jax.vmap(jax.vmap(lambda c, w: linear_sum_assignment(c, where=w)), in_axes=(0, None))
-    for actual, due in zip(nested(cost, shared), expected, strict=True):
-        np.testing.assert_array_equal(actual, due)
+    for actual, desired in zip(nested(cost, shared), expected, strict=True):
+        np.testing.assert_array_equal(actual, desired)
 
 
 @pytest.mark.parametrize("mapped", ["pmap", "shard_map"])
@@ -220,11 +220,11 @@ def test_devices_do_not_talk(mapped):
 
 
 def test_errors_name_the_argument(unchecked_shapes):
-    with pytest.raises(ValueError, match=r"cost has shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"cost: expected .*got \(3,\)"):
         linear_sum_assignment(jnp.zeros(3))
-    with pytest.raises(TypeError, match="cost is bool"):
+    with pytest.raises(TypeError, match=r"cost: expected .*got bool"):
         linear_sum_assignment(jnp.zeros((2, 2), bool))
-    with pytest.raises(ValueError, match="where has shape"):
+    with pytest.raises(ValueError, match="where: expected"):
         linear_sum_assignment(jnp.zeros((2, 2)), where=jnp.ones((3, 2), bool))
-    with pytest.raises(ValueError, match="assignment has duals of shapes"):
+    with pytest.raises(ValueError, match="assignment: expected duals"):
         verify_assignment(jnp.zeros((3, 3)), solve_assignment(jnp.zeros((2, 2))))

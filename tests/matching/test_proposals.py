@@ -109,7 +109,7 @@ def test_what_lies_in_a_crowd_is_neither():
 
 
 def test_thresholds_in_order():
-    with pytest.raises(ValueError, match=r"low is 0\.7 and high 0\.3; due is 0 <= low <= high"):
+    with pytest.raises(ValueError, match=r"low, high: expected .*got 0\.7, 0\.3"):
         match_proposals(_strips(1), _objects(SQUARE), high=0.3, low=0.7)
 
 
@@ -153,19 +153,19 @@ def test_every_pair_is_as_likely():
         both = 2 * 1 / (4 * 3) if i < 4 else 6 * 5 / (8 * 7)
         return both if same else share(i) * share(j)
 
-    due = np.array([[expected(i, j) for j in range(12)] for i in range(12)])
-    deviation = np.sqrt(draws * due * (1 - due))
-    assert (np.abs(pairs - draws * due) < 5 * deviation).all()
+    chance = np.array([[expected(i, j) for j in range(12)] for i in range(12)])
+    deviation = np.sqrt(draws * chance * (1 - chance))
+    assert (np.abs(pairs - draws * chance) < 5 * deviation).all()
 
 
-def test_fewer_proposals_than_due():
+def test_fewer_proposals_than_asked_for():
     indices, valid = _sample(jax.random.key(1), _kinds(1, 2, 1))
     assert_array_equal(valid, np.arange(8) < 3)
     assert set(np.asarray(indices)[:3].tolist()) == {0, 1, 2}
 
 
 def test_images_do_not_share_a_key():
-    with pytest.raises(ValueError, match=r"key has shape \(\); due is \(2,\)"):
+    with pytest.raises(ValueError, match=r"key: expected .*got \(\)"):
         sample_proposals(
             jax.random.key(0), _kinds(2, 2, 0).reshape(2, 2), count=1, positive_fraction=1.0
         )
@@ -174,8 +174,8 @@ def test_images_do_not_share_a_key():
 @pytest.mark.parametrize(
     ("matches", "options", "message"),
     [
-        (_kinds(0, 0, 0), {}, "due is at least one proposal"),
-        (_kinds(1, 1, 1), {"count": 0}, "count is 0"),
+        (_kinds(0, 0, 0), {}, "matches: expected"),
+        (_kinds(1, 1, 1), {"count": 0}, r"count: expected .*got 0"),
         (_kinds(1, 1, 1), {"positive_fraction": 1.5}, r"positive_fraction 1\.5"),
     ],
 )

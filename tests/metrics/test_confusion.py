@@ -67,8 +67,8 @@ def test_means_are_those_of_the_classes_seen(predictions, labels):
     np.testing.assert_allclose(mean_iou(matrix), np.mean(class_iou(matrix)[seen]), rtol=1e-6)
     np.testing.assert_allclose(dice_score(matrix), np.mean(class_dice(matrix)[seen]), rtol=1e-6)
     np.testing.assert_allclose(pixel_accuracy(matrix), np.mean(predictions == labels), rtol=1e-6)
-    of_each_pixel = np.asarray(class_iou(matrix))[labels]
-    np.testing.assert_allclose(frequency_weighted_iou(matrix), np.mean(of_each_pixel), rtol=1e-5)
+    pixel_scores = np.asarray(class_iou(matrix))[labels]
+    np.testing.assert_allclose(frequency_weighted_iou(matrix), np.mean(pixel_scores), rtol=1e-5)
 
 
 @given(label_maps, label_maps, hnp.arrays(bool, 4))
@@ -123,14 +123,14 @@ def test_sums_of_a_host_beyond_int32_are_not_cut():
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_errors_name_the_argument():
     labels = np.zeros((2, 3), int)
-    with pytest.raises(ValueError, match=r"predictions has shape \(3,\); due is that of labels"):
+    with pytest.raises(ValueError, match=r"predictions: expected .*got \(3,\)"):
         confusion_matrix(labels[0], labels, 2)
-    with pytest.raises(ValueError, match="num_classes is 0"):
+    with pytest.raises(ValueError, match=r"num_classes: expected .*got 0"):
         confusion_matrix(labels, labels, 0)
-    with pytest.raises(ValueError, match=r"where has shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"where: expected .*got \(2,\)"):
         confusion_matrix(labels, labels, 2, where=np.ones(2, bool))
     with pytest.raises(ValueError, match=r"average: expected .* got 'mean'"):
         mean_iou(np.zeros((2, 2)), average="mean")
     for score in (*SCORES, class_iou, class_dice):
-        with pytest.raises(ValueError, match=r"matrix has shape \(2, 3\)"):
+        with pytest.raises(ValueError, match=r"matrix: expected .*got \(2, 3\)"):
             score(labels)

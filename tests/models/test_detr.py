@@ -91,6 +91,7 @@ def test_half_precision_gives_wide_results():
     assert {leaf.dtype for leaf in jax.tree.leaves((output, variables))} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_nothing_looks_where_a_canvas_is_filled(model, variables, output):
     where = np.ones(IMAGES.shape[:3], bool)
     where[0, :, 15:] = False  # the second column of two

@@ -57,11 +57,19 @@ def test_convert_boxes(source, target):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: box_area(np.zeros((4, 3))), ValueError, r"boxes has shape \(4, 3\)"),
-        (lambda: clip_boxes(np.zeros((1, 3)), (1, 1)), ValueError, "boxes has shape"),
-        (lambda: clip_boxes(np.zeros((1, 4)), (1, 1, 3)), ValueError, "shape has shape"),
-        (lambda: convert_boxes(np.zeros((1, 4)), "xyxy", "yxyx"), ValueError, "target is 'yxyx'"),
-        (lambda: convert_boxes(np.zeros((1, 4)), "ltrb", "xyxy"), ValueError, "source is 'ltrb'"),
+        (lambda: box_area(np.zeros((4, 3))), ValueError, r"boxes: expected .*got \(4, 3\)"),
+        (lambda: clip_boxes(np.zeros((1, 3)), (1, 1)), ValueError, "boxes: expected"),
+        (lambda: clip_boxes(np.zeros((1, 4)), (1, 1, 3)), ValueError, "shape: expected"),
+        (
+            lambda: convert_boxes(np.zeros((1, 4)), "xyxy", "yxyx"),
+            ValueError,
+            r"target: expected .*got 'yxyx'",
+        ),
+        (
+            lambda: convert_boxes(np.zeros((1, 4)), "ltrb", "xyxy"),
+            ValueError,
+            r"source: expected .*got 'ltrb'",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

@@ -17,7 +17,7 @@ SHAPES = ((3, 4), (1, 2))
 def _arguments():
     rng = np.random.default_rng(0)
     levels = [rng.normal(size=(*LEAD, *shape, HEADS, CHANNELS)) for shape in SHAPES]
-    # Inside the picture, on its border and outside, some far.
+    # Inside the image, on its border and outside, some far.
     locations = rng.choice([0, 1 / 8, 0.3, 0.5, 1, -0.2, 1.2, 9, -1e4], (*LEAD, 48))
     locations = rng.permuted(np.concatenate([locations, rng.random((*LEAD, 48))], -1), axis=-1)
     locations = locations.reshape(*LEAD, QUERIES, HEADS, len(SHAPES), POINTS, 2)
@@ -72,14 +72,14 @@ def test_no_query_reads_nothing():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda v, x, w: ([], x, w), ValueError, "levels is empty"),
-        (lambda v, x, w: ([v[0][..., 0]], x, w), ValueError, "levels"),
+        (lambda v, x, w: ([], x, w), ValueError, r"levels: expected .*got none"),
+        (lambda v, x, w: ([v[0][..., 0]], x, w), ValueError, "locations"),
         (lambda v, x, w: ([v[0][:, :, :0]], x, w), ValueError, "levels"),
-        (lambda v, x, w: ([v[0], v[1][0]], x, w), ValueError, "levels have shapes"),
+        (lambda v, x, w: ([v[0], v[1][0]], x, w), ValueError, "levels: expected shapes"),
         (lambda v, x, w: (v[:1], x, w), ValueError, "locations"),
         (lambda v, x, w: (v, x[..., :1], w), ValueError, "locations"),
         (lambda v, x, w: (v, x, w[..., :1]), ValueError, "weights"),
-        (lambda v, x, w: (v, x.astype(int), w), TypeError, "locations is int32"),
+        (lambda v, x, w: (v, x.astype(int), w), TypeError, r"locations: expected .*got int32"),
     ],
 )
 def test_errors_name_the_argument(change, error, message):

@@ -186,12 +186,12 @@ def test_a_batch_is_its_images(window):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": np.ones((4, 4, 2))}, r"image \(4, 4, 2\)"),
-        ({"iterations": -1}, "iterations must be at least 0"),
-        ({"normalization": "row"}, "normalization is 'row'"),
-        ({"compatibility": np.ones(3)}, r"compatibility has shape \(3,\); due is \(3, 3\)"),
-        ({"window": -1}, "window must be at least 0"),
-        ({"spatial_sigma": 0.0}, "sigmas must be positive"),
+        ({"image": np.ones((4, 4, 2))}, r"logits, image: expected .*, \(4, 4, 2\)"),
+        ({"iterations": -1}, "iterations: expected"),
+        ({"normalization": "row"}, r"normalization: expected .*got 'row'"),
+        ({"compatibility": np.ones(3)}, r"compatibility: expected .*got \(3,\)"),
+        ({"window": -1}, "window: expected"),
+        ({"spatial_sigma": 0.0}, "spatial_sigma, color_sigma: expected"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

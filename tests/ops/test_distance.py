@@ -121,7 +121,7 @@ def test_distances_in_real_masks_are_scipys(data_dir):
         (
             lambda mask: distance_transform(mask[0]),
             ValueError,
-            r"mask: expected \[\*b, h, w\], got shape \(4,\)",
+            r"mask: expected shape \[\*b, h, w\], got \(4,\)",
         ),
         (
             lambda mask: distance_transform(mask * 1.0),
@@ -136,10 +136,14 @@ def test_distances_in_real_masks_are_scipys(data_dir):
         (
             lambda mask: signed_distance(mask[0]),
             ValueError,
-            r"mask: expected \[\*b, h, w\], got shape \(4,\)",
+            r"mask: expected shape \[\*b, h, w\], got \(4,\)",
         ),
         (lambda mask: signed_distance(mask + 1), TypeError, "mask: expected bool, got int64"),
-        (lambda mask: signed_distance(mask, where=jnp.ones(3, bool)), ValueError, "where has"),
+        (
+            lambda mask: signed_distance(mask, where=jnp.ones(3, bool)),
+            ValueError,
+            "where: expected",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

@@ -74,17 +74,17 @@ def test_nothing_is_pasted_where_the_box_is_not():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: masks_to_boxes(np.zeros((4, 4), bool)), ValueError, "masks has shape"),
-        (lambda: masks_to_boxes(np.zeros((1, 4, 4))), TypeError, "masks is float64"),
+        (lambda: masks_to_boxes(np.zeros((4, 4), bool)), ValueError, "masks: expected"),
+        (lambda: masks_to_boxes(np.zeros((1, 4, 4))), TypeError, r"masks: expected .*got float64"),
         (
             lambda: mask_iou(np.zeros((1, 4, 4), bool), np.zeros((1, 4, 5), bool)),
             ValueError,
-            r"b has shape \(1, 4, 5\)",
+            r"b: expected .*got \(1, 4, 5\)",
         ),
         (
             lambda: paste_masks(np.zeros((2, 4, 4)), np.zeros((3, 4)), (5, 5)),
             ValueError,
-            r"masks has shape \(2, 4, 4\); due is \[\*b, n, mh, mw\] for boxes of \(3, 4\)",
+            r"masks: expected .*got \(2, 4, 4\)",
         ),
     ],
 )

@@ -116,10 +116,10 @@ def test_steps_over_objects_are_in_pixels_of_the_input():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ConvSpec(0), r"due to be positive.*ConvSpec\(kernel=0"),
-        (lambda: ConvSpec(3, padding=-1), r"padding 0 or more.*padding=-1"),
-        (lambda: receptive_field([([], [ConvSpec(3, stride=2)])]), r"strides \[1, 2\]"),
-        (lambda: min_depth(9, kernel=1, dilation=1), "kernel 1"),
+        (lambda: ConvSpec(0), r"kernel, .*: expected .*got 0, 1, 1, 0"),
+        (lambda: ConvSpec(3, padding=-1), r"padding: expected .*got 3, 1, 1, -1"),
+        (lambda: receptive_field([([], [ConvSpec(3, stride=2)])]), r"layers: .*got \[1, 2\]"),
+        (lambda: min_depth(9, kernel=1, dilation=1), r"kernel, .*: expected .*got 9, 1, 1"),
     ],
 )
 def test_errors_name_the_argument(call, message):

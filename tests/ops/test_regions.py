@@ -104,10 +104,10 @@ def test_a_box_that_is_not_finite_gives_nan_and_no_gradient(pool, place, bad):
     result, pull = jax.vjp(pooled, features, boxes)
     np.testing.assert_array_equal(jnp.isnan(result).all((1, 2, 3)), [False, True])
     assert jnp.isfinite(result[0]).all()
-    of_both = pull(jnp.ones_like(result).at[1].set(0))
-    of_one = jax.grad(lambda f, b: pooled(f, b).sum(), (0, 1))(features, boxes[:1])
-    np.testing.assert_allclose(of_both[0], of_one[0], rtol=1e-6)
-    np.testing.assert_allclose(of_both[1], jnp.concatenate([of_one[1], jnp.zeros((1, 4))]))
+    double = pull(jnp.ones_like(result).at[1].set(0))
+    single = jax.grad(lambda f, b: pooled(f, b).sum(), (0, 1))(features, boxes[:1])
+    np.testing.assert_allclose(double[0], single[0], rtol=1e-6)
+    np.testing.assert_allclose(double[1], jnp.concatenate([single[1], jnp.zeros((1, 4))]))
 
 
 def test_boxes_of_a_batch_share_features():
@@ -178,22 +178,38 @@ def test_levels_double_in_size():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda f, b: roi_align(f[None], b, (2, 2)), ValueError, "features has shape"),
-        (lambda f, b: roi_align(f[:0], b, (2, 2)), ValueError, "features has shape"),
-        (lambda f, b: roi_align(f > 0, b, (2, 2)), TypeError, "features is bool"),
-        (lambda f, b: roi_align(f, b[0], (2, 2)), ValueError, r"boxes has shape \(4,\)"),
-        (lambda f, b: roi_align(f, b.astype(int), (2, 2)), TypeError, "boxes is int"),
-        (lambda f, b: roi_align(f, b, (2, 0)), ValueError, r"output_size is \(2, 0\)"),
-        (lambda f, b: roi_align(f, b, (2, 2), sampling_ratio=0), ValueError, "sampling_ratio is 0"),
-        (lambda f, b: roi_align(f, b, (2, 2), method="cubic"), ValueError, "method is 'cubic'"),
-        (lambda f, b: multilevel_roi_align([], b, (2, 2)), ValueError, "features is empty"),
+        (lambda f, b: roi_align(f[None], b, (2, 2)), ValueError, "features: expected"),
+        (lambda f, b: roi_align(f[:0], b, (2, 2)), ValueError, "features: expected"),
+        (lambda f, b: roi_align(f > 0, b, (2, 2)), TypeError, r"features: expected .*got bool"),
+        (lambda f, b: roi_align(f, b[0], (2, 2)), ValueError, r"boxes: expected .*got \(4,\)"),
+        (lambda f, b: roi_align(f, b.astype(int), (2, 2)), TypeError, r"boxes: expected .*got int"),
+        (lambda f, b: roi_align(f, b, (2, 0)), ValueError, r"output_size: expected .*got \(2, 0\)"),
+        (
+            lambda f, b: roi_align(f, b, (2, 2), sampling_ratio=0),
+            ValueError,
+            r"sampling_ratio: expected .*got 0",
+        ),
+        (
+            lambda f, b: roi_align(f, b, (2, 2), method="cubic"),
+            ValueError,
+            r"method: expected .*got 'cubic'",
+        ),
+        (
+            lambda f, b: multilevel_roi_align([], b, (2, 2)),
+            ValueError,
+            r"features: expected .*got none",
+        ),
         (
             lambda f, b: multilevel_roi_align([f, f[..., :1]], b, (2, 2)),
             ValueError,
-            r"features has shape \(6, 8, 1\)",
+            r"features: expected .*got \(6, 8, 1\)",
         ),
-        (lambda f, b: assign_levels(b, max_level=1), ValueError, "max_level is 1"),
-        (lambda f, b: crop_masks(f > 0, b, np.zeros(2, int), (2, 2)), ValueError, r"of \(2,\)"),
+        (lambda f, b: assign_levels(b, max_level=1), ValueError, r"max_level: expected .*got 1"),
+        (
+            lambda f, b: crop_masks(f > 0, b, np.zeros(2, int), (2, 2)),
+            ValueError,
+            r"masks, boxes, mask_of: expected .*, \(2,\)",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")
@@ -214,6 +230,6 @@ def test_masks_are_cropped_each_by_itself():
     channels = roi_align(
         np.moveaxis(masks, 0, -1).astype(np.float32), boxes, OUTPUT_SIZE, **options
     )
-    due = np.take_along_axis(channels, mask_of.clip(0, 2)[:, None, None, None], axis=-1)[..., 0]
-    np.testing.assert_allclose(crop_masks(masks, boxes, mask_of, OUTPUT_SIZE), due, atol=1e-6)
+    desired = np.take_along_axis(channels, mask_of.clip(0, 2)[:, None, None, None], axis=-1)[..., 0]
+    np.testing.assert_allclose(crop_masks(masks, boxes, mask_of, OUTPUT_SIZE), desired, atol=1e-6)
     assert not np.any(crop_masks(masks[:0], boxes, mask_of, OUTPUT_SIZE))

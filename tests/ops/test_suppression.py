@@ -184,22 +184,28 @@ def test_sets_may_be_empty():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: nms(np.zeros((3, 4)), np.zeros(2), iou_threshold=0.5), r"scores has shape \(2,\)"),
+        (
+            lambda: nms(np.zeros((3, 4)), np.zeros(2), iou_threshold=0.5),
+            r"scores: expected .*got \(2,\)",
+        ),
         (
             lambda: nms(np.zeros((3, 5)), np.zeros(3), iou_threshold=0.5),
-            r"boxes has shape \(3, 5\)",
+            r"boxes: expected .*got \(3, 5\)",
         ),
         (
             lambda: batched_nms(
                 np.zeros((3, 4)), np.zeros(3), np.zeros((3, 1), int), iou_threshold=0.5
             ),
-            r"classes has shape \(3, 1\)",
+            r"classes: expected .*got \(3, 1\)",
         ),
-        (lambda: soft_nms(np.zeros((3, 4)), np.zeros(3), method="hard"), "method is 'hard'"),
-        (lambda: soft_nms(np.zeros((3, 4)), np.zeros(3), sigma=0.0), "sigma is 0.0"),
+        (
+            lambda: soft_nms(np.zeros((3, 4)), np.zeros(3), method="hard"),
+            r"method: expected .*got 'hard'",
+        ),
+        (lambda: soft_nms(np.zeros((3, 4)), np.zeros(3), sigma=0.0), r"sigma: expected .*got 0.0"),
         (
             lambda: matrix_nms(np.zeros((3, 2, 2), bool), np.zeros(2), np.zeros(3, int)),
-            r"scores has shape \(2,\)",
+            r"scores: expected .*got \(2,\)",
         ),
     ],
 )

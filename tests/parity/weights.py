@@ -34,4 +34,4 @@ def _draw(key: str, shape: tuple[int, ...]) -> np.ndarray:
         return rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))
     if key.endswith("weight"):  # scales of norms
         return rng.uniform(0.5, 1.0, shape)
-    return 0.1 * rng.normal(size=shape)
+    return np.asarray(0.1 * rng.normal(size=shape))

@@ -3,7 +3,7 @@
 import json
 import struct
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,7 +25,7 @@ def safetensors_file(path, header, data=bytes(8), *, length=None):
     "dtype",
     [
         *(np.float64, np.float32, np.float16, np.int64, np.uint16, np.bool_),
-        *(ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2),
+        *(jnp.bfloat16, jnp.float8_e4m3fn, jnp.float8_e5m2),
     ],
 )
 def test_what_is_written_is_read_again(tmp_path, dtype):
@@ -127,7 +127,7 @@ def test_a_file_that_is_none_of_these_is_refused(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"")
     with pytest.raises(WeightsError, match="damaged"):
         read_state_dict(tmp_path / "a.safetensors")
-    with pytest.raises(WeightsError, match=r"a\.h5: due is \.safetensors"):
+    with pytest.raises(WeightsError, match=r"a\.h5: expected \.safetensors"):
         read_state_dict(tmp_path / "a.h5")
     for name in ("no.safetensors", "no.pth"):
         with pytest.raises(FileNotFoundError):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from segjax.models import create
 from segjax.pretrained.keys import matches, to_state_dict
 from segjax.pretrained.tables import (
+    clip,
     detr,
     eomt,
     mask2former,
@@ -21,6 +21,7 @@ from segjax.pretrained.tables import (
     u_net,
     vit,
 )
+from segjax.registry import make_model
 
 # The published state dict: our model, its options, its table.
 ORIGINALS = {
@@ -136,6 +137,20 @@ ORIGINALS = {
         )
         for size in ("small", "base", "large")
     },
+    **{
+        f"{naming}_clip_vit_{short}": (f"clip_vit_{name}", {}, table)
+        for short, name in (
+            ("b32", "base_patch32"),
+            ("b16", "base_patch16"),
+            ("l14", "large_patch14"),
+            ("l14_336", "large_patch14_336"),
+        )
+        for naming, table in (("hf5", clip.CLIP), ("openai", clip.CLIP_OPENAI))
+    },
+    "openai_clip_rn50": ("clip_resnet50", {}, clip.CLIP_RESNET),
+    "openai_clip_rn101": ("clip_resnet101", {}, clip.CLIP_RESNET),
+    "hf5_siglip_b16": ("siglip_base_patch16", {}, clip.SIGLIP),
+    "hf5_siglip2_b16_fixed": ("siglip2_base_patch16", {}, clip.SIGLIP),
 }
 
 
@@ -144,7 +159,7 @@ def test_keys_and_shapes(original_shapes, original):
     name, options, table = ORIGINALS[original]
     theirs = {table.canonical(key): shape for key, shape in original_shapes(original).items()}
     theirs = {key: shape for key, shape in theirs.items() if not matches(table.unused, key)}
-    template = _template(create(name, **{"num_classes": 21} | options), theirs[table.stem][1])
+    template = _template(make_model(name, **{"num_classes": 21} | options), theirs[table.stem][1])
     zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), template)
     ours = {key: array.shape for key, array in to_state_dict(table, zeros).items()}
     assert ours == theirs

@@ -7,7 +7,7 @@ import struct
 import zipfile
 from collections import OrderedDict
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from pth import Made, Name, Storage, tensor, write_pth
@@ -59,7 +59,7 @@ def test_arrays_are_torch_s(tmp_path, dtype, form):
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_views_of_a_storage_are_arrays(tmp_path, form, big, protocol):
     numbers = Storage(np.arange(6, dtype=np.float32), "Float")
-    halves = np.arange(3).astype(ml_dtypes.bfloat16)
+    halves = np.arange(3).astype(jnp.bfloat16)
     content = OrderedDict(
         whole=tensor(ONES, storage=numbers, shape=(2, 3)),
         turned=tensor(ONES, storage=numbers, shape=(3, 2), strides=(1, 3)),
@@ -88,7 +88,7 @@ def test_views_of_a_storage_are_arrays(tmp_path, form, big, protocol):
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "uint16"])
 def test_types_that_torch_stores_as_bytes(tmp_path, dtype):
-    array = np.array([1, 2, 4]).astype(getattr(ml_dtypes, dtype, dtype))
+    array = np.array([1, 2, 4]).astype(getattr(jnp, dtype))
     storage = Storage(array.view(np.uint8), "Untyped")
     arguments = (storage, 0, (3,), (1,), False, OrderedDict(), Name("torch", dtype))
     content = {"a": Made("torch._utils", "_rebuild_tensor_v3", arguments)}
@@ -162,7 +162,7 @@ def test_what_is_harmless_beside_the_weights_is_left_out(tmp_path, caplog):
     content = {"args": NAMESPACE, "best": SCALAR, "model": model, "optimizer": {0: [1, 2.5]}}
     assert read_state_dict(write_pth(tmp_path / "a.pth", content)).keys() == {"a"}
     (record,) = caplog.records
-    assert record.getMessage().endswith("left out, being no tensors: 'epoch', 'args'")
+    assert record.getMessage().endswith("ignored, as they are not tensors: 'epoch', 'args'")
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_averages_are_taken_where_they_are_asked_for(tmp_path, caplog, trained, 
     path = write_pth(tmp_path / "a.pth", content)
     assert (read_state_dict(path)["a"] == 1).all()
     (record,) = caplog.records
-    assert f"taken is {trained!r}, not the moving average, {averaged!r}" in record.getMessage()
+    assert f"using {trained!r}, not the moving average {averaged!r}" in record.getMessage()
     assert (read_state_dict(path, average=True)["a"] == 2).all()
     assert len(caplog.records) == 1
 
@@ -206,7 +206,7 @@ def test_averages_are_taken_where_they_are_asked_for(tmp_path, caplog, trained, 
 def test_an_average_may_be_alone_or_torch_s_own_or_missing(tmp_path, caplog):
     path = write_pth(tmp_path / "a.pth", {"model_ema": {"state_dict": {"a": tensor(ONES)}}})
     assert read_state_dict(path).keys() == {"a"}
-    assert "a moving average alone, 'model_ema'" in caplog.text
+    assert "using the moving average 'model_ema'" in caplog.text
     counter = {"n_averaged": tensor(np.int64(3)), "module.a": tensor(ONES)}
     own = write_pth(tmp_path / "b.pth", {"model": counter})
     assert read_state_dict(own, average=True).keys() == counter.keys()

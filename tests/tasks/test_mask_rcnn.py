@@ -128,6 +128,7 @@ def test_eight_devices_take_the_step_that_one_does(kind, model):
     )
 
 
+@pytest.mark.slow
 def test_training_and_prediction_are_programs_without_the_host():
     step = jax.make_jaxpr(make_train_step(TASK, MODEL, OPTIMIZER))(_state(MODEL), _batch())
     predict = functools.partial(TASK.predict, MODEL)
@@ -138,6 +139,7 @@ def test_training_and_prediction_are_programs_without_the_host():
         assert "infeed" not in text
 
 
+@pytest.mark.slow
 def test_objects_lie_in_the_picture():
     """Whatever the canvas has beyond it, in training's proposals and in what is predicted."""
     sizes = np.int32([[12, 20], [30, 8]] * 4)

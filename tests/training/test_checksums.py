@@ -1,7 +1,7 @@
 """Checksums: they tell every change within an element, and not how an array is spread."""
 
 import jax
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -10,7 +10,7 @@ from segjax.training import checksums as module
 from segjax.training.checksums import checksums
 
 
-@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, np.int32, np.uint8, bool])
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.int32, np.uint8, bool])
 def test_each_bit_counts(dtype):
     whole = np.arange(12).reshape(3, 4).astype(dtype)
     before = checksums(whole)

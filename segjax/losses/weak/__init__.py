@@ -1,4 +1,4 @@
-"""Losses from little: points, scribbles, tags, boxes, and what makes their predictions smooth."""
+"""Losses of weak supervision: points, scribbles, image tags, boxes, and regularizers."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Losses of masks of which only the boxes are known."""
+"""Losses of masks supervised by boxes, as in BoxInst."""
 
 import functools
 from typing import Any
@@ -25,26 +25,29 @@ def box_projection_loss(
     *,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b n"]:
-    """Mask and box should cast the same shadows: `L(max_y m, max_y b) + L(max_x m, max_x b)`.
+    """Projection loss of masks and boxes: `L(max_y m, max_y b) + L(max_x m, max_x b)`.
 
-    `L` is the Dice loss with squared denominator, `m` the mask's probabilities, and `b` is 1 on the
-    pixels whose centres the box contains. Each maximum runs over a column, or a row.
+    Compares the projections of mask and box onto both axes. `L` is the Dice loss with squared
+    denominator, `m` are the probabilities of the mask, and `b` is 1 at pixels whose centres lie in
+    the box. The maxima are over columns and over rows.
 
     Args:
       probs: `[*b, n, h, w]`, in 0..1.
       boxes: `[*b, n, 4]`, xyxy in pixels.
-      where: broadcasts to `probs`; False for void pixels, whose values may be anything.
+      where: Broadcasts to `probs`; False for void pixels, whose values may be anything.
 
     Returns:
-      `[*b, n]`, in 0..2, at least float32. An empty box, as of a padded instance, has gradient 0.
+      `[*b, n]`, in 0..2, at least float32. An empty box, such as a padded one, has gradient 0.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> cross = jnp.array([[[0, 1.0, 0], [1, 1, 1], [0, 1, 0]]])
-      >>> box_projection_loss(cross, jnp.array([[0.0, 0.0, 3.0, 3.0]]))  # as good as the whole box
+      >>> weak.box_projection_loss(cross, jnp.array([[0.0, 0.0, 3.0, 3.0]]))  # as for the box
       Array([0.], dtype=float32)
 
     References:
@@ -72,32 +75,36 @@ def pairwise_affinity_loss(
     threshold: float = 0.3,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b n"]:
-    """Neighbours of like colour belong together: the mean of `−log(m_i m_j + (1 − m_i)(1 − m_j))`.
+    """Pairwise affinity loss, the mean of `−log(m_i m_j + (1 − m_i)(1 − m_j))`.
 
-    It runs over the pairs of 8-neighbours, `dilation` pixels apart, with at least one in the box
-    and a similarity `exp(−|c_i − c_j|/2)` of at least `threshold`, `c` being their CIELAB colours.
+    Neighbours of similar colour should both be in the mask or both outside. The mean is over the
+    pairs of 8-neighbours, `dilation` pixels apart, with at least one pixel in the box and a colour
+    similarity `exp(−|c_i − c_j|/2)` of at least `threshold`, where `c` are CIELAB colours and
     `m = sigmoid(logits)`.
 
     Args:
-      logits: `[*b, n, h, w]`, of the masks.
-      image: `[*b, h, w, 3]`, sRGB in 0..1. It only chooses the pairs: its gradient is 0.
+      logits: `[*b, n, h, w]`, logits of the masks.
+      image: `[*b, h, w, 3]`, sRGB in 0..1; without gradient.
       boxes: `[*b, n, 4]`, xyxy in pixels.
-      dilation: in pixels, at least 1.
-      threshold: in 0..1.
-      where: broadcasts to `logits`; False for void pixels, whose logits may be anything: they
-        belong to no pair.
+      dilation: Distance between neighbours in pixels, at least 1.
+      threshold: Least colour similarity of a pair, in 0..1.
+      where: Broadcasts to `logits`; False for void pixels, which belong to no pair and whose logits
+        may be anything.
 
     Returns:
       `[*b, n]` in nats, at least float32; 0 for a mask without such pairs.
 
     Raises:
-      ValueError: if the shapes do not fit together, or an option is out of its range.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together, or an option is out of its range.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> logits = jnp.array([[[10.0, -10.0, 10.0]]])
       >>> image = jnp.ones((1, 3, 3))
-      >>> pairwise_affinity_loss(logits, image, jnp.array([[0.0, 0, 3, 1]])).round(3)  # the 10s
+      >>> box = jnp.array([[0.0, 0.0, 3.0, 1.0]])
+      >>> weak.pairwise_affinity_loss(logits, image, box).round(3)  # of first and last pixel
       Array([0.], dtype=float32)
 
     References:
@@ -105,13 +112,13 @@ def pairwise_affinity_loss(
       2021, section 3 (pairwise affinity loss).
     """
     _check_boxes("logits", logits, boxes)
-    due = (*logits.shape[:-3], *logits.shape[-2:], 3)
-    if image.shape != due:
-        raise ValueError(f"image: expected shape {due}, got {image.shape}")
+    expected = (*logits.shape[:-3], *logits.shape[-2:], 3)
+    if image.shape != expected:
+        raise ValueError(f"image: expected shape {expected}, got {image.shape}")
     if dilation < 1:
         raise ValueError(f"dilation: expected at least 1, got {dilation}")
     if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold: expected in 0..1, got {threshold}")
+        raise ValueError(f"threshold: expected a number in 0..1, got {threshold}")
     valid = broadcast_where(where, logits.shape)
     logits = jnp.where(valid, logits.astype(accumulation_dtype(logits)), 0)
     log_on, log_off = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
@@ -134,7 +141,7 @@ def pairwise_affinity_loss(
 
 
 def _pair(array: jax.Array, *, rows: int, cols: int) -> tuple[jax.Array, jax.Array]:
-    """All pixels `i` and their neighbours `j`, so many rows and columns further, inside both."""
+    """All pairs of a pixel and the one `rows` and `cols` further that lie in the image."""
     height, width = array.shape[-2:]
     rows, left, right = min(rows, height), min(max(-cols, 0), width), min(max(cols, 0), width)
     here = array[..., : height - rows, left : width - right]
@@ -142,7 +149,7 @@ def _pair(array: jax.Array, *, rows: int, cols: int) -> tuple[jax.Array, jax.Arr
 
 
 def _box_masks(boxes: Array, shape: tuple[int, ...]) -> jax.Array:
-    """`[*b, n, h, w]`: the pixels whose centres each box contains."""
+    """The pixels whose centres each box contains, `[*b, n, h, w]`."""
     y, x = (jnp.arange(size) + 0.5 for size in shape)
     x0, y0, x1, y1 = jnp.moveaxis(boxes, -1, 0)[..., None]
     in_rows, in_cols = (y0 <= y) & (y < y1), (x0 <= x) & (x < x1)
@@ -150,7 +157,7 @@ def _box_masks(boxes: Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _lab(image: Array) -> jax.Array:
-    """CIELAB of sRGB, for the white of its own primaries (D65)."""
+    """sRGB to CIELAB, with white point D65."""
     rgb = image.astype(accumulation_dtype(image))
     linear = jnp.where(rgb > 0.04045, ((jnp.maximum(rgb, 0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     to_xyz = jnp.asarray(_SRGB_TO_XYZ / _SRGB_TO_XYZ.sum(axis=1, keepdims=True), rgb.dtype)

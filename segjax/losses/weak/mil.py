@@ -1,7 +1,7 @@
-"""Multiple-instance learning: how likely is it that a bag of pixels holds its class?
+"""Multiple-instance learning: the likelihood that a bag of pixels contains its class.
 
-At least one pixel of the bag does, nobody says which. The likelihoods here sum up the pixels'
-log-probabilities of the class; a void pixel is one of probability 0.
+At least one pixel of a bag belongs to the class, but it is not known which. The functions aggregate
+the log-probabilities of the pixels; a void pixel has probability 0.
 """
 
 import math
@@ -15,7 +15,7 @@ from segjax.labels import valid_labels
 from segjax.numerics import accumulation_dtype, broadcast_where, log1mexp
 from segjax.typing import Array
 
-# Below e⁻²⁰ two terms of a series in p are exact, in float64 too.
+# Below e⁻²⁰ two terms of a series in p are exact, even in float64.
 _TINY_LOG_PROB = -20.0
 
 
@@ -25,28 +25,30 @@ def noisy_or_log_likelihood(
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "..."]:
-    """The noisy-OR of a bag, some pixel is positive: `log(1 − Π_i (1 − p_i))`.
+    """Noisy-OR likelihood that some pixel of a bag is positive: `log(1 − Π_i (1 − p_i))`.
 
-    With `1 − p = e^−λ` it is a sum of rates: `λ = Σ_i λ_i`. It is taken of `log λ`, so that no
-    probability is too small and no bag too large.
+    With `1 − p = e^−λ` the rates add up, `λ = Σ_i λ_i`. Computed from `log λ`, it is accurate for
+    all probabilities and bags of any size.
 
     Args:
-      log_probs: `[*b]`, any shape, `log p` of the class, at most 0.
-      axis: what a bag extends over, as in `jnp.sum`; None makes one bag of it all.
-      where: broadcasts to `log_probs`; False for void pixels, whose values may be anything.
+      log_probs: Any shape, log-probabilities `log p` of the class, at most 0.
+      axis: The axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
+      where: Broadcasts to `log_probs`; False for void pixels, whose values may be anything.
 
     Returns:
-      `[...]`, at most 0: `log_probs`' shape without `axis`, at least float32. −inf, with gradient
-      0, only where every `p` is 0; 0 for a bag without pixels, which says nothing. The gradient is
-      finite for all `p`: that to a `log p` is the probability that this pixel alone is positive,
-      given the bag is.
+      `[...]`, at most 0: `log_probs`' shape without `axis`, at least float32. −inf with gradient 0
+      where every `p` is 0, and 0 for a bag without valid pixels.
+      The gradient is finite for all `p`; with respect to a `log p` it is the probability that this
+      pixel alone is positive, given that the bag is.
 
     Raises:
-      ValueError: if `where` does not broadcast to `log_probs`.
-      TypeError: if `where` is not boolean.
+      ValueError: If `where` does not broadcast to `log_probs`.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> jnp.exp(noisy_or_log_likelihood(jnp.log(jnp.array([0.5, 0.5]))))
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
+      >>> jnp.exp(weak.noisy_or_log_likelihood(jnp.log(jnp.array([0.5, 0.5]))))
       Array(0.75, dtype=float32)
 
     References:
@@ -55,7 +57,7 @@ def noisy_or_log_likelihood(
     log_probs, size = _bag(log_probs, axis, where)
     log_rates = _log_rate(log_probs)
     log_likelihood = _log_prob(_log_sum_exp(log_rates, axis))
-    # At p = 1 the rate is cut off, and with it the gradient; there this is 0, and its slope right.
+    # At p = 1 the rate is clipped and has no gradient; this term is 0 there, with the right slope.
     sure = log_probs > -jnp.finfo(log_probs.dtype).tiny
     others = jnp.exp(-jnp.sum(jnp.where(sure, 0, jnp.exp(log_rates)), axis))
     alone = jnp.where(jnp.sum(sure, axis) == 1, others, 0)
@@ -69,19 +71,31 @@ def log_sum_likelihood(
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "..."]:
-    """The surrogate `log Σ_i p_i`: an upper bound of the noisy-OR, its first order for small `p`.
+    """Log-sum surrogate of the noisy-OR: `log Σ_i p_i`, an upper bound, exact to first order.
 
-    It is no likelihood: it goes on growing, up to the logarithm of the bag's size, when some pixel
-    is sure already.
+    It is not a likelihood, as it can exceed 0, up to the logarithm of the bag's size.
 
-    Args and Returns as of `noisy_or_log_likelihood`, but that it may be above 0.
+    Args:
+      log_probs: Any shape, log-probabilities `log p` of the class, at most 0.
+      axis: The axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
+      where: Broadcasts to `log_probs`; False for void pixels, whose values may be anything.
+
+    Returns:
+      `[...]`, `log_probs`' shape without `axis`, at least float32. −inf with gradient 0
+      where every `p` is 0, and 0 for a bag without valid pixels.
+
+    Raises:
+      ValueError: If `where` does not broadcast to `log_probs`.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> jnp.exp(log_sum_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
+      >>> jnp.exp(weak.log_sum_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
       Array(0.75, dtype=float32)
 
     References:
-      the union bound, `P(∪_i A_i) ≤ Σ_i P(A_i)`.
+      The union bound, `P(∪_i A_i) ≤ Σ_i P(A_i)`.
     """
     log_probs, size = _bag(log_probs, axis, where)
     return jnp.where(size > 0, _log_sum_exp(log_probs, axis), 0)
@@ -93,12 +107,26 @@ def max_log_likelihood(
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "..."]:
-    """The surest pixel speaks for its bag: `max_i log p_i`, a lower bound of the noisy-OR.
+    """Max surrogate of the noisy-OR: `max_i log p_i`, a lower bound.
 
-    Args and Returns as of `noisy_or_log_likelihood`. Pixels that tie share the gradient.
+    Args:
+      log_probs: Any shape, log-probabilities `log p` of the class, at most 0.
+      axis: The axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
+      where: Broadcasts to `log_probs`; False for void pixels, whose values may be anything.
+
+    Returns:
+      `[...]`, at most 0: `log_probs`' shape without `axis`, at least float32. −inf with gradient 0
+      where every `p` is 0, and 0 for a bag without valid pixels. Tied
+      pixels share the gradient.
+
+    Raises:
+      ValueError: If `where` does not broadcast to `log_probs`.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> jnp.exp(max_log_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
+      >>> jnp.exp(weak.max_log_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
       Array(0.5, dtype=float32)
 
     References:
@@ -115,12 +143,25 @@ def mean_log_likelihood(
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "..."]:
-    """A pixel drawn from the bag is positive: `log (1/n Σ_i p_i)`.
+    """Log-likelihood that a random pixel of the bag is positive: `log (1/n Σ_i p_i)`.
 
-    Args and Returns as of `noisy_or_log_likelihood`.
+    Args:
+      log_probs: Any shape, log-probabilities `log p` of the class, at most 0.
+      axis: The axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
+      where: Broadcasts to `log_probs`; False for void pixels, whose values may be anything.
+
+    Returns:
+      `[...]`, at most 0: `log_probs`' shape without `axis`, at least float32. −inf with gradient 0
+      where every `p` is 0, and 0 for a bag without valid pixels.
+
+    Raises:
+      ValueError: If `where` does not broadcast to `log_probs`.
+      TypeError: If `where` is not boolean.
 
     Example:
-      >>> jnp.exp(mean_log_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
+      >>> jnp.exp(weak.mean_log_likelihood(jnp.log(jnp.array([0.5, 0.25]))))
       Array(0.375, dtype=float32)
 
     References:
@@ -137,36 +178,40 @@ def log_sum_exp_pooling(
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "..."]:
-    """Between mean and maximum: `1/r log(1/n Σ_i exp(r s_i))`.
+    """Log-sum-exp pooling, between mean and maximum: `1/r log(1/n Σ_i exp(r s_i))`.
 
-    Of log-probabilities it is the logarithm of their power mean, `(1/n Σ_i p_i^r)^(1/r)`: the
-    mean at `r = 1`, and the maximum for `r → ∞`. Of logits it is the paper's image-level score.
+    For log-probabilities it is the logarithm of their power mean, `(1/n Σ_i p_i^r)^(1/r)`: the
+    mean for `r = 1`, and the maximum for `r → ∞`. For logits it is the paper's image-level score.
 
     Args:
-      scores: `[*b]`, any shape, log-probabilities or logits.
+      scores: Any shape, log-probabilities or logits.
       sharpness: `r`, positive.
-      axis: what a bag extends over, as in `jnp.sum`; None makes one bag of it all.
-      where: broadcasts to `scores`; False for void pixels, whose values may be anything.
+      axis: The axes of one bag, as in `jnp.sum`; None for all axes, which makes one bag.
+      where: Broadcasts to `scores`; False for void pixels, whose values may be anything.
 
     Returns:
-      `[...]`: `scores`' shape without `axis`, at least float32. −inf, with gradient 0, only where
-      every score is; 0 for a bag without pixels.
+      `[...]`, `scores`' shape without `axis`, at least float32. −inf with gradient 0 where every
+      score is −inf, and 0 for a bag without valid pixels.
 
     Raises:
-      ValueError: if `sharpness` is not positive or `where` does not broadcast to `scores`.
-      TypeError: if `where` is not boolean.
+      ValueError: If `sharpness` is not positive or `where` does not broadcast to `scores`.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> scores = jnp.array([0.0, 1.0])
-      >>> [round(float(log_sum_exp_pooling(scores, sharpness=r)), 3) for r in (0.01, 1.0, 100.0)]
-      [0.501, 0.62, 0.993]
+      >>> round(float(weak.log_sum_exp_pooling(scores, sharpness=0.01)), 3)
+      0.501
+      >>> round(float(weak.log_sum_exp_pooling(scores, sharpness=100.0)), 3)
+      0.993
 
     References:
       Pinheiro and Collobert, "From image-level to pixel-level labeling with convolutional
       networks", 2015, eq. 1.
     """
     if sharpness <= 0:
-        raise ValueError(f"sharpness: expected positive, got {sharpness}")
+        raise ValueError(f"sharpness: expected a positive number, got {sharpness}")
     scores, size = _bag(scores, axis, where)
     pooled = (_log_sum_exp(sharpness * scores, axis) - jnp.log(jnp.maximum(size, 1))) / sharpness
     return jnp.where(size > 0, pooled, 0)
@@ -191,49 +236,53 @@ def point_mil_loss(
     where: Bool[Array, " n"] | None = None,
     valid_pixels: Bool[Array, "h w"] | None = None,
 ) -> Float[jax.Array, " n"]:
-    """Each annotated point, as a bag of pixels: `−log P(some pixel near x_j is of class y_j)`.
+    """Multiple-instance loss of annotated points: `−log P(some pixel near x_j is of class y_j)`.
 
-    The bag of a point are the pixels whose centres lie within `radius` of it, and in any case the
-    one that contains it. At radius 0 the loss is the cross-entropy of the points' pixels.
+    The bag of a point contains the pixels whose centres lie within `radius` of it, and the pixel
+    that contains the point. At radius 0 the loss is the cross-entropy at the points.
 
     Args:
-      logits: `[h, w, c]`, of one image.
+      logits: `[h, w, c]`, for one image.
       points: `[n, 2]`, (x, y) in continuous pixels.
-      labels: integers `[n]` in 0..c−1, the points' classes; points with others do not count.
-      radius: in pixels, static.
-      aggregate: the likelihood of a bag: "noisy_or", "log_sum", "max", "mean" or "log_sum_exp".
-      where: `[n]`, False for points that do not count; whatever they hold.
-      valid_pixels: `[h, w]`, False for void pixels: they belong to no bag, whatever their logits.
+      labels: integers `[n]` in 0..c−1, the classes of the points; points of other classes are
+        ignored.
+      radius: Radius of a bag in pixels, at least 0, static.
+      aggregate: Likelihood of a bag: "noisy_or", "log_sum", "max", "mean" or "log_sum_exp".
+      where: `[n]`, False for points to ignore, whose values may be anything.
+      valid_pixels: `[h, w]`, False for void pixels, which are in no bag and whose logits may be
+        anything.
 
     Returns:
-      `[n]` in nats, at least float32; 0 for a point that does not count or has no pixel in the
-      image. With "log_sum" it may be negative.
+      `[n]` in nats, at least float32; 0 for a point that is ignored or has no pixel in the image.
+      With "log_sum" it may be negative.
 
     Raises:
-      ValueError: if the shapes do not fit together, `radius` is negative or `aggregate` unknown.
-      TypeError: if a mask is not boolean.
+      ValueError: If the shapes do not fit together, `radius` is negative or `aggregate` unknown.
+      TypeError: If `labels` is not integer, or `where` or `valid_pixels` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> logits = jnp.zeros((3, 3, 2))
-      >>> jnp.exp(-point_mil_loss(logits, jnp.array([[1.5, 1.5]]), jnp.array([1]), radius=1.0))
+      >>> jnp.exp(-weak.point_mil_loss(logits, jnp.array([[1.5, 1.5]]), jnp.array([1]), radius=1.0))
       Array([0.96875], dtype=float32)
 
     References:
-      the noisy-OR of Maron and Lozano-Pérez, "A framework for multiple-instance learning",
+      The noisy-OR of Maron and Lozano-Pérez, "A framework for multiple-instance learning",
       1998, with the points of Bearman et al., "What's the point", 2016.
     """
     if logits.ndim != 3:
         raise ValueError(f"logits: expected shape [h, w, c], got {logits.shape}")
     if labels.ndim != 1 or points.shape != (len(labels), 2):
         raise ValueError(
-            f"points has shape {points.shape} and labels {labels.shape}; due are [n, 2] and [n]"
+            f"points, labels: expected shapes [n, 2], [n], got {points.shape}, {labels.shape}"
         )
     if radius < 0:
         raise ValueError(f"radius: expected at least 0, got {radius}")
     if aggregate not in _LIKELIHOODS:
         raise ValueError(f"aggregate: expected one of {', '.join(_LIKELIHOODS)}, got {aggregate!r}")
     labels, counts = valid_labels(labels, logits.shape[-1], where=where)
-    valid = broadcast_where(valid_pixels, logits.shape[:2])
+    valid = broadcast_where(valid_pixels, logits.shape[:2], name="valid_pixels")
     points = jnp.where(counts[:, None], points, 0)
 
     rows, cols, member = _bag_pixels(points, radius, logits.shape[:2])
@@ -263,14 +312,14 @@ def _bag_pixels(
 def _bag(
     log_probs: Array, axis: int | Sequence[int] | None, where: Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """The log-probabilities, −inf for void pixels; and the number of other pixels in each bag."""
+    """The log-probabilities, −inf for void pixels; and the number of valid pixels in each bag."""
     valid = broadcast_where(where, log_probs.shape)
     log_probs = jnp.where(valid, log_probs.astype(accumulation_dtype(log_probs)), -jnp.inf)
     return log_probs, jnp.sum(valid, axis)
 
 
 def _log_sum_exp(values: jax.Array, axis: int | Sequence[int] | None) -> jax.Array:
-    """`log Σ exp`; where all values are −inf, −inf with gradient 0, which JAX's makes NaN."""
+    """`log Σ exp`; where all values are −inf, the gradient is 0, unlike that of JAX's, NaN."""
     peak = jax.lax.stop_gradient(jnp.max(values, axis, keepdims=True, initial=-jnp.inf))
     peak = jnp.where(jnp.isfinite(peak), peak, 0)
     total = jnp.sum(jnp.exp(values - peak), axis)

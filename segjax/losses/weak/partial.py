@@ -1,4 +1,4 @@
-"""Losses on partial labels: some pixels of an image (scribbles, points), or none but its tags."""
+"""Losses of partial labels: some labelled pixels (scribbles, points) or the tags of an image."""
 
 from collections.abc import Callable
 
@@ -23,30 +23,31 @@ def partial_cross_entropy(
     *,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b c"]:
-    """The mean cross-entropy over the labelled pixels of each class: `−1/n_c Σ_{y_i=c} log p_ic`.
+    """Mean cross-entropy over the labelled pixels of each class: `−1/n_c Σ_{y_i=c} log p_ic`.
 
-    `softmax_cross_entropy` with the same `where` weighs all labelled pixels alike, and so a class
-    by the length of its scribbles: mostly background. Here a dot counts as much as a long stroke.
+    `softmax_cross_entropy` with the same `where` gives all labelled pixels the same weight, so that
+    classes count by the length of their scribbles. Here a dot counts as much as a long stroke.
 
     Args:
       logits: `[*b, h, w, c]`.
       labels: integers `[*b, h, w]` in 0..c−1; others are void.
-      where: broadcasts to `[*b, h, w]`; True for labelled pixels, the labels of the others may be
-        anything.
+      where: Broadcasts to `[*b, h, w]`; True for labelled pixels; other labels may be anything.
 
     Returns:
       `[*b, c]` in nats, at least float32; 0 for a class without labelled pixels, which an average
       should leave out.
 
     Raises:
-      ValueError: if the shapes do not fit together.
-      TypeError: if `labels` is not integer or `where` not boolean.
+      ValueError: If the shapes do not fit together.
+      TypeError: If `labels` is not integer or `where` not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> logits = jnp.zeros((1, 4, 3))
       >>> labels = jnp.array([[0, 0, 0, 1]])
-      >>> partial_cross_entropy(logits, labels)
-      Array([1.0986123, 1.0986123, 0.       ], dtype=float32)
+      >>> weak.partial_cross_entropy(logits, labels).round(2)
+      Array([1.1, 1.1, 0. ], dtype=float32)
 
     References:
       Tang et al., "Normalized cut loss for weakly-supervised CNN segmentation", 2018, eq. 1,
@@ -70,27 +71,30 @@ def tag_loss(
     pooling: str = "max",
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b c"]:
-    """An image's tags: `−log P_c` for a class it holds, `−log(1 − P_c)` for one it does not.
+    """Loss of image tags: `−log P_c` for classes in the image, `−log(1 − P_c)` for others.
 
-    `P_c` says that the image holds class c, from the pixels' probabilities `p_ic`: their maximum
-    ("max"), their mean ("mean"), or `1 − Π_i (1 − p_ic)` ("noisy_or"). With the last, an absent
-    class costs `−Σ_i log(1 − p_ic)`, a sum over all pixels.
+    `P_c` is the probability that the image contains class c: the maximum ("max") or mean ("mean")
+    of the pixels' probabilities `p_ic`, or `1 − Π_i (1 − p_ic)` ("noisy_or"). With the last, the
+    loss of an absent class is `−Σ_i log(1 − p_ic)`, a sum over all pixels.
 
     Args:
-      logits: `[*b, h, w, c]`, of two classes or more.
-      tags: boolean `[*b, c]`, True for the classes that the image holds.
-      pooling: "max", "mean" or "noisy_or".
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose logits may be anything.
+      logits: `[*b, h, w, c]`, of at least two classes.
+      tags: boolean `[*b, c]`, True for the classes that the image contains.
+      pooling: How `P_c` is computed: "max", "mean" or "noisy_or".
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose logits may be anything.
 
     Returns:
-      `[*b, c]` in nats, at least float32; 0 where the image has no valid pixel.
+      `[*b, c]` in nats, at least float32; 0 for an image without valid pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together or `pooling` is unknown.
-      TypeError: if `tags` or `where` is not boolean.
+      ValueError: If the shapes do not fit together or `pooling` is unknown.
+      TypeError: If `tags` or `where` is not boolean.
 
     Example:
-      >>> jnp.exp(-tag_loss(jnp.zeros((2, 2, 4)), jnp.array([True, True, False, False])))
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
+      >>> tags = jnp.array([True, True, False, False])
+      >>> jnp.exp(-weak.tag_loss(jnp.zeros((2, 2, 4)), tags))
       Array([0.25, 0.25, 0.75, 0.75], dtype=float32)
 
     References:
@@ -99,12 +103,12 @@ def tag_loss(
       semantic segmentation", 2016, eq. 5, for absent ones.
     """
     if logits.ndim < 3 or logits.shape[-1] < 2:
-        raise ValueError(f"logits: expected shape [*b, h, w, c] with c of 2 up, got {logits.shape}")
+        raise ValueError(f"logits: expected shape [*b, h, w, c], c >= 2, got {logits.shape}")
     if tags.dtype != bool:
         raise TypeError(f"tags: expected bool, got {tags.dtype}")
-    due = (*logits.shape[:-3], logits.shape[-1])
-    if tags.shape != due:
-        raise ValueError(f"tags: expected shape {due}, got {tags.shape}")
+    expected = (*logits.shape[:-3], logits.shape[-1])
+    if tags.shape != expected:
+        raise ValueError(f"tags: expected shape {expected}, got {tags.shape}")
     if pooling not in _POOLINGS:
         raise ValueError(f"pooling: expected one of {', '.join(_POOLINGS)}, got {pooling!r}")
     present, absent = _POOLINGS[pooling]
@@ -121,7 +125,7 @@ def _min(log_complements: jax.Array, *, axis: tuple[int, ...], where: jax.Array)
     return jnp.where(jnp.any(where, axis), least, 0)
 
 
-# log P and log(1 − P) of an image: from log p and log(1 − p) of its pixels.
+# How log P and log(1 − P) of an image are computed from log p and log(1 − p) of its pixels.
 _POOLINGS: dict[str, tuple[Callable, Callable]] = {
     "max": (max_log_likelihood, _min),
     "mean": (mean_log_likelihood, mean_log_likelihood),
@@ -130,12 +134,12 @@ _POOLINGS: dict[str, tuple[Callable, Callable]] = {
 
 
 def _log_complements(logits: jax.Array) -> jax.Array:
-    """`log(1 − softmax)`, exact for the winner too, whose probability may well round to 1.
+    """`log(1 − softmax)`, also exact for the most probable class, whose probability may round to 1.
 
-    Its complement is the sum of the others; theirs are at least a half.
+    Its complement is the sum of the others, whose complements are at least a half.
     """
     log_probs = jax.nn.log_softmax(logits)
     winner = jnp.argmax(logits, axis=-1, keepdims=True) == jnp.arange(logits.shape[-1])
-    of_winner = jax.nn.logsumexp(log_probs, axis=-1, keepdims=True, where=~winner)
-    of_others = jnp.log1p(-jnp.exp(jnp.where(winner, -1, log_probs)))
-    return jnp.where(winner, of_winner, of_others)
+    winner_complement = jax.nn.logsumexp(log_probs, axis=-1, keepdims=True, where=~winner)
+    other_complements = jnp.log1p(-jnp.exp(jnp.where(winner, -1, log_probs)))
+    return jnp.where(winner, winner_complement, other_complements)

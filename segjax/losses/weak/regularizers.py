@@ -1,4 +1,4 @@
-"""What a prediction costs without any label: its borders, and where no edge of the image is."""
+"""Regularizers of predictions without labels: total variation and CRF losses."""
 
 import jax
 import jax.numpy as jnp
@@ -15,27 +15,30 @@ def total_variation(
     isotropic: bool = False,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b h w c"]:
-    """The steps from every pixel to the next row and column: `|Δ_y p| + |Δ_x p|`.
+    """Total variation at every pixel: `|Δ_y p| + |Δ_x p|`, to the next row and column.
 
-    Isotropic, `√((Δ_y p)² + (Δ_x p)²)`: a border then costs its length whatever its direction. Of a
-    hard mask the plain sum is the length of its border, counted along the edges of pixels.
+    The isotropic form is `√((Δ_y p)² + (Δ_x p)²)`, in which a boundary costs its length in every
+    direction. For a hard mask the sum of the other form is the length of the boundary along the
+    edges of pixels.
 
     Args:
       probs: `[*b, h, w, c]`.
-      isotropic: whether the two steps add up as a vector.
-      where: broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
+      isotropic: Whether to take the length of the vector of both differences.
+      where: Broadcasts to `[*b, h, w]`; False for void pixels, whose values may be anything.
 
     Returns:
-      `[*b, h, w, c]`, at least float32. Steps to void pixels or out of the image count 0; flat
-      regions have gradient 0.
+      `[*b, h, w, c]`, at least float32. Differences to void pixels and beyond the image are 0;
+      flat regions have gradient 0.
 
     Raises:
-      ValueError: if `probs` has fewer than 3 axes or `where` does not broadcast.
-      TypeError: if `where` is not boolean.
+      ValueError: If `probs` has fewer than 3 axes or `where` does not broadcast.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> mask = jnp.zeros((5, 5, 1)).at[1:3, 1:4].set(1.0)
-      >>> float(total_variation(mask).sum())  # around a rectangle of 2x3
+      >>> float(weak.total_variation(mask).sum())  # around a rectangle of 2x3
       10.0
 
     References:
@@ -58,7 +61,7 @@ def total_variation(
 
 
 def _next(array: jax.Array, axis: int) -> jax.Array:
-    """What stands at the next index of an axis; 0 or False after the last."""
+    """The values at the next index of an axis; 0 or False after the last."""
     rest = jax.lax.slice_in_dim(array, 1, None, axis=axis)
     last = jax.lax.slice_in_dim(array, -1, None, axis=axis)
     return jnp.concatenate([rest, jnp.zeros_like(last)], axis)
@@ -73,31 +76,35 @@ def gated_crf_loss(
     color_sigma: float = 0.1,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b h w"]:
-    """The Potts energy between neighbours of like colour: `Σ_{j≠i} k(i, j) Σ_c p_ic (1 − p_jc)`.
+    """Gated CRF loss, the Potts energy of nearby pixels: `Σ_{j≠i} k(i, j) Σ_c p_ic (1 − p_jc)`.
 
+    Pixels of similar position and colour should have the same class:
     `k(i, j) = exp(−|x_i − x_j|²/2σ² − |I_i − I_j|²/2s²)`, for pixels `j` at most `window` rows and
     columns from `i`. The gates of the paper are `where`.
 
     Args:
-      probs: `[*b, h, w, c]`, probabilities of classes; of one foreground too.
-      image: `[*b, h, w, k]`, what colours are compared in; 0..1 suits the default.
-      window: in pixels.
-      spatial_sigma: `σ`, in pixels.
-      color_sigma: `s`, in the units of the image.
-      where: broadcasts to `[*b, h, w]`; False for pixels that belong to no pair, whatever they
-        hold.
+      probs: `[*b, h, w, c]`, probabilities of the classes, or of the foreground alone (c = 1).
+      image: `[*b, h, w, k]`, colours or other features; the defaults suit values in 0..1.
+      window: Greatest distance in pixels, along rows and along columns, between the pixels of a
+        pair.
+      spatial_sigma: Standard deviation `σ` of positions in pixels.
+      color_sigma: Standard deviation `s` of colours in the units of `image`.
+      where: Broadcasts to `[*b, h, w]`; False for pixels that belong to no pair, whose values may
+        be anything.
 
     Returns:
-      `[*b, h, w]`, at least float32; every pair is in the values of both its pixels.
+      `[*b, h, w]`, at least float32; every pair counts at both of its pixels.
 
     Raises:
-      ValueError: if the shapes do not fit together or an option is out of its range.
-      TypeError: if `where` is not boolean.
+      ValueError: If the shapes do not fit together or an option is out of its range.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> probs = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
-      >>> gated_crf_loss(probs, jnp.ones((1, 2, 3)), spatial_sigma=1000.0)
-      Array([[0.9999995, 0.9999995]], dtype=float32)
+      >>> weak.gated_crf_loss(probs, jnp.ones((1, 2, 3))).round(1)
+      Array([[1., 1.]], dtype=float32)
 
     References:
       Obukhov et al., "Gated CRF loss for weakly supervised semantic image segmentation",
@@ -114,16 +121,32 @@ def dense_crf_loss(
     color_sigma: float = 0.06,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b h w"]:
-    """The Potts energy between all pixels of like colour: `Σ_{j≠i} k(i, j) Σ_c p_ic (1 − p_jc)`.
+    """Dense CRF loss, the Potts energy of all pixels: `Σ_{j≠i} k(i, j) Σ_c p_ic (1 − p_jc)`.
 
-    `k(i, j) = exp(−|x_i − x_j|²/2σ² − |I_i − I_j|²/2s²)`, exactly, at a cost that grows with the
-    square of the number of pixels: for small images, or those made small.
+    Pixels of similar position and colour should have the same class:
+    `k(i, j) = exp(−|x_i − x_j|²/2σ² − |I_i − I_j|²/2s²)`. The sum is exact, and its cost quadratic
+    in the number of pixels: for small or downscaled images.
 
-    Args and Returns as of `gated_crf_loss`, with no window.
+    Args:
+      probs: `[*b, h, w, c]`, probabilities of the classes, or of the foreground alone (c = 1).
+      image: `[*b, h, w, k]`, colours or other features; the defaults suit values in 0..1.
+      spatial_sigma: Standard deviation `σ` of positions in pixels.
+      color_sigma: Standard deviation `s` of colours in the units of `image`.
+      where: Broadcasts to `[*b, h, w]`; False for pixels that belong to no pair, whose values may
+        be anything.
+
+    Returns:
+      `[*b, h, w]`, at least float32; every pair counts at both of its pixels.
+
+    Raises:
+      ValueError: If the shapes do not fit together or an option is out of its range.
+      TypeError: If `where` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.losses import weak
       >>> probs = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
-      >>> dense_crf_loss(probs, jnp.ones((1, 2, 3))).round(3)
+      >>> weak.dense_crf_loss(probs, jnp.ones((1, 2, 3))).round(3)
       Array([[1., 1.]], dtype=float32)
 
     References:
@@ -141,12 +164,12 @@ def _potts_energy(
     window: int | None,
     where: Array | None,
 ) -> jax.Array:
-    # Peers take Σ k (1 − p_i·p_j), the same where the probabilities of a pixel sum to 1; written as
-    # a difference of two sums, that loses its digits where all agree.
+    # Others compute Σ k (1 − p_i·p_j), which is the same if the probabilities of a pixel sum to 1.
+    # As a difference of two sums it loses all digits where the pixels agree.
     if probs.ndim < 3 or image.ndim < 3 or probs.shape[:-1] != image.shape[:-1]:
         raise ValueError(
-            f"probs has shape {probs.shape} and image {image.shape}; "
-            "due are [*b, h, w, c] and [*b, h, w, k]"
+            f"probs, image: expected shapes [*b, h, w, c], [*b, h, w, k], got {probs.shape}, "
+            f"{image.shape}"
         )
     valid = broadcast_where(where, probs.shape[:-1])[..., None]
     probs = jnp.where(valid, probs.astype(accumulation_dtype(probs, image)), 0)

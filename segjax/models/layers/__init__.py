@@ -1,4 +1,4 @@
-"""Layers that the models share: torch's maps, each in the form that is fast both ways."""
+"""Layers that the models share, with torch's conventions."""
 
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
         TransformerBlock,
         attend,
         attention_weights,
+        exact_gelu,
+        quick_gelu,
     )
     from segjax.models.layers.canvas import (
         Extent,

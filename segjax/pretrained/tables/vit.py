@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -35,7 +36,7 @@ _UNUSED = (r"(encoder\.)?head_dist\..*", r"(encoder\.)?mask_token")
 _TIMM_NAMES = ((r"^(encoder\.)?reg_token$", r"\1register_tokens"),)
 
 
-def _resized(resize: vit.Resize):
+def _resized(resize: vit.Resize) -> Callable:
     """Position embeddings for images of another size."""
 
     def resized(array: np.ndarray, shape: Shape) -> np.ndarray:
@@ -45,7 +46,7 @@ def _resized(resize: vit.Resize):
         side = math.isqrt(shape[1] - 1)
         result = np.asarray(vit.resize_positions(array, (side, side), resize))
         if result.shape != shape:
-            raise ValueError(f"shape is {shape}; due is {result.shape}")
+            raise ValueError(f"shape: expected {result.shape}, got {shape}")
         return result
 
     return resized

@@ -135,11 +135,11 @@ def test_a_mask_without_pairs_costs_nothing():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p, i: box_projection_loss(p[0], BOX), r"probs has shape \(6, 7\)"),
-        (lambda p, i: box_projection_loss(p, BOX[0]), r"boxes has shape \(4,\)"),
-        (lambda p, i: pairwise_affinity_loss(p, i[1:], BOX), r"image has shape \(5, 7, 3\)"),
-        (lambda p, i: pairwise_affinity_loss(p, i, BOX, dilation=0), "dilation must be at least 1"),
-        (lambda p, i: pairwise_affinity_loss(p, i, BOX, threshold=2.0), "threshold must be in"),
+        (lambda p, i: box_projection_loss(p[0], BOX), r"probs: expected .*got \(6, 7\)"),
+        (lambda p, i: box_projection_loss(p, BOX[0]), r"boxes: expected .*got \(4,\)"),
+        (lambda p, i: pairwise_affinity_loss(p, i[1:], BOX), r"image: expected .*got \(5, 7, 3\)"),
+        (lambda p, i: pairwise_affinity_loss(p, i, BOX, dilation=0), "dilation: expected"),
+        (lambda p, i: pairwise_affinity_loss(p, i, BOX, threshold=2.0), "threshold: expected"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")
