@@ -34,8 +34,8 @@ def _commands(page):
     """Each shown command of segjax or of an experiment, as the shell would split it."""
     for text in SHELL.findall(page.read_text()):
         for line in text.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if "segjax" in words[:1] or "experiments/" in "".join(words[1:2]):
+            words = tuple(shlex.split(line, comments=True))
+            if words[:1] == ("segjax",) or "experiments/" in "".join(words[1:2]):
                 yield words
 
 
@@ -81,7 +81,9 @@ def test_snippets_run(page, workplace, monkeypatch):
             exec(compile("\n" * line + snippet[1], str(page), "exec"), names)
 
 
-@pytest.mark.parametrize("words", [w for page in PAGES for w in _commands(page)], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", dict.fromkeys(words for page in PAGES for words in _commands(page)), ids=" ".join
+)
 def test_commands_parse(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text("steps: 5000\noptimizer:\n  warmup: 100\n")
