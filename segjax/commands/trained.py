@@ -2,14 +2,16 @@
 
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from segjax.commands.embed import TextOptions, embed, model_settings
 
 if TYPE_CHECKING:  # `--help` need not wait for JAX
     from segjax.inference import Predictor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelOptions:
+class ModelOptions(TextOptions):
     """The model, and its sliding windows and test-time augmentation.
 
     Attributes:
@@ -32,6 +34,14 @@ class ModelOptions:
         (semantic task).
       scales: Average over the picture resized by each of these factors (semantic task).
       flip: Average over the picture and its mirror image (semantic task).
+      text: Names of classes, each with its synonyms after commas: with --model and the weights of a
+        CLIP pixels get the class whose name is most similar, without any training. --vocabulary,
+        --templates, --gelu and all that follows are for this.
+      text_file: The same from a file: NAME.npz that `segjax embed` wrote, or a text with one line a
+        class.
+      dense: How the last block of the CLIP is changed so that patches stay local.
+      background: Name of the class that pixels get of which no class is sure.
+      threshold: Largest probability below which a pixel is of the background.
     """
 
     run: pathlib.Path
@@ -45,6 +55,11 @@ class ModelOptions:
     overlap: float = 0.5
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    text: tuple[str, ...] = ()
+    text_file: pathlib.Path | None = None
+    dense: Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] = "sclip"
+    background: str | None = None
+    threshold: float = 0.1
 
 
 def load(options: ModelOptions, *, score_threshold: float = 0.5) -> "Predictor":
@@ -68,21 +83,60 @@ def load(options: ModelOptions, *, score_threshold: float = 0.5) -> "Predictor":
 
     enable_compilation_cache()
     shared = {name: getattr(options, name) for name in ("window", "overlap", "scales", "flip")}
-    shared["score_threshold"] = score_threshold
-    if options.model is not None:
+    if options.text or options.text_file is not None:
+        predictor = _by_text(options, **shared)
+    elif options.model is not None:
         predictor = Predictor.from_weights(
             options.run,
             options.model,
             task=options.task,
             model_options=read_options(options.model_options),
+            score_threshold=score_threshold,
             **shared,
         )
     else:
         for name in ("task", "model_options"):
             if getattr(options, name):
                 raise ValueError(f"{name}: no effect without --model, as a run has its own")
-        predictor = Predictor.from_run(options.run, checkpoint=options.checkpoint, **shared)
+        predictor = Predictor.from_run(
+            options.run,
+            checkpoint=options.checkpoint,
+            score_threshold=score_threshold,
+            **shared,
+        )
     if options.max_value is not None:
         check_max_value(options.max_value)
         predictor.config = dataclasses.replace(predictor.config, max_value=options.max_value)
     return predictor
+
+
+def _by_text(options: ModelOptions, **views: Any) -> "Predictor":
+    """A CLIP that labels pixels by the texts of the options."""
+    from segjax.inference import Predictor
+    from segjax.text import ClassNames, TextEmbeddings
+
+    file = options.text_file
+    if options.model is None:
+        raise ValueError("model: expected the name of a CLIP with --text, got none")
+    if options.text and file is not None:
+        raise ValueError(f"text_file: expected none with --text, got {file}")
+    if file is not None and file.suffix == ".npz":
+        embeddings = TextEmbeddings.load(file)
+    else:
+        classes = ClassNames.from_file(file) if file else ClassNames.parse(options.text)
+        embeddings = embed(classes, str(options.run), options.model, options)
+    names = [synonyms[0] for synonyms in embeddings.classes.names]
+    if options.background is not None and options.background not in names:
+        raise ValueError(
+            f"background: expected one of {', '.join(names)}, got {options.background!r}"
+        )
+    return Predictor.from_text(
+        options.run,
+        options.model,
+        embeddings,
+        method=options.dense,
+        background=None if options.background is None else names.index(options.background),
+        threshold=options.threshold,
+        model_options=model_settings(options),
+        **views,
+    )

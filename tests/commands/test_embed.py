@@ -1,7 +1,9 @@
 """Class names from the shell into a file of embeddings."""
 
 import functools
+import json
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,3 +87,34 @@ def test_what_is_no_file_of_embeddings_is_an_error(tmp_path):
     np.savez(path, about="{}", vectors=np.zeros(3))
     with pytest.raises(ValueError, match=r"a.npz: expected embeddings of names"):
         TextEmbeddings.load(path)
+
+
+def test_photographs_are_labelled_by_texts(folder, capsys):
+    """As it is by the embeddings of a file."""
+    photo = folder / "photos" / "a.png"
+    photo.parent.mkdir()
+    cv2.imwrite(str(photo), np.random.default_rng(1).integers(0, 256, (24, 40, 3), np.uint8))
+    model = ["--run", str(folder / "clip.safetensors"), "--model", "clip_small"]
+    settings = ["--templates", "photo", "--window", "16", "16"]
+    words = ["--text", "cat, kitten", "dog", "--background", "dog", "--threshold", "0.4"]
+    output = str(folder / "by_words")
+    arguments = ["predict", str(photo), *model, *settings]
+    assert cli.main([*arguments, *words, "--output", output]) == 0
+    labels = cv2.imread(f"{output}/a.png", cv2.IMREAD_UNCHANGED)
+    assert labels.shape == (24, 40)
+    assert set(np.unique(labels)) <= {0, 1}
+    names = json.loads((folder / "by_words" / "classes.json").read_text())
+    assert "cat" in str(names)
+
+    words = ["--output", str(folder / "n.npz"), "--weights", model[1], *model[2:]]
+    assert cli.main(["embed", str(folder / "names.txt"), *words, "--templates", "photo"]) == 0
+    output = str(folder / "by_file")
+    words = ["--text-file", str(folder / "n.npz"), "--background", "dog", "--threshold", "0.4"]
+    assert cli.main([*arguments, *words, "--output", output]) == 0
+    by_file = cv2.imread(f"{output}/a.png", cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(by_file, labels)
+    words = ["--text", "cat", "dog", "--background", "bird", "--output", output]
+    assert cli.main([*arguments, *words]) == 1
+    assert "background: expected one of cat, dog, got 'bird'" in capsys.readouterr().err
+    assert cli.main(["predict", str(photo), *model[:2], "--text", "cat", "--output", output]) == 1
+    assert "model: expected the name of a CLIP with --text" in capsys.readouterr().err
