@@ -102,6 +102,7 @@ def test_the_number_of_threads_changes_no_value(role, threads, monkeypatch):
     assert_allclose(ours, xlas, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["depthwise", "pointwise, strided"])
 def test_second_and_forward_derivatives_are_xlas(form):
     with jax.enable_x64(True):
