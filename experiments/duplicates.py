@@ -1,21 +1,22 @@
-"""What sees to it that an object is found once: the matching, or suppression afterwards?
+"""Duplicate predictions: does one-to-one matching prevent them, or non-maximum suppression?
 
-The same model learns twice: with each object matched with one query, and with each matched with
-several (one-to-many, as proposals are assigned). Both are judged with and without non-maximum
-suppression (NMS), by the average precision of masks and by how many further predictions an object
-has that was found: sure ones (score of at least 0.5) of its class that overlap it by more than one
-half.
+The same model is trained twice: with each object matched with one query, and with each object
+matched with several (one-to-many, as in proposal-based detectors). Both are evaluated with and
+without non-maximum suppression (NMS) by the average precision of masks and by the number of
+duplicates: further predictions of the same class, with a score of at least 0.5, that overlap an
+object by more than one half.
 
-Of procedural scenes that it has not seen (20 minutes, 37 CPU minutes, on two cores of an AMD EPYC;
-expect an average precision of 0.33 with one-to-one matching without NMS, of 0.15 with one-to-many
-matching without it and of 0.36 with it), or of nuclei:
+On procedural scenes (20 minutes, 37 CPU minutes, on two cores of an AMD EPYC; expect a mask AP of
+0.33 with one-to-one matching without NMS, and with one-to-many matching of 0.15 without and 0.36
+with it), or on nuclei:
     python experiments/duplicates.py
     python experiments/duplicates.py --data folder:NUCLEI --size 128 128 \\
         --steps 5000 --model-options num_queries 400 \\
         --max-objects 100
 
-The model has to be sure of what it finds before there can be duplicates. Prints the table, mean and
-standard deviation over the seeds, and writes `duplicates.json` beside the runs.
+Duplicates appear only after the model has been trained long enough to give high scores. Prints a
+table of means and standard deviations over the seeds, and writes `duplicates.json` to the folder of
+the runs.
 """
 
 import dataclasses
@@ -46,18 +47,18 @@ RUNS = dataclasses.replace(
     CONFIG,
     run=CONFIG.run.with_name("duplicates"),
     steps=500,
-    # Four queries for each of four things, and some for none.
+    # Enough for four queries for each of four things.
     model_options={"num_queries": "20", "width": "32"},
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """One-to-one against one-to-many matching.
+    """One-to-one and one-to-many matching.
 
     Attributes:
-      matches: Queries that each object is matched with, one-to-many.
-      iou_threshold: IoU of boxes above which NMS suppresses the less sure object.
+      matches: Number of queries that each object is matched with in one-to-many matching.
+      iou_threshold: Box IoU above which NMS removes the object with the lower score.
       seeds: Seeds of the runs.
     """
 
@@ -68,46 +69,46 @@ class Options:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Found(Sums):
-    """Objects that some sure prediction overlaps, and those predictions."""
+class Detections(Sums):
+    """Number of objects that were found, and of all predictions that found them."""
 
     objects: jax.Array
     predictions: jax.Array
 
 
-class FoundTask(InstanceTask):
-    """Counts instead of judging."""
+class DuplicatesTask(InstanceTask):
+    """Instance segmentation whose metric is the number of duplicates."""
 
-    def measure(self, predictions: Instances, record: Record) -> Found:
+    def measure(self, predictions: Instances, record: Record) -> Detections:
         targets = self.targets(record)
-        sure = predictions.valid & (predictions.scores >= 0.5)
-        of = mask_iou(predictions.masks, targets.masks) > 0.5  # of one object at most
-        of &= predictions.classes[..., None] == targets.classes[..., None, :]
-        of &= sure[..., None] & (targets.valid & record.valid[..., None])[..., None, :]
-        return Found(jnp.sum(of.any(-2)), jnp.sum(of.any(-1)))
+        confident = predictions.valid & (predictions.scores >= 0.5)
+        found = mask_iou(predictions.masks, targets.masks) > 0.5  # at most one object each
+        found &= predictions.classes[..., None] == targets.classes[..., None, :]
+        found &= confident[..., None] & (targets.valid & record.valid[..., None])[..., None, :]
+        return Detections(jnp.sum(found.any(-2)), jnp.sum(found.any(-1)))
 
-    def summary(self, metric: Found, classes) -> dict[str, float]:
-        further = (metric.predictions - metric.objects) / np.maximum(metric.objects, 1)
-        return {"further predictions an object found": float(further)}
+    def summary(self, metric: Detections, classes) -> dict[str, float]:
+        duplicates = (metric.predictions - metric.objects) / np.maximum(metric.objects, 1)
+        return {"duplicates per object found": float(duplicates)}
 
 
-def judge(config: InstanceConfig, nms_threshold: float | None) -> dict[str, float]:
-    """The figures of a finished run on its evaluation split."""
+def evaluate_run(config: InstanceConfig, nms_threshold: float | None) -> dict[str, float]:
+    """The metrics of a finished run on its evaluation split."""
     source, parallel = open_config_source(config, config.eval_split), Parallel()
     model = make_model(config, len(source.classes))
     variables, _ = load_variables(config.run / "checkpoints", "last")
-    figures = {}
-    for kind in (InstanceTask, FoundTask):
+    metrics = {}
+    for kind in (InstanceTask, DuplicatesTask):
         task = kind(**vars(make_task(config, source.classes)) | {"nms_threshold": nms_threshold})
         evaluate = make_evaluate(task, model, source, parallel, batch_size=config.eval_batch_size)
-        figures |= task.summary(evaluate(parallel.place(variables)).metric, source.classes)
-    return {name: value for name, value in figures.items() if "/" not in name}
+        metrics |= task.summary(evaluate(parallel.place(variables)).metric, source.classes)
+    return {name: value for name, value in metrics.items() if "/" not in name}
 
 
 def main(options: Options, runs: InstanceConfig) -> None:
     rows = {}
     for matches in (1, options.matches):
-        figures: dict[str, list[dict[str, float]]] = {"no": [], "yes": []}
+        metrics: dict[str, list[dict[str, float]]] = {"no": [], "yes": []}
         for seed in options.seeds:
             config = dataclasses.replace(
                 runs,
@@ -116,12 +117,12 @@ def main(options: Options, runs: InstanceConfig) -> None:
                 seed=seed,
             )
             train(config) or sys.exit(STOPPED)
-            figures["no"].append(judge(config, None))
-            figures["yes"].append(judge(config, options.iou_threshold))
-        rows |= {f"{matches}, NMS: {nms}": figures[nms] for nms in figures}
+            metrics["no"].append(evaluate_run(config, None))
+            metrics["yes"].append(evaluate_run(config, options.iou_threshold))
+        rows |= {f"{matches}, NMS: {nms}": metrics[nms] for nms in metrics}
 
-    names = ("ap", "ap50", "further predictions an object found")
-    table = Table("queries an object", *names)
+    names = ("ap", "ap50", "duplicates per object found")
+    table = Table("queries per object", *names)
     for title, scores in rows.items():
         values = np.array([[run[name] for name in names] for run in scores])
         means, spreads = values.mean(0), values.std(0)

@@ -1,20 +1,20 @@
-"""What is weights' worth that were learnt on other images, and the recipe's?
+"""Fine-tuning: what do pretrained weights gain, and what does the published recipe gain?
 
-A model learns street scenes on one half of the training images, once and for long. From there it
-learns the other half, by its family's published recipe; beside it, it learns that half from scratch
-in as many steps, and from the same weights at the rate that is for learning from scratch. The
-halves are the first and the second by file name, which for CamVid are mostly different drives,
-because the pictures of one drive are alike.
+A model is pretrained on one half of the training images. Then it is trained on the other half in
+three ways, with the same number of steps: from scratch, from the pretrained weights by the
+fine-tuning recipe of its family, and from the pretrained weights at the learning rate for training
+from scratch. The halves are the first and second half of the files by name. In CamVid these are
+mostly different drives, whose images differ more than those of one drive.
 
-Street scenes in a folder as `segjax train --data folder:PATH` reads it (1,340 CPU seconds; of
+On street scenes in a folder as read by `segjax train --data folder:PATH` (1,340 CPU seconds; on
 CamVid expect 0.26 from scratch, 0.38 by the recipe and 0.41 at 3e-3):
     python experiments/finetuning.py --data folder:CAMVID --void 11
 
-The recipe is for weights that were learnt for very long. These have still much to learn, which is
-perhaps why the higher rate gains more here.
+The recipe is for weights that were pretrained for very long. The short pretraining here is perhaps
+why the higher learning rate gains more.
 
-Prints the table of mean IoUs on the evaluation split, mean and standard deviation over the seeds of
-the second learning, and writes `finetuning.json` beside the runs.
+Prints a table of mean IoUs on the evaluation split, as mean and standard deviation over the seeds
+of the second training, and writes `finetuning.json` to the folder of the runs.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ RUNS = SemanticConfig(
     scale=0.5,
     steps=150,
     batch_size=8,
-    average_decay=0.9,  # of so few steps
+    average_decay=0.9,  # for so few steps
     eval_every=1000,
     save_every=1000,
 )
@@ -49,11 +49,11 @@ RUNS = SemanticConfig(
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Fine-tuning against learning from scratch.
+    """Fine-tuning and training from scratch.
 
     Attributes:
-      first_steps: Steps of learning the first half.
-      seeds: Seeds of learning the second half.
+      first_steps: Number of steps of the pretraining on the first half.
+      seeds: Seeds of the training on the second half.
     """
 
     first_steps: int = 800
@@ -61,7 +61,7 @@ class Options:
 
 
 def halve(config: SemanticConfig) -> SemanticConfig:
-    """The same data, whose training split is there as two, "first" and "second": links."""
+    """Links the data set into a new folder, with the training split as "first" and "second"."""
     data = pathlib.Path(config.data.removeprefix("folder:")).expanduser().absolute()
     halves = config.run / "data"
     for kind in ("images", "masks"):
@@ -88,7 +88,7 @@ def main(options: Options, runs: SemanticConfig) -> None:
     first = dataclasses.replace(
         config, run=config.run / "first", train_split="first", steps=options.first_steps
     )
-    rows = {"first half alone": [(train(first) or sys.exit(STOPPED))["mean_iou"]]}
+    rows = {"first half": [(train(first) or sys.exit(STOPPED))["mean_iou"]]}
     at_scratch_rate = OptimizerConfig(
         name="adamw",
         learning_rate=3e-3,
@@ -97,7 +97,7 @@ def main(options: Options, runs: SemanticConfig) -> None:
         clip=1.0,
         backbone=1.0,
     )
-    ways = {
+    variants = {
         "scratch": ("second half from scratch", {}),
         "recipe": ("second half from the first, by the recipe", {"weights": str(first.run)}),
         "scratch_rate": (
@@ -106,13 +106,13 @@ def main(options: Options, runs: SemanticConfig) -> None:
         ),
     }
     for seed in options.seeds:
-        for name, (title, changes) in ways.items():
+        for name, (title, changes) in variants.items():
             run = config.run / f"{name}_seed_{seed}"
             changes = changes | {"run": run, "train_split": "second", "seed": seed}
-            figures = train(dataclasses.replace(config, **changes)) or sys.exit(STOPPED)
-            rows.setdefault(title, []).append(figures["mean_iou"])
+            metrics = train(dataclasses.replace(config, **changes)) or sys.exit(STOPPED)
+            rows.setdefault(title, []).append(metrics["mean_iou"])
 
-    table = Table("learnt on", "mean IoU")
+    table = Table("trained on", "mean IoU")
     for title, values in rows.items():
         table.add_row(title, f"{np.mean(values):.3f} ± {np.std(values):.3f}")
     Console().print(table)

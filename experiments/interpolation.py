@@ -1,16 +1,16 @@
-"""ROIAlign's sampling: bilinear, nearest, or nearest in rounded boxes as ROI pooling has it.
+"""Sampling in ROIAlign: bilinear, nearest, or nearest in rounded boxes as in ROI pooling.
 
-The same Mask R-CNN learns small objects with each of the three. All are judged by the average
-precision of masks by object size, and by how much the gradient's norm varies from step to step.
-Then the mask loss's gradient by each object's pooled features is taken back to the pyramid, once by
-bilinear and once by nearest sampling: their ratio stands beside `R(α, β)`, which is what it would
-be if no two samples shared a pixel.
+The same Mask R-CNN is trained on small objects with each of the three. They are compared by the
+average precision of masks by object size, and by how much the norm of the gradient varies from step
+to step. Then the gradient of the mask loss with respect to each object's pooled features is
+propagated to the feature pyramid, by bilinear and by nearest sampling. The ratio of their squared
+norms is compared with `R(α, β)`, the ratio if no two samples shared a pixel.
 
     python experiments/interpolation.py
     python experiments/interpolation.py --data folder:NUCLEI --size 96 96
 
-Prints the tables, mean and standard deviation over the seeds, and writes `interpolation.json`
-beside the runs.
+Prints tables of means and standard deviations over the seeds, and writes `interpolation.json` to
+the folder of the runs.
 """
 
 import dataclasses
@@ -54,16 +54,16 @@ RUNS = dataclasses.replace(
 )
 METHODS = ("bilinear", "nearest", "rounded")
 SCORES = ("ap", "ap50", "ap75", "ap_small", "ap_medium")
-SIDES = (0, 16, 24, 32, np.inf)  # of objects' boxes in pixels, by which gradients are grouped
-SIZE, RATIO = 14, 2  # bins along each axis of what the mask head gets, and samples of a bin
+SIDES = (0, 16, 24, 32, np.inf)  # sides of boxes in pixels that bound the groups of gradients
+SIZE, RATIO = 14, 2  # bins along each axis of the mask head's features, and samples per bin
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Three ways of sampling a region's features.
+    """Three ways of sampling the features of a region.
 
     Attributes:
-      batches: Number of batches of the evaluation split on which the gradients are taken.
+      batches: Number of batches of the evaluation split on which gradients are computed.
       seeds: Seeds of the runs.
     """
 
@@ -71,8 +71,8 @@ class Options:
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
-def training_figures(config: InstanceConfig) -> dict[str, float]:
-    """The scores of a run, and how the norm of its gradient varied in the second half."""
+def train_and_score(config: InstanceConfig) -> dict[str, float]:
+    """Trains a model. Returns its scores, and mean and deviation of the later gradient norms."""
     scores = train(config) or sys.exit(STOPPED)
     rows = [json.loads(line) for line in (config.run / "metrics.jsonl").read_text().splitlines()]
     norms = [row["gradient_norm"] for row in rows if "gradient_norm" in row]
@@ -84,7 +84,7 @@ def training_figures(config: InstanceConfig) -> dict[str, float]:
 
 
 def sampling_gradients(config: InstanceConfig, batches: int) -> dict[str, np.ndarray]:
-    """Of each proposal with an object: its side, squared norms by both samplings, and `R`."""
+    """For each proposal with an object: its side, the squared norms by both methods, and `R`."""
     source = open_config_source(config, config.eval_split)
     task, model = make_task(config, source.classes), make_model(config, len(source.classes))
     variables, _ = load_variables(config.run / "checkpoints", "last")
@@ -96,7 +96,7 @@ def sampling_gradients(config: InstanceConfig, batches: int) -> dict[str, np.nda
         examples, *shape, _ = batch.image.shape
 
         def mask_loss(change):
-            """The sum over proposals, whose features have `change` added to them."""
+            """The sum over the proposals, with `change` added to their features."""
 
             def add(next_function, args, kwargs, context):
                 if context.method_name == "_masks":
@@ -112,22 +112,23 @@ def sampling_gradients(config: InstanceConfig, batches: int) -> dict[str, np.nda
 
         change = jnp.zeros((examples, proposals, SIZE, SIZE, model.features))
         delta, outputs = jax.grad(mask_loss, has_aux=True)(change)
-        of_proposal = jax.vmap(functools.partial(spread, shape))
+        squared_norms = jax.vmap(functools.partial(propagate, shape))
         boxes, matches = outputs.proposals[:, :proposals], outputs.matches[:, :proposals]
-        figures = of_proposal(delta.reshape(-1, *delta.shape[2:]), boxes.reshape(-1, 4))
-        return figures, ((matches >= 0) & batch.valid[:, None]).ravel()
+        values = squared_norms(delta.reshape(-1, *delta.shape[2:]), boxes.reshape(-1, 4))
+        return values, ((matches >= 0) & batch.valid[:, None]).ravel()
 
     chosen = itertools.islice(eval_batches(source, batch_size=config.eval_batch_size), batches)
     parts = []
-    for figures, valid in map(gradients, chosen):
-        parts.append({name: np.asarray(x)[np.asarray(valid)] for name, x in figures.items()})
+    for values, valid in map(gradients, chosen):
+        parts.append({name: np.asarray(x)[np.asarray(valid)] for name, x in values.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def spread(shape: tuple[int, int], delta: jax.Array, box: jax.Array) -> dict[str, jax.Array]:
-    """What becomes of the gradient `[SIZE, SIZE, c]` by the features inside a box `[4]`.
+def propagate(shape: tuple[int, int], delta: jax.Array, box: jax.Array) -> dict[str, jax.Array]:
+    """Propagates the gradient `[SIZE, SIZE, c]` of the features of a box `[4]` to the pyramid.
 
-    `R` is the mean over the samples, each weighted by its squared gradient.
+    Returns the squared norms by both methods, and `R` as the mean over the samples, weighted by
+    their squared gradients.
     """
     levels = [jnp.zeros((*(-(-s // 2**k) for s in shape), delta.shape[-1])) for k in range(2, 6)]
 
@@ -140,7 +141,7 @@ def spread(shape: tuple[int, int], delta: jax.Array, box: jax.Array) -> dict[str
         by_levels = jax.vjp(align, levels)[1](delta[None])[0]
         return sum(jnp.sum(x**2) for x in by_levels)
 
-    # Where the samples lie between pixels' centres, in x and y.
+    # The position of the samples between pixel centres, in x and y.
     stride = 2.0 ** ops.assign_levels(box)
     start, sides = box[:2] / stride, jnp.maximum((box[2:] - box[:2]) / stride, 1)
     points = start + (jnp.arange(SIZE * RATIO)[:, None] + 0.5) * sides / (SIZE * RATIO)
@@ -156,12 +157,12 @@ def spread(shape: tuple[int, int], delta: jax.Array, box: jax.Array) -> dict[str
     }
 
 
-def by_side(figures: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Means over the proposals of similar sides."""
+def group_by_side(values: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Means over proposals with similar sides."""
     rows = {}
     for low, high in itertools.pairwise(SIDES):
-        group = (figures["side"] > low) & (figures["side"] <= high) & (figures["nearest"] > 0)
-        some = {name: x[group] for name, x in figures.items()}
+        group = (values["side"] > low) & (values["side"] <= high) & (values["nearest"] > 0)
+        some = {name: x[group] for name, x in values.items()}
         if group.any():
             ratios = some["bilinear"] / some["nearest"]
             rows[f"{low} to {high}"] = {
@@ -176,9 +177,9 @@ def by_side(figures: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
 
 
 def show(title: str, rows: dict[str, list[dict[str, float]]]) -> None:
-    """A table of means and standard deviations over runs."""
+    """Prints a table of means and standard deviations over runs."""
     every = [run for runs in rows.values() for run in runs]
-    # A score without any object of its size is -1.
+    # The score of an object size is -1 if there is no such object.
     names = [name for name in every[0] if all(run[name] >= 0 for run in every)]
     table = Table(title, *names)
     for row, runs in rows.items():
@@ -198,13 +199,13 @@ def main(options: Options, runs: InstanceConfig) -> None:
             model_options=runs.model_options | {"roi_method": method},
             seed=seed,
         )
-        scores[method].append(training_figures(config))
-        for side, row in by_side(sampling_gradients(config, options.batches)).items():
+        scores[method].append(train_and_score(config))
+        for side, row in group_by_side(sampling_gradients(config, options.batches)).items():
             gradients[method].setdefault(side, []).append(row)
 
     show("sampling", scores)
     for method in METHODS:
-        show(f"learnt with {method}: sides in pixels", dict(sorted(gradients[method].items())))
+        show(f"trained with {method}: sides in pixels", dict(sorted(gradients[method].items())))
     rows = {"scores": scores, "gradients": gradients}
     (runs.run / "interpolation.json").write_text(json.dumps(rows, indent=2) + "\n")
 

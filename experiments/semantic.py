@@ -4,24 +4,25 @@ On a laptop (3 minutes, 290 CPU seconds, on two cores of an AMD EPYC; expect a m
 things 0.69, on 256 scenes):
     python experiments/semantic.py
 
-Easier or harder scenes (`--help` explains each option of --scenes):
+With easier or harder scenes (`--help` explains the options of --scenes):
     python experiments/semantic.py --scenes.max-instances 2 --scenes.hue-spread 0.5 --run runs/easy
 
-On a GPU (scenes in which outlines alone tell things apart, a larger model):
+On a GPU (a larger model, and scenes whose things differ by outline alone):
     python experiments/semantic.py --data synthetic:outlines --model unet --size 256 256 \\
         --batch-size 32 --steps 20000 --optimizer.learning-rate 3e-3 --dtype bfloat16 \\
         --run runs/large
 
-On a TPU pod (the same command on every host; each draws its share of every batch):
+On a TPU pod (the same command on every host; each one loads its part of every batch):
     python experiments/semantic.py --model unet --size 256 256 --batch-size 1024 --steps 20000 \\
         --eval-batch-size 256 --parallel mesh --fsdp 8 --distributed --run /SHARED/large
 
-(/SHARED is a folder that every host sees: process 0 writes there, all read checkpoints from it.)
+(/SHARED is a folder on storage that all hosts share: process 0 writes to it, and all read
+checkpoints from it.)
 
-It ends with a table of IoUs, and leaves `predictions.png`, `curves.png`, `metrics.jsonl`,
-TensorBoard logs and checkpoints in the run's folder. Interrupted by SIGTERM, it saves and exits;
-the same command resumes. Every option has a flag: `--help`. For images of your own, `segjax
-train semantic` has the same options, with defaults for photographs.
+Prints a table of IoUs at the end, and writes `predictions.png`, `curves.png`, `metrics.jsonl`,
+TensorBoard logs and checkpoints to the folder of the run. On SIGTERM it saves a checkpoint and
+exits; the same command resumes. `--help` shows all options. For your own images use
+`segjax train semantic`, which has the same options with defaults for photographs.
 """
 
 import sys
@@ -36,10 +37,10 @@ CONFIG = SemanticConfig(
     steps=800,
     batch_size=16,
     eval_every=800,
-    # Four classes of stuff cover most of a scene, seven classes of things the rest.
+    # The four classes of stuff cover most of a scene, so the seven classes of things weigh more.
     objective=PixelObjective(class_weights=(1.0,) * 4 + (1.5,) * 7),
     optimizer=OptimizerConfig(learning_rate=6e-3, clip=0.0),
-    # No scene comes twice, so there is nothing to make up.
+    # Every scene is new, so augmentation is not needed.
     augmentation=Augmentation(
         zoom=(1.0, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0
     ),

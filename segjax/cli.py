@@ -1,4 +1,4 @@
-"""The command line: `segjax train | evaluate | predict | convert | models`."""
+"""The command line: `segjax train`, `evaluate`, `predict`, `convert`, `models` and `embed`."""
 
 import importlib
 import os
@@ -13,7 +13,7 @@ import tyro
 
 import segjax
 from segjax.flags import check_flags, flags
-from segjax.naming import unknown_name
+from segjax.suggestions import unknown_name
 
 if TYPE_CHECKING:
     from segjax.training.config import TrainConfig
@@ -22,14 +22,15 @@ _FORMAT = warnings.formatwarning
 COMMANDS = {
     "train": "train a segmentation model: semantic, instance or panoptic",
     "evaluate": "evaluate a trained model on a data set",
-    "predict": "predict images of your own with a trained model",
-    "convert": "write trained or published weights as the original's",
+    "predict": "segment your own images with a trained model",
+    "convert": "convert weights to or from the format of the original model",
     "models": "list the models",
+    "embed": "embed class names by the text tower of a CLIP",
 }
 TASKS = {
-    "semantic": "a class for each pixel",
-    "instance": "objects, each with a mask or a box",
-    "panoptic": "segments of things and stuff",
+    "semantic": "predict a class for each pixel",
+    "instance": "predict objects, each with a mask or box",
+    "panoptic": "predict segments of things and stuff",
 }
 _LISTING = "\n".join(f"  {name:10}{purpose}" for name, purpose in COMMANDS.items())
 _HELP = f"""usage: segjax COMMAND [OPTIONS]
@@ -40,14 +41,14 @@ commands:
 {_LISTING}
 
 options:
-  --help    show this text; segjax COMMAND --help shows the command's options
-  --version show the version
+  -h, --help  show this message; segjax COMMAND --help shows the options of a command
+  --version   show the version
 """
 
 
 _TRAIN_HELP = """usage: segjax train TASK [OPTIONS]
 
-Trains a segmentation model; segjax train TASK --help shows the task's options.
+Train a segmentation model. segjax train TASK --help shows the options of a task.
 
 tasks:
 """ + "".join(f"  {name:10}{purpose}\n" for name, purpose in TASKS.items())
@@ -56,13 +57,15 @@ tasks:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
-    What a user can mend ends with one line on stderr. A mistake in the program keeps its traceback.
+    Errors that a user can fix, such as a wrong option or a missing file, are printed to stderr in
+    one line. Any other exception is raised.
 
     Args:
-      argv: the arguments; None takes those of the process.
+      argv: Arguments; None takes those of the process.
 
     Returns:
-      The exit code: 0, 1 for a failure, 2 for wrong usage, 130 where it was interrupted.
+      The exit code: 0 for success, 1 for failure, 2 for wrong usage, 130 for an interruption by the
+      user, 143 for a training that SIGTERM has stopped.
     """
     match list(sys.argv[1:] if argv is None else argv):
         case ["-h" | "--help"]:
@@ -81,11 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(default: "TrainConfig", *, description: str | None = None) -> int:
-    """The command line of an experiment: that of `segjax train`, with other defaults.
+    """Runs an experiment: `segjax train` with other defaults.
 
     Args:
-      default: what is trained without any flags.
-      description: the text above the options in `--help`.
+      default: Configuration that is used without any flags.
+      description: Text above the options in `--help`.
 
     Returns:
       The exit code, as in `main`.
@@ -100,12 +103,12 @@ def experiment(
     *,
     description: str | None = None,
 ) -> int:
-    """The command line of an experiment of several runs: its own options, and those of the runs.
+    """Runs an experiment that has options of its own in addition to those of `segjax train`.
 
     Args:
-      run: Function `(options, config)`: the experiment.
-      options: Dataclass of its own options, with their defaults.
-      default: Configuration of the runs without any flags.
+      run: Function `(options, config)` that runs the experiment.
+      options: Dataclass of the experiment's own options, with their defaults.
+      default: Configuration of its training runs that is used without any flags.
       description: Text above the options in `--help`.
 
     Returns:
@@ -132,7 +135,7 @@ def _run(name: str, arguments: list[str]) -> int:
 def _train_task(arguments: list[str]) -> int:
     match arguments:
         case [task, *options] if task in TASKS:
-            # Not sooner: `segjax --help` need not wait for JAX.
+            # Imported here, so that `segjax --help` does not wait for JAX.
             from segjax.training.config import CONFIGS
 
             return _train(CONFIGS[task](), prog=f"segjax train {task}", args=options)
@@ -151,9 +154,9 @@ def _train(default: "TrainConfig", **options: Any) -> int:
 
 
 def _guard(command: Callable[[], int]) -> int:
-    """Runs a command; what a user can mend is one line."""
+    """Runs a command, and prints errors that a user can fix in one line."""
     warnings.formatwarning = _format_warning
-    absl.logging.set_verbosity(absl.logging.FATAL)  # what Orbax logs as an error it raises too
+    absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax also raises the errors that it logs
     try:
         return command()
     except KeyboardInterrupt:
@@ -168,7 +171,7 @@ def _guard(command: Callable[[], int]) -> int:
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, *place: Any, **line: Any
 ) -> str:
-    """What segjax warns of is one line; the warnings of libraries keep their form."""
+    """Formats segjax's own warnings as one line; those of other libraries stay as they are."""
     if category is UserWarning and f"{os.sep}segjax{os.sep}" in filename:
         return f"segjax: {message}\n"
     return _FORMAT(message, category, filename, *place, **line)
@@ -180,27 +183,27 @@ def _fail(message: str, code: int) -> int:
 
 
 def _explain(error: Exception) -> str | None:
-    """What went wrong, if the user can mend it; None for a mistake in the program."""
+    """The message of an error that the user can fix; None for a bug in the program."""
     match error:
         case OSError(strerror=str(reason), filename=str(file)):
             return f"{file}: {reason}"
         case OSError() | FloatingPointError():
             return str(error)
         case MemoryError():
-            return _too_little_memory(error)
+            return _out_of_memory(error)
         case RuntimeError() if "RESOURCE_EXHAUSTED" in str(error):
-            return _too_little_memory(error)
+            return _out_of_memory(error)
         case ValueError() | ImportError() if _raised_by_segjax(error):
             return str(error)
     return None
 
 
-def _too_little_memory(error: Exception) -> str:
+def _out_of_memory(error: Exception) -> str:
     reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
-    return f"too little memory{reason}: take a smaller batch, size or window"
+    return f"out of memory{reason}: use a smaller batch size, image size or window"
 
 
 def _raised_by_segjax(error: Exception) -> bool:
-    """Whether segjax itself found fault with a value; elsewhere a ValueError is a mistake."""
+    """Whether segjax itself raised the error; a ValueError from elsewhere is a bug."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_globals["__name__"].startswith("segjax.")

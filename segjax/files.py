@@ -1,4 +1,4 @@
-"""Writing files: whole, or not at all."""
+"""Atomic writing of files."""
 
 import contextlib
 import os
@@ -7,23 +7,23 @@ from pathlib import Path
 
 
 def write_file(path: str | os.PathLike, content: bytes | str) -> None:
-    """Writes a file under another name and then renames it, so that no part of it is ever seen.
+    """Writes a file atomically: under another name first, which is then renamed.
 
     Args:
-      path: of the file; what is there is replaced.
-      content: bytes, or text to be written in UTF-8.
+      path: path of the file; an existing file is replaced.
+      content: bytes, or text, which is written in UTF-8.
 
     Raises:
-      OSError: it cannot be written; names the file.
+      OSError: if the file cannot be written; it names the file.
 
     Example:
       >>> write_file("no/such/folder/a.txt", "a")
       Traceback (most recent call last):
       FileNotFoundError: [Errno 2] No such file or directory: 'no/such/folder/a.txt'
     """
-    file = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
+    file = Path(os.path.realpath(path))  # a link is kept, and its target replaced
     draft = file.with_name(f"{file.name}.draft")
-    with naming(path):
+    with name_os_errors(path):
         try:
             draft.write_bytes(content.encode() if isinstance(content, str) else content)
             draft.replace(file)
@@ -34,14 +34,14 @@ def write_file(path: str | os.PathLike, content: bytes | str) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: str | os.PathLike) -> Iterator[None]:
-    """Names a file in the errors of the system, such as that of a full disk, which do not.
+def name_os_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Adds a file's name to system errors that lack it, such as that of a full disk.
 
     Args:
-      path: of the file.
+      path: path of the file.
 
     Raises:
-      OSError: of the same kind, with the file's name.
+      OSError: the same error with the file's name.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The flags of command lines, and what to say where there is no such flag."""
+"""The flags of command lines, and the message for an unknown flag."""
 
 import dataclasses
 import difflib
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def flags(options: Any, prefix: str = "--") -> Iterator[str]:
-    """The flags of a dataclass, or of an instance of one, and of the dataclasses that it holds."""
+    """The flags of the options in a dataclass (or instance of one) and in nested dataclasses."""
     hints = typing.get_type_hints(options if isinstance(options, type) else type(options))
     for name in (field.name for field in dataclasses.fields(options)):
         flag = name.replace("_", "-")
@@ -25,12 +25,12 @@ def flags(options: Any, prefix: str = "--") -> Iterator[str]:
 def check_flags(
     args: Sequence[str], known: Iterable[str], *, hints: Mapping[str, str] | None = None
 ) -> None:
-    """Ends the process with one line and exit code 2 where there is no such flag.
+    """Ends the process with a one-line message and exit code 2 if a flag is unknown.
 
     Args:
-      args: of the command line.
-      known: the flags there are.
-      hints: by flags that there are not, what to use instead.
+      args: Arguments of the command line.
+      known: Flags that exist.
+      hints: What to use instead of certain unknown flags.
     """
     known = ["--help", "--help-verbose", *known]
     for arg in itertools.takewhile(lambda arg: arg != "--", args):
@@ -38,14 +38,11 @@ def check_flags(
         if not flag.startswith("--") or flag in known:
             continue
         if flag in (hints or {}):
-            says = (hints or {})[flag]
+            hint = (hints or {})[flag]
         else:
             ends = [name for name in known if name.endswith(f".{flag[2:]}")]
             near = ends or difflib.get_close_matches(flag, known, n=2)
-            says = (
-                f"no such option; did you mean {' or '.join(near)}?"
-                if near
-                else ("no such option; --help lists them")
-            )
-        print(f"segjax: {flag}: {says}", file=sys.stderr)
+            hint = f"did you mean {' or '.join(near)}?" if near else "see --help"
+            hint = f"no such option; {hint}"
+        print(f"segjax: {flag}: {hint}", file=sys.stderr)
         raise SystemExit(2)

@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first used."""
+"""Lazy imports: the public names of a package are imported on first use."""
 
 import ast
 import importlib
@@ -9,13 +9,12 @@ from typing import Any
 
 
 def attach(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Makes what a package imports under `if TYPE_CHECKING:` its public names, loaded on first use.
+    """Makes the imports under `if TYPE_CHECKING:` a package's public names, loaded on first use.
 
-    Editors and type checkers read these imports as they stand; a program imports of them what it
-    uses.
+    Editors and type checkers read these imports; a program imports only what it uses.
 
     Args:
-      package: its `__name__`.
+      package: `__name__` of the package.
 
     Returns:
       The package's `__getattr__`, `__dir__` and `__all__`.
@@ -43,7 +42,7 @@ def attach(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]],
         if origin == package:
             return importlib.import_module(f"{package}.{name}")
         value = getattr(importlib.import_module(str(origin)), name)
-        setattr(module, name, value)  # so that it is looked up once
+        setattr(module, name, value)  # so that it is loaded once
         return value
 
     return load, lambda: list(names), names

@@ -1,4 +1,4 @@
-"""How far something long is: a bar on a terminal, a line now and then in a log."""
+"""Progress of long work: bars on a terminal, occasional lines elsewhere."""
 
 import datetime
 import threading
@@ -15,25 +15,25 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-SECONDS = 10  # between the lines of a log
-_FIRST = 1  # seconds before the first of them: what is quick needs none
-_MEMORY = 600  # seconds of the past from which the time that is left is estimated
+SECONDS = 10  # between lines, where there is no terminal
+_FIRST = 1  # seconds before the first line, so that quick work has none
+_MEMORY = 600  # seconds of the past from which the remaining time is estimated
 
 
 def say(console: Console, text: str) -> None:
-    """Prints a line as it is; where there are bars, above them."""
+    """Prints a line as it is, above any bars."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def bars(console: Console, *, transient: bool = False) -> Progress:
-    """Bars on a terminal, each with a text behind it; elsewhere nothing is drawn.
+    """Progress bars on a terminal, each followed by a text; nothing elsewhere.
 
     Args:
-      console: where.
-      transient: whether they vanish in the end.
+      console: console to draw on.
+      transient: whether the bars are removed at the end.
 
     Returns:
-      The bars, none yet: `add_task(title, total=..., text="")` adds one.
+      The bars, at first none: `add_task(title, total=..., text="")` adds one.
     """
     return Progress(
         TextColumn("{task.description}"),
@@ -49,15 +49,15 @@ def bars(console: Console, *, transient: bool = False) -> Progress:
 
 
 def track(elements: Sized, title: str, *, console: Console | None = None) -> Iterator[Any]:
-    """The elements of an iterable, and how many are done.
+    """Yields the elements of an iterable, with a progress bar on a console.
 
     Args:
       elements: an iterable with a length.
-      title: what is done with them.
-      console: where to show it; None is stderr.
+      title: title of the bar.
+      console: console to draw on; None is stderr.
 
     Yields:
-      Its elements.
+      The elements.
     """
     console = Console(stderr=True) if console is None else console
     with bars(console, transient=True) as progress:
@@ -65,15 +65,15 @@ def track(elements: Sized, title: str, *, console: Console | None = None) -> Ite
 
 
 def follow(progress: Progress, elements: Sized, title: str) -> Iterator[Any]:
-    """The elements of an iterable, with a bar of their own that vanishes in the end.
+    """Yields the elements of an iterable, with a bar that is removed at the end.
 
     Args:
-      progress: as `bars` gives it.
+      progress: the bars, as from `bars`.
       elements: an iterable with a length.
-      title: what is done with them.
+      title: title of the bar.
 
     Yields:
-      Its elements.
+      The elements.
     """
     number = progress.add_task(title, total=len(elements), text="")
     task, over = progress.tasks[progress.task_ids.index(number)], threading.Event()
@@ -97,6 +97,6 @@ def follow(progress: Progress, elements: Sized, title: str) -> Iterator[Any]:
 
 
 def time_left(task: Task) -> str:
-    """How long a task still takes, as the end of a line; nothing where that is not known."""
+    """The remaining time of a task as the end of a line; empty if unknown."""
     seconds = task.time_remaining
     return f"  {datetime.timedelta(seconds=int(seconds))} left" if seconds else ""

@@ -1,4 +1,4 @@
-"""One entry for each model: what it is trained on and how, what it takes, its published weights."""
+"""What segjax knows of each model: its objective, inputs, published weights and recipe."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -8,7 +8,6 @@ from flax import linen as nn
 
 from segjax import models
 from segjax.models import backbones
-from segjax.naming import unknown_name
 from segjax.objectives import (
     DetrObjective,
     Mask2FormerObjective,
@@ -34,27 +33,28 @@ from segjax.pretrained.tables import (
     u_net,
     vit,
 )
+from segjax.suggestions import unknown_name
 
 Need = Literal["where", "sizes", "targets"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What is known of a model or a backbone by its name.
+    """The registry entry of a model or backbone.
 
     Attributes:
-      objective: The terms that the model is trained on by default: those of its paper. A backbone
-        has none.
-      needs: What the model takes beside images: `where`, the pixels of the picture on its canvas
-        (`[b, h, w]`); `sizes`, (height, width) of the pictures (`[b, 2]`); in training `targets`,
-        the objects with a random key for each example.
-      table: Key names of its published weights; None where nothing is published.
-      namings: Tables of other key names that its weights have, by whose they are.
-      paper: The publication that it is from.
-      size: Height and width of the images that it is trained on.
-      mean: Mean of its images in 0..1 by channel; it is subtracted before the model.
-      std: Standard deviation likewise, by which what is left is divided.
-      recipe: How its published weights are fine-tuned.
+      objective: Default training objective: that of the model's paper. None for models that are not
+        trained on their own, such as backbones.
+      needs: Inputs of the model in addition to images: `where`, bool `[b, h, w]`, the pixels that
+        are not padding; `sizes`, int `[b, 2]`, (height, width) of the images without padding; and,
+        in training, `targets`, the true objects with a random key for each example.
+      table: Key names of the published weights; None if there are none.
+      namings: Other key names under which weights are published, by publisher, such as "timm".
+      paper: Paper that introduced the model.
+      size: Height and width in pixels of the images that the model was trained on.
+      mean: Mean of each channel of images in 0..1, subtracted from the inputs.
+      std: Standard deviation of each channel, by which the inputs are divided.
+      recipe: Optimizer settings for fine-tuning the published weights.
     """
 
     objective: Objective | None = None
@@ -68,9 +68,9 @@ class Entry:
     recipe: recipes.Recipe = recipes.DEFAULT
 
 
-# Most semantic models were published with the cross-entropy alone, auxiliary heads at one half.
+# Most semantic models were published with the cross-entropy alone, and auxiliary heads at 0.5.
 _CROSS_ENTROPY = PixelObjective(dice=0.0)
-# segjax's own models, of which nothing is published.
+# segjax's own models have no published weights.
 _OWN: dict[str, Any] = {"mean": (0.5,), "std": (0.25,)}
 _OWN_PIXELS = Entry(PixelObjective(), **_OWN)
 
@@ -113,7 +113,7 @@ _SEGFORMER = Entry(
     size=(512, 512),
     recipe=recipes.SEGFORMER,
 )
-# Vision transformers by the recipe of ImageNet-21k take images in -1..1.
+# Vision transformers that were pretrained on ImageNet-21k expect images in -1..1.
 _VIT = Entry(
     table=vit.VIT,
     namings={"transformers": vit.VIT_TRANSFORMERS},
@@ -149,7 +149,7 @@ _VIT_LINEAR = dataclasses.replace(
     namings={"transformers": vit.VIT_LINEAR_TRANSFORMERS},
     recipe=recipes.VIT_LINEAR,
 )
-# Without the paper's weights of the pixels between touching cells, which labels do not tell apart.
+# Without the paper's weight map for pixels between touching cells, which needs instance labels.
 _UNET = Entry(
     _CROSS_ENTROPY,
     table=u_net.UNET,
@@ -158,7 +158,7 @@ _UNET = Entry(
     mean=(0.0,),
     std=(1.0,),
 )
-# Of a library, which leaves the objective to its users: ours, as of segjax's own models.
+# Published by a library that leaves the objective to its users, so it has segjax's own.
 _UNET_RESNET = Entry(
     PixelObjective(),
     table=u_net.UNET_RESNET,
@@ -313,16 +313,16 @@ ENTRIES: dict[str, Entry] = {
 
 
 def find_entry(name: str) -> Entry:
-    """The entry of the model or the backbone of that name.
+    """Looks up the registry entry of a model or backbone.
 
     Args:
-      name: A key of `ENTRIES`.
+      name: Name of the model or backbone.
 
     Returns:
-      Its entry.
+      The entry.
 
     Raises:
-      ValueError: for an unknown name, with those that come near.
+      ValueError: If the name is unknown. The message suggests similar ones.
 
     Example:
       >>> find_entry("maskformer_swin_tiny").objective.focal
@@ -334,7 +334,7 @@ def find_entry(name: str) -> Entry:
 
 
 def default_objective(name: str) -> Objective:
-    """The objective that a model is trained on unless told otherwise: its paper's.
+    """The default training objective of a model: that of its paper.
 
     Args:
       name: Name of the model.
@@ -343,7 +343,7 @@ def default_objective(name: str) -> Objective:
       The objective.
 
     Raises:
-      ValueError: for an unknown name, or a backbone.
+      ValueError: If the name is unknown, or that of a backbone.
 
     Example:
       >>> default_objective("detr_resnet50").l1
@@ -356,17 +356,17 @@ def default_objective(name: str) -> Objective:
 
 
 def register(constructor: Callable[..., nn.Module], entry: Entry) -> None:
-    """Makes a model of your own known by the name of its constructor.
+    """Registers a model of your own under the name of its constructor.
 
-    From then on it is trained, evaluated and saved as those of segjax are: its name is one for
+    Afterwards it can be trained, evaluated and saved like the models of segjax, by its name in
     `TrainConfig.model`.
 
     Args:
-      constructor: A function `(num_classes, **options)` that returns the Flax module.
-      entry: What the model is trained on, and what it takes.
+      constructor: Function `(num_classes, **options)` that returns the Flax module.
+      entry: Registry entry of the model.
 
     Raises:
-      ValueError: for a name that is taken.
+      ValueError: If the name is taken.
 
     Example:
       >>> register(models.unet_tiny, Entry(PixelObjective()))
@@ -381,18 +381,18 @@ def register(constructor: Callable[..., nn.Module], entry: Entry) -> None:
 
 
 def make_model(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """Creates the model or the backbone of that name.
+    """Creates a model or backbone by its name.
 
     Args:
-      name: Name of the model, or of a backbone.
-      num_classes: Number of classes; what has none, such as a backbone, takes no notice of it.
-      **options: Attributes of its module, or options of its constructor.
+      name: Name of the model or backbone.
+      num_classes: Number of classes; ignored for a backbone and other models without classes.
+      **options: Options of its constructor.
 
     Returns:
       The Flax module.
 
     Raises:
-      ValueError: for an unknown option of a model.
+      ValueError: If an option of a model is unknown.
 
     Example:
       >>> make_model("resnet18", 0).stage_sizes

@@ -54,7 +54,8 @@ def workplace(tmp_path_factory):
     write_config(config, Classes(("leaf", "stem"), ((0, 200, 0), (90, 60, 0))), 3)
     model, images = make_model(config, 2), np.zeros((1, 32, 32, 3), np.float32)
     checkpoints = Checkpoints(config.run / "checkpoints")
-    checkpoints.save(create_state(jax.random.key(0), model, optax.sgd(1.0), images), {})
+    create = jax.jit(lambda key: create_state(key, model, optax.sgd(1.0), images))
+    checkpoints.save(create(jax.random.key(0)), {})
     checkpoints.close()
     return folder
 

@@ -54,7 +54,7 @@ def test_safe_divide_by_zero_has_gradient_zero():
 
 
 def test_safe_divide_by_what_has_no_square_in_float32():
-    """1e-30, as of probabilities that a sigmoid has all but closed."""
+    """At 1e-30, such as the probabilities of a saturated sigmoid."""
     x, y = jnp.float32(0), jnp.float32(1e-30)
     assert jax.grad(safe_divide, argnums=1)(x, y) == 0
     np.testing.assert_allclose(jax.grad(safe_divide, argnums=1)(2 * y, y), -2 / y)

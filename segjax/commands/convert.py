@@ -13,27 +13,28 @@ from segjax import pretrained
 class Options:
     """Writes weights as a safetensors file.
 
-    The arrays have the names of the published model, for torch to load strictly into the original;
-    of a model without one, those of our variables. The file of a training run says what the run's
-    `config.json` does, so `segjax predict`, `evaluate` and `train --weights` read it as they read
-    the run.
+    The arrays have the names of the published model, so that torch loads them strictly into the
+    original; models without published weights have segjax's own names. The file of a training run
+    contains its configuration, so that `segjax predict`, `evaluate` and `train --weights` take it
+    in place of the run.
 
     Attributes:
-      source: folder of a training run, or a file made of one; or published weights: a file
+      source: Folder of a training run, or a file made from one; or published weights: a file
         (.safetensors, .pth, .pt, .bin, .ckpt) or a repository of the Hugging Face hub, OWNER/NAME.
-      output: the file to write, NAME.safetensors.
-      model: that the published weights are of; a run knows its own.
-      model_options: attributes of its module, where they are not the published ones; a run knows
-        its own.
-      num_classes: of the logits of published weights, with a new head; None keeps the file's.
-      channels: of the images, with an adapted first kernel; None keeps the file's.
-      average: the moving average of published weights, where a file has both.
-      naming: whose names the file's arrays have, where a model has those of several: "authors",
-        "timm", "transformers", or "segjax" for those of our variables; None for those that it is
-        best known by.
-      checkpoint: of a run: the best one by its task's score (where there is none, the last), the
-        last, or that of a step, by its number.
-      seed: of what is newly initialised.
+      output: File to write, NAME.safetensors.
+      model: Name of the model of published weights; a run has its own.
+      model_options: Attributes of the model's module with their values, where they are not the
+        published ones; a run has its own.
+      num_classes: Number of classes of published weights, with a new head; by default that of the
+        file.
+      channels: Number of image channels of published weights, with an adapted first kernel; by
+        default that of the file.
+      average: Whether to take the moving average of published weights, if a file has both.
+      naming: Naming convention of the arrays, if there are several: authors, timm, transformers, or
+        segjax for segjax's own names; by default the usual one of the model.
+      checkpoint: Checkpoint of a run: the best by the task's score (if there is none, the last),
+        the last, or that of a step, by its number.
+      seed: Seed of what is newly initialised.
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
@@ -51,7 +52,7 @@ class Options:
 def run(options: Options) -> int:
     """Writes the file."""
     if options.output.suffix != ".safetensors":
-        raise ValueError(f"{options.output}: due is a name that ends in .safetensors")
+        raise ValueError(f"output: expected a name that ends in .safetensors, got {options.output}")
     # Not sooner: `--help` need not wait for JAX.
     import jax
 
@@ -70,7 +71,9 @@ def run(options: Options) -> int:
         name = info.config.model
         naming = options.naming or usual_naming(variables, name)
     elif options.model is None:
-        raise ValueError(f"{options.source}: no run there; --model is due for published weights")
+        raise ValueError(
+            f"{options.source}: expected a training run, or --model for published weights"
+        )
     else:
         name, origin, naming = options.model, options.source, options.naming
         variables = pretrained.load(
@@ -88,10 +91,10 @@ def run(options: Options) -> int:
 
 
 def _check_run(options: Options) -> None:
-    """Options that are for published weights have no use for a run."""
+    """Refuses options that have no effect on a run."""
     for name in ("model", "model_options", "num_classes", "channels", "average"):
         if getattr(options, name):
             raise ValueError(
-                f"{name}: expected none, for the run {options.source} knows its own; got "
+                f"{name}: expected none, as the run {options.source} has its own; got "
                 f"{getattr(options, name)}"
             )

@@ -1,6 +1,6 @@
-"""What models cost and how far they see, by tracing them: nothing is computed or compiled.
+"""Costs and receptive fields of models, by tracing: nothing is computed or compiled.
 
-`python -m segjax.commands.costs` writes `models.json`, from which `segjax models` answers at once.
+`python -m segjax.commands.costs` writes `models.json`, which `segjax models` reads.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from segjax.models import layers
 from segjax.registry import find_entry
 
 _SCOPE = "segjax:"  # marks the operations of a module, by its path
-_COUNTED = "counted:"  # marks those that a layer's own count stands for
+_COUNTED = "counted:"  # marks operations that are counted by their layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Layer:
     """A module of a model.
 
     Attributes:
-      path: names of the modules around it and its own, such as "backbone/stem"; "" is the model.
+      path: its path in the model, such as "backbone/stem"; "" is the model.
       kind: name of its class.
-      shapes: of its outputs.
-      parameters: number of them, with those of the modules inside it.
-      multiply_adds: of one call of the model, likewise.
+      shapes: shapes of its outputs.
+      parameters: number of parameters, including those of modules inside it.
+      multiply_adds: number of multiply-adds in a call of the model, including modules inside it.
     """
 
     path: str
@@ -48,12 +48,13 @@ def describe(
     """The entry of `models.json` for a model.
 
     Args:
-      name: of the model.
-      size: (height, width) of the image; None takes what the model is published for.
-      num_classes: of its outputs.
+      name: name of the model.
+      size: (height, width) of the image; None takes that of the published model.
+      num_classes: number of classes of its outputs.
 
     Returns:
-      Parameters, multiply-adds, size, receptive field (None: the whole image) and paper, by name.
+      A dict of parameters, multiply-adds, size, receptive field (None is the whole image) and
+      paper.
     """
     model = models.create(name, num_classes)
     entry = find_entry(name)
@@ -72,11 +73,11 @@ def receptive_field(model: nn.Module) -> int | None:
     """The side of the receptive field in pixels.
 
     Args:
-      model: that describes its layers by `layer_specs()`; one that does not, or answers with a
-        ValueError, sees everything (by attention, or as it pools over the picture).
+      model: the Flax module. If it has no `layer_specs()`, or these raise a ValueError, the field
+        is the whole picture, as with attention or global pooling.
 
     Returns:
-      The side; None for the whole picture.
+      The side in pixels; None for the whole picture.
     """
     layer_specs = getattr(model, "layer_specs", None)
     if layer_specs is None:
@@ -88,28 +89,28 @@ def receptive_field(model: nn.Module) -> int | None:
 
 
 def costs(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
-    """The number of parameters, and how many multiply-adds a prediction takes.
+    """The numbers of parameters and of multiply-adds in a prediction.
 
     Args:
       model: the Flax module.
-      shape: of the images, `(b, h, w, c)`.
+      shape: shape of the images, `(b, h, w, c)`.
 
     Returns:
-      Both numbers.
+      Parameters and multiply-adds.
     """
     whole = trace(model, shape)[0]
     return whole.parameters, whole.multiply_adds
 
 
 def trace(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
-    """The modules of a model and what each costs.
+    """Lists the modules of a model with their costs.
 
-    A layer counts as what it means, `outputs · kernel / features`, whichever way it is computed;
-    of all else the matrix products count, such as attention's.
+    A layer counts as `outputs · kernel / features`, however it is computed. Of all other operations
+    matrix products count, such as those of attention.
 
     Args:
       model: the Flax module.
-      shape: of the images, `(b, h, w, c)`.
+      shape: shape of the images, `(b, h, w, c)`.
 
     Returns:
       The model, then its modules in the order in which they are called.
@@ -170,7 +171,7 @@ def _count_products(jaxpr: Jaxpr, own: dict[str, int], outer: str, times: int) -
             inner.append({})
             _count_products(program, inner[-1], path, times * equation.params.get("length", 1))
         if equation.primitive.name == "cond":
-            # Branches are forms of one thing, or one of them does nothing.
+            # Branches compute the same in different ways, or one of them does nothing.
             inner = [max(inner, key=lambda counts: sum(counts.values()))]
         for counts in inner:
             for name, number in counts.items():

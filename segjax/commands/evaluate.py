@@ -17,14 +17,14 @@ class Options(ModelOptions):
     """Evaluates a trained model over a whole split, at the data's own resolution.
 
     Attributes:
-      data: as of `segjax train`, such as "folder:PATH"; None takes the run's own.
-      split: to evaluate on; None takes the one that the run was evaluated on.
-      batch_size: images a step, over all devices; None takes the run's.
-      output: a JSON file for the figures; after the semantic task with the confusion matrix in
-        pixels, a row a label, a column a prediction.
-      pictures: a folder for best.png, median.png and worst.png: the image that the model does best
-        with, judged by itself, and so on; after the semantic task confusion.png too. All images
-        are judged one by one then, on one device.
+      data: Data set, as in `segjax train`, such as folder:PATH; by default that of the run.
+      split: Split to evaluate on; by default that of the run.
+      batch_size: Images in a step, over all devices; by default that of the run.
+      output: JSON file to write the metrics to; for the semantic task also the confusion matrix in
+        pixels, with a row for each label and a column for each prediction.
+      pictures: Folder to write best.png, median.png and worst.png to, the images with the best,
+        median and worst score; for the semantic task also confusion.png. The images are then
+        evaluated one by one on one device.
     """
 
     data: str | None = None
@@ -35,12 +35,12 @@ class Options(ModelOptions):
 
 
 def run(options: Options) -> int:
-    """Prints the figures as a table, and writes them where they are asked for."""
+    """Evaluates, prints the metrics as a table, and writes what the options ask for."""
     # Not sooner: `--help` need not wait for JAX.
-    from segjax.commands.extremes import ImageJudge, write_extremes
+    from segjax.commands.extremes import ImageEvaluator, write_extremes
     from segjax.tasks import SemanticMetric
     from segjax.training import Parallel, make_evaluate, open_config_source
-    from segjax.training.report import print_confusion, print_figures
+    from segjax.training.report import print_confusion, print_metrics
 
     predictor = load(options)
     if options.model is not None and options.data is None:
@@ -61,7 +61,7 @@ def run(options: Options) -> int:
             )
     elif source.classes.names != names:
         raise ValueError(
-            f"{config.data} has the classes {source.classes.names}; {options.run} learnt {names}"
+            f"data: expected the classes {names} of {options.run}, got {source.classes.names}"
         )
 
     bar = functools.partial(track, title="evaluating")
@@ -78,13 +78,15 @@ def run(options: Options) -> int:
         )
         metric = evaluate(parallel.place(predictor.variables), track=bar).metric
     else:
-        judge = ImageJudge(predictor, source, canvases=options.canvases, threads=config.threads)
-        scores, metric = judge.scores(track=bar)
-    figures = predictor.task.summary(metric, source.classes)
+        evaluator = ImageEvaluator(
+            predictor, source, canvases=options.canvases, threads=config.threads
+        )
+        scores, metric = evaluator.scores(track=bar)
+    metrics = predictor.task.summary(metric, source.classes)
     images = f"{len(source)} images of {config.data}, {config.eval_split}"
     title = f"{predictor.origin}: {images}"
-    print_figures(figures, title=title, classes=source.classes)
-    found: dict[str, Any] = dict(figures)
+    print_metrics(metrics, title=title, classes=source.classes)
+    found: dict[str, Any] = dict(metrics)
     confusion = metric.confusion.counts if isinstance(metric, SemanticMetric) else None
     if confusion is not None:
         print_confusion(confusion, source.classes)
@@ -95,11 +97,11 @@ def run(options: Options) -> int:
     if options.output is not None:
         write_file(options.output, json.dumps(found, indent=2) + "\n")
     if options.pictures is not None:
-        extremes = write_extremes(options.pictures, judge, scores)
+        extremes = write_extremes(options.pictures, evaluator, scores)
         for name, index in extremes.items():
             print(f"{options.pictures / name}.png: image {index}, {scores[index]:.3f}")
         if confusion is not None:
             path = options.pictures / "confusion.png"
             viz.draw_confusion(confusion, source.classes, path=path)
-            print(f"{path}: which classes are taken for which")
+            print(f"{path}: confusion matrix")
     return 0

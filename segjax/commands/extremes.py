@@ -1,4 +1,4 @@
-"""Which images of a split a model does best and worst with, and pictures of them."""
+"""The images of a split with the best and worst scores, and pictures of them."""
 
 import pathlib
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from segjax.training import make_eval_step
 from segjax.training.evaluate import to_host
 
 
-class ImageJudge:
-    """Evaluates a split image by image on one device, by one program for each canvas.
+class ImageEvaluator:
+    """Evaluates a split image by image on one device, with one program for each canvas.
 
     Args:
-      predictor: the model.
-      source: the split.
-      canvases: the most sizes that images are padded to, as in `make_evaluate`.
-      threads: that read images.
+      predictor: predictor of the model.
+      source: source of the split.
+      canvases: largest number of sizes that images are padded to, as in `make_evaluate`.
+      threads: number of threads that read images.
     """
 
     def __init__(
@@ -36,29 +36,29 @@ class ImageJudge:
         self._batches = eval_batches(source, batch_size=1, canvases=canvases, threads=threads)
 
     def scores(self, *, track: Callable = lambda batches: batches) -> tuple[np.ndarray, Any]:
-        """The score of each image by itself, and the metric of all together.
+        """Computes the score of each image by itself, and the metric of all together.
 
-        An image's score is what the task's own would be if the split held it alone. Images in which
-        there is nothing to judge have none.
+        The score of an image is the task's score on this image alone. Images without anything to
+        evaluate have no score.
 
         Args:
-          track: passes the batches on, and may show how far it is.
+          track: function that passes on the batches, and may show the progress.
 
         Returns:
-          The scores `[len(source)]`, NaN where there is none, and the metric on the host.
+          The scores `[len(source)]`, NaN for images without one, and the metric on the host.
         """
         scores, total = np.full(len(self.source), np.nan), None
         for batch in track(self._batches):
             metric = jax.tree.map(to_host, self._step(self._variables, batch)[0])
             if any(np.any(count) for count in jax.tree.leaves(metric)):
-                figures = self.task.summary(metric, self.source.classes)
-                scores[batch.index] = figures[self.task.score]
+                metrics = self.task.summary(metric, self.source.classes)
+                scores[batch.index] = metrics[self.task.score]
             total = metric if total is None else total.merge(metric)
-        scores[scores < 0] = np.nan  # as COCO says that there is no object
+        scores[scores < 0] = np.nan  # COCO's value for images without objects
         return scores, total
 
     def predictions(self, numbers: set[int]) -> dict[int, Any]:
-        """What is predicted of some images, by number; NumPy arrays."""
+        """Predictions for some images by index, as NumPy arrays."""
         found = {}
         for batch in self._batches.holding(numbers):
             _, predictions = self._step(self._variables, batch)
@@ -68,31 +68,33 @@ class ImageJudge:
         return found
 
 
-def write_extremes(folder: pathlib.Path, judge: ImageJudge, scores: np.ndarray) -> dict[str, int]:
+def write_extremes(
+    folder: pathlib.Path, evaluator: ImageEvaluator, scores: np.ndarray
+) -> dict[str, int]:
     """Writes `best.png`, `median.png` and `worst.png`.
 
     Args:
-      folder: for the pictures; made if missing.
-      judge: of the split.
-      scores: of its images.
+      folder: folder for the pictures; made if missing.
+      evaluator: evaluator of the split.
+      scores: scores of its images, as from `evaluator.scores`.
 
     Returns:
-      By name the example's number in the source.
+      The index in the source of each picture, by name.
 
     Raises:
       ValueError: if no image has a score.
     """
     ranked = np.argsort(scores)[: np.isfinite(scores).sum()]
     if not ranked.size:
-        raise ValueError(f"no image of the {len(scores)} has anything that can be judged")
+        raise ValueError(f"data: expected an image with a score, got none in {len(scores)}")
 
     folder.mkdir(parents=True, exist_ok=True)
     places = {"best": -1, "median": ranked.size // 2, "worst": 0}
     numbers = {name: int(ranked[place]) for name, place in places.items()}
-    predictions = judge.predictions(set(numbers.values()))
+    predictions = evaluator.predictions(set(numbers.values()))
     for name, number in numbers.items():
-        record = judge.source[number]
+        record = evaluator.source[number]
         prediction = crop(predictions[number], record.require("image").shape[:2])
-        row = judge.task.draw(record, prediction, judge.source.classes)
-        viz.save_image(folder / f"{name}.png", viz.page([row], judge.source.classes))
+        row = evaluator.task.draw(record, prediction, evaluator.source.classes)
+        viz.save_image(folder / f"{name}.png", viz.page([row], evaluator.source.classes))
     return numbers

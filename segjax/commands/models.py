@@ -10,30 +10,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segjax.naming import unknown_name
+from segjax.suggestions import unknown_name
 
-if TYPE_CHECKING:  # what is in the table need not wait for JAX
+if TYPE_CHECKING:  # imported late, as the table does not need JAX
     from segjax.commands.costs import Layer
 
-CLASSES = 21  # that the models of the table have
+CLASSES = 21  # of the models in the table
 TABLE = pathlib.Path(__file__).with_suffix(".json")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Lists the models, with what they cost, how far they see, and where they come from.
+    """Lists the models, with their costs, receptive fields and papers.
 
-    Of one model it lists the layers too. Multiply-adds are those of convolutions and matrix
-    products, for one image and with auxiliary heads; products with a border's zeros count. The
-    receptive field is of one output pixel.
+    If a single model is named, its layers are listed too. Multiply-adds are those of convolutions
+    and matrix products for one image, including auxiliary heads and products with zero padding. The
+    receptive field is that of one output pixel.
 
     Attributes:
-      names: Names of the models; without any, all are listed.
-      size: Height and width of the image in pixels; without it, for each model what it is
-        published for.
+      names: Names of the models; by default all are listed.
+      size: Height and width of the image in pixels; by default that of each published model.
       num_classes: Number of classes of the models' outputs.
-      depth: How deep modules within modules are listed of one model; 0 lists none.
-      json: Whether to print JSON.
+      depth: Depth down to which the modules of a single model are listed; 0 lists none.
+      json: Print JSON.
     """
 
     names: Annotated[
@@ -67,7 +66,7 @@ def run(options: Options) -> int:
 
 
 def _entries(options: Options) -> dict[str, dict[str, Any]]:
-    """What the table says of the models, or what it would say of another size."""
+    """The rows of the table, computed anew for another size or number of classes."""
     known = json.loads(TABLE.read_text())
     for name in options.names:
         if name not in known:
@@ -103,7 +102,7 @@ def _layers(options: Options, size: list[int]) -> "list[Layer]":
 def _model_table(entries: dict[str, dict[str, Any]], num_classes: int) -> Table:
     table = Table(title=f"with {num_classes} classes")
     table.add_column("model", no_wrap=True)
-    for heading in ("parameters", "multiply-adds", "image", "sees"):
+    for heading in ("parameters", "multiply-adds", "image", "receptive field"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("paper")
     for name, entry in entries.items():
@@ -119,7 +118,7 @@ def _model_table(entries: dict[str, dict[str, Any]], num_classes: int) -> Table:
 
 
 def _layer_table(layers: "list[Layer]") -> Table:
-    """A row for each module, indented by how deep it is; the model is the last."""
+    """A row for each module, indented by its depth, with the model as the footer."""
     table = Table(show_footer=True)
     whole, *parts = layers
     columns = {
@@ -145,7 +144,7 @@ def _layer_table(layers: "list[Layer]") -> Table:
 
 
 def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
-    """The first shape without its batch axis, and how many more there are."""
+    """The first shape without its batch axis, and the number of others."""
     if not shapes:
         return ""
     first = " x ".join(map(str, shapes[0][1:]))

@@ -25,29 +25,29 @@ _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(ModelOptions):
-    """Predicts what a model has learnt to see in images of any size.
+    """Predicts images of any size with a trained model.
 
-    For each image it writes NAME_overlay.png, the image with the prediction drawn on it, and:
-    after the semantic task NAME.png, whose values are class ids; after the instance task NAME.json,
-    a list of objects with class, score, box (x, y, width, height) and mask (COCO's compressed
-    runs); after the panoptic task NAME.png, whose colours are the ids of segments (red + 256 green
-    + 65536 blue; 0 is void), and NAME.json, a list of what they are. NAME is the image's own name
-    without its ending, with a number where several images would get the same.
+    For each image it writes NAME_overlay.png, the image with the prediction drawn on it. Semantic
+    models also write NAME.png, whose values are class ids; instance models NAME.json, a list of
+    objects with class, score, box (x, y, width, height) and mask (COCO's compressed run-length
+    encoding); panoptic models NAME.png, whose colours are segment ids (red + 256 green + 65536
+    blue; 0 is void), and NAME.json, a list of the segments. NAME is the name of the image without
+    its suffix, numbered if several images have the same.
 
-    For all images together it writes after the semantic task classes.json, which names the class
-    ids; after the others results.json, as pycocotools (objects) or panopticapi (segments) load it.
-    Class ids are those of the data set that the model was trained on.
+    For all images together, semantic models write classes.json with the names of the class ids,
+    and the others results.json, which pycocotools (objects) or panopticapi (segments) load. Class
+    ids are those of the data set that the model was trained on.
 
     Attributes:
-      inputs: images, folders of images, and patterns such as 'photos/**/*.jpg'.
-      output: folder for the results; made if missing.
-      probabilities: also write NAME.npz with `probs`, float16 [height, width, classes]; for the
-        semantic task.
-      score_threshold: the least score of an object that is written.
-      annotations: a JSON in COCO's format that lists the images, from which results.json has their
-        ids; images are turned by their EXIF orientation only where that gives the listed size.
-        Without it ids are the numbers that the files are named by, or 1, 2, 3 ..., and all images
-        are turned. Not for the semantic task.
+      inputs: Images, folders of images, or patterns such as 'photos/**/*.jpg'.
+      output: Folder for the results; made if missing.
+      probabilities: Also write NAME.npz with `probs`, float16 [height, width, classes] (semantic
+        task).
+      score_threshold: Least score of the objects that are written (instance task).
+      annotations: JSON file in COCO's format that lists the images, for their ids in results.json;
+        images are turned by their EXIF orientation only if that gives the listed size. Without it,
+        ids are the numbers that the files are named by, or 1, 2, 3 ..., and all images are turned
+        (instance and panoptic tasks).
     """
 
     inputs: Annotated[
@@ -60,21 +60,21 @@ class Options(ModelOptions):
 
 
 def run(options: Options) -> int:
-    """Writes the predictions; 1 where an image could not be read, after all the others."""
+    """Writes the predictions; returns 1 if an image could not be read."""
     # Not sooner: `--help` need not wait for OpenCV.
     from segjax.data.images import warn_of_shades
 
     files = find_images(options.inputs)
     if options.output.resolve() in {file.parent.resolve() for file in files}:
-        raise ValueError(f"--output {options.output} holds images to predict; give another folder")
+        raise ValueError(f"--output {options.output}: expected a folder without images to predict")
     predictor = load(options, score_threshold=options.score_threshold)
     task = predictor.config.task
     if options.probabilities and task != "semantic":
-        raise ValueError(f"--probabilities: {options.run} has learnt no classes of pixels")
+        raise ValueError(f"--probabilities: no effect for the {task} task of {options.run}")
     if options.score_threshold != Options.score_threshold and task != "instance":
-        raise ValueError(f"score_threshold: no effect for the {task} task of {options.run}")
+        raise ValueError(f"--score-threshold: no effect for the {task} task of {options.run}")
     if options.annotations is not None and task == "semantic":
-        raise ValueError(f"annotations: no effect for the {task} task of {options.run}")
+        raise ValueError(f"--annotations: no effect for the {task} task of {options.run}")
     listed = {} if options.annotations is None else find_listed(files, options.annotations)
     ids = {file: number for file, (number, _) in listed.items()} or number_images(files)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def run(options: Options) -> int:
             tell(f"segjax: {error}")
             continue
         if name != file.stem:
-            tell(f"{file}: as {name}")
+            tell(f"{file}: saved as {name}")
         extra = {"probabilities": True} if options.probabilities else {}
         prediction.save(options.output / name, **extra)
         results.add(file, name, prediction)
@@ -118,7 +118,7 @@ def run(options: Options) -> int:
 
 
 def _headers(files: list[pathlib.Path]) -> dict[pathlib.Path, "ImageHeader"]:
-    """Of each file that can be read."""
+    """The headers of the files that can be read."""
     from segjax.data.images import image_header, read_bytes
 
     headers = {}
@@ -145,16 +145,16 @@ def _plan(
 
 
 def find_images(inputs: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """The image files that are meant, each once, in the order of the inputs and then of the names.
+    """Finds image files, each once, in the order of the inputs and then of the names.
 
     Args:
-      inputs: files, folders (of which those with an image's suffix count), and patterns.
+      inputs: files, folders (whose files with an image suffix are taken), and patterns.
 
     Returns:
       The files.
 
     Raises:
-      DataError: where an input stands for no file at all, or there is no input.
+      DataError: if an input matches no file, or there is no input.
     """
     files: dict[pathlib.Path, None] = {}
     for path in inputs:
@@ -164,32 +164,32 @@ def find_images(inputs: Iterable[pathlib.Path]) -> list[pathlib.Path]:
             matches = sorted(map(pathlib.Path, glob.glob(str(path), recursive=True)))
         found = [file for match in matches for file in _images_at(match)]
         if not found:
-            raise DataError(f"{path}: there is no image")
+            raise DataError(f"{path}: no image found")
         files |= dict.fromkeys(found)
     if not files:
-        raise DataError("there is nothing to predict: name images, folders or patterns")
+        raise DataError("IMAGES: expected images, folders or patterns, got none")
     return list(files)
 
 
 def output_names(files: Iterable[pathlib.Path]) -> list[str]:
-    """A name for the results of each file: its stem, numbered where a result has it already.
+    """Names the results of each file: its stem, numbered if the name is already taken.
 
     Args:
-      files: in the order in which they get their names.
+      files: the files, in the order in which they are named.
 
     Returns:
-      As many names.
+      A name for each file.
 
     Example:
       >>> output_names([pathlib.Path(p) for p in ("a/x.jpg", "b/x.jpg", "b/x_overlay.jpg")])
       ['x', 'x_2', 'x_overlay_2']
     """
     names: list[str] = []
-    taken = {"results"}  # of all images
+    taken = {"results"}  # the file of all images
     for file in files:
         numbered = (f"{file.stem}_{number}" for number in itertools.count(2))
         for name in itertools.chain([file.stem], numbered):
-            # Some file systems do not tell small letters from capitals.
+            # Some file systems ignore case.
             results = {name.casefold(), f"{name}_overlay".casefold()}
             if taken.isdisjoint(results):
                 break

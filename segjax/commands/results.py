@@ -1,4 +1,4 @@
-"""What `predict` writes of a whole set of images, in COCO's formats."""
+"""The results of `predict` for a whole set of images, in COCO's formats."""
 
 import dataclasses
 import json
@@ -15,11 +15,11 @@ if TYPE_CHECKING:  # `--help` need not wait for OpenCV
 
 
 class Results:
-    """Gathers the predictions of a set.
+    """Collects the predictions of a set of images.
 
     Args:
-      classes: of the predictions.
-      ids: of the images, by file.
+      classes: classes of the predictions.
+      ids: ids of the images, by file.
     """
 
     def __init__(self, classes: "Classes", ids: dict[pathlib.Path, int]):
@@ -29,7 +29,7 @@ class Results:
         self._maps: list[dict[str, Any]] = []
 
     def add(self, file: pathlib.Path, name: str, prediction: "Prediction") -> None:
-        """Takes down what is predicted of an image, and saved under a name."""
+        """Adds the prediction of an image, which is saved under a name."""
         from segjax.inference import InstancePrediction, PanopticPrediction
 
         image = {"image_id": self._ids[file]}
@@ -44,11 +44,11 @@ class Results:
                 self._maps.append(image | {"file_name": f"{name}.png", "segments_info": segments})
 
     def write_objects(self, path: pathlib.Path) -> None:
-        """Writes the objects of all images: a list, as pycocotools loads it."""
+        """Writes the objects of all images as a list, which pycocotools loads."""
         write_file(path, json.dumps(self._objects) + "\n")
 
     def write_segments(self, path: pathlib.Path) -> None:
-        """Writes the segments of all images, as panopticapi loads them; the maps lie beside."""
+        """Writes the segments of all images, which panopticapi loads; their PNGs lie beside."""
         classes = self._classes
         things = classes.things or (False,) * len(classes)
         categories = [
@@ -62,15 +62,15 @@ class Results:
 
 
 def provide_classes(file: pathlib.Path, classes: "Classes") -> None:
-    """Writes the `classes.json` of maps of classes, or holds the one that is there to the classes.
+    """Writes the `classes.json` of label maps, or checks that an existing one agrees.
 
     Args:
-      file: path of it.
-      classes: of the maps.
+      file: path of the file.
+      classes: classes of the maps.
 
     Raises:
-      ValueError: there is one of other classes; names it.
-      OSError: it cannot be written.
+      ValueError: if the file exists with other classes; it names the file.
+      OSError: if the file cannot be written.
     """
     from segjax.data.class_list import read_classes, write_classes
 
@@ -81,14 +81,14 @@ def provide_classes(file: pathlib.Path, classes: "Classes") -> None:
 
 
 def number_images(files: Sequence[pathlib.Path]) -> dict[pathlib.Path, int]:
-    """The ids of images that no list has.
+    """Numbers images that are not in a list.
 
     Args:
-      files: of the images.
+      files: files of the images.
 
     Returns:
-      The numbers that all files are named by, as COCO's are, if no two have the same; or else 1, 2,
-      3 … in the order of the files.
+      Ids by file: the numbers that the files are named by, as in COCO, if all are and differ;
+      otherwise 1, 2, 3 … in the order of the files.
 
     Example:
       >>> list(number_images([pathlib.Path("000000000139.jpg")]).values())
@@ -102,18 +102,19 @@ def number_images(files: Sequence[pathlib.Path]) -> dict[pathlib.Path, int]:
 def find_listed(
     files: Sequence[pathlib.Path], annotations: pathlib.Path
 ) -> dict[pathlib.Path, tuple[int, "CocoImage"]]:
-    """The ids and sizes of images as a JSON in COCO's format lists them.
+    """Looks up images in a JSON file in COCO's format.
 
     Args:
-      files: of the images.
-      annotations: the JSON. An image is the one of the same name; of several, the one whose
-        `file_name` the file's path ends with.
+      files: files of the images.
+      annotations: path of the JSON file. A file is looked up by its name; of several entries, by
+        the `file_name` that its path ends with.
 
     Returns:
-      By file the id, and the image.
+      The id and the image of each file.
 
     Raises:
-      DataError: the JSON cannot be read, or has not one image for each file; names both.
+      DataError: if the JSON cannot be read, or does not have one image for each file; it names
+        both.
     """
     from segjax.data.coco_json import read_image_list
     from segjax.data.errors import DataError

@@ -1,4 +1,4 @@
-"""Sources of examples, augmentation, and the batches made of them."""
+"""Data sources, augmentation, and batches for training and evaluation."""
 
 from typing import TYPE_CHECKING
 

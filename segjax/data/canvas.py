@@ -1,4 +1,4 @@
-"""Fits the host's examples onto canvases: which sizes these have; scale, cut, pad."""
+"""Fits examples onto canvases on the host: choice of canvas sizes, scaling, cropping, padding."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from segjax.typing import Instances, Panoptic, Record
 _MAPS = ("labels", "where", "edges", "scribbles")
 _LABELS = (*_MAPS, "instances", "panoptic")
 _FITTED = {"image", *_LABELS, "size", "index", "valid"}
-_MOST_SHAPES = 256  # that are compared with one another
+_MOST_SHAPES = 256  # more are rounded further first, as all pairs are compared
 
 
 def plan_canvases(sizes: np.ndarray, *, most: int = 3, multiple: int = 32) -> np.ndarray:
@@ -23,8 +23,8 @@ def plan_canvases(sizes: np.ndarray, *, most: int = 3, multiple: int = 32) -> np
 
     Args:
       sizes: int `[n, 2]`, (height, width) of every picture in pixels.
-      most: canvases; 0 gives every picture its own size, rounded up.
-      multiple: of pixels, for the sides of a canvas.
+      most: largest number of canvases; 0 gives every picture its own size, rounded up.
+      multiple: number of pixels that the sides of a canvas are multiples of.
 
     Returns:
       int `[n, 2]`, (height, width) of each picture's canvas: the smallest that it fits on.
@@ -56,18 +56,18 @@ def plan_canvases(sizes: np.ndarray, *, most: int = 3, multiple: int = 32) -> np
 
 
 def rescale(record: Record, scale: float) -> Record:
-    """Resizes the picture: areas averaged to shrink it, bilinear to enlarge it, labels nearest.
+    """Resizes an example: the image by area averages or bilinearly, labels by the nearest pixel.
 
     Args:
-      record: an example of NumPy arrays; of its labels only maps `[h, w]`, instances, segments.
+      record: an example of NumPy arrays, whose labels are maps `[h, w]`, instances or segments.
       scale: output pixels per input pixel, above 0.
 
     Returns:
-      The example on `round(scale * (h, w))` pixels, at least 1 each way; its instances and
-      segments as `random_window` leaves them.
+      The example with `round(scale * (h, w))` pixels, at least 1 each way; instances and segments
+      without a pixel are not valid.
 
     Raises:
-      ValueError: it has labels that cannot be fitted, such as points.
+      ValueError: if the record has labels that cannot be resized, such as points.
 
     Example:
       >>> rescale(Record(image=np.zeros((6, 8, 3), np.uint8)), 0.5).image.shape
@@ -99,18 +99,18 @@ def rescale(record: Record, scale: float) -> Record:
 
 
 def random_window(record: Record, shape: tuple[int, int], generator: np.random.Generator) -> Record:
-    """Cuts a window out where the picture is larger than it, and pads where it is smaller.
+    """Crops a random window where the picture is larger than it, and pads where it is smaller.
 
-    Boxes and areas follow from the masks; without masks, boxes are clipped. What has no pixel in
-    the window is no longer valid.
+    Boxes and areas follow from the masks; without masks, boxes are clipped. Objects without a pixel
+    in the window become invalid.
 
     Args:
-      record: an example of NumPy arrays; of its labels only maps `[h, w]`, instances, segments.
+      record: an example of NumPy arrays, whose labels are maps `[h, w]`, instances or segments.
       shape: (height, width) of the window.
-      generator: draws its place, uniform over all that lie within the picture.
+      generator: draws the window's position, uniform over all that lie within the picture.
 
     Returns:
-      The example on a canvas of `shape`, padded as `pad` does it.
+      The example on a canvas of `shape`, padded as by `pad`.
 
     Example:
       >>> record = Record(image=np.zeros((6, 3, 3), np.uint8))
@@ -133,13 +133,13 @@ def pad(
     """Pads an example at the bottom and the right.
 
     Args:
-      record: an example of NumPy arrays; of its labels only maps `[h, w]`, instances, segments.
+      record: an example of NumPy arrays, whose labels are maps `[h, w]`, instances or segments.
       shape: (height, width) of the canvas, no smaller than the picture.
-      mode: NumPy's for the image: "constant" is black, "edge" repeats the border.
+      mode: padding of the image: "constant" is black, "edge" repeats the border.
 
     Returns:
-      The example on its canvas: in the padding `where` is False and segments are -1; `size` is that
-      of the picture.
+      The example on its canvas. In the padding `where` is False and segments are -1; `size` is the
+      size of the picture.
 
     Example:
       >>> pad(Record(image=np.zeros((1, 2, 3), np.uint8)), (1, 3)).where
@@ -157,10 +157,10 @@ def pad(
 
 
 def _picture(record: Record) -> np.ndarray:
-    """The image, if the record has one and besides it only what can be fitted with it."""
+    """The image; an error where the record has labels that cannot be fitted with it."""
     present = {f.name for f in dataclasses.fields(record) if getattr(record, f.name) is not None}
     if unfit := sorted(present - _FITTED):
-        raise ValueError(f"record has {', '.join(unfit)}; only {', '.join(_LABELS)} can be fitted")
+        raise ValueError(f"record: expected only {', '.join(_LABELS)}, got {', '.join(unfit)}")
     return np.asarray(record.image)
 
 
@@ -181,7 +181,7 @@ def _each(record: Record, image: Callable, pixels: Callable) -> Record:
 
 
 def _visible(record: Record) -> Record:
-    """What there is of the instances and segments in the picture, and none that is not there."""
+    """Marks instances and segments without a pixel in the picture as invalid."""
     instances, panoptic = record.instances, record.panoptic
     if instances is not None:
         instances = visible_instances(instances, _picture(record).shape[:2])
@@ -191,13 +191,13 @@ def _visible(record: Record) -> Record:
 
 
 def visible_segments(panoptic: Panoptic) -> Panoptic:
-    """The segments of a picture `[h, w]`, valid if they have a pixel."""
+    """Marks the segments of a picture `[h, w]` that have no pixel as invalid."""
     seen = np.isin(np.arange(panoptic.valid.size), panoptic.segments)
     return dataclasses.replace(panoptic, valid=panoptic.valid & seen)
 
 
 def visible_instances(instances: Instances, shape: tuple[int, ...]) -> Instances:
-    """The objects of a picture of (height, width) pixels, their boxes fitted; valid if seen."""
+    """Fits objects to a picture of (height, width) pixels; those without a pixel are invalid."""
     if instances.masks is None:
         boxes = np.clip(instances.boxes, 0, np.array([*shape[::-1], *shape[::-1]], np.float32))
         seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=-1)

@@ -1,4 +1,4 @@
-"""What files say, held to types and bounds before anything is computed from it."""
+"""Values read from files, checked for type and range before anything is computed from them."""
 
 import collections
 import contextlib
@@ -17,51 +17,51 @@ from segjax.data.images import read_bytes
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds.
+    """Reads a JSON file.
 
     Args:
-      file: path of it.
+      file: path of the file.
 
     Returns:
-      Its content.
+      The parsed content.
 
     Raises:
-      DataError: it cannot be read, or holds no JSON; does not name the file yet.
+      DataError: if it cannot be read or is not JSON. The message does not name the file yet.
     """
     data = read_bytes(file)
     try:
         return json.loads(data)
     except RecursionError:
-        raise DataError("is no readable JSON (nested too deeply)") from None
+        raise DataError("expected JSON, got text that is nested too deeply") from None
     except ValueError as error:
-        raise DataError(f"is no JSON ({error})") from error
+        raise DataError(f"expected JSON ({error})") from error
 
 
 def is_integer(value: Any, least: int, most: int) -> bool:
-    """Whether a value of JSON is an integer of a range; True and False are none."""
+    """Whether a JSON value is an integer within a range; True and False are not integers."""
     return type(value) is int and least <= value <= most
 
 
 def numbers(name: str, values: Any, *, most: int) -> Float64[np.ndarray, " n"]:
-    """A list of numbers of JSON, none of which is a text.
+    """Checks that a JSON value is a list of numbers.
 
     Args:
-      name: of the list, for the message.
-      values: from the file.
-      most: the largest absolute value.
+      name: name of the list in errors.
+      values: the value, as parsed.
+      most: largest absolute value allowed.
 
     Returns:
       The numbers.
 
     Raises:
-      DataError: it is something else.
+      DataError: if it is anything else, such as a list with strings.
 
     Example:
       >>> numbers("bbox", [1, 2.5], most=10)
       array([1. , 2.5])
     """
     if type(values) is list and set(map(type, values)) <= {int, float}:
-        with contextlib.suppress(OverflowError):  # of an integer that no float holds
+        with contextlib.suppress(OverflowError):  # an integer too large for a float
             array = np.array(values, np.float64)
             if (np.abs(array) <= most).all():  # which NaN is not
                 return array
@@ -69,18 +69,18 @@ def numbers(name: str, values: Any, *, most: int) -> Float64[np.ndarray, " n"]:
 
 
 def flag(entry: dict[str, Any], name: str, *, default: bool) -> bool:
-    """A value of JSON that is 0, 1, true or false.
+    """Reads a flag from a JSON object: 0, 1, true or false.
 
     Args:
-      entry: that holds it.
-      name: of the value.
-      default: where it is missing.
+      entry: the JSON object.
+      name: key of the flag.
+      default: value where the key is missing.
 
     Returns:
-      Whether it is set.
+      Whether the flag is set.
 
     Raises:
-      DataError: it is something else, such as the text "0".
+      DataError: if it is anything else, such as the string "0".
 
     Example:
       >>> flag({"iscrowd": 1}, "iscrowd", default=False)
@@ -93,25 +93,24 @@ def flag(entry: dict[str, Any], name: str, *, default: bool) -> bool:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value of JSON is a text that can be printed: no control characters, no half of a
-    pair of surrogates."""
+    """Whether a JSON value is a printable string: no control characters, no lone surrogates."""
     return isinstance(value, str) and not any(
         unicodedata.category(c) in ("Cc", "Cs") for c in value
     )
 
 
 def path_within(folder: Path, name: str) -> Path:
-    """The path of a file that a data set names, which must be one of its own.
+    """Joins a folder and a file name from a data set, refusing paths that leave the folder.
 
     Args:
-      folder: of the data set's files.
-      name: of the file, relative to the folder.
+      folder: folder of the data set's files.
+      name: path of the file relative to the folder, as the data set gives it.
 
     Returns:
       The path.
 
     Raises:
-      DataError: it leads out of the folder, or is none.
+      DataError: if the name is not a relative path within the folder.
 
     Example:
       >>> path_within(Path("images"), "../secret.png")
@@ -125,12 +124,12 @@ def path_within(folder: Path, name: str) -> Path:
 
 
 def repeated(values: Iterable[Any]) -> Any:
-    """The first of the values that comes more than once; None if there is none."""
+    """The first value that occurs more than once; None if there is none."""
     return next((value for value, count in collections.Counter(values).items() if count > 1), None)
 
 
 def short(value: Any) -> str:
-    """A value of JSON for a message: on one line, the beginning of what is long or deep."""
+    """A JSON value for an error message, on one line and shortened where it is long or deep."""
     return _SHORT.repr(value)
 
 

@@ -1,4 +1,4 @@
-"""Reads which classes a folder of masks has, and how the masks write them."""
+"""The classes of a folder of masks, and the values that stand for them."""
 
 import collections
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from segjax.data.checked import is_integer, is_text, read_json, repeated, short
-from segjax.data.errors import DataError, naming
+from segjax.data.errors import DataError, prefix_errors
 from segjax.data.label_code import VOID, LabelCode
 from segjax.data.palette import default_colors
 from segjax.data.source import Classes
@@ -31,40 +31,40 @@ class _Declared:
 def read_classes(file: Path, *, void: int | None = None) -> tuple[Classes, LabelCode]:
     """Reads a `classes.json`.
 
-    It is a list, or `{"classes": [list], "ignore_index": 255}`; the list holds names, whose places
+    It is a list, or `{"classes": [list], "ignore_index": 255}`. The list holds names, whose indices
     are the ids, or `{"id": 0, "name": "sky", "color": [128, 128, 128]}`.
 
     Args:
-      file: path of it.
-      void: the mask value without a class, instead of the declared `ignore_index`.
+      file: path of the file.
+      void: mask value that is void, instead of the declared `ignore_index`.
 
     Returns:
       The classes in the order of their ids, and the code of the masks. Void are `void` or
-      `ignore_index`, even if that is the id of an entry, and 255 unless that is the id of a class.
+      `ignore_index`, even if an entry has that id, and 255 unless a class has that id.
 
     Raises:
-      DataError: it is missing or malformed; names the file.
+      DataError: if the file is missing or malformed; it names the file.
 
     Example:
       >>> read_classes(Path("classes.json"))
       Traceback (most recent call last):
       segjax.data.errors.DataError: classes.json: No such file or directory
     """
-    with naming(file):
+    with prefix_errors(file):
         content = read_json(file)
         if isinstance(content, list):
             content = {"classes": content}
         if not isinstance(content, dict) or not isinstance(content.get("classes"), list):
-            raise DataError('is neither a list nor {"classes": [...], "ignore_index": ...}')
+            raise DataError('expected a list, or {"classes": [...], "ignore_index": ...}')
         declared = [_declared(*item) for item in enumerate(content["classes"])]
         if (value := repeated(each.value for each in declared)) is not None:
-            raise DataError(f"has several classes with the id {value}")
+            raise DataError(f"classes: expected ids that differ, got several {value}")
         ignored = content.get("ignore_index") if void is None else void
         if ignored is not None and not is_integer(ignored, 0, _LARGEST_VALUE):
-            raise DataError(f"ignore_index must be 0..{_LARGEST_VALUE}, got {short(ignored)}")
+            raise DataError(f"ignore_index: expected 0..{_LARGEST_VALUE}, got {short(ignored)}")
         classes = sorted((each for each in declared if each.value != ignored), key=_value)
         if not classes:
-            raise DataError("has no class")
+            raise DataError("classes: expected at least one, got none")
 
     values = [each.value for each in classes]
     colors = zip(classes, default_colors(len(classes)), strict=True)
@@ -84,18 +84,18 @@ def read_classes(file: Path, *, void: int | None = None) -> tuple[Classes, Label
 
 
 def instance_classes(file: Path, *, void: int | None = None) -> tuple[Classes, LabelCode]:
-    """Background and object, for maps of instances: 0 and every other value.
+    """The two classes of instance maps: background (0) and object (every other value).
 
     Args:
       file: path of a COCO `instances.json`, whose category is the object's name and id if it is
         the only one; they are "object" and 1 if the file has several or does not exist.
-      void: the value of pixels without a class.
+      void: value of void pixels.
 
     Returns:
       The two classes, of which the object is a thing, and the code of the maps.
 
     Raises:
-      DataError: the file is malformed; names it.
+      DataError: if the file is malformed; it names the file.
 
     Example:
       >>> instance_classes(Path("instances.json"))[0].names
@@ -103,7 +103,7 @@ def instance_classes(file: Path, *, void: int | None = None) -> tuple[Classes, L
     """
     name, number = "object", 1
     if file.exists():
-        with naming(file):
+        with prefix_errors(file):
             content = read_json(file)
             match content.get("categories") if isinstance(content, dict) else None:
                 case [{"name": only} as category] if is_text(only):
@@ -113,7 +113,7 @@ def instance_classes(file: Path, *, void: int | None = None) -> tuple[Classes, L
                 case list():
                     pass
                 case _:
-                    raise DataError('is not {"categories": [{"name": ...}], ...}')
+                    raise DataError('expected {"categories": [{"name": ...}], ...}')
     table = np.ones(_LARGEST_VALUE + 1, np.int32)
     table[0] = 0
     if void is not None:
@@ -127,8 +127,8 @@ def write_classes(file: Path, classes: Classes) -> None:
     """Writes the `classes.json` of masks in which each pixel has the id of its class.
 
     Args:
-      file: path of it.
-      classes: their names, ids and colours.
+      file: path of the file.
+      classes: names, ids and colours of the classes.
 
     Example:
       >>> import tempfile
@@ -151,20 +151,22 @@ def _declared(place: int, entry: Any) -> _Declared:
         case {"name": str(name)} if is_text(name):
             value, color = entry.get("id", place), entry.get("color")
         case _:
-            raise DataError(f'entry {place} is neither a name nor {{"id", "name"}}: {short(entry)}')
+            raise DataError(
+                f'classes[{place}]: expected a name or {{"id", "name"}}, got {short(entry)}'
+            )
     if not is_integer(value, 0, _LARGEST_VALUE):
-        raise DataError(f"the id of {name!r} must be 0..{_LARGEST_VALUE}, got {short(value)}")
+        raise DataError(f"the id of {name!r}: expected 0..{_LARGEST_VALUE}, got {short(value)}")
     if color is None:
         return _Declared(value, name, None)
     return _Declared(value, name, read_color(name, color))
 
 
 def read_color(name: str, color: Any) -> tuple[int, int, int]:
-    """The colour of a class in JSON; a DataError where it is none."""
+    """Reads the colour of a class from JSON; a DataError if it is not one."""
     match color:
         case [int(red), int(green), int(blue)] if all(is_integer(c, 0, 255) for c in color):
             return red, green, blue
-    raise DataError(f"the color of {name!r} must be three integers 0..255, got {short(color)}")
+    raise DataError(f"the color of {name!r}: expected three integers 0..255, got {short(color)}")
 
 
 def _value(declared: _Declared) -> int:

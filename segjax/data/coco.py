@@ -1,4 +1,4 @@
-"""Instances annotated in COCO's format as a source."""
+"""Data sets with instances in COCO's format."""
 
 import dataclasses
 import warnings
@@ -29,45 +29,45 @@ _MOST_NAMED = 20
 
 
 class Coco(Source):
-    """Images and their objects: polygons or run-length codes, also of crowds, in one JSON.
+    """COCO instances: images and their objects, as polygons or run-length codes, in one JSON file.
 
     ```
     PATH/SPLIT/instances.json    in COCO's own archives: PATH/annotations/instances_SPLIT2017.json
     PATH/SPLIT/images/                                   PATH/SPLIT2017/
     ```
 
-    Classes are the categories, numbered from 0 on in the order of their ids, which `classes.ids`
-    keeps. Boxes and areas are the annotations' own, an area that is missing the mask's pixels;
-    masks may share pixels, and are pixel for pixel those of COCO's code.
+    Classes are the categories, numbered from 0 on in the order of their ids, which are kept in
+    `classes.ids`. Boxes and areas are taken from the annotations; a missing area is the number of
+    the mask's pixels. Masks may overlap, and are pixel for pixel those of pycocotools.
 
-    An image with an EXIF orientation is turned upright if that gives it the size in the list, and
-    left as it is stored if that does. If both do, nothing tells which of the two the objects were
-    drawn on, and that is an error.
+    An image with an EXIF orientation is turned upright if it then has the size in the list, and
+    left as it is stored if that has. If both have, it is unknown which of the two was annotated,
+    and that is an error.
 
-    An image has at most 178,956,970 pixels, and every file lies within the folder. Opening checks
-    the JSON and the header of every image. One warning names what annotations are left out: those
+    Images may have up to 178,956,970 pixels, and every file lies within the folder. Opening checks
+    the JSON and the header of every image. One warning lists annotations that are left out: those
     whose box has no area inside the image, and those without a mask (no `segmentation`, an empty
-    one, or polygons of less than three points). It also names those whose `segmentation` is the
-    numbers of a polygon without a list around them, which are read.
+    one, or polygons of less than three points). It also lists those whose `segmentation` is a
+    single polygon without a list around it, which is read.
 
     Args:
-      path: of the folder.
-      split: of it; None or "" where the JSON stands directly in `path`.
-      max_instances: rows of the tables; of fuller images the largest objects are kept, crowds
-        last. None: as many as the fullest image of the split has.
-      strict: whether all that the warning would name is an error instead; it is one anyway where
-        no object is left.
-      max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
-        the upper 8 bits, with a warning where those of the first such image are few shades.
-      progress: passes on what is checked, one at a time, and may show how far that is.
+      path: folder of the data set.
+      split: name of the split; None or "" where the JSON lies directly in `path`.
+      max_instances: number of rows in the tables; of images with more objects the largest are kept,
+        crowds last. None takes the largest number of objects in an image of the split.
+      strict: whether what the warning would list is an error instead; it always is where no object
+        is left.
+      max_value: value that becomes 255 in 16-bit images, such as 4095 for 12-bit content; None
+        keeps the upper 8 bits, with a warning where those of the first such image are few shades.
+      progress: function that passes on the sequence of what is checked, and may show the progress.
 
     Raises:
-      DataError: something is missing or unusable; names the files, and each annotation by its id.
+      DataError: if anything is missing or unusable; it names the files, and annotations by id.
 
     Example:
       >>> Coco("no/such/folder")
       Traceback (most recent call last):
-      segjax.data.errors.DataError: no/such/folder: has no train/instances.json
+      segjax.data.errors.DataError: no/such/folder: expected train/instances.json in it
     """
 
     channels = 3
@@ -83,7 +83,7 @@ class Coco(Source):
         progress: Callable[[Sequence], Iterable] = iter,
     ):
         if max_instances is not None and max_instances < 0:
-            raise ValueError(f"max_instances must be at least 0 or None, got {max_instances}")
+            raise ValueError(f"max_instances: expected at least 0 or None, got {max_instances}")
         layout = find_layout(path, split, "instances")
         content = read_coco_json(layout, max_value=max_value, progress=progress)
         self.classes = content.classes
@@ -120,7 +120,7 @@ class Coco(Source):
 
 @dataclasses.dataclass(frozen=True)
 class _Object:
-    """An annotation. Its shape is run lengths, or the points of polygons."""
+    """An annotation; `shape` holds run lengths, or the points of polygons."""
 
     class_: int
     box: tuple[float, float, float, float]
@@ -144,7 +144,7 @@ class _Object:
 
 
 def _object(content: CocoJson, entry: dict[str, Any]) -> tuple[Any, int, _Object | None, str]:
-    """An annotation's id, its image, its object, and what is wrong with it."""
+    """An annotation's id, image, object, and what is wrong with it if anything."""
     size, class_ = content.size(entry), content.category(entry)
     crowd = flag(entry, "iscrowd", default=False)
     shape, flaw = _shape(entry.get("segmentation"), size)
@@ -165,7 +165,7 @@ def _object(content: CocoJson, entry: dict[str, Any]) -> tuple[Any, int, _Object
 
 
 def _summary(flaws: dict[str, list[str]], count: int) -> str:
-    """How many of the annotations have each flaw, and the ids of the first of them."""
+    """The number of annotations with each flaw, and the ids of the first of them."""
     counted = (
         f"{len(ids)} of {count} annotations {why}: {', '.join(ids[:_MOST_NAMED])}"
         f"{' ...' if len(ids) > _MOST_NAMED else ''}"
@@ -184,14 +184,14 @@ def _box(bbox: Any) -> list[float]:
 def _shape(
     segmentation: Any, size: tuple[int, int]
 ) -> tuple[np.ndarray | list[np.ndarray] | None, str]:
-    """Run lengths, or the points of polygons, None where there is no mask; and a flaw."""
+    """Run lengths or the points of polygons, None without a mask; and a flaw, or ""."""
     flaw = ""
     match segmentation:
         case {"size": [height, width], "counts": str() | list() as counts}:
             if not (is_integer(height, size[0], size[0]) and is_integer(width, size[1], size[1])):
                 raise DataError(
-                    f"segmentation has the size {short(height)} x {short(width)} (height x width), "
-                    f"its image {size[0]} x {size[1]}"
+                    f"segmentation: expected the image's size {size[0]} x {size[1]} (height x "
+                    f"width), got {short(height)} x {short(width)}"
                 )
             return run_lengths(counts, size), flaw
         case None | []:
@@ -212,7 +212,7 @@ def _shape(
 
 
 def _largest(objects: list[_Object], most: int) -> list[_Object]:
-    """Crowds last, the largest first; those that are kept stay in their order."""
+    """Keeps the largest objects, crowds last, in their order."""
     kept = sorted(range(len(objects)), key=lambda i: (objects[i].crowd, -objects[i].area))[:most]
     return [objects[i] for i in sorted(kept)]
 

@@ -1,4 +1,4 @@
-"""What COCO's kinds of annotation share: the files' places, the categories, the images."""
+"""Shared by COCO's instance and panoptic annotations: file layout, categories and images."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 
 from segjax.data.checked import flag, is_integer, is_text, path_within, read_json, repeated, short
 from segjax.data.class_list import read_color
-from segjax.data.errors import DataError, naming
+from segjax.data.errors import DataError, prefix_errors
 from segjax.data.images import (
     MOST_PIXELS,
     check_max_value,
@@ -25,17 +25,17 @@ from segjax.data.palette import default_colors
 from segjax.data.source import Classes
 
 _LARGEST_ID = 2**31 - 1  # of a category
-_MOST_NAMED = 20  # of the problems with one file: a wrong folder has one for each image
+_MOST_NAMED = 20  # of the problems with one file, of which a wrong folder has one for each image
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the files of a split lie.
+    """The paths of a split's files.
 
     Attributes:
-      file: the JSON.
-      images: the folder of the images.
-      maps: the folder of the panoptic PNGs.
+      file: path of the JSON file.
+      images: folder of the images.
+      maps: folder of the panoptic PNGs.
     """
 
     file: Path
@@ -44,23 +44,23 @@ class Layout:
 
 
 def find_layout(path: str | Path, split: str | None, kind: str) -> Layout:
-    """Finds `SPLIT/KIND.json`, or `annotations/KIND_SPLIT2017.json` as COCO's own archives have it.
+    """Finds `SPLIT/KIND.json`, or `annotations/KIND_SPLIT2017.json` as in COCO's own archives.
 
     Args:
-      path: of the folder.
-      split: of the data set, in COCO's own with or without the year; None or "" for none.
+      path: folder of the data set.
+      split: name of the split, for COCO's archives with or without the year; None or "" for none.
       kind: "instances" or "panoptic".
 
     Returns:
-      The places of the files.
+      The paths of the files.
 
     Raises:
-      DataError: neither is there.
+      DataError: if neither exists.
 
     Example:
       >>> find_layout("no", "val", "instances")
       Traceback (most recent call last):
-      segjax.data.errors.DataError: no: has no val/instances.json
+      segjax.data.errors.DataError: no: expected val/instances.json in it
     """
     root = Path(path).expanduser()
     folder = root / (split or "")
@@ -75,8 +75,8 @@ def find_layout(path: str | Path, split: str | None, kind: str) -> Layout:
                 file, root / name, beside if beside.is_dir() else file.parent / beside.name
             )
     there = sorted(str(f.relative_to(root)) for f in root.glob(f"*/{kind}*.json"))
-    hint = f" (but {', '.join(there)})" if there else ""
-    raise DataError(f"{root}: has no {own.file.relative_to(root)}{hint}")
+    hint = f", got {', '.join(there)}" if there else ""
+    raise DataError(f"{root}: expected {own.file.relative_to(root)} in it{hint}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +84,11 @@ class CocoImage:
     """An image of the list.
 
     Attributes:
-      path: of its file.
-      size: (height, width) that the list gives, on which the annotations were drawn.
-      upright: whether that is the image as its EXIF orientation turns it; `checked` knows.
-      deep: whether it has 16 bits a channel; `checked` knows.
-      max_value: what becomes 255 then; None keeps the upper 8 bits.
+      path: path of its file.
+      size: (height, width) in the list, the size that was annotated.
+      upright: whether that is the size after turning by the EXIF orientation; set by `checked`.
+      deep: whether it has 16 bits a channel; set by `checked`.
+      max_value: value that becomes 255 then; None keeps the upper 8 bits.
     """
 
     path: Path
@@ -98,13 +98,13 @@ class CocoImage:
     max_value: int | None = None
 
     def checked(self) -> "CocoImage":
-        """The image with `upright` and `deep` as its file's header tells.
+        """The image with `upright` and `deep` from the header of its file.
 
         Raises:
-          DataError: it cannot be read, has another size, or nothing tells whether it was turned;
+          DataError: if it cannot be read, has another size, or its orientation is ambiguous; it
             names the file.
         """
-        with naming(self.path):
+        with prefix_errors(self.path):
             header = peek_header(self.path)
             upright = is_drawn_upright(header, self.size, where="in the list")
         return dataclasses.replace(self, upright=upright, deep=header.deep)
@@ -113,9 +113,9 @@ class CocoImage:
         """RGB uint8 `[h, w, 3]`, turned as the annotations were drawn.
 
         Raises:
-          DataError: it cannot be read, or has another size; names the file.
+          DataError: if it cannot be read or has another size; it names the file.
         """
-        with naming(self.path):
+        with prefix_errors(self.path):
             image = decode_image(
                 read_bytes(self.path), upright=self.upright, max_value=self.max_value
             )
@@ -124,9 +124,9 @@ class CocoImage:
 
 
 def check_size(stored: tuple[int, ...], listed: tuple[int, int]) -> None:
-    """Holds the size of a file against the list's; a DataError if they differ."""
+    """Checks that a file has the size in the list; a DataError if not."""
     if stored != listed:
-        raise DataError(f"is {pixels(stored)}, in the list {pixels(listed)}")
+        raise DataError(f"expected {pixels(listed)}, as in the list, got {pixels(stored)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,9 +135,9 @@ class CocoJson:
 
     Attributes:
       classes: the categories in the order of their ids.
-      class_of: by the id of a category.
+      class_of: the class of each category id.
       images: by id, in the order of the file.
-      annotations: as they stand in the file.
+      annotations: the annotations as in the file.
     """
 
     classes: Classes
@@ -149,14 +149,14 @@ class CocoJson:
         """The class of an annotation or segment."""
         category = entry.get("category_id")
         if type(category) is not int or category not in self.class_of:
-            raise DataError(f"category_id {short(category)} is none of the categories")
+            raise DataError(f"category_id: expected one of the categories, got {short(category)}")
         return self.class_of[category]
 
     def size(self, entry: dict) -> tuple[int, int]:
         """The (height, width) of an annotation's image."""
         image = entry.get("image_id")
         if type(image) is not int or image not in self.images:
-            raise DataError(f"image_id {short(image)} is none of the images")
+            raise DataError(f"image_id: expected one of the images, got {short(image)}")
         return self.images[image].size
 
 
@@ -169,16 +169,16 @@ def read_coco_json(
     """Reads categories, images and annotations, and checks all but the annotations.
 
     Args:
-      layout: the places of the files.
-      max_value: what becomes 255 in images of 16 bits; None keeps the upper 8 bits.
-      progress: passes on what is checked, one at a time, and may show how far that is.
+      layout: paths of the files.
+      max_value: value that becomes 255 in 16-bit images; None keeps the upper 8 bits.
+      progress: function that passes on the sequence of what is checked, and may show the progress.
 
     Returns:
-      The content.
+      The content of the file.
 
     Raises:
-      DataError: the file is malformed, or an image is missing, unreadable or of another size;
-        names the file and each image.
+      DataError: if the file is malformed, or an image is missing, unreadable or of another size;
+        it names the file and each image.
 
     Example:
       >>> read_coco_json(Layout(Path("a.json"), Path("images"), Path("panoptic")))
@@ -186,12 +186,12 @@ def read_coco_json(
       segjax.data.errors.DataError: a.json: No such file or directory
     """
     check_max_value(max_value)
-    with naming(layout.file):
+    with prefix_errors(layout.file):
         match read_json(layout.file):
             case {"images": list(images), "annotations": list(entries), "categories": list(listed)}:
                 classes, class_of = _categories(listed)
             case _:
-                raise DataError('is not {"images": [...], "annotations": [...], "categories": ...}')
+                raise DataError('expected {"images": [...], "annotations": [...], ...}')
         by_id = _images(layout.images, images)
     problems = []
     with ThreadPoolExecutor() as threads:
@@ -209,43 +209,43 @@ def read_coco_json(
 
 
 def read_image_list(file: Path, folder: Path) -> dict[int, CocoImage]:
-    """Reads which images a JSON lists, and checks none of them.
+    """Reads the list of images in a JSON file, without checking the images.
 
     Args:
-      file: the JSON.
-      folder: of the images.
+      file: path of the JSON file.
+      folder: folder of the images.
 
     Returns:
       The images by id, in the order of the file.
 
     Raises:
-      DataError: the file is malformed; names it.
+      DataError: if the file is malformed; it names the file.
 
     Example:
       >>> read_image_list(Path("a.json"), Path("images"))
       Traceback (most recent call last):
       segjax.data.errors.DataError: a.json: No such file or directory
     """
-    with naming(file):
+    with prefix_errors(file):
         match read_json(file):
             case {"images": list(images)}:
                 return _images(folder, images)
-        raise DataError('is not {"images": [...], ...}')
+        raise DataError('expected {"images": [...], ...}')
 
 
 def each_checked(file: Path, entries: Iterable[Any], check: Callable) -> Iterator[Any]:
-    """Applies `check` to each annotation; the DataErrors come at the end, together.
+    """Applies `check` to each annotation, and raises all DataErrors together at the end.
 
     Args:
-      file: that the annotations stand in.
+      file: path of the file with the annotations, for errors.
       entries: the annotations.
-      check: turns one into what is to be kept of it.
+      check: function of an annotation.
 
     Yields:
-      What `check` gives.
+      The results of `check`.
 
     Raises:
-      DataError: one or more of the annotations raised one; names the file and each one's id.
+      DataError: if `check` raised any; it names the file and the annotations by id.
 
     Example:
       >>> list(each_checked(Path("a.json"), [{"id": 1}], lambda entry: entry["id"]))
@@ -257,7 +257,7 @@ def each_checked(file: Path, entries: Iterable[Any], check: Callable) -> Iterato
         name = f"annotation {short(entry['id'])}" if named else f"annotations[{place}]"
         try:
             if not isinstance(entry, dict):
-                raise DataError(f"is not {{...}}: {short(entry)}")
+                raise DataError(f"expected {{...}}, got {short(entry)}")
             yield check(entry)
         except DataError as error:
             problems.append(f"{name}: {error}")
@@ -265,7 +265,7 @@ def each_checked(file: Path, entries: Iterable[Any], check: Callable) -> Iterato
 
 
 def raise_all(what: Path, problems: list[str]) -> None:
-    """A DataError with every problem, or the first of many; nothing if there is none."""
+    """Raises a DataError that lists the problems, or the first of many; nothing without any."""
     if not problems:
         return
     more = len(problems) - _MOST_NAMED
@@ -280,11 +280,11 @@ def _categories(listed: list[Any]) -> tuple[Classes, dict[int, int]]:
             case {"id": number, "name": name} if is_integer(number, 0, _LARGEST_ID):
                 if is_text(name):
                     continue
-        raise DataError(f'has a category that is not {{"id", "name"}}: {short(entry)}')
+        raise DataError(f'categories: expected {{"id", "name"}}, got {short(entry)}')
     ordered = sorted(listed, key=lambda entry: entry["id"])
     ids = tuple(entry["id"] for entry in ordered)
     if (number := repeated(ids)) is not None:
-        raise DataError(f"has several categories with the same id {number}")
+        raise DataError(f"categories: expected ids that differ, got several {number}")
     for place, entry in enumerate(ordered):
         if "color" in entry:
             colors[place] = read_color(entry["name"], entry["color"])
@@ -299,7 +299,7 @@ def _categories(listed: list[Any]) -> tuple[Classes, dict[int, int]]:
 
 def _images(folder: Path, listed: list[Any]) -> dict[int, CocoImage]:
     if not listed:
-        raise DataError("lists no images")
+        raise DataError("images: expected at least one, got none")
     by_id = {}
     for place, entry in enumerate(listed):
         match entry:
@@ -311,11 +311,11 @@ def _images(folder: Path, listed: list[Any]) -> dict[int, CocoImage]:
                 pass
             case _:
                 raise DataError(
-                    f'images[{place}] is not {{"id", "file_name", "height", "width"}}: '
+                    f'images[{place}]: expected {{"id", "file_name", "height", "width"}}, got '
                     f"{short(entry)}"
                 )
         if number in by_id:
-            raise DataError(f"has several images with the same id {short(number)}")
-        with naming(f"images[{place}]"):
+            raise DataError(f"images: expected ids that differ, got several {short(number)}")
+        with prefix_errors(f"images[{place}]"):
             by_id[number] = CocoImage(path_within(folder, file), (height, width))
     return by_id

@@ -1,4 +1,4 @@
-"""Panoptic segments annotated in COCO's format as a source."""
+"""Data sets with panoptic segments in COCO's format."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -17,14 +17,14 @@ from segjax.data.coco_json import (
     raise_all,
     read_coco_json,
 )
-from segjax.data.errors import DataError, naming
+from segjax.data.errors import DataError, prefix_errors
 from segjax.data.images import decode_mask, read_bytes
 from segjax.data.source import Source
 from segjax.typing import Panoptic, Record
 
 
 class CocoPanoptic(Source):
-    """Images and their segments: a PNG whose colours are ids, and a JSON that says what they are.
+    """COCO panoptic: images, PNGs whose colours are segment ids, and a JSON file that lists these.
 
     ```
     PATH/SPLIT/panoptic.json     in COCO's own archives: PATH/annotations/panoptic_SPLIT2017.json
@@ -33,29 +33,29 @@ class CocoPanoptic(Source):
     ```
 
     The id of a pixel is `red + 256 green + 65536 blue`, 0 is void. Classes are the categories,
-    numbered from 0 on in the order of their ids, which `classes.ids` keeps; `isthing` says which
-    are things. Segments come in the order of the JSON. One without a pixel is not valid. An EXIF
-    orientation of an image is heeded as by `Coco`.
+    numbered from 0 on in the order of their ids, which are kept in `classes.ids`; `isthing` says
+    which are things. Segments come in the order of the JSON; those without a pixel are not valid.
+    EXIF orientations are handled as by `Coco`.
 
     Opening checks the JSON and the header of every image; reading checks the ids of the PNG.
 
     Args:
-      path: of the folder.
-      split: of it; None or "" where the JSON stands directly in `path`.
-      max_segments: rows of the tables; of fuller images the largest segments are kept and the
-        rest are void in `panoptic`, not in `labels`. None: as many as the fullest image of the
-        split has.
-      max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
-        the upper 8 bits, with a warning where those of the first such image are few shades.
-      progress: passes on what is checked, one at a time, and may show how far that is.
+      path: folder of the data set.
+      split: name of the split; None or "" where the JSON lies directly in `path`.
+      max_segments: number of rows in the tables; of images with more segments the largest are kept
+        and the rest are void in `panoptic`, not in `labels`. None takes the largest number of
+        segments in an image of the split.
+      max_value: value that becomes 255 in 16-bit images, such as 4095 for 12-bit content; None
+        keeps the upper 8 bits, with a warning where those of the first such image are few shades.
+      progress: function that passes on the sequence of what is checked, and may show the progress.
 
     Raises:
-      DataError: something is missing or unusable; names the files, and what in them.
+      DataError: if anything is missing or unusable; it names the files and the segments.
 
     Example:
       >>> CocoPanoptic("no/such/folder")
       Traceback (most recent call last):
-      segjax.data.errors.DataError: no/such/folder: has no train/panoptic.json
+      segjax.data.errors.DataError: no/such/folder: expected train/panoptic.json in it
     """
 
     channels = 3
@@ -70,7 +70,7 @@ class CocoPanoptic(Source):
         progress: Callable[[Sequence], Iterable] = iter,
     ):
         if max_segments is not None and max_segments < 0:
-            raise ValueError(f"max_segments must be at least 0 or None, got {max_segments}")
+            raise ValueError(f"max_segments: expected at least 0 or None, got {max_segments}")
         layout = find_layout(path, split, "panoptic")
         content = read_coco_json(layout, max_value=max_value, progress=progress)
         self.classes = content.classes
@@ -82,7 +82,10 @@ class CocoPanoptic(Source):
             )
         )
         missing = content.images.keys() - found.keys()
-        raise_all(layout.file, [f"image {name}: has no annotation" for name in sorted(missing)])
+        raise_all(
+            layout.file,
+            [f"image {name}: expected an annotation, got none" for name in sorted(missing)],
+        )
         self._examples = [found[name] for name in content.images]
         fullest = max((len(example.ids) for example in self._examples), default=0)
         self.max_segments = fullest if max_segments is None else max_segments
@@ -92,7 +95,7 @@ class CocoPanoptic(Source):
     def read(self, index: int) -> Record:
         """Example `index`: `image` in uint8 RGB, `panoptic`, `labels`, `where` and `size`."""
         example = self._examples[index]
-        with naming(example.map_):
+        with prefix_errors(example.map_):
             segments = _segments(decode_mask(read_bytes(example.map_)), example)
         where = segments >= 0
         of_void = [0]  # the last, which -1 picks
@@ -107,7 +110,7 @@ class CocoPanoptic(Source):
 
 @dataclasses.dataclass(frozen=True)
 class _Example:
-    """An image and its segments, one a row: their ids in the PNG, their classes, and crowds."""
+    """An image and its segments: their ids in the PNG, their classes, and which are crowds."""
 
     image: CocoImage
     map_: Path
@@ -122,18 +125,18 @@ def _example(content: CocoJson, maps: Path, entry: dict[str, Any]) -> tuple[int,
         case {"file_name": str(file), "segments_info": list(listed)}:
             map_ = path_within(maps, file)
         case _:
-            raise DataError('is not {"image_id", "file_name", "segments_info"}')
+            raise DataError('expected {"image_id", "file_name", "segments_info"}')
     if not map_.is_file():
-        raise DataError(f"{map_}: there is no such file")
+        raise DataError(f"{map_}: No such file or directory")
     for segment in listed:
         if not isinstance(segment, dict) or not is_integer(segment.get("id"), 1, 2**24 - 1):
-            raise DataError(f"has a segment without an id in 1..2^24 - 1: {short(segment)}")
+            raise DataError(f"segments_info: expected ids in 1..2^24 - 1, got {short(segment)}")
     ids = [segment["id"] for segment in listed]
     if (number := repeated(ids)) is not None:
-        raise DataError(f"has several segments with the id {number}")
+        raise DataError(f"segments_info: expected ids that differ, got several {number}")
     classes, crowd = [], []
     for segment in listed:
-        with naming(f"segment {segment['id']}"):
+        with prefix_errors(f"segment {segment['id']}"):
             classes.append(content.category(segment))
             crowd.append(flag(segment, "iscrowd", default=False))
     return entry["image_id"], _Example(
@@ -146,9 +149,9 @@ def _example(content: CocoJson, maps: Path, entry: dict[str, Any]) -> tuple[int,
 
 
 def _segments(rgb: np.ndarray, example: _Example) -> np.ndarray:
-    """The row of each pixel's segment; -1 in void."""
+    """The row of each pixel's segment; -1 is void."""
     if rgb.ndim != 3:
-        raise DataError("is not drawn in colours, whose red, green and blue are the ids")
+        raise DataError("expected a PNG with the channels red, green and blue, got one channel")
     check_size(rgb.shape[:2], example.image.size)
     red, green, blue = np.moveaxis(rgb.astype(np.int32), -1, 0)
     pixels = red + 256 * green + 65536 * blue
@@ -160,14 +163,14 @@ def _segments(rgb: np.ndarray, example: _Example) -> np.ndarray:
     if unknown.any():
         row, column = np.argwhere(unknown)[0]
         raise DataError(
-            f"has the id {pixels[row, column]} at row {row}, column {column}, "
-            "which is no segment of its annotation"
+            f"expected ids of its annotation's segments, got {pixels[row, column]} at row {row}, "
+            f"column {column}"
         )
     return rows[order][place]
 
 
 def _table(segments: np.ndarray, example: _Example, rows: int) -> Panoptic:
-    """The segments in a table padded to `rows`; where they are more, the largest of them."""
+    """A table of the segments padded to `rows`; the largest of them if there are more."""
     areas = np.bincount(segments[segments >= 0], minlength=len(example.ids))
     kept = np.sort(np.argsort(-areas, kind="stable")[:rows])
     row_of = np.full(len(example.ids) + 1, -1, np.int32)  # the last is void's

@@ -1,28 +1,28 @@
-"""What opening and reading data says when something is wrong with it."""
+"""The error of files and data that cannot be used."""
 
 import contextlib
 from collections.abc import Iterator
 
 
 class DataError(ValueError):
-    """Files or data that cannot be used; the message names each and says what is wrong with it."""
+    """Files or data that cannot be used: each is named, with what was expected of it."""
 
 
 @contextlib.contextmanager
-def naming(what: object) -> Iterator[None]:
-    """Puts `what`, such as a file's path, in front of the message of a DataError raised inside.
+def prefix_errors(what: object) -> Iterator[None]:
+    """Puts a name, such as a file's path, before the message of a DataError raised inside.
 
     Args:
-      what: printed by `str`.
+      what: The name, converted by `str`.
 
     Raises:
-      DataError: the one raised inside, named.
+      DataError: The error raised inside, with the name before its message.
 
     Example:
-      >>> with naming("a.png"):
-      ...     raise DataError("is empty")
+      >>> with prefix_errors("a.png"):
+      ...     raise DataError("expected an image, got an empty file")
       Traceback (most recent call last):
-      segjax.data.errors.DataError: a.png: is empty
+      segjax.data.errors.DataError: a.png: expected an image, got an empty file
     """
     try:
         yield

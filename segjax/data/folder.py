@@ -1,4 +1,4 @@
-"""A folder of images and masks as a source."""
+"""Data sets of images and masks in folders."""
 
 import collections
 import dataclasses
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from segjax.data.class_list import instance_classes, read_classes
-from segjax.data.errors import DataError, naming
+from segjax.data.errors import DataError, prefix_errors
 from segjax.data.images import (
     check_max_value,
     decode_image,
@@ -22,12 +22,12 @@ from segjax.data.images import (
     warn_of_shades,
 )
 from segjax.data.source import Source
-from segjax.naming import unknown_name
+from segjax.suggestions import unknown_name
 from segjax.typing import Panoptic, Record
 
 
 class Folder(Source):
-    """Images and the masks that label them, in folders.
+    """A folder of images and their masks.
 
     ```
     PATH/classes.json            {"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]},
@@ -37,36 +37,36 @@ class Folder(Source):
     ```
 
     Instead of `masks/` there may be `instances/`: PNGs in which 0 is background and every other
-    value an object. Their labels are background and object, and their `panoptic` has the background
-    as segment 0 and then each object, in the order of the values; the table has as many rows as
-    the split's fullest image needs. No `classes.json` is needed, and the object's name comes from
-    `PATH/SPLIT/instances.json` where that has a single category.
+    value an object. Their labels are background and object, and segment 0 of their `panoptic` is
+    the background, followed by the objects in the order of their values; the table has as many rows
+    as the split's fullest image needs. No `classes.json` is needed; the object's name is that of
+    the category in `PATH/SPLIT/instances.json` if there is a single one.
 
-    Classes are numbered from 0 on in the order of their ids. Void are `ignore_index`, or what
-    `void` says instead, and in masks also 255 unless a class has that id.
+    Classes are numbered from 0 on in the order of their ids. Void is `ignore_index`, or `void` if
+    given, and in masks also 255 unless a class has that id.
 
-    An image with an EXIF orientation is turned upright if that gives it the size of its mask, and
-    left as it is stored if that does. If both do, nothing tells which of the two the mask was
-    drawn on, and that is an error.
+    An image with an EXIF orientation is turned upright if it then has the size of its mask, and
+    left as it is stored if that has. If both have, it is unknown which of the two was annotated,
+    and that is an error.
 
-    An image has at most 178,956,970 pixels. Opening checks every file: the headers of the images,
+    Images may have up to 178,956,970 pixels. Opening checks every file: the headers of the images,
     and every value of the masks.
 
     Args:
-      path: of the folder.
-      split: name of the sub-folder; None where `images/` stands directly in `path`.
-      void: the mask value of pixels without a class, 0..65535, instead of the declared one.
-      max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
-        the upper 8 bits, with a warning where those of the first such image are few shades.
-      progress: passes on what is checked, one at a time, and may show how far that is.
+      path: folder of the data set.
+      split: name of the sub-folder; None where `images/` lies directly in `path`.
+      void: mask value that is void, 0..65535, instead of `ignore_index`.
+      max_value: value that becomes 255 in 16-bit images, such as 4095 for 12-bit content; None
+        keeps the upper 8 bits, with a warning where those of the first such image are few shades.
+      progress: function that passes on the sequence of what is checked, and may show the progress.
 
     Raises:
-      DataError: something is missing or unusable; names every such file, all at once.
+      DataError: if anything is missing or unusable; it names all such files at once.
 
     Example:
       >>> Folder("no/such/folder")
       Traceback (most recent call last):
-      segjax.data.errors.DataError: no/such/folder: there is no such folder
+      segjax.data.errors.DataError: no/such/folder: No such folder
     """
 
     channels = 3
@@ -81,7 +81,7 @@ class Folder(Source):
         progress: Callable[[Sequence], Iterable] = iter,
     ):
         if void is not None and not 0 <= void <= 65535:
-            raise ValueError(f"void must be 0..65535 or None, got {void}")
+            raise ValueError(f"void: expected 0..65535 or None, got {void}")
         check_max_value(max_value)
         self._max_value = max_value
         root = Path(path).expanduser()
@@ -93,7 +93,7 @@ class Folder(Source):
         elif (masks := folder / "instances").is_dir():
             self.classes, self._code = instance_classes(folder / "instances.json", void=void)
         else:
-            raise DataError(f"{folder}: there is neither a masks nor an instances folder in it")
+            raise DataError(f"{folder}: expected a masks or an instances folder in it, got neither")
 
         pairs, problems = _pair(folder / "images", masks)
         self._examples = []
@@ -106,7 +106,7 @@ class Folder(Source):
         if problems:
             raise DataError("\n  ".join([f"{folder}: cannot be used:", *problems]))
         if not pairs:
-            raise DataError(f"{folder / 'images'}: there are no images in it")
+            raise DataError(f"{folder / 'images'}: expected images in it, got none")
         deep = next((example.image for example in self._examples if example.deep), None)
         if deep and max_value is None:
             warn_of_shades(deep)
@@ -119,28 +119,30 @@ class Folder(Source):
         mask, labels, where = self._decode(example.mask)
         panoptic = None
         if self._has_objects:
-            with naming(example.mask):
+            with prefix_errors(example.mask):
                 panoptic = _segments(mask, where, self._most_objects)
-        with naming(example.image):
+        with prefix_errors(example.image):
             image = decode_image(
                 read_bytes(example.image), upright=example.upright, max_value=self._max_value
             )
             if image.shape[:2] != labels.shape:
-                raise DataError(f"is {pixels(image.shape)}, its mask {pixels(labels.shape)}")
+                raise DataError(
+                    f"expected the mask's {pixels(labels.shape)}, got {pixels(image.shape)}"
+                )
         return Record(
             image=image, labels=labels, where=where, size=self.sizes[index], panoptic=panoptic
         )
 
     def _decode(self, mask: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The values of a mask, the labels that they stand for, and where they are not void."""
-        with naming(mask):
+        """The values of a mask, their labels, and where they are not void."""
+        with prefix_errors(mask):
             values = decode_mask(read_bytes(mask))
             return values, *self._code(values)
 
     def _inspect(self, image: Path, mask: Path) -> "_Example":
-        """Decodes the mask, and holds its size against the image's header."""
+        """Decodes the mask and compares its size with the image's header."""
         values, labels, where = self._decode(mask)
-        with naming(image):
+        with prefix_errors(image):
             header = image_header(read_bytes(image))
             upright = is_drawn_upright(header, labels.shape, where="its mask")
         objects = len(_objects(values, where)) if self._has_objects else 0
@@ -158,15 +160,17 @@ class _Example:
 
 
 def _objects(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """The values of a map's objects, ascending."""
+    """The objects' values in a map, ascending."""
     return np.flatnonzero(np.bincount(values[where & (values > 0)]))
 
 
 def _segments(values: np.ndarray, where: np.ndarray, most_objects: int) -> Panoptic:
-    """Background and objects of a map of instances, in a table for `most_objects`."""
+    """Background and objects of an instance map, in a table for `most_objects`."""
     objects = _objects(values, where)
     if len(objects) > most_objects:
-        raise DataError(f"has {len(objects)} objects; when the folder was opened, {most_objects}")
+        raise DataError(
+            f"expected {most_objects} objects at most, as when opened, got {len(objects)}"
+        )
     rows = np.arange(1 + most_objects)
     row_of = np.zeros(int(values.max(initial=0)) + 1, np.int32)
     row_of[objects] = rows[1 : 1 + len(objects)]
@@ -177,32 +181,32 @@ def _segments(values: np.ndarray, where: np.ndarray, most_objects: int) -> Panop
 
 
 def find_split(root: Path, split: str | None) -> Path:
-    """The folder of a split, which has `images/`.
+    """Finds the folder of a split, which holds `images/`.
 
     Args:
-      root: of the data set.
-      split: its name; None or "" where there is none.
+      root: folder of the data set.
+      split: name of the split; None or "" for no split.
 
     Returns:
       The folder.
 
     Raises:
-      DataError: where there is no such folder; it names the splits there are.
+      DataError: if there is no such folder; it names the existing splits.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder")
+        raise DataError(f"{root}: No such folder")
     folder = root / (split or "")
     if (folder / "images").is_dir():
         return folder
     splits = [child.name for child in root.iterdir() if (child / "images").is_dir()]
     if split and not folder.is_dir():
         raise DataError(f"{root}: {unknown_name('split', split, splits)}")
-    hint = f" (but in its {', '.join(sorted(splits))})" if splits else ""
-    raise DataError(f"{folder}: there is no images folder in it{hint}")
+    hint = f"; it has the splits {', '.join(sorted(splits))}" if splits else ""
+    raise DataError(f"{folder}: expected an images folder in it{hint}")
 
 
 def _pair(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
-    """Images and masks of the same name, in the order of the names; and what has no partner."""
+    """Pairs images and masks of the same name, in the order of names; and lists those left over."""
     image_files, mask_files = _by_stem(images), _by_stem(masks)
     pairs, problems = [], []
     for stem in sorted(image_files.keys() | mask_files.keys()):
@@ -210,12 +214,12 @@ def _pair(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], list[str]
             case [image], [mask]:
                 pairs.append((image, mask))
             case [image], []:
-                problems.append(f"{image}: has no mask {masks.name}/{stem}.png")
+                problems.append(f"{image}: expected a mask {masks.name}/{stem}.png, got none")
             case [], [mask]:
-                problems.append(f"{mask}: has no image {images.name}/{stem}.*")
+                problems.append(f"{mask}: expected an image {images.name}/{stem}.*, got none")
             case several:
                 names = ", ".join(str(file) for file in itertools.chain(*several))
-                problems.append(f"{names}: have the same name")
+                problems.append(f"{names}: expected names that differ")
     return pairs, problems
 
 

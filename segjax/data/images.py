@@ -1,4 +1,4 @@
-"""Encoded image files to NumPy arrays, and what their headers say without decoding."""
+"""Decoding of image files to NumPy arrays, and reading of their headers alone."""
 
 import dataclasses
 import io
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from PIL import Image, UnidentifiedImageError
 
-from segjax.data.errors import DataError, naming
+from segjax.data.errors import DataError, prefix_errors
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE, _GREY_ALPHA = 0, 3, 4  # colour types of a PNG; the others are RGB and RGBA
@@ -23,11 +23,12 @@ MOST_PIXELS = 178_956_970  # of an image: Pillow opens no larger one
 
 @dataclasses.dataclass(frozen=True)
 class ImageHeader:
-    """What an image file says of itself.
+    """Size, orientation and depth of an image file, from its header.
 
     Attributes:
       stored: (height, width) of the pixels in the file.
-      orientation: EXIF's, 1..8; 1 where the file has none, or is a TIFF: that is always turned.
+      orientation: EXIF orientation, 1..8; 1 for files without one, and for TIFFs, which are always
+        turned.
       deep: whether it is a PNG or TIFF of 16 bits a channel.
     """
 
@@ -52,29 +53,29 @@ def image_header(data: bytes) -> ImageHeader:
       Its size and orientation.
 
     Raises:
-      DataError: it is empty, no image, cut short, or of more than 178,956,970 pixels.
+      DataError: if it is empty, not an image, truncated, or has more than 178,956,970 pixels.
 
     Example:
       >>> image_header(cv2.imencode(".png", np.zeros((2, 3), np.uint8))[1].tobytes()).stored
       (2, 3)
     """
     if not data:
-        raise DataError("is empty")
+        raise DataError("expected an image, got an empty file")
     return _header(io.BytesIO(data), data=data)
 
 
 def peek_header(path: str | Path) -> ImageHeader:
-    """Reads the header of an image file, and nothing behind it.
+    """Reads the header of an image file and nothing else.
 
     Args:
-      path: of the file.
+      path: path of the file.
 
     Returns:
       Its size and orientation.
 
     Raises:
-      DataError: it cannot be read, is no image, or of more than 178,956,970 pixels; does not name
-        the file yet.
+      DataError: if it cannot be read, is not an image, or has more than 178,956,970 pixels. The
+        message does not name the file yet.
 
     Example:
       >>> peek_header("no.png")
@@ -90,7 +91,7 @@ def peek_header(path: str | Path) -> ImageHeader:
 
 
 def _header(file: Any, *, data: bytes | None = None) -> ImageHeader:
-    """The header of a file, which must be whole if its `data` is given."""
+    """The header of a file; checks that the file is whole if its `data` is given."""
     try:
         with Image.open(file) as image:
             # Not image.getexif(): for a PNG it decodes every pixel to look behind them.
@@ -103,37 +104,37 @@ def _header(file: Any, *, data: bytes | None = None) -> ImageHeader:
             if data is not None and (end is None or not data.endswith(end)):
                 image.load()
     except UnidentifiedImageError as error:  # its message names an object in memory
-        raise DataError("is no readable image (of no known format)") from error
-    except Exception as error:  # Pillow's readers raise whatever they stumble over
-        raise DataError(f"is no readable image ({_first_line(error)})") from error
+        raise DataError("expected an image, got a file of unknown format") from error
+    except Exception as error:  # Pillow's readers raise many kinds of errors
+        raise DataError(f"expected an image ({_first_line(error)})") from error
     return ImageHeader((height, width), orientation, deep)
 
 
 def is_drawn_upright(header: ImageHeader, size: tuple[int, ...], *, where: str) -> bool:
-    """Whether annotations were drawn on an image as its EXIF orientation turns it.
+    """Whether annotations were drawn on the image after turning it by its EXIF orientation.
 
     Args:
-      header: of the image.
+      header: header of the image.
       size: (height, width) of what was drawn.
-      where: that size stands, for the message.
+      where: where that size is from, for the message.
 
     Returns:
       True where that is the image's size once turned, False where it is the size of the image as
       it is stored.
 
     Raises:
-      DataError: it is neither; or both, so that nothing tells which.
+      DataError: if it is neither, or both, so that it is ambiguous.
 
     Example:
       >>> is_drawn_upright(ImageHeader((4, 5), orientation=6), (5, 4), where="its mask")
       True
     """
     if size not in (header.stored, header.upright):
-        raise DataError(f"is {pixels(header.stored)}, {where} {pixels(size)}")
+        raise DataError(f"expected {pixels(size)}, as {where}, got {pixels(header.stored)}")
     if header.orientation > 1 and header.stored == header.upright:
         raise DataError(
-            f"has the EXIF orientation {header.orientation}, and {where} the same size turned or "
-            "not: save the image upright, without the orientation"
+            f"expected an upright image, got the EXIF orientation {header.orientation}, of which "
+            "the size does not tell whether it applies: save the image without it"
         )
     return size == header.upright
 
@@ -147,15 +148,15 @@ def decode_image(
 
     Args:
       data: the file's bytes.
-      upright: turn the picture as its EXIF orientation says, as every viewer does.
-      max_value: what becomes 255 in an image of 16 bits, such as 4095 where it holds 12; None
+      upright: whether to turn the picture by its EXIF orientation, as viewers do.
+      max_value: value that becomes 255 in a 16-bit image, such as 4095 for 12-bit content; None
         keeps the upper 8 bits.
 
     Returns:
       RGB in 0..255, `[h, w, 3]`.
 
     Raises:
-      DataError: OpenCV cannot decode it.
+      DataError: if OpenCV cannot decode it.
 
     Example:
       >>> decode_image(cv2.imencode(".png", np.full((2, 3), 7, np.uint8))[1].tobytes()).shape
@@ -166,7 +167,7 @@ def decode_image(
     if max_value is not None and image.dtype == np.uint16:
         scaled = np.rint(np.arange(2**16) * (255 / max_value))
         image = np.minimum(scaled, 255).astype(np.uint8)[image]
-    elif image.dtype != np.uint8:  # of 32 bits, which no range is for
+    elif image.dtype != np.uint8:  # 32 bits, to which max_value does not apply
         image = _decode(data, flags)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
@@ -174,10 +175,10 @@ def decode_image(
 def decode_mask(
     data: bytes,
 ) -> UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]:
-    """Decodes a PNG mask to the values that stand in it.
+    """Decodes a PNG mask to the values stored in it.
 
-    The indices of a palette PNG are its values, not the colours they are shown in; and 1, 2 and 4
-    bits are values from 0 on, not shades up to 255.
+    The values of a palette PNG are its indices, not its colours; those of 1, 2 or 4 bits are
+    counted from 0 on, not scaled to 255.
 
     Args:
       data: the file's bytes.
@@ -186,7 +187,7 @@ def decode_mask(
       The values `[h, w]`, or RGB `[h, w, 3]` of a colour mask.
 
     Raises:
-      DataError: it is no PNG or cannot be decoded.
+      DataError: if it is not a PNG or cannot be decoded.
 
     Example:
       >>> decode_mask(cv2.imencode(".png", np.array([[3, 300]], np.uint16))[1].tobytes())
@@ -194,7 +195,7 @@ def decode_mask(
     """
     image_header(data)
     if not data.startswith(_PNG_SIGNATURE):
-        raise DataError("is no PNG (masks must be: other formats change the values)")
+        raise DataError("expected a PNG, as other formats change the values")
     bits, color_type = data[24], data[25]
     if color_type == _PALETTE:  # OpenCV would give the colours
         return _palette_indices(data)
@@ -207,26 +208,26 @@ def decode_mask(
 
 
 def check_max_value(max_value: int | None) -> None:
-    """A ValueError where it is not what white can be in 16 bits."""
+    """Raises a ValueError unless `max_value` is None or in 1..65535."""
     if max_value is not None and not 1 <= max_value <= 65535:
         raise ValueError(f"max_value: expected 1..65535 or None, got {max_value}")
 
 
 def warn_of_shades(path: str | Path) -> None:
-    """Warns of a 16-bit image of which the upper 8 bits hold but few shades.
+    """Warns of a 16-bit image whose upper 8 bits hold only a few shades.
 
     Args:
-      path: of an image file.
+      path: path of an image file.
 
     Raises:
-      DataError: it cannot be read; names the file.
+      DataError: if it cannot be read; it names the file.
     """
-    with naming(path):
+    with prefix_errors(path):
         most = int(_decode(read_bytes(path), cv2.IMREAD_UNCHANGED).max(initial=0))
     if most < 2**14:
         warnings.warn(
-            f"{path}: has 16 bits, but no value above {most}, of which the upper 8 bits keep "
-            f"{most // 256 + 1} shades; if that is true of all, take max_value "
+            f"{path}: this 16-bit image has no value above {most}, of which the upper 8 bits keep "
+            f"{most // 256 + 1} shades; if all images are so, set max_value to "
             f"{2 ** most.bit_length() - 1}",
             stacklevel=2,
         )
@@ -236,37 +237,37 @@ def read_image(path: str | Path, *, max_value: int | None = None) -> UInt8[np.nd
     """Reads an image file as 8-bit RGB, turned upright.
 
     Args:
-      path: of a file in any format that OpenCV decodes.
-      max_value: what becomes 255 in an image of 16 bits; None keeps the upper 8 bits.
+      path: path of a file in any format that OpenCV decodes.
+      max_value: value that becomes 255 in a 16-bit image; None keeps the upper 8 bits.
 
     Returns:
       RGB in 0..255, `[h, w, 3]`.
 
     Raises:
-      DataError: it cannot be read; names the file.
+      DataError: if it cannot be read; it names the file.
 
     Example:
       >>> read_image("no.png")
       Traceback (most recent call last):
       segjax.data.errors.DataError: no.png: No such file or directory
     """
-    with naming(path):
+    with prefix_errors(path):
         data = read_bytes(path)
         image_header(data)
         return decode_image(data, max_value=max_value)
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file. A failure is a DataError, which does not name the file yet.
+    """Reads the bytes of a file.
 
     Args:
-      path: of the file.
+      path: path of the file.
 
     Returns:
       Its content.
 
     Raises:
-      DataError: the system does not give it.
+      DataError: if it cannot be read. The message does not name the file yet.
 
     Example:
       >>> read_bytes("no.png")
@@ -281,19 +282,19 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def _check_regular(path: str | Path) -> None:
-    """Whether reading comes to an end, which of a pipe or a device it may not."""
+    """Refuses pipes and devices, of which reading may not end."""
     mode = Path(path).stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise DataError("is no regular file")
+        raise DataError("expected a regular file")
 
 
 def _decode(data: bytes, flags: int) -> np.ndarray:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error as error:  # of more pixels than OpenCV decodes
-        raise DataError(f"cannot be decoded ({error.err})") from error
+        raise DataError(f"expected an image that can be decoded ({error.err})") from error
     if pixels is None:
-        raise DataError("cannot be decoded")
+        raise DataError("expected an image that can be decoded")
     return pixels
 
 
@@ -302,11 +303,11 @@ def _palette_indices(data: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as image:
             return np.array(image)
     except Exception as error:
-        raise DataError(f"cannot be decoded ({_first_line(error)})") from error
+        raise DataError(f"expected an image that can be decoded ({_first_line(error)})") from error
 
 
 def pixels(size: tuple[int, ...]) -> str:
-    """A size for people."""
+    """An image size for messages."""
     return f"{size[0]} x {size[1]} pixels (height x width)"
 
 

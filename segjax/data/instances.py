@@ -1,4 +1,4 @@
-"""Segments of a partition as a table of objects."""
+"""Conversion of panoptic segments to instances."""
 
 from collections.abc import Sequence
 
@@ -17,16 +17,17 @@ def panoptic_to_instances(
     things: Sequence[bool] | None = None,
     max_instances: int | None = None,
 ) -> Instances:
-    """The segments as instances: `mask_i = (segments == i)`, with its box and area.
+    """Converts panoptic segments to instances: `mask_i = (segments == i)`, with its box and area.
 
     Args:
-      panoptic: a record of segments `[*b, h, w]` and their table `[*b, n]`.
-      things: by class, whether its segments are taken; None or empty: all are. `Classes.things`.
-      max_instances: m; the m largest are kept, in descending order of their areas. None: every
-        row stays where it is, and those not taken are not valid.
+      panoptic: segments `[*b, h, w]` and their table `[*b, n]`.
+      things: for each class, whether its segments are taken, as in `Classes.things`; None or empty
+        takes all.
+      max_instances: m; the m largest are kept, in descending order of their areas. None keeps every
+        row in its place, and those not taken are not valid.
 
     Returns:
-      Instances `[*b, m]`, or `[*b, n]`, of which the invalid ones have no pixel.
+      Instances `[*b, m]`, or `[*b, n]`; invalid ones have no pixel.
 
     Example:
       >>> zeros = jnp.zeros(2, jnp.int32)
@@ -60,7 +61,7 @@ def panoptic_to_instances(
 
 
 def segment_areas(segments: Int[Array, "*b h w"], rows: int) -> Int[jax.Array, "*b rows"]:
-    """How many pixels each of `rows` segments has; -1 is none's."""
+    """The number of pixels of each of `rows` segments; -1 belongs to none."""
 
     def count(pixels):
         row = jnp.where(pixels < 0, rows, pixels)  # a negative index would count from the end
@@ -73,7 +74,7 @@ def segment_areas(segments: Int[Array, "*b h w"], rows: int) -> Int[jax.Array, "
 def of_things(
     classes: Int[Array, "*b n"], things: Sequence[bool] | None
 ) -> Bool[jax.Array, "*b n"]:
-    """Whether each class is a thing; all are where nobody says. What is no class is none."""
+    """Whether each class is a thing: all are if `things` is empty, and invalid classes are not."""
     if not things:
         return jnp.ones(classes.shape, bool)
     classes, known = valid_labels(classes, len(things), name="classes")

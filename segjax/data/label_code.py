@@ -1,4 +1,4 @@
-"""Which class each value or colour of a mask stands for."""
+"""The class that each value or colour of a mask stands for."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ class LabelCode:
     """Translates the values of masks to class ids from 0 on and void.
 
     Attributes:
-      table: int32 `[65536]`, the class of each value; -1 is void, -2 stands for none.
+      table: int32 `[65536]`, the class of each value; -1 is void, -2 is unknown.
       colors: the value of each colour (r, g, b), for masks drawn in colours.
 
     Example:
@@ -40,9 +40,9 @@ class LabelCode:
         """The code in which class k is written as `values[k]`.
 
         Args:
-          values: of the classes, 0..65535.
-          void: values that are of no class.
-          colors: the value of each colour.
+          values: value of each class, 0..65535.
+          void: values that are void.
+          colors: value of each colour.
 
         Returns:
           The code.
@@ -64,7 +64,7 @@ class LabelCode:
           The labels `[h, w]`, 0 in void, and where they are not void `[h, w]`.
 
         Raises:
-          DataError: a value or a colour stands for nothing.
+          DataError: if a value or a colour is unknown.
         """
         if mask.ndim == 3:
             mask = self._values_of_colors(mask)
@@ -72,14 +72,14 @@ class LabelCode:
         if classes.min(initial=VOID) == UNKNOWN:
             row, column = np.argwhere(classes == UNKNOWN)[0]
             raise DataError(
-                f"has the value {mask[row, column]} at row {row}, column {column}, "
-                f"which is neither a class nor void ({self._known()})"
+                f"expected a class or void ({self._known()}), got the value {mask[row, column]} at "
+                f"row {row}, column {column}"
             )
         return np.maximum(classes, 0), classes != VOID
 
     def _values_of_colors(self, mask: np.ndarray) -> np.ndarray:
         if not self.colors:
-            raise DataError("is drawn in colours, but the classes have none")
+            raise DataError("expected a mask of one channel, as the classes have no colours")
         codes = _pack(mask)
         palette = _pack(np.array(list(self.colors), np.uint8))
         order = np.argsort(palette)
@@ -89,8 +89,7 @@ class LabelCode:
             row, column = np.argwhere(missing)[0]
             color = tuple(mask[row, column].tolist())
             raise DataError(
-                f"has the colour {color} at row {row}, column {column}, "
-                "which is not the colour of exactly one class"
+                f"expected colours of exactly one class, got {color} at row {row}, column {column}"
             )
         return np.array(list(self.colors.values()))[nearest]
 

@@ -1,4 +1,4 @@
-"""Batches of a source, in a fixed order and shape: shuffled for training, each once to evaluate."""
+"""Batches of a source: shuffled without end for training, each example once for evaluation."""
 
 import dataclasses
 import functools
@@ -31,31 +31,31 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.IterDataset:
-    """Batches without end, every epoch in another order.
+    """Endless batches for training, in another order every epoch.
 
     The stream of examples is a function of `source`, `seed`, `shape` and `scale` alone: position i
     of it is the same example, cut the same way, however many processes, workers and threads read
     it. Global batch k holds the positions `k * batch_size` to `(k + 1) * batch_size - 1`, of which
     process p takes every `process_count`-th from p on.
 
-    An image is resized by `scale` and then, each way by itself, cut to a random window where it is
-    larger than `shape` or padded with black void at the bottom and the right. Instances and
-    segments are cut with it, and those outside the window are not valid. A record without an
-    image, whose source renders on the device, passes as it is.
+    An image is resized by `scale` and then, each way by itself, cropped to a random window where it
+    is larger than `shape` or padded with black void at the bottom and the right. Instances and
+    segments are cropped with it, and those outside the window are not valid. A record without an
+    image, as of a source that renders on the device, is left as it is.
 
-    The iterator's `get_state()` is `{"next_batch": k}`; `set_state` goes on there, exactly, also
+    The iterator's `get_state()` is `{"next_batch": k}`; `set_state` resumes exactly there, also
     with another number of processes, workers or threads. Its `close()` ends the workers.
 
     Args:
-      source: of the examples; with workers it must be possible to pickle it.
-      batch_size: examples of a batch over all processes.
+      source: source of the examples; with `workers` it must be picklable.
+      batch_size: number of examples in a batch, over all processes.
       shape: (height, width) of the examples in pixels.
       scale: output pixels per pixel of the source.
-      seed: of the order and the windows.
-      workers: processes that read; 0 reads in this one.
-      threads: that read, in each of them.
-      process_index: which of the processes this is.
-      process_count: how many share a batch.
+      seed: seed of the order and the windows.
+      workers: number of processes that read; 0 reads in this process.
+      threads: number of threads that read, in each process.
+      process_index: index of this process.
+      process_count: number of processes that share a batch.
 
     Returns:
       A grain dataset of batches: `Record`s of NumPy arrays, `[batch_size // process_count, ...]`
@@ -63,7 +63,7 @@ def train_batches(
       2^31), and `valid` True.
 
     Raises:
-      ValueError: an option is out of its range, or the batch cannot be shared out evenly.
+      ValueError: if an option is out of its range, or the batch cannot be divided evenly.
 
     Example:
       >>> from segjax.data import open_source
@@ -83,7 +83,7 @@ def train_batches(
     _require("len(source)", len(source), len(source) > 0, "at least 1")
     return _TrainBatches(
         _Draw(source, (shape[0], shape[1]), scale, seed),
-        _Deal(share, process_index, process_count, max(workers, 1)),
+        _Interleave(share, process_index, process_count, max(workers, 1)),
         workers,
         threads,
     )
@@ -99,26 +99,26 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> "EvalBatches":
-    """Batches in which every example of the source comes exactly once over all processes.
+    """Batches for evaluation: every example comes exactly once, over all processes.
 
-    Images keep their resolution. Each lies on a canvas of its own size, rounded up to a `multiple`;
-    so that fewer shapes occur, on one of no more than `canvases` sizes, which `plan_canvases`
-    chooses for the source. It is padded with its own border, void. The last batch of a size is
-    filled up with copies of which `valid` is False. All processes see as many batches, of the same
-    shapes in the same order.
+    Images keep their resolution. Each is padded to a canvas of its own size rounded up to a
+    `multiple`, or of one of at most `canvases` sizes that `plan_canvases` chooses, so that fewer
+    shapes occur. The padding repeats the image's border and is void. The last batch of a size is
+    filled up with copies for which `valid` is False. All processes get the same number of batches,
+    with the same shapes in the same order.
 
-    What a model says of an image may depend on its canvas, unless it `models.is_canvas_invariant`
-    and is told by `models.blind_beyond` where the image ends, as tasks do. With `canvases=0`
-    nothing depends on the sizes of the other images, and there are as many shapes as sizes.
+    Predictions may depend on the canvas, unless the model is `models.is_canvas_invariant` and knows
+    by `models.blind_beyond` where the image ends, as in tasks. With `canvases=0` they do not depend
+    on the sizes of other images, and there are as many shapes as sizes.
 
     Args:
-      source: of the examples.
-      batch_size: examples of a batch over all processes.
-      canvases: the most sizes; 0 keeps each image's own, rounded up to a `multiple`.
-      multiple: of pixels, for the height and width of a canvas.
-      threads: that read.
-      process_index: which of the processes this is.
-      process_count: how many share a batch.
+      source: source of the examples.
+      batch_size: number of examples in a batch, over all processes.
+      canvases: largest number of sizes; 0 keeps each image's own, rounded up to a `multiple`.
+      multiple: number of pixels that the sides of a canvas are multiples of.
+      threads: number of threads that read.
+      process_index: index of this process.
+      process_count: number of processes that share a batch.
 
     Returns:
       An iterable with a length: `Record`s of NumPy arrays, `[batch_size // process_count, ...]`
@@ -126,7 +126,7 @@ def eval_batches(
       `valid`.
 
     Raises:
-      ValueError: an option is out of its range, or the batch cannot be shared out evenly.
+      ValueError: if an option is out of its range, or the batch cannot be divided evenly.
 
     Example:
       >>> from segjax.data import open_source
@@ -150,7 +150,7 @@ def eval_batches(
 
 @dataclasses.dataclass(frozen=True)
 class _Draw:
-    """The example at a position of the endless stream."""
+    """Reads the example at a position of the endless stream."""
 
     source: Source
     shape: tuple[int, int]
@@ -172,12 +172,12 @@ def _order(length: int, seed: int, epoch: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Deal:
-    """Which positions of the stream a process reads, and in which order.
+class _Interleave:
+    """The position in the stream of each element that a process reads.
 
-    grain deals the elements of a dataset out to its workers one by one, and takes a batch from
-    each in turn. So that the batches do not depend on the number of workers, what one worker gets
-    one after the other must be a whole batch.
+    grain distributes the elements of a dataset to its workers in turn, and takes a batch from each
+    worker in turn. The elements are interleaved so that consecutive elements of a worker make up a
+    whole batch, and batches do not depend on the number of workers.
     """
 
     share: int
@@ -193,9 +193,10 @@ class _Deal:
 
 
 class _TrainBatches(grain.IterDataset):
-    def __init__(self, draw: _Draw, deal: _Deal, workers: int, threads: int):
+    def __init__(self, draw: _Draw, positions: _Interleave, workers: int, threads: int):
         super().__init__()
-        self._draw, self._deal, self.workers, self._threads = draw, deal, workers, threads
+        self._draw, self._positions = draw, positions
+        self.workers, self._threads = workers, threads
 
     def __iter__(self) -> "_TrainIterator":
         return _TrainIterator(self)
@@ -203,15 +204,15 @@ class _TrainBatches(grain.IterDataset):
     def starting_at(self, first_batch: int) -> grain.IterDataset:
         if not flags.FLAGS.is_parsed():  # grain's workers read flags, which only absl's app parses
             flags.FLAGS.mark_as_parsed()
-        ahead = max(self._threads, 2 * self._deal.share)
+        ahead = max(self._threads, 2 * self._positions.share)
         return (
             grain.MapDataset.range(_ENDLESS)
-            .map(functools.partial(self._deal, first_batch))
+            .map(functools.partial(self._positions, first_batch))
             .map(self._draw)
             .to_iter_dataset(
                 grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=ahead)
             )
-            .batch(self._deal.share)
+            .batch(self._positions.share)
             .mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=self.workers))
         )
 
@@ -224,13 +225,13 @@ class _TrainIterator(grain.DatasetIterator):
         self._batches = batches
         self._next_batch = 0
         self._pipelines: list[grain.DatasetIterator] = []  # at most one
-        # Ends the workers, at exit before Python takes apart what grain needs for it.
+        # Ends the workers, at exit too, before Python unloads what grain needs for it.
         self._end = weakref.finalize(self, _close_all, self._pipelines)
 
     def __next__(self) -> Record:
         self._assert_not_closed()
         batch = next(self._running())
-        if self._batches.workers:  # what they send lies in shared memory that goes away with them
+        if self._batches.workers:  # their arrays lie in shared memory that ends with them
             batch = jax.tree.map(np.array, batch)
         self._next_batch += 1
         return batch
@@ -262,7 +263,7 @@ def _close_all(pipelines: list[grain.DatasetIterator]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """A batch of this process: its canvas, the examples on it, and which of them count."""
+    """A batch of this process: its canvas, its examples, and which of them are no filling."""
 
     canvas: tuple[int, int]
     numbers: list[int]
@@ -270,7 +271,7 @@ class _Plan:
 
 
 class EvalBatches:
-    """The batches of `eval_batches`; `len` of them."""
+    """The batches of `eval_batches`: an iterable with a length."""
 
     def __init__(self, source: Source, plan: list[_Plan], threads: int):
         self._source, self._plan, self._threads = source, plan, threads
@@ -279,11 +280,11 @@ class EvalBatches:
         return len(self._plan)
 
     def numbers(self) -> np.ndarray:
-        """The numbers of the examples that this process reads, ascending."""
+        """The indices of the examples that this process reads, ascending."""
         return np.sort([n for plan in self._plan for n in np.array(plan.numbers)[plan.valid]])
 
     def holding(self, numbers: Collection[int]) -> "EvalBatches":
-        """Those of the batches that hold any of these examples."""
+        """The batches that hold any of the examples with these indices."""
         plan = [plan for plan in self._plan if not set(numbers).isdisjoint(plan.numbers)]
         return EvalBatches(self._source, plan, self._threads)
 
@@ -307,7 +308,7 @@ class EvalBatches:
 
 
 def _batched(numbers: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Runs of `size` numbers, the last filled up with its first, and which are no such filling."""
+    """Runs of `size` numbers, the last filled up with its first, and which are not filling."""
     for start in range(0, len(numbers), size):
         run = numbers[start : start + size]
         missing = size - len(run)
@@ -315,10 +316,10 @@ def _batched(numbers: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.nd
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> int:
-    """How many examples of a batch each process reads."""
+    """The number of examples of a batch that each process reads."""
     _require("process_count", process_count, process_count >= 1, "at least 1")
-    of = f"0..{process_count - 1}"
-    _require("process_index", process_index, 0 <= process_index < process_count, of)
+    indices = f"0..{process_count - 1}"
+    _require("process_index", process_index, 0 <= process_index < process_count, indices)
     fits = batch_size >= 1 and batch_size % process_count == 0
     _require(
         "batch_size", batch_size, fits, f"a positive multiple of process_count={process_count}"
@@ -326,6 +327,6 @@ def _share(batch_size: int, process_index: int, process_count: int) -> int:
     return batch_size // process_count
 
 
-def _require(name: str, value: Any, condition: bool, due: str) -> None:
+def _require(name: str, value: Any, condition: bool, expected: str) -> None:
     if not condition:
-        raise ValueError(f"{name} must be {due}, got {value!r}")
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")

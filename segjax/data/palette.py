@@ -1,4 +1,4 @@
-"""Colours for classes that come without any."""
+"""Default colours of classes."""
 
 import itertools
 
@@ -15,7 +15,7 @@ _OKABE_ITO = (
     (213, 94, 0),  # vermillion
     (204, 121, 167),  # reddish purple
 )
-# What trichromats, protanopes and deuteranopes see, of linear RGB.
+# Linear RGB as seen by trichromats, protanopes and deuteranopes.
 _VISIONS = np.array(
     [
         np.eye(3),
@@ -37,20 +37,20 @@ MOST_COLORS = 3449
 
 
 def palette(num_classes: int) -> UInt8[np.ndarray, "{num_classes} 3"]:
-    """Colours that stay apart from each other also in the eyes of the red- or green-blind.
+    """Colours that differ from each other, also for red- and green-blind viewers.
 
     First the seven colours of Okabe and Ito; then, one after the other, the one of a regular grid
     in RGB whose least distance `min_vision ΔE*ab` to all before it is largest. The grid's colours
     of lightness below 30 or above 90 are left out: they would pass for black or white.
 
     Args:
-      num_classes: how many, up to 3449.
+      num_classes: number of colours, up to 3449.
 
     Returns:
-      RGB uint8 `[num_classes, 3]`; the first ones do not depend on how many are asked for.
+      RGB uint8 `[num_classes, 3]`; the first ones do not depend on `num_classes`.
 
     Raises:
-      ValueError: if `num_classes` is negative or more than there are.
+      ValueError: if `num_classes` is negative or above 3449.
 
     Example:
       >>> palette(2)
@@ -62,7 +62,7 @@ def palette(num_classes: int) -> UInt8[np.ndarray, "{num_classes} 3"]:
       Physiologically-based Model for Simulation of Color Vision Deficiency, 2009, table 1.
     """
     if not 0 <= num_classes <= MOST_COLORS:
-        raise ValueError(f"num_classes is {num_classes}; due is 0 to {MOST_COLORS}")
+        raise ValueError(f"num_classes: expected 0 to {MOST_COLORS}, got {num_classes}")
     levels = np.linspace(0, 255, 16)
     grid = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, 3)
     seen = _appearances(grid)
@@ -79,10 +79,10 @@ def palette(num_classes: int) -> UInt8[np.ndarray, "{num_classes} 3"]:
 
 
 def default_colors(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """The colours of classes that come without any: the palette, and after its end again.
+    """Default colours of classes: the palette, repeated after its end.
 
     Args:
-      num_classes: how many.
+      num_classes: number of colours.
 
     Returns:
       RGB in 0..255, one a class.

@@ -22,7 +22,7 @@ def rasterize_polygons(
     pixels from the next one below on: inside becomes outside and the other way round.
 
     Args:
-      polygons: of each x0, y0, x1, y1, ... in pixels, at least 3 points; they may leave the
+      polygons: x0, y0, x1, y1, ... of each in pixels, at least 3 points; they may extend beyond the
         picture.
       shape: (h, w) of the mask.
 
@@ -30,7 +30,7 @@ def rasterize_polygons(
       `[h, w]`, boolean.
 
     Raises:
-      DataError: a polygon is none, as `check_polygon` says it.
+      DataError: if a polygon is invalid, as in `check_polygon`.
 
     Example:
       >>> rasterize_polygons([[1, 0, 4, 0, 4, 2, 1, 2]], (3, 5)).astype(int)
@@ -48,7 +48,7 @@ def rasterize_polygons(
 
 
 def check_polygon(polygon: Any) -> Float64[np.ndarray, " n"]:
-    """Holds a polygon of a file to bounds.
+    """Checks a polygon from a file.
 
     Args:
       polygon: a list x0, y0, x1, y1, ... in pixels.
@@ -57,8 +57,8 @@ def check_polygon(polygon: Any) -> Float64[np.ndarray, " n"]:
       The numbers.
 
     Raises:
-      DataError: it is something else, has a point more than 65,536 pixels away, or an outline
-        longer than 1,048,576 pixels.
+      DataError: if it is not such a list, has a coordinate beyond ±65,536, or an outline longer
+        than 1,048,576 pixels.
 
     Example:
       >>> check_polygon([1, 0, 4, 0, 4, 2])
@@ -80,7 +80,7 @@ def _fill(mask: np.ndarray, points: np.ndarray) -> None:
     """Adds a polygon to the mask."""
     height, width = mask.shape
     x, y = _outline((_SCALE * points + 0.5).astype(np.int64))
-    steps = np.flatnonzero(np.diff(x))  # where the outline goes on to the next fine column
+    steps = np.flatnonzero(np.diff(x))  # where the outline enters the next fine column
     column = (np.minimum(x[steps], x[steps + 1]) + 0.5) / _SCALE - 0.5
     row = np.ceil(np.clip((np.minimum(y[steps], y[steps + 1]) + 0.5) / _SCALE - 0.5, 0, height))
     crossing = (column == np.floor(column)) & (column >= 0) & (column <= width - 1)

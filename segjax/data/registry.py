@@ -1,31 +1,31 @@
-"""Sources by name, as the command line gives them."""
+"""Opening of data sources by name, as on the command line."""
 
 from typing import Any
 
 from segjax import data
 from segjax.data.source import Source
 from segjax.data.spec import full_spec
-from segjax.naming import unknown_name
+from segjax.suggestions import unknown_name
 
 # Each is imported when it is opened.
 _NAMED = {"coco": "Coco", "coco_panoptic": "CocoPanoptic", "folder": "Folder", "tfds": "Tfds"}
 
 
 def open_source(spec: str, split: str, **options: Any) -> Source:
-    """Opens the source that a text names.
+    """Opens a data source by name.
 
     Args:
       spec: "synthetic", "synthetic:outlines", "folder:PATH", "coco:PATH", "coco_panoptic:PATH" or
         "tfds:NAME"; or the path of a folder alone (see `full_spec`).
-      split: of the source; "" for a folder without splits.
-      **options: of `Synthetic`, `Folder`, `Coco`, `CocoPanoptic` or `Tfds`.
+      split: name of the split; "" for a folder without splits.
+      **options: options of `Synthetic`, `Folder`, `Coco`, `CocoPanoptic` or `Tfds`.
 
     Returns:
       The source.
 
     Raises:
-      ValueError: there is no such kind of source; says which come near. A DataError where the
-        files behind it cannot be used.
+      ValueError: if there is no such kind of source; it suggests similar ones.
+      DataError: if the source's files cannot be used.
 
     Example:
       >>> len(open_source("synthetic", "val", length=5))

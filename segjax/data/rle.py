@@ -1,4 +1,4 @@
-"""COCO's run-length code of masks, and the text that it is written in."""
+"""COCO's run-length encoding of masks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ _DIGIT, _SIGN, _MORE = 0b11111, 0b10000, 0b100000
 
 
 def encode_rle(mask: Bool[np.ndarray, "h w"]) -> str:
-    """The compressed text of a mask, `counts` in COCO's JSON.
+    """Encodes a mask as compressed text, `counts` in COCO's JSON.
 
     The mask is read column by column; its runs of False and True, in turn from False on, are
-    counted. From the fourth on a count is written as its difference to the last but one, and each
-    number in digits of 5 bits, the lowest first, of which all but the last are marked.
+    counted. From the fourth on, a count is written as its difference from the last but one. Each
+    number is written in digits of 5 bits, the lowest first, of which all but the last are marked.
 
     Args:
       mask: `[h, w]`, boolean.
@@ -39,7 +39,7 @@ def encode_rle(mask: Bool[np.ndarray, "h w"]) -> str:
 def decode_rle(
     counts: str | Sequence[int] | Int64[np.ndarray, "runs"], shape: tuple[int, int]
 ) -> Bool[np.ndarray, "h w"]:
-    """The mask of `counts` in COCO's JSON, compressed or not.
+    """Decodes `counts` in COCO's JSON, compressed or not, to a mask.
 
     Args:
       counts: the text, or the lengths of the runs.
@@ -49,7 +49,7 @@ def decode_rle(
       `[h, w]`, boolean.
 
     Raises:
-      DataError: the text is malformed, a run is negative, or they do not fill the mask.
+      DataError: if the text is malformed, a run is negative, or the runs do not fill the mask.
 
     Example:
       >>> decode_rle("13", (2, 2))
@@ -64,14 +64,14 @@ def decode_rle(
 def run_lengths(
     counts: str | Sequence[int] | Int64[np.ndarray, "runs"], shape: tuple[int, int]
 ) -> Int64[np.ndarray, "runs"]:
-    """The lengths of the runs that `counts` gives: what `decode_rle` checks, and its DataErrors."""
+    """The run lengths of `counts`, with the checks of `decode_rle`."""
     runs = _of_text(counts) if isinstance(counts, str) else _as_integers(counts)
     pixels = shape[0] * shape[1]
     least, most = int(runs.min(initial=0)), int(runs.max(initial=0))
     if least < 0 or most > pixels or runs.sum() != pixels:  # no sum of larger ones: it may wrap
         raise DataError(
-            f"has runs of {least} to {most} pixels, which do not fill the "
-            f"{shape[0]} x {shape[1]} pixels (height x width)"
+            f"counts: expected runs that fill {shape[0]} x {shape[1]} pixels (height x width), got "
+            f"runs of {least} to {most}"
         )
     return runs
 
@@ -103,13 +103,13 @@ def _of_text(text: str) -> np.ndarray:
         np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - _FIRST
     )
     if characters.min(initial=0) < 0 or characters.max(initial=0) >= 2 * _MORE:
-        raise DataError("has a character that run-length text does not")
+        raise DataError("counts: expected run-length text, got a character that it does not have")
     ends = np.flatnonzero(characters < _MORE)
     if len(characters) and (not len(ends) or ends[-1] + 1 < len(characters)):
-        raise DataError("ends within a number of its run-length text")
+        raise DataError("counts: expected run-length text, got one that ends within a number")
     lengths = np.diff(ends, prepend=-1)
     if lengths.max(initial=0) > 8:
-        raise DataError("has a number of more than 40 bits in its run-length text")
+        raise DataError("counts: expected numbers of at most 40 bits, got a longer one")
     starts = ends + 1 - lengths
     place = np.arange(len(characters)) - np.repeat(starts, lengths)
     digits = (characters & _DIGIT) << (5 * place)

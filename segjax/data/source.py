@@ -1,4 +1,4 @@
-"""What every source of examples offers: the host reads, the device renders."""
+"""The interface of data sources, and their classes."""
 
 import abc
 import dataclasses
@@ -11,17 +11,17 @@ from segjax.typing import Record
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """The names and display colours of a source's classes, by class.
+    """Names, display colours and ids of classes.
 
-    Labels and predictions number the classes from 0 on; what is written to files, such as masks
-    and COCO's JSON, has the data set's own ids.
+    Labels and predictions number the classes from 0 on; files that are written, such as masks and
+    COCO's JSON, have the data set's own ids.
 
     Attributes:
-      names: one a class.
-      colors: RGB in 0..255, one a class.
-      things: whether a class's objects are counted one by one, one a class; empty where nobody
-        said.
-      ids: what the data set's files call each class; left empty, they become 0, 1, 2 ….
+      names: name of each class.
+      colors: colour of each class, RGB in 0..255.
+      things: for each class, whether it is a thing, whose objects are counted one by one; empty if
+        unknown.
+      ids: id of each class in the data set's files; by default 0, 1, 2 ….
 
     Example:
       >>> Classes(("cat", "dog"), ((9, 9, 9), (200, 0, 0))).ids
@@ -46,13 +46,13 @@ class Classes:
 class Source(abc.ABC):
     """Random access to the examples of one split.
 
-    `read` runs on the host, in threads, and does what only a host can: files. `render` is a pure
-    function that runs inside the compiled step: a source that draws its examples from a key does
-    all its work there, and then the host sends nothing but an index.
+    `read` runs on the host, in threads, and reads files. `render` is a pure function that runs
+    inside the compiled step: a source that draws its examples from a random key does all of its
+    work there, and the host sends only an index.
 
     Attributes:
-      classes: names and colours by class id.
-      channels: of its images.
+      classes: names and colours of its classes.
+      channels: number of channels of its images.
       sizes: int `[n, 2]`, (height, width) of every example, known without reading it.
     """
 
@@ -65,14 +65,16 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def read(self, index: int) -> Record:
-        """The host's part of example `index`: NumPy arrays without batch axes."""
+        """Reads example `index` on the host: NumPy arrays without batch axes."""
 
     def render(self, record: Record) -> Record:
-        """The device's part: a whole record from what `read` gave. Traced, without batch axes."""
+        """Completes a record from `read` on the device. Traced, without batch axes."""
         return record
 
     def __getitem__(self, index: int) -> Record:
-        """The whole example `index`, as NumPy arrays."""
+        """Example `index`, read and rendered, as NumPy arrays."""
         if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} is out of range for {len(self)} examples")
+            raise IndexError(
+                f"index: expected below {len(self)}, the number of examples, got {index}"
+            )
         return jax.device_get(self.render(self.read(index % len(self))))

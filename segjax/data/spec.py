@@ -1,4 +1,4 @@
-"""How a source of data is named: KIND, KIND:NAME, or the path of a folder alone."""
+"""Names of data sources: KIND, KIND:NAME, or the path of a folder alone."""
 
 import pathlib
 
@@ -6,17 +6,17 @@ KINDS = ("synthetic", "folder", "coco", "coco_panoptic", "tfds")
 
 
 def full_spec(spec: str) -> str:
-    """The text that names a source with its kind, where it is but a path.
+    """Adds the kind to the name of a data source that is only a path.
 
     Args:
       spec: as in `open_source`, or the path of a folder.
 
     Returns:
-      "folder:PATH", "coco:PATH" or "coco_panoptic:PATH", by what the folder holds; what is no path
-      as it is.
+      "folder:PATH", "coco:PATH" or "coco_panoptic:PATH", by what the folder holds; a name that is
+      not a path is unchanged.
 
     Raises:
-      ValueError: for a folder with both objects and segments in COCO's format.
+      ValueError: if the folder has both objects and segments in COCO's format.
 
     Example:
       >>> full_spec("./photos"), full_spec("synthetic")

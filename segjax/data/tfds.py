@@ -1,4 +1,4 @@
-"""Data sets prepared by TensorFlow Datasets as sources, read without TensorFlow."""
+"""Data sets prepared by TensorFlow Datasets, read without TensorFlow."""
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from segjax.data.errors import DataError, naming
+from segjax.data.errors import DataError, prefix_errors
 from segjax.data.images import check_max_value, decode_image, decode_mask, image_header
 from segjax.data.label_code import LabelCode
 from segjax.data.palette import default_colors
 from segjax.data.source import Classes, Source
-from segjax.naming import unknown_name
+from segjax.suggestions import unknown_name
 from segjax.typing import Record
 
 _USUAL_VOID = 255
@@ -31,12 +31,12 @@ _PRESETS = {"oxford_iiit_pet": _Preset(("pet", "background"), offset=1, void=3)}
 
 
 class Tfds(Source):
-    """Images and masks of a TFDS data set that lies prepared on the disk, in array_record files.
+    """Images and masks of a TFDS data set, prepared on disk in array_record files.
 
     Class k is written as the value `k + offset` in the masks. `void` and 255 are void, unless 255
-    is a class. `Tfds("oxford_iiit_pet")` knows its own: the classes pet and background, and the
-    border between them void. For others, `classes` may be left out if the mask is a `LabeledImage`
-    with names. It is prepared once, with TensorFlow where its builder needs that:
+    is a class. `Tfds("oxford_iiit_pet")` has defaults: the classes pet and background, and the
+    border between them void. For other data sets, `classes` may be left out if the mask is a
+    `LabeledImage` with names. A data set is prepared once, with TensorFlow if its builder needs it:
 
     ```
     tfds.builder("oxford_iiit_pet", file_format="array_record").download_and_prepare()
@@ -44,25 +44,26 @@ class Tfds(Source):
 
     Opening reads the header of every image.
 
-    Images are taken as they are stored: an EXIF orientation counts for nothing, as in TensorFlow.
+    Images are taken as they are stored: EXIF orientations are ignored, as in TensorFlow.
 
     Args:
-      name: of the data set, "NAME", "NAME/CONFIG" or "NAME/CONFIG:VERSION".
-      split: of it, also a part such as "train[:80%]".
-      data_dir: where data sets lie; None is TFDS's own, `TFDS_DATA_DIR` or ~/tensorflow_datasets.
-      image_key: the feature that holds the image.
-      mask_key: the feature that holds the mask, a PNG of one channel.
+      name: name of the data set, "NAME", "NAME/CONFIG" or "NAME/CONFIG:VERSION".
+      split: name of the split, or a part of it such as "train[:80%]".
+      data_dir: folder of the data sets; None is TFDS's default, `TFDS_DATA_DIR` or
+        ~/tensorflow_datasets.
+      image_key: name of the image feature.
+      mask_key: name of the mask feature, a PNG of one channel.
       classes: names of the classes.
-      offset: the value of class 0.
-      void: the value of pixels without a class.
-      max_value: what becomes 255 in images of 16 bits, such as 4095 where they hold 12; None keeps
-        the upper 8 bits.
-      progress: passes on what is checked, one at a time, and may show how far that is.
+      offset: mask value of class 0.
+      void: mask value that is void.
+      max_value: value that becomes 255 in 16-bit images, such as 4095 for 12-bit content; None
+        keeps the upper 8 bits.
+      progress: function that passes on the sequence of what is checked, and may show the progress.
 
     Raises:
-      DataError: it is not there, not prepared in files of random access, or lacks a feature.
-        Reading raises it for a broken image, mask or value.
-      ValueError: the classes' names are not known.
+      DataError: if the data set is missing, is not prepared in array_record files, or lacks a
+        feature; when reading, for a broken image, mask or value.
+      ValueError: if the names of the classes are not known.
 
     Example:
       >>> Tfds("oxford_iiit_cat", data_dir="no/such/folder")  # doctest: +ELLIPSIS
@@ -102,11 +103,13 @@ class Tfds(Source):
         void = preset.void if void is None else void
         values = range(offset, offset + len(names))
         if not names:
-            raise ValueError(f"classes must name the classes of {name}: its mask does not")
+            raise ValueError(f"classes: expected the names of the classes of {name}, got None")
         if offset < 0 or values[-1] > 65535:
-            raise ValueError(f"offset must keep the classes within 0..65535, got {offset}")
+            raise ValueError(
+                f"offset: expected one that keeps the classes within 0..65535, got {offset}"
+            )
         if void is not None and (void in values or not 0 <= void <= 65535):
-            raise ValueError(f"void must be 0..65535 and no class ({values}), got {void}")
+            raise ValueError(f"void: expected 0..65535 and no class ({values}), got {void}")
 
         self.classes = Classes(tuple(names), default_colors(len(names)), ids=tuple(values))
         self._code = LabelCode.of(
@@ -119,7 +122,7 @@ class Tfds(Source):
             self._records = builder.as_data_source(split, decoders=encoded)
         except NotImplementedError as error:
             raise DataError(
-                f"{name} is prepared in files without random access: convert them by "
+                f"{name}: expected array_record files; to convert: "
                 f"tfds convert_format --dataset_version_dir={builder.data_path} "
                 "--out_file_format=array_record"
             ) from error
@@ -131,24 +134,24 @@ class Tfds(Source):
         return len(self._records)
 
     def _size(self, index: int) -> tuple[int, int]:
-        with naming(f"{self._title}, example {index}"):
+        with prefix_errors(f"{self._title}, example {index}"):
             return image_header(self._records[index][self._keys[0]]).stored
 
     def read(self, index: int) -> Record:
         """Example `index`: `image` in uint8 RGB, `labels`, `where` and `size`."""
-        with naming(f"{self._title}, example {index}"):
+        with prefix_errors(f"{self._title}, example {index}"):
             encoded, mask = (self._records[index][key] for key in self._keys)
             image = decode_image(encoded, upright=False, max_value=self._max_value)
             labels, where = self._code(decode_mask(mask))
             if image.shape[:2] != labels.shape:
-                raise DataError(f"has an image of {image.shape[:2]}, a mask of {labels.shape}")
+                raise DataError(f"expected the mask's shape {labels.shape}, got {image.shape[:2]}")
         return Record(
             image=image, labels=labels, where=where, size=np.array(labels.shape, np.int32)
         )
 
 
 def _prepared(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
-    """The data set as its files describe it; the code that made them is not needed."""
+    """The data set as described by its files, without the code that prepared them."""
     root = tfds.core.Path(data_dir or tfds.core.constants.get_default_data_dir())
     try:
         builder = tfds.builder(name, data_dir=root)
@@ -159,8 +162,8 @@ def _prepared(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilde
         raise DataError(f"{root}: {message}") from error
     if not builder.is_prepared():
         raise DataError(
-            f"{name} is not prepared in {root}: run tfds.builder({name!r}, data_dir={str(root)!r}, "
-            "file_format='array_record').download_and_prepare()"
+            f"{name}: expected it in {root}; to prepare it: tfds.builder({name!r}, "
+            f"data_dir={str(root)!r}, file_format='array_record').download_and_prepare()"
         )
     return tfds.builder_from_directory(builder.data_path)
 

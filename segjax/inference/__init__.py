@@ -1,4 +1,4 @@
-"""From a model's outputs to predictions for whole pictures."""
+"""Inference: from model outputs to predictions of labels, objects and segments."""
 
 from typing import TYPE_CHECKING
 

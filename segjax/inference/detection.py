@@ -1,4 +1,4 @@
-"""From what a detector's stages say of anchors and proposals to objects with masks."""
+"""Inference of two-stage detectors: proposals, objects, and their masks."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from segjax.ops.suppression import batched_nms, matrix_nms, soft_nms
 from segjax.typing import Array, Instances
 
 _SUPPRESSIONS = ("hard", "soft", "matrix")
-# Masks that are pasted at once: all of them at full size would fill the memory.
+# Number of masks pasted at once; all of them at full size would take too much memory.
 _CHUNK = 8
 
 
@@ -31,23 +31,24 @@ def rpn_proposals(
     iou_threshold: float = 0.7,
     min_side: float = 1e-3,
 ) -> Instances:
-    """The boxes of an image in which the first stage expects objects, the surest first.
+    """Region proposals: the highest-scoring boxes of the first stage, by falling score.
 
-    Of each level of the pyramid the `most_of_level` best anchors become boxes, which are clipped to
-    the image; those of a level suppress one another, and the best of all that are left stay.
+    The `most_of_level` best anchors of each pyramid level are decoded to boxes, clipped to the
+    image and suppressed (NMS) within their level; the best of all that are left are returned.
 
     Args:
-      logits: of each level `[a]`: the objectness of each anchor; −inf for none that counts.
-      deltas: of each level `[a, 4]`, as of `ops.decode_boxes` with weights 1.
-      anchors: of each level `[a, 4]`, xyxy in pixels.
+      logits: objectness of each anchor, `[a]` for each level; −inf drops an anchor.
+      deltas: encoded boxes, `[a, 4]` for each level, as in `ops.decode_boxes` with weights 1.
+      anchors: `[a, 4]` for each level, xyxy in pixels.
       shape: (height, width) of the image in pixels: two numbers, or an array `[2]`.
-      most_of_level: how many of a level are looked at.
-      max_proposals: n, how many remain at most.
-      iou_threshold: above which a surer box suppresses another of its level.
-      min_side: the least height and width in pixels.
+      most_of_level: number of anchors taken from each level.
+      max_proposals: n, the largest number of proposals.
+      iou_threshold: IoU above which a box suppresses one of lower score in its level.
+      min_side: least height and width of a box, in pixels.
 
     Returns:
-      Boxes `[n]`, the levels' numbers as their classes, and scores, the sigmoid of the logits.
+      Instances `[n]`: boxes, scores (the sigmoid of the logits), and the number of the level as
+      class.
 
     Raises:
       ValueError: if the shapes do not fit together.
@@ -91,30 +92,28 @@ def detect_objects(
     max_candidates: int = 2000,
     min_side: float = 1e-2,
 ) -> Instances:
-    """The objects of an image, out of the second stage's classes and boxes, the surest first.
+    """Objects from the second stage's classes and boxes, by falling score.
 
     Every pair of a proposal and a class is a candidate with the score `softmax(class_logits)`, if
-    that is above `score_threshold`; candidates of a class suppress one another.
+    that is above `score_threshold`; candidates of a class suppress each other (NMS).
 
     Args:
       class_logits: `[p, classes + 1]`; the first is "background".
-      deltas: `[p, classes + 1, 4]`, those of each class.
+      deltas: `[p, classes + 1, 4]`, encoded boxes for each class.
       proposals: `[p, 4]`, xyxy in pixels.
       shape: (height, width) of the image in pixels: two numbers, or an array `[2]`.
       where: broadcasts to `[p]`; False for padding.
-      weights: the four `λ` that the deltas are encoded with, as of `ops.encode_boxes`.
-      score_threshold: what a score must exceed.
-      iou_threshold: for "hard", the IoU above which a surer candidate suppresses another; the
-        other two do without.
-      suppression: "hard" (`ops.nms`), or scores lowered by overlap: "soft" (`ops.soft_nms`),
-        "matrix" (`ops.matrix_nms`).
-      max_detections: n, how many objects remain at most.
-      max_candidates: how many candidates, the surest, take part. Of 19 a proposal at most the score
-        is above 0.05, and of few in practice.
-      min_side: the least height and width in pixels.
+      weights: the four factors that the deltas are encoded with, as in `ops.encode_boxes`.
+      score_threshold: scores must be above it.
+      iou_threshold: IoU above which a candidate suppresses one of lower score; for "hard" only.
+      suppression: "hard" (`ops.nms`), or lower scores where boxes overlap: "soft" (`ops.soft_nms`)
+        or "matrix" (`ops.matrix_nms`).
+      max_detections: n, the largest number of objects.
+      max_candidates: number of candidates, the highest-scoring ones, that are considered.
+      min_side: least height and width of a box, in pixels.
 
     Returns:
-      Objects `[n]` without masks; their classes count from 0, background apart.
+      Objects `[n]` without masks; classes are numbered from 0, without the background.
 
     Raises:
       ValueError: if the shapes do not fit together, or `suppression` is unknown.
@@ -129,11 +128,11 @@ def detect_objects(
       Girshick, "Fast R-CNN", 2015, section 2.2; He et al., "Mask R-CNN", 2017, section 3.1.
     """
     if suppression not in _SUPPRESSIONS:
-        raise ValueError(f"suppression is {suppression!r}; due is one of {_SUPPRESSIONS}")
+        raise ValueError(f"suppression: expected one of {_SUPPRESSIONS}, got {suppression!r}")
     if deltas.shape != (*class_logits.shape, 4) or class_logits.shape[-1] < 2:
         raise ValueError(
-            f"class_logits has shape {class_logits.shape}, deltas {deltas.shape}; due are "
-            "[p, classes + 1] and [p, classes + 1, 4]"
+            "class_logits, deltas: expected [p, classes + 1] and [p, classes + 1, 4], got "
+            f"{class_logits.shape} and {deltas.shape}"
         )
     where = broadcast_where(where, proposals.shape[:1])
     class_logits, deltas, proposals = (
@@ -150,7 +149,7 @@ def detect_objects(
     if suppression == "hard":
         keep = batched_nms(boxes, scores, classes, iou_threshold=iou_threshold, where=keep)
     elif suppression == "soft":
-        # Of other classes, far away.
+        # Boxes of different classes are shifted apart.
         apart = classes[:, None] * (jnp.max(boxes, initial=0) + 1)
         scores = soft_nms(boxes + apart, scores, where=keep)
     else:
@@ -162,9 +161,9 @@ def detect_objects(
 def paste_objects(
     objects: Instances, mask_logits: Float[Array, "*b n mh mw"], shape: Shape
 ) -> Instances:
-    """Objects with the masks that a mask head gave of their boxes, at the image's size.
+    """Pastes the masks of a mask head into the image, and adds them to their objects.
 
-    A pixel is the object's where the pasted probability is above one half.
+    A pixel belongs to the object if the pasted probability is above 0.5.
 
     Args:
       objects: `[*b, n]`, with boxes in pixels of the image.
@@ -172,7 +171,7 @@ def paste_objects(
       shape: (height, width) of the image in pixels.
 
     Returns:
-      The objects with masks `[*b, n, height, width]`; one without a pixel is not valid.
+      The objects with masks `[*b, n, height, width]`; those without a pixel are not valid.
 
     Raises:
       ValueError: if the shapes do not fit together.
@@ -190,7 +189,7 @@ def paste_objects(
     """
     lead = objects.boxes.shape[:-1]
     if mask_logits.shape[:-2] != lead:
-        raise ValueError(f"mask_logits has shape {mask_logits.shape}; due is [*{lead}, mh, mw]")
+        raise ValueError(f"mask_logits: expected shape [*{lead}, mh, mw], got {mask_logits.shape}")
     logits = mask_logits.astype(accumulation_dtype(mask_logits))
     probs = jax.nn.sigmoid(logits).reshape(-1, *logits.shape[-2:])
 
@@ -219,7 +218,7 @@ def _best(
     *,
     order: jax.Array,
 ) -> Instances:
-    """The `most` best that are kept, and padding."""
+    """The `most` best of those to keep, padded."""
     missing = max(most - len(boxes), 0)
     boxes, classes, scores, keep, order = (
         jnp.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)])

@@ -1,4 +1,4 @@
-"""What inference from queries shares: masks at the picture's size, and checks of what came in."""
+"""Shared by inference from queries: masks at the size of the picture, and checks of inputs."""
 
 import jax
 import jax.numpy as jnp
@@ -12,34 +12,34 @@ Shape = tuple[int, int]
 
 
 def check_queries(class_logits: Array, mask_logits: Array) -> None:
-    """ValueError unless they are `[*b, q, classes + 1]` and `[*b, q, h, w]`."""
+    """Raises a ValueError unless they are `[*b, q, classes + 1]` and `[*b, q, h, w]`."""
     if class_logits.ndim < 2 or class_logits.shape[-1] < 2 or 0 in class_logits.shape[-2:]:
         raise ValueError(
-            f"class_logits has shape {class_logits.shape}; due is [*b, q, classes + 1], none 0"
+            f"class_logits: expected shape [*b, q, classes + 1], none 0, got {class_logits.shape}"
         )
     if mask_logits.ndim < 3 or mask_logits.shape[:-2] != class_logits.shape[:-1]:
         raise ValueError(
-            f"mask_logits has shape {mask_logits.shape}; due is [*b, q, h, w] for class_logits "
-            f"of {class_logits.shape}"
+            f"mask_logits: expected shape [*b, q, h, w] for class_logits of {class_logits.shape}, "
+            f"got {mask_logits.shape}"
         )
 
 
 def check_things(things: Array, class_logits: Array) -> None:
-    """Errors unless they are booleans, one a class."""
+    """Raises an error unless they are booleans, one for each class."""
     if things.dtype != bool:
-        raise TypeError(f"things is {things.dtype}; due is bool")
+        raise TypeError(f"things: expected bool, got {things.dtype}")
     if things.shape != (class_logits.shape[-1] - 1,):
         raise ValueError(
-            f"things has shape {things.shape}; due is ({class_logits.shape[-1] - 1},), one a class"
+            f"things: expected shape ({class_logits.shape[-1] - 1},), got {things.shape}"
         )
 
 
 def on_picture(
     masks: Float[Array, "*b h w"], *, canvas: Shape | None, size: Shape | None
 ) -> Float[jax.Array, "*b new_h new_w"]:
-    """What of the masks lies on the picture: `resize(masks, canvas)`, cropped to `size`.
+    """Masks of the picture on its canvas: `resize(masks, canvas)`, cropped to `size`.
 
-    A model sees pictures at the top left of a canvas; its masks are at a fraction of that.
+    The picture lies at the top left of the canvas, and masks have a fraction of its resolution.
 
     Args:
       masks: `[*b, h, w]`, floating.
@@ -54,7 +54,9 @@ def on_picture(
         masks = resize_masks(masks, canvas)
     if size is not None:
         if size[0] > masks.shape[-2] or size[1] > masks.shape[-1]:
-            raise ValueError(f"size is {size}; due is at most that of the canvas, {masks.shape}")
+            raise ValueError(
+                f"size: expected at most that of the canvas, {masks.shape[-2:]}, got {size}"
+            )
         masks = masks[..., : size[0], : size[1]]
     return masks
 

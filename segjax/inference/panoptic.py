@@ -1,4 +1,4 @@
-"""From a set of masks, each with a class, to a partition of the picture."""
+"""Panoptic segmentation from queries: masks and classes to segments."""
 
 import functools
 
@@ -29,44 +29,44 @@ def panoptic_segmentation(
     size: Shape | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> Panoptic:
-    """Every pixel goes to the query `argmax_k s_k m_k`, if that is left enough of its mask.
+    """Panoptic segmentation: each pixel goes to the query `argmax_k s_k m_k`, or becomes void.
 
-    With `s_k, c_k` the probability and the class of query k that `softmax(class_logits)` makes most
-    probable, and `m_k = sigmoid(mask_logits)` at the picture's size:
+    With `s_k, c_k` the largest probability in `softmax(class_logits)` of query k and its class, and
+    `m_k = sigmoid(mask_logits)` at the size of the picture:
 
     1. queries with `c_k` "no object" or `s_k ≤ score_threshold` are dropped;
-    2. each pixel is won by the query left with the largest `s_k m_k`;
-    3. a query that wins fewer pixels than `overlap_threshold` of its mask, `m_k ≥ mask_threshold`,
-       is dropped, and its pixels become void;
-    4. a segment is what a query won, less the pixels outside its mask, which become void; queries
-       of the same class that is not a thing share the first one's segment.
+    2. each pixel is assigned to the remaining query with the largest `s_k m_k`;
+    3. a query with fewer pixels than `overlap_threshold` times its mask `m_k ≥ mask_threshold` is
+       dropped, and its pixels become void;
+    4. a query's segment is its pixels within its mask, and those outside become void; queries of
+       the same stuff class share the segment of the first.
 
-    This is "mask2former", EoMT's rule too. "maskformer" leaves to a segment the pixels outside its
-    mask. "transformers" does that too, but its mask is `s_k m_k ≥ mask_threshold`, the share won
-    must exceed `overlap_threshold`, and it resizes `m_k` in place of the logits; so Hugging Face
-    fuses the masks of DETR, MaskFormer (there `canvas` is None) and Mask2Former (where it is (384,
-    384)), with a `score_threshold` of 0.5.
+    This is the rule "mask2former", which EoMT uses too. With "maskformer", pixels outside the mask
+    stay in the segment. So they do with "transformers", but the mask is `s_k m_k ≥ mask_threshold`,
+    the share must be above `overlap_threshold`, and `m_k` is resized in place of the logits. This
+    is Hugging Face's rule for DETR and MaskFormer (`canvas=None`) and Mask2Former (`canvas=(384,
+    384)`), with `score_threshold=0.5`.
 
-    The queries left come one after the other: memory does not grow with their number.
+    Queries are processed one after the other, so that memory does not grow with their number.
 
     Args:
       class_logits: `[*b, q, classes + 1]`; the last is "no object".
       mask_logits: `[*b, q, h, w]`, at any stride.
-      things: `[classes]`, which classes are of objects, that are never merged.
+      things: `[classes]`, which classes are things, whose queries are never merged.
       shape: (height, width) of the picture, in pixels.
       rule: "mask2former", "maskformer" or "transformers".
-      score_threshold: what a query's class probability must exceed.
-      mask_threshold: from which probability on a pixel belongs to a mask.
-      overlap_threshold: the share of a query's mask that it must win.
-      canvas: (height, width) of the images that the model saw, in pixels, where the picture fills
-        only a part of them: masks are resized to the canvas, cropped to `size` and resized to
+      score_threshold: a query's class probability must be above it.
+      mask_threshold: least probability of the pixels of a mask.
+      overlap_threshold: least share of a query's mask that is assigned to it.
+      canvas: (height, width) of the images that the model saw, in pixels, if the picture fills only
+        a part of them: masks are resized to the canvas, cropped to `size` and resized to
         `shape`. None resizes them at once.
       size: (height, width) of the picture at the top left of the canvas; None for all of it.
-      where: broadcasts to `[*b, height, width]`; False for pixels that are void and of no mask.
+      where: broadcasts to `[*b, height, width]`; False for void pixels, which belong to no mask.
 
     Returns:
-      The segments `[*b, height, width]`; the table has a row for each query, valid where it has a
-      segment of its own, with its class and class probability (0 and 0 elsewhere).
+      The segments `[*b, height, width]`; the table has a row for each query, valid if it has a
+      segment of its own, with its class and class probability (0 and 0 otherwise).
 
     Raises:
       ValueError: if the shapes do not fit together, or `rule` is unknown.
@@ -87,7 +87,7 @@ def panoptic_segmentation(
     check_queries(class_logits, mask_logits)
     check_things(things, class_logits)
     if rule not in _RULES:
-        raise ValueError(f"rule is {rule!r}; due is one of {', '.join(_RULES)}")
+        raise ValueError(f"rule: expected one of {', '.join(_RULES)}, got {rule!r}")
     thresholds = score_threshold, mask_threshold, overlap_threshold
 
     def mask_probs(logits):

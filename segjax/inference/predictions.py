@@ -1,4 +1,4 @@
-"""What a `Predictor` says of a picture: to look at, to go on with, and to save."""
+"""Predictions of a `Predictor`, which can be drawn and saved."""
 
 import dataclasses
 import functools
@@ -13,13 +13,13 @@ import numpy as np
 from segjax.files import write_file
 from segjax.typing import Instances, Panoptic
 
-if TYPE_CHECKING:  # they stand above `inference`, so they are imported where they are used
+if TYPE_CHECKING:  # a package above `inference`, which is imported where it is used
     from segjax.data import Classes
 
 
 @dataclasses.dataclass(frozen=True)
 class SemanticPrediction:
-    """A class for each pixel of a picture.
+    """Semantic segmentation of a picture.
 
     Attributes:
       image: the picture, `[h, w, c]`.
@@ -33,7 +33,7 @@ class SemanticPrediction:
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """The classes, int32 `[h, w]`: places in `classes.names`, and in `classes.ids`."""
+        """The most probable classes, int32 `[h, w]`: indices into `classes.names`."""
         return self.probs.argmax(-1).astype(np.int32)
 
     def overlay(self) -> np.ndarray:
@@ -43,14 +43,15 @@ class SemanticPrediction:
         return viz.draw_labels(self.image, self.labels, self.classes)
 
     def save(self, path: str | os.PathLike, *, probabilities: bool = False) -> None:
-        """Writes PATH.png, whose values are `classes.ids`, and PATH_overlay.png.
+        """Writes PATH.png, whose values are ids from `classes.ids`, and PATH_overlay.png.
 
         Args:
-          path: of the files, without an ending; a missing folder is made.
-          probabilities: also write PATH.npz with `probs`, float16 `[h, w, classes]`.
+          path: path of the files without a suffix; a missing folder is made.
+          probabilities: whether to write PATH.npz with `probs`, float16 `[h, w, classes]`.
 
         Raises:
-          ValueError: a class has an id that a PNG does not hold.
+          ValueError: if the id of a class is outside 0..65535.
+          OSError: if a file cannot be written.
         """
         ids = np.array(self.classes.ids)
         if ids.min() < 0 or ids.max() > 65535:
@@ -68,11 +69,11 @@ class FoundObject:
     """An object of a picture.
 
     Attributes:
-      class_id: of its class: a place in `Classes.names`, and in `Classes.ids`.
-      name: of its class.
-      score: how sure the model is, in 0..1.
+      class_id: its class, as an index into `Classes.names` and `Classes.ids`.
+      name: name of its class.
+      score: confidence of the model, in 0..1.
       box: (left, top, right, bottom) in pixels.
-      mask: `[h, w]`; None of a model that predicts boxes alone.
+      mask: `[h, w]`, boolean; None if the model predicts boxes alone.
     """
 
     class_id: int
@@ -88,9 +89,9 @@ class InstancePrediction:
 
     Attributes:
       image: the picture, `[h, w, c]`.
-      instances: objects `[n]` as the model gives them, those of low scores among them.
+      instances: the model's objects `[n]`, including those with low scores.
       classes: names and colours of the classes.
-      score_threshold: the least score of an object that counts.
+      score_threshold: least score of the objects that are kept.
     """
 
     image: np.ndarray
@@ -100,7 +101,7 @@ class InstancePrediction:
 
     @functools.cached_property
     def objects(self) -> list[FoundObject]:
-        """The objects that count, the surest first."""
+        """The valid objects with at least `score_threshold`, by falling score."""
         found, scores = self.instances, self.instances.scores
         assert scores is not None
         return [
@@ -124,10 +125,10 @@ class InstancePrediction:
         )
 
     def annotations(self) -> list[dict[str, Any]]:
-        """The objects that count in COCO's format, as they are saved.
+        """The objects in COCO's format, as written by `save`.
 
-        Each has `category_id` (of `classes.ids`), `category`, `score`, `bbox` (x, y, width, height)
-        and `segmentation` (COCO's compressed runs).
+        Each has `category_id` (from `classes.ids`), `category`, `score`, `bbox` (x, y, width,
+        height) and `segmentation` (COCO's compressed run-length encoding).
         """
         from segjax.data import encode_rle
 
@@ -150,7 +151,7 @@ class InstancePrediction:
         """Writes PATH.json, a list of the `annotations()`, and PATH_overlay.png.
 
         Args:
-          path: of the files, without an ending; a missing folder is made.
+          path: path of the files without a suffix; a missing folder is made.
         """
         _save_images(path, None, self.overlay())
         _save_entries(path, self.annotations())
@@ -162,11 +163,11 @@ class FoundSegment:
 
     Attributes:
       number: its value in `PanopticPrediction.map`.
-      class_id: of its class: a place in `Classes.names`, and in `Classes.ids`.
-      name: of its class.
-      is_thing: whether objects of its class are counted one by one.
-      score: how sure the model is, in 0..1; None where it does not say.
-      area: in pixels.
+      class_id: its class, as an index into `Classes.names` and `Classes.ids`.
+      name: name of its class.
+      is_thing: whether its class is a thing, whose objects are counted one by one.
+      score: confidence of the model, in 0..1; None if the model gives none.
+      area: number of pixels.
     """
 
     number: int
@@ -179,11 +180,11 @@ class FoundSegment:
 
 @dataclasses.dataclass(frozen=True)
 class PanopticPrediction:
-    """The segments of a picture, each pixel in one at most.
+    """Panoptic segmentation of a picture: each pixel belongs to one segment at most.
 
     Attributes:
       image: the picture, `[h, w, c]`.
-      panoptic: segments as the model gives them.
+      panoptic: the model's segments.
       classes: names and colours of the classes, and which are things.
     """
 
@@ -194,12 +195,12 @@ class PanopticPrediction:
     @functools.cached_property
     def map(self) -> np.ndarray:
         """The number of each pixel's segment, int32 `[h, w]`; 0 is void."""
-        valid = np.append(self.panoptic.valid, False)  # which -1 picks
+        valid = np.append(self.panoptic.valid, False)  # for void, -1
         return np.where(valid[self.panoptic.segments], self.panoptic.segments + 1, 0)
 
     @functools.cached_property
     def segments(self) -> list[FoundSegment]:
-        """What there is in `map`, by number."""
+        """The segments in `map`, by number."""
         found, things = self.panoptic, self.classes.things
         areas = np.bincount(np.ravel(found.segments) + 1, minlength=len(found.valid) + 1)[1:]
         return [
@@ -221,7 +222,7 @@ class PanopticPrediction:
         return viz.draw_panoptic(self.image, self.panoptic, self.classes)
 
     def annotations(self) -> list[dict[str, Any]]:
-        """The segments in COCO's format, its `segments_info`, as they are saved.
+        """The segments as `segments_info` in COCO's format, as written by `save`.
 
         Each has `id` (its value in `map`), `category_id` (from `classes.ids`), `category`,
         `isthing`, `iscrowd` (always 0), `area` in pixels, and `score` where the model gives one.
@@ -246,7 +247,7 @@ class PanopticPrediction:
         void); the second is a list of the `annotations()`.
 
         Args:
-          path: of the files, without an ending; a missing folder is made.
+          path: path of the files without a suffix; a missing folder is made.
         """
         colors = np.stack([self.map >> shift & 255 for shift in (0, 8, 16)], -1).astype(np.uint8)
         _save_images(path, colors, self.overlay())
@@ -257,14 +258,14 @@ Prediction = SemanticPrediction | InstancePrediction | PanopticPrediction
 
 
 def crop(prediction: Any, shape: tuple[int, int]) -> Any:
-    """What of a task's prediction for a canvas lies on the picture at its top left.
+    """Crops a prediction for a canvas to the picture at its top left.
 
     Args:
       prediction: probabilities `[h, w, classes]`, objects or segments, as NumPy arrays.
       shape: (height, width) of the picture.
 
     Returns:
-      The same for the picture; objects and segments without a pixel there are not valid.
+      The prediction for the picture; objects and segments without a pixel there are not valid.
     """
     from segjax.data.canvas import visible_instances, visible_segments
 

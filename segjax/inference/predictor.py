@@ -20,35 +20,38 @@ from segjax.inference.predictions import (
 )
 from segjax.typing import Array, Instances, Panoptic
 
-if TYPE_CHECKING:  # they stand above `inference`, so they are imported where they are used
+if TYPE_CHECKING:  # packages above `inference`, which are imported where they are used
     from segjax.data import Classes
+    from segjax.models.training_free import DenseMethod
     from segjax.tasks import Task
+    from segjax.text import TextEmbeddings
+    from segjax.text.names import Merge
     from segjax.training import TrainConfig
 
 Picture = str | os.PathLike | Array
 TaskName = Literal["semantic", "instance", "panoptic"]
-_MULTIPLE = 32  # of pixels, for the sides of a canvas
+_MULTIPLE = 32  # the sides of a canvas are multiples of so many pixels
 
 
 class Predictor:
     """A trained model, ready for pictures of any size.
 
-    A picture lies on a canvas with sides that are multiples of 32 pixels, its border repeated
-    beyond it; for each size of canvas the model is compiled once. Several pictures share a few
-    canvases where they look the same to the model on each (`models.is_canvas_invariant`).
+    Pictures are padded, by repeating their border, to a canvas whose sides are multiples of 32
+    pixels; the model is compiled once for each size of canvas. Several pictures share a few
+    canvases if predictions do not depend on the canvas (`models.is_canvas_invariant`).
 
     `predictor(path)` or `predictor(array)` is a `SemanticPrediction` (`.labels`, `.probs`), an
     `InstancePrediction` (`.objects`) or a `PanopticPrediction` (`.segments`); each has `.overlay()`
     and `.save(path)`. A list, or a batch `[b, h, w, c]`, gives a list.
 
     Attributes:
-      task: how the model is asked.
+      task: task that makes predictions from the model's outputs.
       model: the Flax module.
-      variables: its arrays.
-      classes: names and colours of what it predicts.
-      config: of the run that trained it; what is known of it where it is published.
-      origin: where it is from, for people.
-      score_threshold: the least score of an object that counts, in 0..1.
+      variables: variables of the module.
+      classes: names and colours of the predicted classes.
+      config: configuration of the training run, or what is known of it for a published model.
+      origin: description of where the model is from, for messages.
+      score_threshold: least score of the objects that are kept, in 0..1.
 
     Example:
       >>> Predictor.from_run("runs/none")
@@ -89,21 +92,21 @@ class Predictor:
         score_threshold: float = 0.5,
         **views: Any,
     ) -> "Predictor":
-        """The model that a training run has learnt.
+        """Loads the model of a training run.
 
         Args:
-          path: the folder of the run, or the file that `segjax convert` has made of it.
-          checkpoint: the best one by its task's score, such as the mean IoU (where there is none,
-            the last), the last, or that of a step, by its number; a file has but one.
-          score_threshold: the least score of an object that counts, in 0..1.
-          **views: how a semantic model looks at a picture: `window`, `overlap`, `scales` and
-            `flip`, as in `SemanticTask`.
+          path: folder of the run, or the file that `segjax convert` made of it.
+          checkpoint: the best by the task's score, such as the mean IoU (if there is none, the
+            last), the last, or that of a step, by its number; a file has only one.
+          score_threshold: least score of the objects that are kept, in 0..1.
+          **views: sliding windows and test-time augmentation of semantic models: `window`,
+            `overlap`, `scales` and `flip`, as in `SemanticTask`.
 
         Returns:
           The predictor.
 
         Raises:
-          OSError: where there is no such run, no checkpoint in it, or it is damaged.
+          OSError: if there is no such run, it has no checkpoint, or it is damaged.
           ValueError: where the file is not of a run, its configuration is of another model, or for
             options that the task has no use for.
         """
@@ -135,27 +138,27 @@ class Predictor:
         score_threshold: float = 0.5,
         **views: Any,
     ) -> "Predictor":
-        """A published model with its published weights.
+        """Loads a published model with its weights.
 
         Args:
-          source: a file, a folder with one, or a repository of the Hugging Face hub, as in
+          source: file, folder with a file, or repository of the Hugging Face hub, as in
             `pretrained.load`.
-          model: its name, a key of `segjax.models.MODELS`.
-          task: what it is asked for; None for what the model is usually for.
-          classes: their names, or with colours and things a `Classes`; None takes them from a
-            `config.json` beside the weights (its `id2label`), or else calls them "class 0" ….
+          model: name of the model, a key of `segjax.models.MODELS`.
+          task: task of the model; None for its usual one.
+          classes: names of the classes, or a `Classes` with colours and things; None takes the
+            names from `id2label` in a `config.json` beside the weights, or else "class 0" ….
           model_options: attributes of the model's module, by name.
-          score_threshold: the least score of an object that counts, in 0..1.
-          **views: how a semantic model looks at a picture: `window`, `overlap`, `scales` and
-            `flip`, as in `SemanticTask`.
+          score_threshold: least score of the objects that are kept, in 0..1.
+          **views: sliding windows and test-time augmentation of semantic models: `window`,
+            `overlap`, `scales` and `flip`, as in `SemanticTask`.
 
         Returns:
           The predictor.
 
         Raises:
-          ValueError: for weights that are not the model's, options that it has no use for, or
-            names that are not as many as its classes.
-          OSError: where the weights cannot be read.
+          ValueError: if the weights are of another model, an option has no effect, or the number of
+            names is not that of the classes.
+          OSError: if the weights cannot be read.
         """
         from segjax import models, pretrained
         from segjax.pretrained.weights import count_variables
@@ -166,7 +169,7 @@ class Predictor:
         variables = pretrained.load(source, model, **options)
         count, channels = count_variables(variables, model, **options)
         module = models.create(model, count, **options)
-        # The published ones count their background as 0.
+        # Published Mask R-CNNs count the background as 0.
         first = 1 if isinstance(module, models.MaskRCNN) else 0
         named = _name_classes(source, classes, range(first, first + count))
         config = CONFIGS[task or _usual_task(model, module)](model=model)
@@ -181,22 +184,96 @@ class Predictor:
             score_threshold=score_threshold,
         )
 
+    @classmethod
+    def from_text(
+        cls,
+        source: str | os.PathLike,
+        model: str,
+        embeddings: "TextEmbeddings",
+        *,
+        method: "DenseMethod" = "sclip",
+        merge: "Merge" = "max_probability",
+        background: int | None = None,
+        threshold: float = 0.0,
+        model_options: dict[str, Any] | None = None,
+        **views: Any,
+    ) -> "Predictor":
+        """A published CLIP that labels pixels by texts, without training.
+
+        Args:
+          source: A file, a folder with one, or a repository of the Hugging Face hub, as in
+            `pretrained.load`.
+          model: Name of the model, such as "clip_vit_base_patch16".
+          embeddings: Embeddings of the names of the classes by the same model, as
+            `text.embed_names` and `segjax embed` make them.
+          method: How the last block is changed so that patches stay local, as in
+            `models.dense_clip`.
+          merge: How the scores of a class's names become one, as in `text.merge_names`.
+          background: Class of the pixels of which no class is sure; None where all have another.
+          threshold: Largest probability below which a pixel is of the background, in 0..1.
+          model_options: Attributes of the model's module, by name.
+          **views: How the model looks at a picture: `window`, `overlap`, `scales` and `flip`, as in
+            `SemanticTask`; the papers' windows are (224, 224).
+
+        Returns:
+          The predictor.
+
+        Raises:
+          ValueError: for weights that are not the model's, a model that is no CLIP, or embeddings
+            of another model.
+          OSError: where the weights cannot be read.
+        """
+        from segjax import models, pretrained
+        from segjax.data import Classes
+        from segjax.data.palette import default_colors
+        from segjax.registry import find_entry, make_model
+        from segjax.tasks import TextTask
+        from segjax.training.config import SemanticConfig
+
+        options = model_options or {}
+        entry, module = find_entry(model), make_model(model, 0, **options)
+        if not isinstance(module, models.Clip):
+            raise ValueError(f"model: expected a CLIP, got {model}")
+        if embeddings.model not in ("", model):
+            raise ValueError(f"embeddings: expected those of {model}, got {embeddings.model}'s")
+        names = tuple(synonyms[0] for synonyms in embeddings.classes.names)
+        task: Any = TextTask(
+            len(names),
+            mean=entry.mean,
+            std=entry.std,
+            vectors=embeddings.vectors,
+            groups=embeddings.classes.groups,
+            method=method,
+            merge=merge,
+            background=background,
+            threshold=threshold,
+            **views,
+        )
+        return cls(
+            task,
+            module,
+            pretrained.load(source, model, **options),
+            Classes(names, default_colors(len(names))),
+            config=SemanticConfig(model=model),
+            origin=f"{model} of {source}",
+        )
+
     def __call__(self, images: Any, *, canvas: tuple[int, int] | None = None) -> Any:
         """Predicts one picture, or several.
 
         Args:
-          images: path of an image file; or an array `[h, w]` or `[h, w, c]`, uint8 or floating in
-            0..1; or a list of these; or a batch `[b, h, w, c]`.
+          images: path of an image file, an array `[h, w]` or `[h, w, c]`, uint8 or floating in
+            0..1, a list of these, or a batch `[b, h, w, c]`.
           canvas: (height, width) in pixels that every picture is padded to, rounded up to
-            multiples of 32; None for its own size, or for one of those that `plan_canvases` chooses
-            for several.
+            multiples of 32; None takes its own size, or for several pictures one of those that
+            `plan_canvases` chooses.
 
         Returns:
-          The prediction, or a list of as many as there are pictures.
+          The prediction, or a list of predictions for several pictures.
 
         Raises:
-          DataError: where a file cannot be read; it names the file.
-          ValueError: for an array that is no picture for this model, or larger than `canvas`.
+          DataError: if a file cannot be read; it names the file.
+          ValueError: if an array is not a picture for this model, or is larger than `canvas`.
         """
         if not isinstance(images, list | tuple | str | os.PathLike) and np.ndim(images) == 4:
             images = list(np.asarray(images))
@@ -217,12 +294,12 @@ class Predictor:
 
         Args:
           images: paths of image files, or arrays `[h, w]` or `[h, w, c]`.
-          most: canvases; 0 gives every picture its own, as it has in any case with a model that
-            would see more of it on a larger one.
+          most: largest number of canvases; 0 gives every picture its own, as does a model whose
+            predictions depend on the canvas.
 
         Returns:
-          (height, width) in pixels for each picture, as `data.plan_canvases` has them; None for
-          what cannot be read.
+          (height, width) in pixels for each picture, as in `data.plan_canvases`; None for files
+          that cannot be read.
         """
         from segjax.data import plan_canvases
         from segjax.data.errors import DataError
@@ -260,7 +337,7 @@ class Predictor:
         return SemanticPrediction(image, prediction, self.classes)
 
     def _read(self, picture: Picture) -> np.ndarray:
-        """As `[h, w, c]`, with the model's channels."""
+        """The picture as `[h, w, c]` with the model's channels."""
         from segjax.data import read_image
 
         if isinstance(picture, str | os.PathLike):
@@ -279,14 +356,14 @@ class Predictor:
             image = np.repeat(image, self._channels, axis=-1)
         if image.shape[-1] != self._channels:
             raise ValueError(
-                f"image: expected {self._channels} channel(s), as {self.origin} has learnt; got "
+                f"image: expected {self._channels} channel(s), as {self.origin} takes, got "
                 f"{image.shape[-1]}"
             )
         return image
 
 
 def _with_views(task: "Task", source: Any, views: dict[str, Any]) -> "Task":
-    """The task, looking at pictures as the options say."""
+    """The task with sliding windows and test-time augmentation as in the options."""
     from segjax.tasks import SemanticTask
 
     if isinstance(task, SemanticTask):
@@ -322,7 +399,7 @@ def _name_classes(source: Any, classes: Any, ids: range) -> "Classes":
 
 
 def _published_names(source: Any) -> dict[int, str]:
-    """The names in a `config.json` beside weights, by number."""
+    """The class names in a `config.json` beside weights, by number."""
     from segjax.data.checked import read_json
     from segjax.pretrained import WeightsError
     from segjax.pretrained.hub import find_config

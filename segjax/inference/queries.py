@@ -24,18 +24,20 @@ def semantic_segmentation(
     canvas: Shape | None = None,
     size: Shape | None = None,
 ) -> Float[jax.Array, "*b height width things_and_stuff"]:
-    """How much the queries say for each class at each pixel: `Σ_q p_q(class) m_q(pixel)`.
+    """Class scores of each pixel from queries: `Σ_q p_q(class) m_q(pixel)`.
 
     `p = softmax(class_logits)` without "no object", and `m = sigmoid(mask_logits)`, interpolated
-    before the sigmoid. The class of a pixel is `semantic_labels` of it. Hugging Face's models
+    before the sigmoid. `semantic_labels` of the result are the classes. Hugging Face's models
     interpolate the sums instead: `resize(semantic_segmentation(..., canvas), shape)`.
 
     Args:
       class_logits: `[*b, q, classes + 1]`; the last is "no object".
       mask_logits: `[*b, q, h, w]`, at any stride.
       shape: (height, width) of the picture, in pixels.
-      canvas: as of `panoptic_segmentation`.
-      size: likewise.
+      canvas: (height, width) of the images that the model saw, in pixels, if the picture fills only
+        a part of them: masks are resized to the canvas, cropped to `size` and resized to `shape`.
+        None resizes them at once.
+      size: (height, width) of the picture at the top left of the canvas; None for all of it.
 
     Returns:
       `[*b, height, width, classes]`, in at least float32; they need not sum to 1.
@@ -73,35 +75,37 @@ def instance_segmentation(
     size: Shape | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> Instances:
-    """The most probable pairs of a query and a class, each as an object with the query's mask.
+    """Objects from queries: the most probable pairs of a query and a class, with the query's mask.
 
-    The mask is where its logit is above 0, and the score `p_q(class) · mean of sigmoid(mask_logits)
-    over the mask`: how sure the query is of the class, and of its pixels.
+    The mask is where its logit is above 0. The score is `p_q(class) · mean of sigmoid(mask_logits)
+    over the mask`.
 
-    This is "mask2former", and EoMT's rule too. "transformers" decides on the canvas which pixels
-    are the mask's, and repeats or drops them to get to `shape`; so Hugging Face does for
-    MaskFormer (there `canvas` is None) and Mask2Former (where it is (384, 384)), with a
-    `score_threshold` of 0.5. "detr" does likewise, but takes of each query its most probable class
-    alone, and the score is the probability of that. (Hugging Face has DETR's instances from
-    `panoptic_segmentation`, all classes things.)
+    This is the rule "mask2former", which EoMT uses too. With "transformers", masks are thresholded
+    on the canvas and resized to `shape` by the nearest pixel. This is Hugging Face's rule for
+    MaskFormer (`canvas=None`) and Mask2Former (`canvas=(384, 384)`), with `score_threshold=0.5`.
+    "detr" differs from it in that each query has its most probable class alone, whose probability
+    is the score. (Hugging Face's instances of DETR are those of `panoptic_segmentation` with all
+    classes as things.)
 
     Args:
       class_logits: `[*b, q, classes + 1]`; the last is "no object".
       mask_logits: `[*b, q, h, w]`, at any stride.
       shape: (height, width) of the picture, in pixels.
       rule: "mask2former", "transformers" or "detr".
-      things: `[classes]`, which classes are of objects; None for all. Pairs of other classes take
-        places too, as they do in the original.
-      max_instances: n; fewer if there are fewer pairs, or queries for "detr".
-      score_threshold: the least score.
-      canvas: as of `panoptic_segmentation`.
-      size: likewise.
-      where: broadcasts to `[*b, height, width]`; False for pixels that are no mask's.
+      things: `[classes]`, which classes are things; None for all. Pairs of other classes count
+        towards `max_instances`, as in the original.
+      max_instances: n; fewer if there are fewer pairs, or fewer queries for "detr".
+      score_threshold: least score of a valid object.
+      canvas: (height, width) of the images that the model saw, in pixels, if the picture fills only
+        a part of them: masks are resized to the canvas, cropped to `size` and resized to `shape`.
+        None resizes them at once.
+      size: (height, width) of the picture at the top left of the canvas; None for all of it.
+      where: broadcasts to `[*b, height, width]`; False for pixels that belong to no mask.
 
     Returns:
-      The objects, `[*b, n]`, by falling class probability; with masks `[*b, n, height, width]`, and
-      boxes around these. Not valid are empty masks, and what `things` and `score_threshold` rule
-      out.
+      The objects `[*b, n]`, by falling class probability, with masks `[*b, n, height, width]` and
+      boxes around these. Objects with an empty mask, below `score_threshold` or of stuff classes
+      are not valid.
 
     Raises:
       ValueError: if the shapes do not fit together, or an option is out of its range.
@@ -120,9 +124,9 @@ def instance_segmentation(
     """
     check_queries(class_logits, mask_logits)
     if rule not in _RULES:
-        raise ValueError(f"rule is {rule!r}; due is one of {', '.join(_RULES)}")
+        raise ValueError(f"rule: expected one of {', '.join(_RULES)}, got {rule!r}")
     if max_instances < 1:
-        raise ValueError(f"max_instances is {max_instances}; due is at least 1")
+        raise ValueError(f"max_instances: expected at least 1, got {max_instances}")
     if things is None:
         things = jnp.ones(class_logits.shape[-1] - 1, bool)
     check_things(things, class_logits)
@@ -159,7 +163,7 @@ def object_detection(
     *,
     score_threshold: float = 0.0,
 ) -> Instances:
-    """Each query's most probable class and its box in pixels, without suppression.
+    """Objects from queries with boxes: each query's most probable class and its box in pixels.
 
     `score = max softmax(class_logits)` over all but "no object".
 
@@ -167,10 +171,10 @@ def object_detection(
       class_logits: `[*b, q, classes + 1]`; the last is "no object".
       boxes: `[*b, q, 4]`, cxcywh as fractions of the image.
       shape: (height, width) of the image in pixels: one for all, or `[*b, 2]`.
-      score_threshold: what the score must exceed to be valid.
+      score_threshold: scores of valid objects must be above it.
 
     Returns:
-      The objects, `[*b, q]`, in the queries' order.
+      The objects `[*b, q]`, in the order of the queries.
 
     Raises:
       ValueError: if the shapes do not fit together.
@@ -186,8 +190,8 @@ def object_detection(
     check_boxes("boxes", boxes)
     if boxes.shape[:-1] != class_logits.shape[:-1] or class_logits.shape[-1] < 2:
         raise ValueError(
-            f"class_logits has shape {class_logits.shape}; due is [*b, q, classes + 1] for boxes "
-            f"of {boxes.shape}"
+            f"class_logits: expected shape [*b, q, classes + 1] for boxes of {boxes.shape}, got "
+            f"{class_logits.shape}"
         )
     dtype = accumulation_dtype(boxes)
     sides = jnp.asarray(shape, dtype)[..., None, ::-1]
@@ -199,12 +203,12 @@ def object_detection(
 
 
 def _class_probs(class_logits: Array) -> jax.Array:
-    """Without "no object"; they sum to what that leaves."""
+    """Class probabilities without that of "no object"."""
     return jax.nn.softmax(jnp.asarray(class_logits, accumulation_dtype(class_logits)))[..., :-1]
 
 
 def _select(rule: str, most: int, probs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Probability, query and class of the `most` probable pairs, or queries for "detr"."""
+    """Probability, query and class of the `most` most probable pairs, or queries for "detr"."""
     if rule == "detr":
         scores, queries = lax.top_k(probs.max(axis=-1), min(most, len(probs)))
         return scores, queries, jnp.argmax(probs[queries], axis=-1)
@@ -213,7 +217,7 @@ def _select(rule: str, most: int, probs: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _objects(select, mask_of, rule, probs, mask_logits, where):
-    """Classes, scores and masks of one picture, made one mask after the other."""
+    """Classes, scores and masks of one picture, one mask after the other."""
     scores, queries, classes = select(probs)
     masks, qualities = lax.map(lambda query: mask_of(mask_logits[query], where), queries)
     if rule != "detr":

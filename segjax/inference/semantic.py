@@ -1,4 +1,4 @@
-"""From a semantic model's logits to a label map of the picture's own size."""
+"""Semantic segmentation: logits to probabilities and labels at the size of the picture."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,9 @@ from segjax.typing import Array
 def semantic_probs(
     logits: Float[Array, "*b h w classes"], shape: tuple[int, int]
 ) -> Float[jax.Array, "*b height width classes"]:
-    """Class probabilities at the resolution of the picture.
+    """Class probabilities at the size of the picture: `softmax(resize(logits))`.
 
-    `softmax(resize(logits))`: interpolating before the softmax moves the border between two
-    classes to where their logits cross, not to where a confident class outshouts an unsure one.
+    As logits are interpolated, borders between classes lie where the logits cross.
 
     Args:
       logits: `[*b, h, w, classes]`, at any stride.
@@ -36,13 +35,13 @@ def semantic_probs(
       Long, Shelhamer and Darrell, Fully Convolutional Networks, 2015, section 3.3.
     """
     if logits.ndim < 3:
-        raise ValueError(f"logits has shape {logits.shape}; due is [*b, h, w, classes]")
+        raise ValueError(f"logits: expected shape [*b, h, w, classes], got {logits.shape}")
     logits = logits.astype(accumulation_dtype(logits))
     return jax.nn.softmax(resize(logits, shape), axis=-1)
 
 
 def semantic_labels(probs: Float[Array, "*b h w classes"]) -> Int32[jax.Array, "*b h w"]:
-    """The most probable class of every pixel; of equals, the one with the smallest index.
+    """The most probable class of every pixel; the smallest index if there are several.
 
     `labels = argmax_c probs_c`
 
@@ -60,5 +59,5 @@ def semantic_labels(probs: Float[Array, "*b h w classes"]) -> Int32[jax.Array, "
       Array([[[1, 0]]], dtype=int32)
     """
     if probs.ndim < 3:
-        raise ValueError(f"probs has shape {probs.shape}; due is [*b, h, w, classes]")
+        raise ValueError(f"probs: expected shape [*b, h, w, classes], got {probs.shape}")
     return jnp.argmax(probs, axis=-1).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the mean prediction over several views of one picture."""
+"""Test-time augmentation."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -21,22 +21,22 @@ def average_over_views(
 ) -> Float[jax.Array, "b h w classes"]:
     """Test-time augmentation: the mean of the predictions for resized and mirrored pictures.
 
-    `probs = mean_v v⁻¹(predict(v(images)))`, over the views v: every scale, with `flip` also
-    mirrored left to right. It costs `Σ scale²` predictions, twice that with `flip`.
+    `probs = mean_v v⁻¹(predict(v(images)))`, over the views v: each scale, and with `flip`
+    also its mirror image. The cost is that of `Σ scale²` predictions, and twice that with `flip`.
 
     Args:
-      predict: from `[b, h', w', c]`, of any size, to probabilities `[b, h', w', classes]`; for
-        instance a model behind `sliding_window`.
+      predict: function of images `[b, h', w', c]` of any size that returns probabilities
+        `[b, h', w', classes]`, such as a model within `sliding_window`.
       images: `[b, h, w, c]`.
       scales: factors of the picture's height and width.
-      flip: whether each scale is also seen mirrored.
+      flip: whether to add the mirror image at each scale.
 
     Returns:
-      `[b, h, w, classes]`, in at least float32. Mirrored pictures give the mirrored result if
-      `flip`; `scales=(1.0,), flip=False` gives `predict(images)`.
+      `[b, h, w, classes]`, in at least float32. With `scales=(1.0,), flip=False` it is
+      `predict(images)`.
 
     Raises:
-      ValueError: if `images` is not of rank 4, or if there is no scale or one that is not positive.
+      ValueError: if `images` is not of rank 4, or `scales` is empty or not positive.
 
     Example:
       >>> predict = lambda images: jax.nn.softmax(images)
@@ -49,9 +49,9 @@ def average_over_views(
       section 4.1 (multi-scale and flipped inputs).
     """
     if images.ndim != 4:
-        raise ValueError(f"images has shape {images.shape}; due is [b, h, w, c]")
+        raise ValueError(f"images: expected shape [b, h, w, c], got {images.shape}")
     if not scales or min(scales) <= 0:
-        raise ValueError(f"scales is {scales}; due are one or more positive factors")
+        raise ValueError(f"scales: expected one or more positive factors, got {scales}")
     _, height, width, _ = images.shape
 
     def at_scale(scale: float) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Prediction of large pictures, one window at a time."""
+"""Sliding-window inference for large pictures."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jaxtyping import Float, Num
 from segjax.numerics import accumulation_dtype
 from segjax.typing import Array
 
-_LEAST_WEIGHT = 1e-4  # of a window's centre, along one axis: no pixel may be divided by 0
+_LEAST_WEIGHT = 1e-4  # relative to a window's centre, along one axis, so that none is 0
 
 
 def sliding_window(
@@ -22,35 +22,35 @@ def sliding_window(
     overlap: float = 0.5,
     sigma: float = 0.125,
 ) -> Float[jax.Array, "b h w classes"]:
-    """The mean of the predictions of overlapping windows, each weighted by a Gaussian.
+    """Sliding-window inference: the Gaussian-weighted mean over overlapping windows.
 
     `probs(x) = Σ_k g(x - x_k) predict(window_k)(x) / Σ_k g(x - x_k)`, over the windows k that cover
-    pixel x, with `g(d) = exp(-½ Σ_axes (d / (sigma · side))²)` about their centres `x_k`: a model
-    knows the middle of what it sees better than the rim. Windows lie on a regular grid whose last
-    row and column are flush with the border. A picture smaller than the window has its border
-    repeated to the right and below.
+    pixel x, with `g(d) = exp(-½ Σ_axes (d / (sigma · side))²)` about their centres `x_k`,
+    as predictions are better in the middle of a window. Windows lie on a regular grid whose last
+    row and column end at the border. A picture smaller than the window has its border repeated to
+    the right and below.
 
-    The windows go one after the other through one compiled `predict` and are added up in place:
-    beyond the result, memory does not grow with the picture. Differentiated backwards, what
-    `predict` keeps is kept for every window; `jax.checkpoint(predict)` avoids that.
+    Windows are processed one after the other, so that beyond the result memory does not grow with
+    the picture. In reverse mode the residuals of `predict` are kept for every window;
+    `jax.checkpoint(predict)` avoids that.
 
     Args:
-      predict: from `[b, *window, c]` to probabilities (or anything that may be averaged)
-        `[b, *window, classes]`.
+      predict: function of images `[b, *window, c]` that returns probabilities, or anything else
+        that can be averaged, `[b, *window, classes]`.
       images: `[b, h, w, c]`, of any size.
       window: (height, width) of a window, in pixels.
-      overlap: the share of a window's side, to the nearest pixel, that it has at least in common
-        with the next; in [0, 1).
-      sigma: the Gaussian's standard deviation, as a share of the window's side; `math.inf` weighs
-        all pixels alike.
+      overlap: least overlap of neighbouring windows as a share of their side, in [0, 1), rounded to
+        pixels.
+      sigma: standard deviation of the Gaussian as a share of the window's side; `math.inf` weights
+        all pixels equally.
 
     Returns:
-      `[b, h, w, classes]`, in at least float32. Where the windows' predictions sum to 1, so do
-      these; where they agree with one another, these are the same.
+      `[b, h, w, classes]`, in at least float32. Where the windows' predictions sum to 1, so
+      does the result.
 
     Raises:
-      ValueError: if an option is out of its range, the picture is empty, or `predict` changes the
-        size of a window.
+      ValueError: if an option is out of its range, the picture is empty, or `predict` returns
+        another size.
 
     Example:
       >>> predict = lambda images: jax.nn.softmax(images)
@@ -64,13 +64,13 @@ def sliding_window(
       a Gaussian importance of an eighth of its side.
     """
     if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"images has shape {images.shape}; due is [b, h, w, c] with pixels")
+        raise ValueError(f"images: expected shape [b, h, w, c], none 0, got {images.shape}")
     if len(window) != 2 or min(window) < 1:
-        raise ValueError(f"window is {window}; due are two positive sizes (height, width)")
+        raise ValueError(f"window: expected two positive sizes (height, width), got {window}")
     if not 0 <= overlap < 1:
-        raise ValueError(f"overlap is {overlap}; due is a share in [0, 1)")
+        raise ValueError(f"overlap: expected a share in [0, 1), got {overlap}")
     if not sigma > 0:
-        raise ValueError(f"sigma is {sigma}; due is a positive share of the window's side")
+        raise ValueError(f"sigma: expected a positive share of the window's side, got {sigma}")
 
     height, width = (max(size, side) for size, side in zip(images.shape[1:3], window, strict=True))
     margins = ((0, 0), (0, height - images.shape[1]), (0, width - images.shape[2]), (0, 0))
@@ -89,8 +89,8 @@ def sliding_window(
     window_probs = jax.eval_shape(predict_at, tops[0], lefts[0])
     if window_probs.shape[:-1] != (images.shape[0], *window):
         raise ValueError(
-            f"predict returns shape {window_probs.shape} for a window; "
-            f"due is [{images.shape[0]}, {window[0]}, {window[1]}, classes]"
+            f"predict: expected a result [{images.shape[0]}, {window[0]}, {window[1]}, classes], "
+            f"got {window_probs.shape}"
         )
 
     def add_window(total: jax.Array, place: jax.Array) -> tuple[jax.Array, None]:

@@ -194,6 +194,8 @@ def mask_head_loss(
     shape = None if targets.masks is None else targets.masks.shape
     if shape is None or shape[:-2] != targets.classes.shape:
         raise ValueError(f"targets.masks: expected bool [*b, n, h, w], got {shape}")
+    if pixels is not None:
+        _check("pixels", pixels, (*matches.shape[:-1], *shape[-2:]))
     _check("mask_logits", mask_logits, (*matches.shape, *mask_logits.shape[-3:]))
     _check("proposals", proposals, (*matches.shape, 4))
     labels, sampled = _labels(matches, targets, mask_logits.shape[-1], where)
@@ -269,11 +271,12 @@ def _matched(values: Array, matches: Array) -> jax.Array:
 
     A sum instead of a gather, so that it works without any objects.
     """
-    *batch, objects = values.shape[: matches.ndim]
-    if tuple(batch) != matches.shape[:-1]:
+    batch = matches.shape[:-1]
+    if values.ndim < matches.ndim or values.shape[: len(batch)] != batch:
         raise ValueError(
-            f"targets: expected the batch axes of matches, {matches.shape[:-1]}, got {tuple(batch)}"
+            f"targets: expected the batch axes of matches, {batch}, got {values.shape}"
         )
+    objects = values.shape[len(batch)]
     is_match = matches[..., :, None] == jnp.arange(objects)
     axis = matches.ndim
     trailing = tuple(range(axis + 1, axis + 1 + values.ndim - matches.ndim))

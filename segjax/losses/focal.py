@@ -126,8 +126,8 @@ def poly_cross_entropy(
     Example:
       >>> import jax.numpy as jnp
       >>> from segjax import losses
-      >>> losses.poly_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(2)
-      Array([1.19], dtype=float32)
+      >>> losses.poly_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(1)
+      Array([1.2], dtype=float32)
 
     References:
       Leng et al., "PolyLoss: a polynomial expansion perspective of classification loss

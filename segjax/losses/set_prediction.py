@@ -363,6 +363,8 @@ def _check_queries(class_logits: Array, **predictions: Array | None) -> None:
             f"class_logits: expected shape [*b, q, classes + 1], got {class_logits.shape}"
         )
     for name, array in predictions.items():
+        if array is not None and not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"{name}: expected a floating dtype, got {array.dtype}")
         if array is not None and array.shape[: class_logits.ndim - 1] != class_logits.shape[:-1]:
             raise ValueError(
                 f"{name}: expected [*b, q, ...] as in class_logits, {class_logits.shape[:-1]}, "

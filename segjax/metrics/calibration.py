@@ -107,10 +107,10 @@ def expected_calibration_error(
     Example:
       >>> import jax.numpy as jnp
       >>> from segjax import metrics
-      >>> probs = jnp.array([[0.9, 0.1], [0.7, 0.3], [0.4, 0.6]])
-      >>> scores = metrics.expected_calibration_error(probs, jnp.array([0, 0, 0]), bins=2).compute()
-      >>> scores.accuracy.round(2)
-      Array([0.  , 0.67], dtype=float32)
+      >>> probs = jnp.array([[0.9, 0.1], [0.4, 0.6]])
+      >>> scores = metrics.expected_calibration_error(probs, jnp.array([0, 0]), bins=2).compute()
+      >>> scores.accuracy
+      Array([0. , 0.5], dtype=float32)
 
     References:
       Guo et al., "On calibration of modern neural networks", 2017, equation 3.

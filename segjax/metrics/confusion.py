@@ -146,8 +146,8 @@ def class_iou(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
     Example:
       >>> import jax.numpy as jnp
       >>> from segjax import metrics
-      >>> metrics.class_iou(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])).round(2)
-      Array([0.5 , 0.67, 1.  ], dtype=float32)
+      >>> metrics.class_iou(jnp.array([[1, 1, 0], [0, 3, 0], [0, 0, 0]]))
+      Array([0.5 , 0.75, 1.  ], dtype=float32)
 
     References:
       Everingham et al., "The PASCAL visual object classes (VOC) challenge", 2010.
@@ -171,8 +171,8 @@ def class_dice(matrix: Num[Array, "*b c c"]) -> Float[jax.Array, "*b c"]:
     Example:
       >>> import jax.numpy as jnp
       >>> from segjax import metrics
-      >>> metrics.class_dice(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]])).round(2)
-      Array([0.67, 0.8 , 1.  ], dtype=float32)
+      >>> metrics.class_dice(jnp.array([[3, 2, 0], [0, 1, 0], [0, 0, 0]]))
+      Array([0.75, 0.5 , 1.  ], dtype=float32)
 
     References:
       Dice, "Measures of the amount of ecologic association between species", 1945.
@@ -210,8 +210,8 @@ def mean_iou(
     Example:
       >>> import jax.numpy as jnp
       >>> from segjax import metrics
-      >>> round(float(metrics.mean_iou(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))), 3)
-      0.583
+      >>> float(metrics.mean_iou(jnp.array([[1, 1, 0], [0, 3, 0], [0, 0, 0]])))
+      0.625
 
     References:
       Long et al., "Fully convolutional networks for semantic segmentation", 2015, section 5.
@@ -245,8 +245,8 @@ def dice_score(
     Example:
       >>> import jax.numpy as jnp
       >>> from segjax import metrics
-      >>> round(float(metrics.dice_score(jnp.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))), 3)
-      0.733
+      >>> float(metrics.dice_score(jnp.array([[3, 2, 0], [0, 1, 0], [0, 0, 0]])))
+      0.625
 
     References:
       Dice, "Measures of the amount of ecologic association between species", 1945;

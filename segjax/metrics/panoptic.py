@@ -117,12 +117,12 @@ def panoptic_quality(
       >>> import jax.numpy as jnp
       >>> from segjax import metrics
       >>> from segjax.typing import Panoptic
-      >>> valid, segments = jnp.ones(2, bool), jnp.array([[0, 0, 0, 1, -1]])
+      >>> valid, segments = jnp.ones(2, bool), jnp.array([[0, 0, 0, 0, 1, -1]])
       >>> targets = Panoptic(segments, classes=jnp.array([0, 1]), valid=valid)
-      >>> predictions = Panoptic(jnp.array([[0, 0, 1, 1, 1]]), jnp.array([0, 1]), valid)
+      >>> predictions = Panoptic(jnp.array([[0, 0, 0, 1, 1, 1]]), jnp.array([0, 1]), valid)
       >>> scores = metrics.panoptic_quality(predictions, targets, num_classes=2).compute()
-      >>> scores.class_pq.round(2)
-      Array([0.67, 0.  ], dtype=float32)
+      >>> scores.class_pq
+      Array([0.75, 0.  ], dtype=float32)
 
     References:
       Kirillov et al., "Panoptic segmentation", 2019, section 4; void and crowds as in the
@@ -136,7 +136,12 @@ def panoptic_quality(
     if num_classes < 1:
         raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     (predicted_classes, predicted), (labelled_classes, labelled) = (
-        valid_labels(record.classes, num_classes, where=record.valid, name=f"{name}.classes")
+        valid_labels(
+            record.classes,
+            num_classes,
+            where=broadcast_where(record.valid, record.classes.shape, name=f"{name}.valid"),
+            name=f"{name}.classes",
+        )
         for name, record in (("predictions", predictions), ("targets", targets))
     )
     overlaps = _overlaps(predictions, targets)

@@ -21,8 +21,8 @@ def hausdorff_distance(
 ) -> Float[jax.Array, "..."]:
     """Hausdorff distance of two masks: `max(q_{p ∈ ∂P} d(p, ∂Y), q_{y ∈ ∂Y} d(y, ∂P))`.
 
-    `q` is a percentile, the maximum at 100. The surface `∂` of a mask are its pixels with a
-    4-neighbour (6 in volumes) outside the mask or outside the image.
+    `q` is a percentile, the maximum at 100. The surface `∂` of a mask is the set of its
+    pixels with a 4-neighbour (6 in volumes) outside the mask or outside the image.
 
     Args:
       predictions: `[*b, h, w]`, or with three spacings `[*b, d, h, w]`, boolean.

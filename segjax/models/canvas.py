@@ -1,4 +1,4 @@
-"""Pictures on larger canvases: models see these end where the pictures do."""
+"""Models on padded images, with the same outputs as without padding."""
 
 import contextlib
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from segjax.models.u_net import UNet
 from segjax.models.u_net_resnet import UNetResNet
 from segjax.typing import Array
 
-_MULTIPLE = 32  # of pixels; no stride of a map is larger, but that of a detector's last level
+_MULTIPLE = 32  # pixels; the largest stride of a map, except for a detector's last level
 _ON_BACKBONES = (
     UNetResNet
     | DenseClassifier
@@ -42,17 +42,16 @@ _BACKBONES = ResNet | MobileNetV3 | MixTransformer
 
 
 def is_canvas_invariant(model: nn.Module) -> bool:
-    """Whether `blind_beyond` makes of every canvas the picture's own for this model.
+    """Whether padding does not change a model's outputs within `blind_beyond`.
 
-    It does for what is built of convolutions, pooling, upsampling and attention with keys of the
-    picture. It does not where positions or windows are laid over the whole canvas, as in ViTs and
-    Swin transformers.
+    True for models of convolutions, pooling, upsampling and attention to pixels; False for models
+    whose position embeddings or windows cover the whole canvas, such as ViTs and Swin transformers.
 
     Args:
-      model: the Flax module.
+      model: The Flax module.
 
     Returns:
-      Whether its outputs inside the picture are the same, but for rounding.
+      True if its outputs inside the image are the same up to rounding.
 
     Example:
       >>> from segjax import models
@@ -66,24 +65,25 @@ def is_canvas_invariant(model: nn.Module) -> bool:
         return isinstance(model, _ON_BACKBONES) and isinstance(
             model.backbone(parent=None), _BACKBONES
         )
-    except TypeError:  # a backbone of somebody's own, with options that it needs
+    except TypeError:  # a user's backbone with required options
         return False
 
 
 def blind_beyond(
     sizes: Int[Array, "*b 2"] | None, canvas: tuple[int, int]
 ) -> contextlib.AbstractContextManager[None]:
-    """Within it, a model sees of each canvas no more than of the picture's own.
+    """A context in which models ignore the padding of images on a larger canvas.
 
-    The own canvas of a picture has its sides, rounded up to multiples of 32 pixels. Beyond that,
-    convolutions see zeros, means and attention nothing, and upsampling the border repeated: as they
-    do at the end of a canvas. So a model that `is_canvas_invariant` gives the same on any.
+    Each image is treated as if its canvas ended at its own sides, rounded up to multiples of 32
+    pixels: beyond them convolutions see zeros, means and attention skip pixels, and upsampling
+    repeats the border. So the outputs of a model that `is_canvas_invariant` do not depend on the
+    size of the canvas.
 
     Args:
-      sizes: `[*b, 2]`, (height, width) in pixels of the pictures at the top left; None for nothing
-        to be blind to.
-      canvas: (height, width) of the images that the model is called with; where these are not
-        multiples of 32, all is seen.
+      sizes: `[*b, 2]`, (height, width) in pixels of the images, which stand at the top left; None
+        if they fill the canvas.
+      canvas: (height, width) in pixels of the canvas; if these are not multiples of 32, the model
+        sees all of it.
 
     Returns:
       A context manager around `model.apply`.
@@ -106,25 +106,25 @@ def blind_beyond(
 
 
 class _Blind:
-    """What becomes of a module's call on canvases of which only `extent` is seen."""
+    """Intercepts calls of modules on canvases of which only `extent` is seen."""
 
     def __init__(self, extent: jax.Array, canvas: tuple[int, int]):
         self._extent, self._canvas = extent, canvas
-        self._of_regions = False
+        self._is_in_region = False
 
     def __call__(
         self, call: Callable, args: tuple, options: dict, context: nn.module.InterceptorContext
     ) -> Any:
         module = context.module
-        if context.method_name != "__call__" or self._of_regions:
+        if context.method_name != "__call__" or self._is_in_region:
             return call(*args, **options)
         match module:
             case BoxHead() | MaskHead():
-                self._of_regions = True
+                self._is_in_region = True
                 try:
                     return call(*args, **options)
                 finally:
-                    self._of_regions = False
+                    self._is_in_region = False
             case layers.Extent():
                 return self._extent_of(*args)
             case nn.GroupNorm():
@@ -135,7 +135,7 @@ class _Blind:
         return call(*args, **options)
 
     def _extent_of(self, x: jax.Array) -> jax.Array:
-        """The rows and columns of a map that show the canvas's seen part."""
+        """The rows and columns of a map within the extent of each image."""
         strides = map(_stride, x.shape[-3:-1], self._canvas)
         return -(-self._extent // jnp.array(list(strides)))
 
@@ -153,6 +153,6 @@ def _stride(side: int, canvas: int) -> int:
         stride *= 2
     if -(-canvas // stride) != side:
         raise ValueError(
-            f"a map with {side} rows or columns is none of a canvas of {canvas} pixels"
+            f"canvas: expected a map of {canvas} pixels at a stride of a power of 2, got {side}"
         )
     return stride

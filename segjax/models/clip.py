@@ -250,7 +250,7 @@ class ClipTextTower(ImageModel):
         places = self.param(
             "position_embedding", start, (self.length, self.features), self.param_dtype
         )
-        x = (table[jnp.asarray(ids)] + places[:count]).astype(self.dtype)
+        x = (jnp.asarray(table)[ids] + places[:count]).astype(self.dtype)
         causal = self.pooling == "end"
         states = _run_blocks(self, x, dense, norm, jnp.tri(count, dtype=bool) if causal else None)
         x = norm(name="norm")(states[-1])

@@ -17,19 +17,19 @@ from segjax.models.layers import Layer
 from segjax.models.outputs import SemanticOutput
 from segjax.typing import Array
 
-# Dilated as segmentation-models-pytorch does it.
+# Dilated as in segmentation-models-pytorch.
 _resnet34 = functools.partial(resnet34, dilate_first=True)
 _resnet50 = functools.partial(resnet50, dilate_first=True)
 _resnet101 = functools.partial(resnet101, dilate_first=True)
 
 
 class SeparableConv(nn.Module):
-    """A depthwise 3x3 convolution, and a 1x1 convolution that mixes the channels.
+    """A depthwise separable convolution: a depthwise 3x3 and a 1x1 convolution.
 
     Attributes:
-      features: of the result.
-      conv: constructor of convolutions, with the options that a model's layers share.
-      dilation: of the depthwise convolution.
+      features: Output channels.
+      conv: Constructor of convolutions.
+      dilation: Dilation of the depthwise convolution.
     """
 
     features: int
@@ -45,18 +45,18 @@ class SeparableConv(nn.Module):
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: parallel views of several sizes, joined by a 1x1 convolution.
+    """Atrous spatial pyramid pooling: parallel branches of several dilations, joined by a 1x1 conv.
 
-    A 1x1 convolution, a dilated 3x3 convolution for each rate, and the mean over the picture, each
-    with batch norm and ReLU.
+    The branches are a 1x1 convolution, a dilated 3x3 convolution for each rate, and the mean over
+    the image, each with batch norm and ReLU.
 
     Attributes:
-      rates: dilations of the 3x3 convolutions.
-      conv: constructor of convolutions, with the options that a model's layers share.
-      norm: likewise, of batch norms.
-      train: whether dropout drops.
-      features: of each branch, and of the result.
-      separable: whether the 3x3 convolutions are `SeparableConv`s.
+      rates: Dilations of the 3x3 convolutions.
+      conv: Constructor of convolutions.
+      norm: Constructor of batch norms.
+      train: Whether dropout is active.
+      features: Channels of each branch, and output channels.
+      separable: Whether the 3x3 convolutions are `SeparableConv`s.
     """
 
     rates: tuple[int, ...]
@@ -87,14 +87,14 @@ class ASPP(nn.Module):
 
 
 class DeepLabHead(nn.Module):
-    """ASPP, a 3x3 convolution, and a 1x1 convolution to classes.
+    """The head of DeepLabV3: ASPP, a 3x3 convolution, and a 1x1 convolution to classes.
 
     Attributes:
-      num_classes: of the logits.
-      conv: constructor of convolutions, with the options that a model's layers share.
-      norm: likewise, of batch norms.
-      train: whether dropout drops.
-      rates: dilations of ASPP, in the features' pixels.
+      num_classes: Number of classes.
+      conv: Constructor of convolutions.
+      norm: Constructor of batch norms.
+      train: Whether dropout is active.
+      rates: Dilations of the ASPP's convolutions, in pixels of the features.
     """
 
     num_classes: int
@@ -112,20 +112,19 @@ class DeepLabHead(nn.Module):
 
 
 class DeepLabV3Plus(ImageModel):
-    """DeepLabV3+: separable ASPP, and a decoder that joins its result with features of stride 4.
+    """DeepLabV3+: separable ASPP, and a decoder that adds detail from features of stride 4.
 
-    `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns a `SemanticOutput`
-    with logits of the images' size. Both upsamplings are bilinear and leave the corners' centres in
-    place, as in segmentation-models-pytorch, which takes multiples of the output stride alone; here
-    other sizes are upsampled to where they come from. Training takes a `dropout` key.
+    `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
+    `SemanticOutput` with logits of that size. Upsampling is bilinear with aligned corners, as in
+    segmentation-models-pytorch. Training needs a `dropout` key.
 
     Attributes:
-      num_classes: of the logits.
-      backbone: constructor of a module that gives `stage1` and `stage4` features.
-      features: channels of the decoder.
-      shallow_features: channels of the features of stride 4, once projected.
-      rates: dilations of ASPP, in the features' pixels.
-      output_stride: of the backbone, 8, 16 or 32.
+      num_classes: Number of classes.
+      backbone: Constructor of a module with the features `stage1` and `stage4`.
+      features: Channels of the decoder.
+      shallow_features: Channels to which the features of stride 4 are projected.
+      rates: Dilations of the ASPP's convolutions, in pixels of the features.
+      output_stride: Stride of the backbone's last stage: 8, 16 or 32.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -166,8 +165,8 @@ def deeplabv3_resnet50(num_classes: int, **options: Any) -> DenseClassifier:
     """DeepLabV3 on a ResNet-50 of output stride 8: 42.0 million parameters with 21 classes.
 
     Args:
-      num_classes: of the logits.
-      **options: attributes of `DenseClassifier`.
+      num_classes: Number of classes.
+      **options: Attributes of `DenseClassifier`.
 
     Returns:
       The module.
@@ -188,7 +187,7 @@ def deeplabv3_resnet50(num_classes: int, **options: Any) -> DenseClassifier:
 def deeplabv3_resnet101(num_classes: int, **options: Any) -> DenseClassifier:
     """DeepLabV3 on a ResNet-101 of output stride 8: 61.0 million parameters with 21 classes.
 
-    Args and Returns as of `deeplabv3_resnet50`.
+    Args and Returns as in `deeplabv3_resnet50`.
     """
     return DenseClassifier(num_classes, resnet101, DeepLabHead, **options)
 
@@ -196,7 +195,7 @@ def deeplabv3_resnet101(num_classes: int, **options: Any) -> DenseClassifier:
 def deeplabv3_mobilenet_v3_large(num_classes: int, **options: Any) -> DenseClassifier:
     """DeepLabV3 on MobileNetV3-Large of output stride 16: 11.0 million parameters with 21 classes.
 
-    Args and Returns as of `deeplabv3_resnet50`.
+    Args and Returns as in `deeplabv3_resnet50`.
     """
     defaults: dict[str, Any] = {"output_stride": 16, "auxiliary_stage": "stage2"}
     return DenseClassifier(num_classes, mobilenet_v3_large, DeepLabHead, **defaults | options)
@@ -206,8 +205,8 @@ def deeplabv3plus_resnet34(num_classes: int, **options: Any) -> DeepLabV3Plus:
     """DeepLabV3+ on a ResNet-34 of output stride 16: 22.4 million parameters.
 
     Args:
-      num_classes: of the logits.
-      **options: attributes of `DeepLabV3Plus`.
+      num_classes: Number of classes.
+      **options: Attributes of `DeepLabV3Plus`.
 
     Returns:
       The module.
@@ -229,7 +228,7 @@ def deeplabv3plus_resnet34(num_classes: int, **options: Any) -> DeepLabV3Plus:
 def deeplabv3plus_resnet50(num_classes: int, **options: Any) -> DeepLabV3Plus:
     """DeepLabV3+ on a ResNet-50 of output stride 16: 26.7 million parameters.
 
-    Args and Returns as of `deeplabv3plus_resnet34`.
+    Args and Returns as in `deeplabv3plus_resnet34`.
     """
     return DeepLabV3Plus(num_classes, _resnet50, **options)
 
@@ -237,6 +236,6 @@ def deeplabv3plus_resnet50(num_classes: int, **options: Any) -> DeepLabV3Plus:
 def deeplabv3plus_resnet101(num_classes: int, **options: Any) -> DeepLabV3Plus:
     """DeepLabV3+ on a ResNet-101 of output stride 16: 45.7 million parameters.
 
-    Args and Returns as of `deeplabv3plus_resnet34`.
+    Args and Returns as in `deeplabv3plus_resnet34`.
     """
     return DeepLabV3Plus(num_classes, _resnet101, **options)

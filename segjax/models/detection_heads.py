@@ -1,4 +1,4 @@
-"""What a detector has behind its backbone: a feature pyramid, and heads on it and on regions."""
+"""Parts of a detector after the backbone: a feature pyramid, and heads on it and on regions."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ from segjax.models.layers import Layer
 
 
 class ConvNorm(nn.Module):
-    """A convolution, and batch norm if asked for.
+    """A convolution with optional batch norm.
 
     Attributes:
-      features: output channels.
-      kernel_size: along both axes.
-      norm: constructor of a norm, or None.
-      conv: constructor of a convolution.
+      features: Output channels.
+      kernel_size: Kernel size along both axes.
+      norm: Constructor of a norm; None for no norm.
+      conv: Constructor of convolutions.
     """
 
     features: int
@@ -34,11 +34,11 @@ class ConvNorm(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """Features of all scales as rich as the coarsest: what is coarse is added to what is finer.
+    """A feature pyramid: coarse features are upsampled and added to the finer ones.
 
     Attributes:
-      features: of each level.
-      block: constructor of a `ConvNorm`.
+      features: Output channels of each level.
+      block: Constructor of `ConvNorm`.
 
     References:
       Lin et al., "Feature pyramid networks for object detection", 2017, figure 3.
@@ -62,12 +62,12 @@ class FeaturePyramid(nn.Module):
 
 
 class ProposalHead(nn.Module):
-    """The first stage, the same at every level: objectness and deltas of each anchor of a cell.
+    """The region proposal head: objectness and box deltas of each anchor, at every level.
 
     Attributes:
-      anchors: of a cell.
-      convs: number of 3x3 convolutions before.
-      conv: constructor of a convolution.
+      anchors: Number of anchors at each position.
+      convs: Number of 3x3 convolutions that both outputs share.
+      conv: Constructor of convolutions.
     """
 
     anchors: int
@@ -83,25 +83,25 @@ class ProposalHead(nn.Module):
         shared = [self.conv(channels, name=f"conv{i}", **init) for i in range(self.convs)]
         logits = self.conv(self.anchors, 1, name="logits", **init)
         deltas = self.conv(4 * self.anchors, 1, name="deltas", **init)
-        of_logits, of_deltas = [], []
+        all_logits, all_deltas = [], []
         for x in levels:
             for conv in shared:
                 x = nn.relu(conv(x))
             lead = x.shape[:-3]
-            of_logits.append(logits(x).reshape(*lead, -1))
-            of_deltas.append(deltas(x).reshape(*lead, -1, 4))
-        return of_logits, of_deltas
+            all_logits.append(logits(x).reshape(*lead, -1))
+            all_deltas.append(deltas(x).reshape(*lead, -1, 4))
+        return all_logits, all_deltas
 
 
 class BoxHead(nn.Module):
-    """The second stage: of each proposal's features logits of the classes, and deltas for each.
+    """The box head: logits and box deltas of each class, from the features of a region.
 
     Attributes:
-      classes: of the logits, background included.
-      convs: number of 3x3 convolutions, of as many channels as come in.
-      features: of the matrix products after them.
-      block: constructor of a `ConvNorm`.
-      dense: constructor of a matrix product.
+      classes: Number of classes, including the background.
+      convs: Number of 3x3 convolutions, which keep the number of channels.
+      features: Output channels of the dense layers after the convolutions.
+      block: Constructor of `ConvNorm`.
+      dense: Constructor of dense layers.
     """
 
     classes: int
@@ -125,14 +125,14 @@ class BoxHead(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Of each object's features, logits of a mask of twice their size for each class.
+    """The mask head: logits of a mask for each class, at twice the size of a region's features.
 
     Attributes:
-      classes: of the logits, background included.
-      convs: number of 3x3 convolutions, of as many channels as come in.
-      block: constructor of a `ConvNorm`.
-      conv: constructor of a convolution.
-      up_conv: constructor of a transposed convolution.
+      classes: Number of classes, including the background.
+      convs: Number of 3x3 convolutions, which keep the number of channels.
+      block: Constructor of `ConvNorm`.
+      conv: Constructor of convolutions.
+      up_conv: Constructor of transposed convolutions.
     """
 
     classes: int

@@ -1,4 +1,4 @@
-"""DETR: objects as a set, each from a learned query; no anchors and no suppression."""
+"""DETR: objects as a set, each from a learned query, without anchors or suppression."""
 
 import functools
 from collections.abc import Callable
@@ -28,21 +28,21 @@ from segjax.numerics import accumulation_dtype
 from segjax.typing import Array
 
 _UNIFORM = nn.initializers.lecun_uniform()
-# A mask head's result for the queries after each layer of the decoder: None where it gives none.
+# The masks of the queries after each layer of the decoder; None if the mask head predicts none.
 Masks = tuple[Float[jax.Array, "*b q mh mw"] | None, ...]
 
 
 class AttentionMaskHead(nn.Module):
-    """Masks out of the places that each query attends to, refined query by query.
+    """Masks from each query's attention maps, upsampled in steps with features of the backbone.
 
-    The maps of all heads join the projected features. 3x3 convolutions, each with group norm and
-    ReLU, then halve the channels again and again, and from stage to stage the backbone's features
-    of twice the size are added. Only the queries after the last layer have masks.
+    The attention maps of all heads are concatenated with the projected features. 3x3 convolutions
+    with group norm and ReLU halve the channels step by step; between them the maps are upsampled
+    by 2 and features of the backbone are added. Only the queries after the last layer have masks.
 
     Attributes:
-      num_heads: of the attention.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      num_heads: Number of attention heads.
+      dtype: Dtype of the computation.
+      param_dtype: Dtype of the parameters.
     """
 
     num_heads: int = 8
@@ -77,9 +77,9 @@ class AttentionMaskHead(nn.Module):
         return (*[None] * (len(states) - 1), masks)
 
     def _attention(self, dense, queries, memory, where):
-        """`[*b, q, h, w, heads]`: of each query, over the places and the heads together.
+        """`[*b, q, h, w, heads]`: a softmax over pixels and heads together.
 
-        So it is in the authors' code; the paper speaks of a map for each head.
+        As in the authors' code; in the paper each head has its own softmax.
         """
         channels = memory.shape[-1]
 
@@ -98,9 +98,9 @@ class AttentionMaskHead(nn.Module):
 
 
 class _JoinedConv(layers.Conv):
-    """A convolution of features that all queries share, joined with those of each.
+    """A convolution of shared features, concatenated with those of each query.
 
-    As it is linear, the share of the former is computed once.
+    As it is linear, the part of the shared features is computed once.
     """
 
     @nn.compact
@@ -112,20 +112,20 @@ class _JoinedConv(layers.Conv):
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, shape[-1:], self.param_dtype)
         kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
-        for_shared, for_own = jnp.split(kernel, channels[:1], axis=2)
-        y = layers.convolve(shared, for_shared, padding=1)[..., None, :, :, :]
-        return y + layers.convolve(own, for_own, padding=1) + bias
+        shared_kernel, own_kernel = jnp.split(kernel, channels[:1], axis=2)
+        y = layers.convolve(shared, shared_kernel, padding=1)[..., None, :, :, :]
+        return y + layers.convolve(own, own_kernel, padding=1) + bias
 
 
 class ProductMaskHead(nn.Module):
     """Masks as products: `⟨embedding of the query, features of the pixel⟩`.
 
-    They have a quarter of the image's size; it is lighter than `AttentionMaskHead`, and the queries
-    after every layer have masks.
+    Masks have a quarter of the image's size. It is lighter than `AttentionMaskHead`, and the
+    queries after every layer have masks.
 
     Attributes:
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      dtype: Dtype of the computation.
+      param_dtype: Dtype of the parameters.
     """
 
     dtype: Dtype = jnp.float32
@@ -153,7 +153,7 @@ class ProductMaskHead(nn.Module):
 
 
 def _head_layers(head: nn.Module) -> tuple[Layer, Layer, Callable[[jax.Array, str], jax.Array]]:
-    """Constructors of matrix products and convolutions, and group norm by name, of a mask head."""
+    """Constructors of dense layers, convolutions and group norms for a mask head."""
     dtypes: dict[str, Any] = {"dtype": head.dtype, "param_dtype": head.param_dtype}
     dense, _ = dense_and_norm(**dtypes)
     conv: Layer = functools.partial(layers.Conv, kernel_init=_UNIFORM, **dtypes)
@@ -165,29 +165,30 @@ def _head_layers(head: nn.Module) -> tuple[Layer, Layer, Callable[[jax.Array, st
 
 
 class Detr(ImageModel):
-    """A backbone, a transformer over its last features, and heads on what the queries become.
+    """DETR: a backbone, a transformer over its last features, and heads on the queries.
 
     `apply(variables, images, train=False, where=None)` takes `[*b, h, w, c]` of any size and
-    returns a `QueryOutput` with boxes, and with masks where there is a mask head; that of each
-    layer of the decoder but the last is in `auxiliary`. On request `attention` has that of the
-    encoder's layers, and then of the decoder's, to the last features. `where`, `[*b, h, w]`, is
-    False where a canvas is only filled up: nothing looks there, and boxes are fractions of what
-    remains. Training takes a `dropout` key.
+    returns a `QueryOutput` with boxes, and with masks if there is a mask head. `auxiliary` holds
+    the outputs after each layer of the decoder but the last. With `return_attention`, `attention`
+    holds the self-attention of the encoder's layers, then the cross-attention of the decoder's.
+    `where`, `[*b, h, w]`, is False for padding, to which nothing attends; boxes are fractions of
+    the image without padding. Training needs a `dropout` key.
 
     Attributes:
-      num_classes: of the logits, "no object" apart.
-      backbone: constructor of a `ResNet`.
-      mask_head: constructor of `AttentionMaskHead` or `ProductMaskHead`; None for boxes alone.
-      num_queries: how many objects it can find.
-      features: of each query.
-      hidden_features: of the perceptrons in the transformer.
-      num_heads: of the attention.
-      encoder_layers: their number.
-      decoder_layers: their number.
-      dropout: within the transformer.
-      frozen_norm: whether the backbone's batch norms keep what they were loaded with.
-      output_stride: of the backbone, 8, 16 or 32.
-      return_attention: whether to return the attention maps.
+      num_classes: Number of classes, without "no object".
+      backbone: Constructor of `ResNet`.
+      mask_head: Constructor of `AttentionMaskHead` or `ProductMaskHead`; None to predict only
+        boxes.
+      num_queries: Number of queries: the most objects that can be found.
+      features: Channels of the transformer.
+      hidden_features: Hidden channels of the transformer's MLPs.
+      num_heads: Number of attention heads.
+      encoder_layers: Number of encoder layers.
+      decoder_layers: Number of decoder layers.
+      dropout: Dropout rate of the transformer.
+      frozen_norm: Whether the parameters and statistics of the backbone's batch norms are frozen.
+      output_stride: Stride of the backbone's last stage: 8, 16 or 32.
+      return_attention: Whether to return the attention maps.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -222,11 +223,11 @@ class Detr(ImageModel):
         projected = layers.Conv(self.features, 1, name="projection", **self.dtypes)(maps["stage4"])
         *lead, height, width, _ = projected.shape
 
-        seen = jnp.ones((height, width), bool)
+        valid = jnp.ones((height, width), bool)
         if where is not None:
-            seen = ops.resize(where[..., None], (height, width), method="nearest")[..., 0]
-        positions = layers.flatten(layers.sine_positions(seen, self.features, dtype=self.dtype))
-        keys = None if where is None else seen.reshape(*lead, height * width)
+            valid = ops.resize(where[..., None], (height, width), method="nearest")[..., 0]
+        positions = layers.flatten(layers.sine_positions(valid, self.features, dtype=self.dtype))
+        keys = None if where is None else valid.reshape(*lead, height * width)
 
         def layer(kind: type[nn.Module]) -> Layer:
             return functools.partial(
@@ -245,7 +246,7 @@ class Detr(ImageModel):
         memory, attention = encode(layers.flatten(projected), positions, keys)
         shape = (self.num_queries, self.features)
         queries = self.param("queries", nn.initializers.normal(1.0), shape, self.param_dtype)
-        states, looks = decode(queries.astype(self.dtype), memory, positions, keys)
+        states, cross_attention = decode(queries.astype(self.dtype), memory, positions, keys)
 
         wide = self.output_dtype
         logits = dense(self.num_classes + 1, name="class_head")(states).astype(wide)
@@ -255,18 +256,18 @@ class Detr(ImageModel):
         if self.mask_head is not None:
             head = self.mask_head(name="mask_head", **self.dtypes)
             memory = memory.reshape(projected.shape)
-            masks = head(states, memory, projected, maps, None if where is None else seen)
+            masks = head(states, memory, projected, maps, None if where is None else valid)
             masks = tuple(None if mask is None else mask.astype(wide) for mask in masks)
         outputs = map(QueryOutput, logits, boxes, masks)
-        return join_layers(outputs, (*attention, *looks) if self.return_attention else ())
+        return join_layers(outputs, (*attention, *cross_attention) if self.return_attention else ())
 
 
 def detr_resnet50(num_classes: int, **options: Any) -> Detr:
     """DETR on a ResNet-50: 41.5 million parameters with 91 classes.
 
     Args:
-      num_classes: of the logits, "no object" apart; COCO's identifiers run to 90.
-      **options: attributes of `Detr`.
+      num_classes: Number of classes, without "no object"; 91 for COCO, whose ids go up to 90.
+      **options: Attributes of `Detr`.
 
     Returns:
       The module.
@@ -287,7 +288,7 @@ def detr_resnet50(num_classes: int, **options: Any) -> Detr:
 def detr_resnet101(num_classes: int, **options: Any) -> Detr:
     """DETR on a ResNet-101: 60.5 million parameters with 91 classes.
 
-    Args and Returns as of `detr_resnet50`.
+    Args and Returns as in `detr_resnet50`.
     """
     return Detr(num_classes, resnet101, **options)
 
@@ -295,7 +296,7 @@ def detr_resnet101(num_classes: int, **options: Any) -> Detr:
 def detr_resnet50_panoptic(num_classes: int, **options: Any) -> Detr:
     """DETR with masks, on a ResNet-50: 42.9 million parameters with 250 classes.
 
-    Args and Returns as of `detr_resnet50`.
+    Args and Returns as in `detr_resnet50`.
     """
     return Detr(num_classes, resnet50, AttentionMaskHead, **options)
 
@@ -303,12 +304,13 @@ def detr_resnet50_panoptic(num_classes: int, **options: Any) -> Detr:
 def detr_tiny(num_classes: int, *, width: int = 64, **options: Any) -> Detr:
     """A small DETR with masks that trains on a CPU, on a ResNet-18 of output stride 16.
 
-    It is segjax's own: 50 queries of 128 features, and three layers each of encoder and decoder.
+    Segjax's own configuration: 50 queries of 128 features, and three layers each of encoder and
+    decoder.
 
     Args:
-      num_classes: of the objects.
-      width: channels of the backbone's first stage; 64 are ResNet-18's.
-      **options: attributes of `Detr`.
+      num_classes: Number of classes.
+      width: Channels of the backbone's first stage; 64 in ResNet-18.
+      **options: Attributes of `Detr`.
 
     Returns:
       The module.

@@ -1,4 +1,4 @@
-"""EoMT: a plain vision transformer whose last blocks see learned queries beside the patches."""
+"""EoMT: a plain vision transformer whose last blocks take learned queries beside the patches."""
 
 import functools
 import math
@@ -23,12 +23,12 @@ _gelu = functools.partial(nn.gelu, approximate=False)
 
 
 class UpscaleLayer(nn.Module):
-    """Twice the resolution: a transposed and a depthwise convolution, a GELU between, and a norm.
+    """Doubles the resolution: transposed convolution, GELU, depthwise convolution, layer norm.
 
     Attributes:
-      norm: constructor of layer norms, with the options that a model's layers share.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      norm: Constructor of layer norms.
+      dtype: Dtype of the computation.
+      param_dtype: Dtype of the parameters.
     """
 
     norm: Layer
@@ -45,19 +45,19 @@ class UpscaleLayer(nn.Module):
 
 
 class QueryHeads(nn.Module):
-    """The class of each query, and its mask: `⟨perceptron(query), upscaled patch⟩`.
+    """The class of each query, and its mask: `⟨mlp(query), upscaled patch⟩`.
 
-    Takes tokens, the queries the first and the patches the last of them, and the patches' (rows,
-    columns). Returns the logits, `[*b, q, classes + 1]` and `[*b, q, mh, mw]`.
+    Takes tokens, of which the first are queries and the last are patches, and the (rows, columns)
+    of the patches. Returns logits of classes `[*b, q, classes + 1]` and masks `[*b, q, mh, mw]`.
 
     Attributes:
-      num_classes: "no object" apart.
-      num_queries: q.
-      upscales: how many times the patches' resolution is doubled.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      norm: likewise, of layer norms.
-      dtype: of the computation; the logits are at least float32.
-      param_dtype: of the parameters.
+      num_classes: Number of classes, without "no object".
+      num_queries: Number of queries, q.
+      upscales: How many times the resolution of the patches is doubled.
+      dense: Constructor of dense layers.
+      norm: Constructor of layer norms.
+      dtype: Dtype of the computation; the logits are at least float32.
+      param_dtype: Dtype of the parameters.
     """
 
     num_classes: int
@@ -88,39 +88,40 @@ class QueryHeads(nn.Module):
 
 
 class EoMT(ImageModel):
-    """A vision transformer that is a set predictor by itself.
+    """EoMT: a vision transformer that predicts masks without a decoder.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
     `QueryOutput` with masks of a quarter of the images' size, rounded up. The last blocks have
-    queries beside the other tokens, and what they say after the last is the output. In training
-    `auxiliary` has what they say before each of these blocks; it takes a `dropout` key.
+    queries beside the other tokens; the output is predicted from them after the last block. In
+    training `auxiliary` holds the predictions before each of these blocks. Training needs a
+    `dropout` key.
 
-    In such a block a query may be kept to the patches of the mask that it has so far; it sees all
-    other tokens in any case. In training it is with the probability `mask_probs[i]` of the block, a
-    variable of the collection "annealing"; otherwise all are where that is above ½. It starts
-    at 1; with 0 the model is a plain transformer, and as fast. `annealed_mask_probs` leads from
-    one to the other.
+    In these blocks attention may be masked: a query then attends to the patches of its predicted
+    mask, and to all other tokens. In training a query of block i is masked with the probability
+    `mask_probs[i]`, a variable of the collection "annealing"; in inference all are if that is above
+    ½. It is 1 at first; `annealed_mask_probs` lowers it to 0 in training, where the model is a
+    plain transformer, and as fast.
 
     Attributes:
-      num_classes: of the logits, "no object" apart.
-      features: of each token.
-      depth: number of blocks.
-      num_heads: of their attention.
-      num_queries: of an image.
-      query_blocks: how many of the last blocks have queries.
-      patch_size: side of the patches in pixels, a power of 2.
-      image_size: side of the square images that the position embeddings are for; to any other size
-        they are interpolated.
-      rotary: whether patches know their places by `layers.rotary_angles`, as DINOv3's do, instead
-        of by learned embeddings; then no key has a bias.
-      rescale: in training the coordinates of rotary places are multiplied by a random factor, from
-        1/rescale to rescale.
-      registers: number of register tokens.
-      epsilon: of the blocks' and the last layer norm.
-      drop_path: the probability of losing a branch of the last block; that of the first is 0, and
-        those between are evenly spaced.
-      return_attention: whether to return the attention maps `[*b, heads, n, n]`; the n tokens are
-        the queries, where there are any, then the class token, the registers and the patches.
+      num_classes: Number of classes, without "no object".
+      features: Channels of each token.
+      depth: Number of blocks.
+      num_heads: Number of attention heads in each block.
+      num_queries: Number of queries.
+      query_blocks: Number of blocks with queries, the last ones.
+      patch_size: Side of the patches in pixels, a power of 2.
+      image_size: Side, in pixels, of the square images for which the position embeddings are made;
+        for other sizes they are interpolated.
+      rotary: Whether patches have rotary position embeddings, as in DINOv3, instead of learned
+        ones; the keys then have no bias.
+      rescale: Augmentation of the rotary positions in training: their coordinates are multiplied by
+        a random factor from 1/rescale to rescale.
+      registers: Number of register tokens.
+      epsilon: ε of the layer norms.
+      drop_path: Stochastic depth: the probability of dropping a branch of the last block in
+        training; it grows linearly from 0 at the first block.
+      return_attention: Whether to return the attention maps `[*b, heads, n, n]`; the n tokens are
+        the queries, if the block has them, the class token, the registers and the patches.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -152,7 +153,7 @@ class EoMT(ImageModel):
 
         x, grid = self._embed(jnp.asarray(images, self.dtype))
         angles = self._angles(grid, train) if self.rotary else None
-        first = self.depth - self.query_blocks  # of the blocks with queries
+        first = self.depth - self.query_blocks  # the first block with queries
         predictions: list[Any] = []
         attention: list[Any] = []
         for i in range(self.depth):
@@ -165,7 +166,7 @@ class EoMT(ImageModel):
             elif i >= first and not self.is_initializing():
                 where = self._masks(heads, x, grid, mask_probs[i - first])
             if where is not None:
-                where = _of_all_tokens(where, x.shape[-2])
+                where = _extend_mask(where, x.shape[-2])
             x, weights = block(
                 self.num_heads,
                 dense,
@@ -189,7 +190,7 @@ class EoMT(ImageModel):
         return join_layers(outputs, tuple(attention) if self.return_attention else ())
 
     def _embed(self, images: jax.Array) -> tuple[jax.Array, Grid]:
-        """Class token, registers and patches; and the patches' rows and columns."""
+        """Class token, registers and patches, and the patches' (rows, columns)."""
         conv = layers.Conv(
             self.features,
             self.patch_size,
@@ -213,7 +214,7 @@ class EoMT(ImageModel):
         return jnp.concatenate([*own, x], axis=-2), (rows, columns)
 
     def _angles(self, grid: Grid, train: bool) -> jax.Array:
-        """By which each patch's queries and keys are turned."""
+        """The rotary angles of the patches."""
         scale: Any = 1.0
         if train and self.rescale != 1:
             drawn = jax.random.uniform(self.make_rng("dropout"), minval=-1.0, maxval=1.0)
@@ -222,18 +223,18 @@ class EoMT(ImageModel):
         return layers.rotary_angles(grid, features, scale=scale, dtype=self.dtype)
 
     def _tokens(self, name: str, number: int, x: jax.Array) -> jax.Array:
-        """Learned tokens, the same beside those of each image."""
+        """Learned tokens, the same for each image."""
         shape = number, self.features
         tokens = self.param(name, nn.initializers.normal(0.02), shape, self.param_dtype)
         return jnp.broadcast_to(tokens.astype(x.dtype), (*x.shape[:-2], *shape))
 
     def _draw_masks(self, masks: jax.Array, grid: Grid, prob: jax.Array) -> jax.Array:
-        """Where each query may look, if with probability `prob` only inside its mask."""
+        """The attention mask in training: queries are masked with probability `prob`."""
         drawn = jax.random.uniform(self.make_rng("dropout"), (*masks.shape[:-2], 1))
         return _inside(masks, grid) | (drawn >= prob)
 
     def _masks(self, heads: QueryHeads, x: jax.Array, grid: Grid, prob: jax.Array) -> jax.Array:
-        """Where each query may look outside training; masks are made only where `prob` asks."""
+        """The attention mask in inference; masks are predicted only if `prob` is above ½."""
         everywhere = (*x.shape[:-2], self.num_queries, math.prod(grid))
         return nn.cond(
             prob > 0.5,
@@ -245,21 +246,21 @@ class EoMT(ImageModel):
 
 
 def _inside(masks: jax.Array, grid: Grid) -> Bool[jax.Array, "*b q patches"]:
-    """The patches in whose place a mask's logit is above 0."""
+    """The patches at which a mask's logit is above 0."""
     coarse = ops.resize(jnp.moveaxis(masks, -3, -1), grid)
     coarse = coarse.reshape(*coarse.shape[:-3], -1, coarse.shape[-1])
     return jnp.swapaxes(coarse, -2, -1) > 0
 
 
-def _of_all_tokens(where: jax.Array, number: int) -> Bool[jax.Array, "*b 1 n n"]:
-    """What queries may see of patches, among all that tokens see: everything else."""
+def _extend_mask(where: jax.Array, number: int) -> Bool[jax.Array, "*b 1 n n"]:
+    """The attention mask of all tokens from that of queries and patches; True elsewhere."""
     queries, patches = where.shape[-2:]
     margins = [(0, 0)] * (where.ndim - 2) + [(0, number - queries), (number - patches, 0)]
     return jnp.pad(where, margins, constant_values=True)[..., None, :, :]
 
 
 def resize_places(embedding: Float[Array, "n c"], grid: Grid) -> Float[jax.Array, "m c"]:
-    """Embeddings of the places in a square of patches, interpolated to those of another grid."""
+    """Position embeddings of a square grid of patches, interpolated to another grid."""
     side = math.isqrt(len(embedding))
     if grid == (side, side):
         return jnp.asarray(embedding)
@@ -274,23 +275,23 @@ def annealed_mask_probs(
     *,
     power: float = 0.9,
 ) -> Float32[jax.Array, "blocks"]:
-    """How probable it is that a block's queries are kept to their masks, as training proceeds.
+    """Mask annealing of EoMT: the probability that a block's attention is masked, at a step.
 
-    `(1 − (step − start)/(end − start))^power`, 1 before the start, and 0 from the end on. In the
-    authors' configurations the blocks take turns, the first one first: of `b + 2` equal parts of
-    the training, block i of b has part i + 1, so that the first and the last part have no change.
+    `(1 − (step − start)/(end − start))^power`: 1 before the start, and 0 from the end. In the
+    authors' configurations the blocks are annealed in order: with training divided into `b + 2`
+    equal parts, block i of b is annealed in part i + 1 (both counted from 0).
 
     Args:
-      step: scalar, of the training.
-      starts: `[blocks]`, the steps at which each block's annealing starts.
-      ends: `[blocks]`, those at which it has ended; above `starts`.
-      power: of the decay.
+      step: Scalar, the training step.
+      starts: `[blocks]`, the step at which the annealing of each block starts.
+      ends: `[blocks]`, the step at which it ends; greater than `starts`.
+      power: Exponent of the decay.
 
     Returns:
       float32 `[blocks]`, the variable `mask_probs` of an `EoMT`.
 
     Raises:
-      ValueError: if `starts` and `ends` are not of one shape.
+      ValueError: If `starts` and `ends` differ in shape.
 
     Example:
       >>> probs = annealed_mask_probs(
@@ -303,7 +304,8 @@ def annealed_mask_probs(
     """
     if starts.shape != ends.shape or starts.ndim != 1:
         raise ValueError(
-            f"starts has shape {starts.shape}, ends {ends.shape}; due are [blocks] and [blocks]"
+            "starts, ends: expected shapes [blocks] and [blocks], got "
+            f"{starts.shape} and {ends.shape}"
         )
     step, starts, ends = (jnp.asarray(x, jnp.float32) for x in (step, starts, ends))
     progress = jnp.clip((step - starts) / jnp.maximum(ends - starts, 1), 0, 1)
@@ -315,16 +317,16 @@ _VIT_SMALL: dict[str, Any] = {"features": 384, "depth": 12, "num_heads": 6}
 _VIT_BASE: dict[str, Any] = {"features": 768, "depth": 12, "num_heads": 12}
 _VIT_LARGE: dict[str, Any] = {"features": 1024, "depth": 24, "num_heads": 16}
 
-# DINOv3's ViTs have another epsilon than DINOv2's.
+# The ε of DINOv3's ViTs differs from DINOv2's.
 _DINOV3: dict[str, Any] = {"rotary": True, "epsilon": 1e-5}
 
 
 def eomt_tiny(num_classes: int, **options: Any) -> EoMT:
     """A small EoMT, on a ViT-Ti/16 of 12 blocks: 6.3 million parameters with 133 classes.
 
-    It is segjax's own: 100 queries, in the last 3 blocks.
+    Segjax's own configuration: 100 queries, in the last 3 blocks.
 
-    Args and Returns as of `eomt_large`.
+    Args and Returns as in `eomt_large`.
     """
     settings: dict[str, Any] = {"num_queries": 100, "query_blocks": 3}
     return EoMT(num_classes, **_VIT_TINY | settings | options)
@@ -333,7 +335,7 @@ def eomt_tiny(num_classes: int, **options: Any) -> EoMT:
 def eomt_small(num_classes: int, **options: Any) -> EoMT:
     """EoMT on a ViT-S/16: 24.0 million parameters with 133 classes.
 
-    Args and Returns as of `eomt_large`.
+    Args and Returns as in `eomt_large`.
     """
     return EoMT(num_classes, **_VIT_SMALL | {"query_blocks": 3} | options)
 
@@ -341,7 +343,7 @@ def eomt_small(num_classes: int, **options: Any) -> EoMT:
 def eomt_base(num_classes: int, **options: Any) -> EoMT:
     """EoMT on a ViT-B/16: 93.7 million parameters with 133 classes.
 
-    Args and Returns as of `eomt_large`.
+    Args and Returns as in `eomt_large`.
     """
     return EoMT(num_classes, **_VIT_BASE | {"query_blocks": 3} | options)
 
@@ -349,12 +351,12 @@ def eomt_base(num_classes: int, **options: Any) -> EoMT:
 def eomt_large(num_classes: int, **options: Any) -> EoMT:
     """EoMT on a ViT-L/16, for images of 640 pixels: 316.3 million parameters with 133 classes.
 
-    For semantic segmentation the published ones have `num_queries=100`, and `image_size=512` (of
-    ADE20K) or 1024 (of Cityscapes).
+    The published models for semantic segmentation have `num_queries=100`, and `image_size` 512
+    (ADE20K) or 1024 (Cityscapes).
 
     Args:
-      num_classes: of the logits, "no object" apart.
-      **options: attributes of `EoMT`.
+      num_classes: Number of classes, without "no object".
+      **options: Attributes of `EoMT`.
 
     Returns:
       The module.
@@ -375,7 +377,7 @@ def eomt_large(num_classes: int, **options: Any) -> EoMT:
 def eomt_dinov3_small(num_classes: int, **options: Any) -> EoMT:
     """EoMT on DINOv3's ViT-S/16: 23.4 million parameters with 133 classes.
 
-    Args and Returns as of `eomt_dinov3_large`.
+    Args and Returns as in `eomt_dinov3_large`.
     """
     return EoMT(num_classes, **_VIT_SMALL | _DINOV3 | {"query_blocks": 3} | options)
 
@@ -383,7 +385,7 @@ def eomt_dinov3_small(num_classes: int, **options: Any) -> EoMT:
 def eomt_dinov3_base(num_classes: int, **options: Any) -> EoMT:
     """EoMT on DINOv3's ViT-B/16: 92.4 million parameters with 133 classes.
 
-    Args and Returns as of `eomt_dinov3_large`.
+    Args and Returns as in `eomt_dinov3_large`.
     """
     return EoMT(num_classes, **_VIT_BASE | _DINOV3 | {"query_blocks": 3} | options)
 
@@ -392,8 +394,8 @@ def eomt_dinov3_large(num_classes: int, **options: Any) -> EoMT:
     """EoMT on DINOv3's ViT-L/16, for images of any size: 315.0 million parameters with 133 classes.
 
     Args:
-      num_classes: of the logits, "no object" apart.
-      **options: attributes of `EoMT`.
+      num_classes: Number of classes, without "no object".
+      **options: Attributes of `EoMT`.
 
     Returns:
       The module.

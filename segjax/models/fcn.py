@@ -18,13 +18,13 @@ from segjax.typing import Array
 
 
 class FCNHead(nn.Module):
-    """A 3x3 convolution to a quarter of the channels, dropout, and a 1x1 convolution to classes.
+    """The head of FCN: a 3x3 convolution, dropout, and a 1x1 convolution to classes.
 
     Attributes:
-      num_classes: of the logits.
-      conv: constructor of convolutions, with the options that a model's layers share.
-      norm: likewise, of batch norms.
-      train: whether dropout drops.
+      num_classes: Number of classes.
+      conv: Constructor of convolutions.
+      norm: Constructor of batch norms.
+      train: Whether dropout is active.
     """
 
     num_classes: int
@@ -44,15 +44,15 @@ class DenseClassifier(ImageModel):
     """A backbone, a head on its last features, and an auxiliary `FCNHead` on earlier ones.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns a `SemanticOutput`
-    with logits of the images' size, interpolated bilinearly. Training takes a `dropout` key.
+    with logits of the images' size, interpolated bilinearly. Training needs a `dropout` key.
 
     Attributes:
-      num_classes: of the logits.
-      backbone: constructor of a module that gives features `stage1` … `stage4`.
-      head: constructor of the head, which takes the fields of `FCNHead`.
-      auxiliary: whether there is an auxiliary head.
-      auxiliary_stage: the features that it takes.
-      output_stride: of the backbone, 8, 16 or 32.
+      num_classes: Number of classes.
+      backbone: Constructor of a module with the features `stage1` to `stage4`.
+      head: Constructor of the head, with the same fields as `FCNHead`.
+      auxiliary: Whether there is an auxiliary head.
+      auxiliary_stage: Name of the features that the auxiliary head takes.
+      output_stride: Stride of the backbone's last stage: 8, 16 or 32.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -88,10 +88,14 @@ class DenseClassifier(ImageModel):
     def layer_specs(self) -> list[ConvSpec]:
         """The layers along one axis, for `segjax.ops.receptive_field`.
 
-        A ValueError where the head pools over the whole picture.
+        Raises:
+          ValueError: If the head pools over the whole image.
         """
         if self.head is not FCNHead:
-            raise ValueError(f"{self.head.__name__} makes every output depend on the whole picture")
+            raise ValueError(
+                f"head: expected FCNHead, got {self.head.__name__}: with it every output depends "
+                "on the whole image"
+            )
         half, pixel = Fraction(1, 2), Fraction(1, self.output_stride)
         upsampling = ConvSpec(2, stride=pixel, padding=half - pixel / 2)
         backbone = self.backbone(output_stride=self.output_stride, parent=None)
@@ -102,8 +106,8 @@ def fcn_resnet50(num_classes: int, **options: Any) -> DenseClassifier:
     """FCN on a ResNet-50 of output stride 8: 35.3 million parameters with 21 classes.
 
     Args:
-      num_classes: of the logits.
-      **options: attributes of `DenseClassifier`.
+      num_classes: Number of classes.
+      **options: Attributes of `DenseClassifier`.
 
     Returns:
       The module.
@@ -125,6 +129,6 @@ def fcn_resnet50(num_classes: int, **options: Any) -> DenseClassifier:
 def fcn_resnet101(num_classes: int, **options: Any) -> DenseClassifier:
     """FCN on a ResNet-101 of output stride 8: 54.3 million parameters with 21 classes.
 
-    Args and Returns as of `fcn_resnet50`.
+    Args and Returns as in `fcn_resnet50`.
     """
     return DenseClassifier(num_classes, resnet101, **options)

@@ -16,7 +16,7 @@ from segjax.typing import Array
 
 
 class LRASPP(ImageModel):
-    """Deep features, gated by their mean over the picture, and shallow ones vote for the classes.
+    """Lite R-ASPP: gated deep features and shallow features, each with a linear classifier.
 
     With `d` the features of `stage4`, `s` those of `stage2`, `U` the upsampling to their size and
     matrices `A`, `G`, `S` and `D`, the logits are `s S + U(relu(norm(d A)) · sigmoid(mean(d) G)) D`
@@ -24,10 +24,10 @@ class LRASPP(ImageModel):
     returns a `SemanticOutput` with logits of the images' size, interpolated bilinearly.
 
     Attributes:
-      num_classes: of the logits.
-      backbone: constructor of a module that gives `stage2` and `stage4` features.
-      features: channels of the deep features, once projected.
-      output_stride: of the backbone, 8, 16 or 32.
+      num_classes: Number of classes.
+      backbone: Constructor of a module with the features `stage2` and `stage4`.
+      features: Channels to which the deep features are projected.
+      output_stride: Stride of the backbone's last stage: 8, 16 or 32.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -61,8 +61,8 @@ def lraspp_mobilenet_v3_large(num_classes: int, **options: Any) -> LRASPP:
     """LR-ASPP on a MobileNetV3-Large of output stride 16: 3.2 million parameters with 21 classes.
 
     Args:
-      num_classes: of the logits.
-      **options: attributes of `LRASPP`.
+      num_classes: Number of classes.
+      **options: Attributes of `LRASPP`.
 
     Returns:
       The module.

@@ -1,4 +1,4 @@
-"""Mask2Former: queries that look only where they saw their object last."""
+"""Mask2Former: queries that attend only to the pixels of the mask they predicted last."""
 
 import functools
 from collections.abc import Callable
@@ -28,16 +28,16 @@ from segjax.typing import Array
 
 
 class MaskedDecoderLayer(nn.Module):
-    """Queries look at the pixels of their masks, then at one another, and pass a perceptron.
+    """Masked cross-attention to pixels, self-attention among queries, and an MLP.
 
-    Each comes beside a shortcut, with a norm after the sum. Returns the queries, and their
-    attention to the pixels, as `MultiHeadAttention` does.
+    Each has a shortcut, and a layer norm after the sum. Returns the queries and their attention to
+    the pixels `[*b, heads, q, n]`, or None.
 
     Attributes:
-      num_heads: of the attention.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      norm: likewise, of layer norms.
-      return_attention: whether to return the maps.
+      num_heads: Number of attention heads.
+      dense: Constructor of dense layers.
+      norm: Constructor of layer norms.
+      return_attention: Whether to return the attention maps.
     """
 
     num_heads: int
@@ -71,25 +71,25 @@ class MaskedDecoderLayer(nn.Module):
 
 
 class Mask2Former(ImageModel):
-    """A backbone, a pixel decoder, and a decoder of queries by masked attention.
+    """Mask2Former: a backbone, a pixel decoder, and a decoder with masked attention.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
     `QueryOutput` with masks of a quarter of the images' size, rounded up: `⟨embedding of the query,
-    features of the pixel⟩`. `auxiliary` has those of the queries as they are learned, and after
-    each layer of the decoder but the last. A layer looks at one scale, of strides 32, 16, 8, 32 …
-    in turn, and there each query at the pixels of the mask that it had before the layer; at all of
-    them if that is empty. On request `attention` has that of each layer. Training with a backbone
-    that drops paths takes a `dropout` key.
+    features of the pixel⟩`. `auxiliary` holds the outputs of the learned queries and of each layer
+    of the decoder but the last. Each layer attends to one scale, with strides 32, 16, 8, 32 … in
+    turn: each query to the pixels of its mask before the layer, or to all pixels if that is empty.
+    With `return_attention`, `attention` holds that of each layer. Training with a backbone that has
+    stochastic depth needs a `dropout` key.
 
     Attributes:
-      num_classes: of the logits, "no object" apart.
-      backbone: constructor of a module that gives `stage1` to `stage4` features.
-      num_queries: how many segments it can find.
-      features: of pixels and queries, a multiple of 32.
-      num_heads: of all attention.
-      encoder_layers: of deformable attention in the pixel decoder.
-      decoder_layers: of masked attention.
-      return_attention: whether to return the attention maps.
+      num_classes: Number of classes, without "no object".
+      backbone: Constructor of a module with the features `stage1` to `stage4`.
+      num_queries: Number of queries: the most segments that can be found.
+      features: Channels of pixels and queries, a multiple of 32.
+      num_heads: Number of attention heads in all layers.
+      encoder_layers: Number of deformable attention layers in the pixel decoder.
+      decoder_layers: Number of masked attention layers in the decoder.
+      return_attention: Whether to return the attention maps.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -129,7 +129,7 @@ class Mask2Former(ImageModel):
     def _decode(
         self, pixels: jax.Array, scales: list[Any]
     ) -> tuple[list[jax.Array], list[jax.Array], tuple[jax.Array, ...]]:
-        """The queries, normed, and their masks before and after each layer; and the attention."""
+        """The normed queries and their masks before and after each layer, and the attention."""
         dense, norm = dense_and_norm(**self.dtypes)
 
         def embedding(name, number):
@@ -143,8 +143,8 @@ class Mask2Former(ImageModel):
             layers.flatten(x) + level for x, level in zip(scales, scale_embedding, strict=True)
         ]
         positions = [layers.sine_tokens(x, self.features, self.dtype) for x in scales]
-        of_picture = [layers.picture_tokens(x) for x in scales]
-        # Resizing commutes with the product: so it is done once, not for each query and layer.
+        valid_tokens = [layers.picture_tokens(x) for x in scales]
+        # Resizing commutes with the product, so that it is done once for all queries and layers.
         coarse = [layers.flatten(ops.resize(pixels, x.shape[-3:-1])) for x in scales]
 
         normed = norm(name="norm")
@@ -157,11 +157,11 @@ class Mask2Former(ImageModel):
         for i in range(self.decoder_layers):
             scale = i % len(scales)
             # A logit of at least 0 is a probability of at least one half.
-            where = of_picture[scale]
-            seen = True if where is None else where[..., None, :]
+            where = valid_tokens[scale]
+            valid = True if where is None else where[..., None, :]
             inside = jnp.einsum("...qc,...nc->...qn", embeddings[-1], coarse[scale]) >= 0
-            inside &= seen
-            inside |= seen & ~jnp.any(inside, axis=-1, keepdims=True)
+            inside &= valid
+            inside |= valid & ~jnp.any(inside, axis=-1, keepdims=True)
             x, weights = layer(
                 self.num_heads, dense, norm, self.return_attention, name=f"layer{i}"
             )(x, query_positions, memory[scale], positions[scale], inside)
@@ -172,18 +172,18 @@ class Mask2Former(ImageModel):
         return states, masks, tuple(maps) if self.return_attention else ()
 
 
-# As the published one is trained.
+# As in the published model.
 _RESNET50 = functools.partial(resnet50, frozen_norm=True)
 
 
 def mask2former_resnet50(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former on a ResNet-50: 44.0 million parameters with 133 classes.
 
-    The backbone's batch norms keep what they were loaded with; `backbone=resnet50` trains them.
+    The backbone's batch norms are frozen; `backbone=resnet50` trains them.
 
     Args:
-      num_classes: of the logits, "no object" apart.
-      **options: attributes of `Mask2Former`.
+      num_classes: Number of classes, without "no object".
+      **options: Attributes of `Mask2Former`.
 
     Returns:
       The module.
@@ -205,7 +205,7 @@ def mask2former_resnet50(num_classes: int, **options: Any) -> Mask2Former:
 def mask2former_swin_tiny(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former on a Swin-T: 47.4 million parameters with 133 classes.
 
-    Args and Returns as of `mask2former_resnet50`.
+    Args and Returns as in `mask2former_resnet50`.
     """
     return Mask2Former(num_classes, **{"backbone": swin_tiny} | options)
 
@@ -213,7 +213,7 @@ def mask2former_swin_tiny(num_classes: int, **options: Any) -> Mask2Former:
 def mask2former_swin_small(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former on a Swin-S: 68.8 million parameters with 133 classes.
 
-    Args and Returns as of `mask2former_resnet50`.
+    Args and Returns as in `mask2former_resnet50`.
     """
     return Mask2Former(num_classes, **{"backbone": swin_small} | options)
 
@@ -221,7 +221,7 @@ def mask2former_swin_small(num_classes: int, **options: Any) -> Mask2Former:
 def mask2former_swin_base(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former on a Swin-B: 106.9 million parameters with 133 classes.
 
-    Args and Returns as of `mask2former_resnet50`.
+    Args and Returns as in `mask2former_resnet50`.
     """
     return Mask2Former(num_classes, **{"backbone": swin_base} | options)
 
@@ -229,7 +229,7 @@ def mask2former_swin_base(num_classes: int, **options: Any) -> Mask2Former:
 def mask2former_swin_large(num_classes: int, **options: Any) -> Mask2Former:
     """Mask2Former with 200 queries on a Swin-L: 215.5 million parameters with 133 classes.
 
-    Args and Returns as of `mask2former_resnet50`.
+    Args and Returns as in `mask2former_resnet50`.
     """
     settings: dict[str, Any] = {"backbone": swin_large, "num_queries": 200}
     return Mask2Former(num_classes, **settings | options)
@@ -238,13 +238,13 @@ def mask2former_swin_large(num_classes: int, **options: Any) -> Mask2Former:
 def mask2former_tiny(num_classes: int, *, width: int = 64, **options: Any) -> Mask2Former:
     """A small Mask2Former that trains on a CPU, on a ResNet-18.
 
-    It is segjax's own: 50 queries of 96 features, one layer in the pixel decoder and three in the
-    decoder.
+    Segjax's own configuration: 50 queries of 96 features, one layer in the pixel decoder and three
+    in the decoder.
 
     Args:
-      num_classes: of the objects.
-      width: channels of the backbone's first stage; 64 are ResNet-18's.
-      **options: attributes of `Mask2Former`.
+      num_classes: Number of classes.
+      width: Channels of the backbone's first stage; 64 in ResNet-18.
+      **options: Attributes of `Mask2Former`.
 
     Returns:
       The module.

@@ -1,4 +1,4 @@
-"""Mask R-CNN: boxes where there may be objects, and of each its class, its borders and its mask."""
+"""Mask R-CNN: region proposals, and the class, the box and the mask of each."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -31,44 +31,45 @@ from segjax.typing import Array, Instances
 _STAGES = ("stage1", "stage2", "stage3", "stage4")
 _MIN_LEVEL = 2  # the finest features have a stride of 2²
 _BOX_SIZE, _MASK_SIZE = (7, 7), (14, 14)
-_REGIONS = 16  # that a CPU's mask head takes at a time
+_REGIONS = 16  # number that the mask head takes at a time on a CPU
 
 
 class MaskRCNN(ImageModel):
-    """A feature pyramid, proposals on it, and heads on what ROIAlign takes out of it.
+    """Mask R-CNN: a feature pyramid, region proposals, and heads on the regions' features.
 
     `apply(variables, images, sizes=None)` takes `[*b, h, w, c]` of any size and returns a
-    `DetectionOutput`. `apply(variables, images, train=True, targets=…, keys=…)` also takes objects
-    `Instances` `[*b, n]` and random keys `[*b]`; it returns the `SampledOutput` that
-    `losses.rpn_loss`, `box_head_loss` and `mask_head_loss` judge. `sizes`, int32 `[*b, 2]`, are
-    (height, width) of the pictures where they fill a canvas in part only: nothing is found outside.
+    `DetectionOutput`. `apply(variables, images, train=True, targets=…, keys=…)` also takes the
+    objects, `Instances` `[*b, n]`, and random keys `[*b]`; it returns a `SampledOutput` for
+    `losses.rpn_loss`, `box_head_loss` and `mask_head_loss`. `sizes`, int32 `[*b, 2]`, are (height,
+    width) in pixels of images that are padded at the bottom and right: nothing is found outside.
 
     Attributes:
-      num_classes: of the objects, background apart.
-      backbone: constructor of a `ResNet`.
-      features: of the pyramid.
-      frozen_norm: whether the backbone's batch norms keep what they were loaded with.
-      norm_epsilon: of those.
-      head_norm: whether pyramid and heads have batch norms.
-      rpn_convs: 3x3 convolutions of the first stage.
-      box_convs: 3x3 convolutions of the box head.
-      box_features: of its matrix products.
-      mask_convs: 3x3 convolutions of the mask head.
-      anchor_sizes: of each level, in pixels: the last has no features of its own, but every other
-        pixel of those before.
-      aspect_ratios: of the anchors, height over width.
-      level_proposals: how many of a level are looked at, in training and else.
-      max_proposals: how many remain of an image, in training and else.
-      anchor_samples: anchors that an image is trained on.
-      anchor_positives: the share of them that is matched with objects, at most.
-      proposal_samples: proposals that an image is trained on.
-      proposal_positives: the share of them that is matched with objects, at most.
-      score_threshold: what an object's score must exceed.
-      iou_threshold: above which a surer object suppresses another of its class.
-      suppression: "hard", "soft" or "matrix", as of `inference.detect_objects`.
-      max_detections: objects of an image.
-      roi_method: how ROIAlign samples, "bilinear" or "nearest"; or "rounded": nearest, within boxes
-        that are first rounded to whole pixels of the features, as ROI pooling does.
+      num_classes: Number of classes, without the background.
+      backbone: Constructor of `ResNet`.
+      features: Channels of the feature pyramid.
+      frozen_norm: Whether the parameters and statistics of the backbone's batch norms are frozen.
+      norm_epsilon: ε of the backbone's batch norms.
+      head_norm: Whether pyramid and heads have batch norms.
+      rpn_convs: Number of 3x3 convolutions in the region proposal network.
+      box_convs: Number of 3x3 convolutions in the box head.
+      box_features: Output channels of the box head's dense layers.
+      mask_convs: Number of 3x3 convolutions in the mask head.
+      anchor_sizes: Side of the anchors of each level, in pixels. The last level has every second
+        pixel of the features of the level before.
+      aspect_ratios: Height / width of the anchors.
+      level_proposals: The most proposals of a level before suppression, in training and in
+        inference.
+      max_proposals: The most proposals of an image after suppression, in training and in inference.
+      anchor_samples: Number of anchors sampled from each image for training.
+      anchor_positives: The greatest fraction of these that is matched to objects.
+      proposal_samples: Number of proposals sampled from each image for training.
+      proposal_positives: The greatest fraction of these that is matched to objects.
+      score_threshold: Objects with scores up to this are dropped.
+      iou_threshold: IoU above which an object suppresses one of its class with a lower score.
+      suppression: "hard", "soft" or "matrix"; see `inference.detect_objects`.
+      max_detections: The most objects of an image.
+      roi_method: Sampling of ROIAlign: "bilinear", "nearest", or "rounded" for nearest sampling in
+        boxes that are rounded to whole pixels of the features, as in ROI pooling.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -107,11 +108,11 @@ class MaskRCNN(ImageModel):
         sizes: Int[Array, "*b 2"] | None = None,
     ) -> DetectionOutput | SampledOutput:
         if train and (targets is None or keys is None):
-            raise ValueError("train needs targets and keys: a detector samples what it is taught")
+            raise ValueError("targets, keys: expected both with train=True, got None")
         *lead, height, width, channels = images.shape
         if sizes is None:
             sizes = jnp.broadcast_to(jnp.array([height, width]), (*lead, 2))
-        # One batch axis for all.
+        # The leading axes become one.
         images = jnp.asarray(images).reshape(-1, height, width, channels)
         given = jax.tree.map(
             lambda x: (
@@ -125,7 +126,7 @@ class MaskRCNN(ImageModel):
     def _detect(self, images, train, targets, keys, sizes):
         """The outputs `[b, ...]` of images `[b, h, w, c]`."""
         conv, block, dense, up_conv = self._layers(train)
-        # As torchvision pads them, so that each level has half the size of the one before.
+        # As in torchvision: each level has half the size of the one before.
         images = layers.pad_to_multiple(images, 32, 2, mode="constant")
         maps = self.backbone(
             frozen_norm=self.frozen_norm,
@@ -185,7 +186,7 @@ class MaskRCNN(ImageModel):
         )
 
     def _layers(self, train: bool) -> tuple[Layer, Layer, Layer, Layer]:
-        """Constructors: of convolutions, of those with a norm, and of two matrix products."""
+        """Constructors of `Conv`, `ConvNorm`, `Dense` and `UpConv2x`."""
         conv: Layer = functools.partial(layers.Conv, **self.dtypes)
         norm = self.batch_norm(train) if self.head_norm else None
         block = functools.partial(ConvNorm, norm=norm, conv=conv)
@@ -203,25 +204,25 @@ class MaskRCNN(ImageModel):
         )
 
     def _own_anchors(self, shapes, whole, extents, logits):
-        """Each picture's, `[b, a, 4]` of each level, with the logits, −inf of those beyond it.
+        """The anchors of padded images, `[b, a, 4]` for each level, and logits of −inf beyond them.
 
-        The last level's stride depends on the canvas, where that is no multiple of 64 pixels.
+        The stride of the last level depends on the padded size if that is not a multiple of 64.
         """
         xyxy = lambda sides: jnp.tile(sides[:, None, ::-1], 2)
-        still, moved = (self._anchors(shapes, [step] * len(shapes)) for step in (0, 1))
-        anchors, of_picture = [], []
-        for i, (around, one_on, x) in enumerate(zip(still, moved, logits, strict=True)):
-            cells, extent = one_on - around, extents[:, i]
+        still, shifted = (self._anchors(shapes, [step] * len(shapes)) for step in (0, 1))
+        anchors, own_logits = [], []
+        for i, (around, next_one, x) in enumerate(zip(still, shifted, logits, strict=True)):
+            cells, extent = next_one - around, extents[:, i]
             anchors.append(around + cells * xyxy(whole // extent))
-            of_picture.append(jnp.where((cells < xyxy(extent)).all(-1), x, -jnp.inf))
-        return anchors, of_picture
+            own_logits.append(jnp.where((cells < xyxy(extent)).all(-1), x, -jnp.inf))
+        return anchors, own_logits
 
     def _propose(
         self, train: bool, anchors: list, logits: list, deltas: list, sizes: Array, own: list | None
     ) -> Instances:
-        """Constants: no gradient flows through where the second stage looks."""
+        """The proposals, through which no gradient flows."""
 
-        def of_image(logits, deltas, size, own):
+        def propose(logits, deltas, size, own):
             return inference.rpn_proposals(
                 logits,
                 deltas,
@@ -232,12 +233,12 @@ class MaskRCNN(ImageModel):
             )
 
         logits, deltas = jax.lax.stop_gradient((logits, deltas))
-        return map_shards(jax.vmap(of_image), logits, deltas, sizes, own)
+        return map_shards(jax.vmap(propose), logits, deltas, sizes, own)
 
     def _select(
         self, class_logits: Array, box_deltas: Array, proposals: Instances, sizes: Array
     ) -> Instances:
-        def of_image(class_logits, box_deltas, proposals, size):
+        def select(class_logits, box_deltas, proposals, size):
             return inference.detect_objects(
                 class_logits,
                 box_deltas,
@@ -250,14 +251,14 @@ class MaskRCNN(ImageModel):
                 max_detections=self.max_detections,
             )
 
-        return map_shards(jax.vmap(of_image), class_logits, box_deltas, proposals, sizes)
+        return map_shards(jax.vmap(select), class_logits, box_deltas, proposals, sizes)
 
     def _align(
         self, pyramid: list, boxes: Array, size: tuple[int, int], extents: Array | None = None
     ) -> Float[jax.Array, "b p h w c"]:
-        """The features inside boxes `[b, p, 4]`, with the half pixel of 2017 as torchvision.
+        """ROIAlign of boxes `[b, p, 4]` on the pyramid, unaligned as in torchvision.
 
-        On canvases `extents`, `[b, levels, 2]`, are the pictures' rows and columns of each level.
+        For padded images `extents`, `[b, levels, 2]`, are their (rows, columns) on each level.
         """
         method = self.roi_method
         if method == "rounded":
@@ -265,7 +266,7 @@ class MaskRCNN(ImageModel):
             stride = (2.0**levels)[..., None]
             boxes, method = jnp.round(boxes / stride) * stride, "nearest"
 
-        def of_image(pyramid, boxes, extents):
+        def align(pyramid, boxes, extents):
             return ops.multilevel_roi_align(
                 pyramid,
                 boxes,
@@ -276,30 +277,30 @@ class MaskRCNN(ImageModel):
                 sizes=None if extents is None else extents[: len(pyramid)],
             )
 
-        return map_shards(jax.vmap(of_image), pyramid, jax.lax.stop_gradient(boxes), extents)
+        return map_shards(jax.vmap(align), pyramid, jax.lax.stop_gradient(boxes), extents)
 
     def _masks(
         self, head: nn.Module, features: jax.Array, valid: jax.Array
     ) -> Float[jax.Array, "b p mh mw classes"]:
-        """The logits of the regions' masks, most of which may be padding."""
-        if self.head_norm or self.is_initializing():  # all regions have one norm; nothing to skip
+        """Mask logits of the regions, most of which may be padding."""
+        if self.head_norm or self.is_initializing():  # batch norm needs all regions
             return _at_least_float32(head(features, valid))
         head, variables = head.unbind()
 
-        def of_regions(variables, features, valid):
-            # Inside shard_map they must vary over the devices outside a loop that some may skip:
-            # it is there that their gradients are summed.
+        def apply_head(variables, features, valid):
+            # Inside shard_map they must vary over the devices outside the loop, since their
+            # gradients are summed there, and not all devices run every turn of the loop.
             zero = jnp.zeros_like(features, shape=())
             variables = jax.tree.map(lambda x: x + zero.astype(x.dtype), variables)
             apply = functools.partial(head.apply, variables)
             return map_valid(apply, valid, features, valid, chunk=_REGIONS)
 
         regions = (jax.lax.collapse(x, 0, 2) for x in (features, valid))
-        masks = map_shards(of_regions, *regions, shared=(variables,))
+        masks = map_shards(apply_head, *regions, shared=(variables,))
         return _at_least_float32(masks.reshape(*valid.shape, *masks.shape[1:]))
 
     def _sample_anchors(self, anchors, key, targets, logits, deltas):
-        """Of an image's anchors a sample: logits, deltas, anchors and matches."""
+        """Samples anchors of an image: logits, deltas, anchors and matches."""
         anchors = jnp.concatenate([jnp.asarray(level) for level in anchors])
         matches = matching.match_proposals(
             anchors, targets, high=0.7, low=0.3, allow_low_quality=True
@@ -311,7 +312,7 @@ class MaskRCNN(ImageModel):
         return logits[rows], deltas[rows], anchors[rows], matches
 
     def _sample_proposals(self, key, proposals, targets):
-        """Of an image's proposals, the objects themselves among them, a sample and its matches."""
+        """Samples proposals of an image, with its objects added to them: boxes and matches."""
         boxes = jnp.concatenate([proposals.boxes, targets.boxes.astype(proposals.boxes.dtype)])
         valid = jnp.concatenate([proposals.valid, targets.valid])
         matches = matching.match_proposals(boxes, targets, high=0.5, low=0.5, where=valid)
@@ -329,11 +330,11 @@ def _at_least_float32(tree):
 def maskrcnn_resnet50_fpn(num_classes: int, **options: Any) -> MaskRCNN:
     """Mask R-CNN on a ResNet-50: 44.4 million parameters with COCO's 90 classes.
 
-    The backbone's batch norms are frozen, and divide by `σ` alone: so are torchvision's weights.
+    The backbone's batch norms are frozen and have an ε of 0, as in torchvision's weights.
 
     Args:
-      num_classes: of the objects, background apart; COCO's identifiers run to 90.
-      **options: attributes of `MaskRCNN`.
+      num_classes: Number of classes, without the background; 90 for COCO, whose ids go up to 90.
+      **options: Attributes of `MaskRCNN`.
 
     Returns:
       The module.
@@ -355,7 +356,7 @@ def maskrcnn_resnet50_fpn(num_classes: int, **options: Any) -> MaskRCNN:
 def maskrcnn_resnet50_fpn_v2(num_classes: int, **options: Any) -> MaskRCNN:
     """Mask R-CNN with batch norm and deeper heads: 46.4 million parameters with 90 classes.
 
-    Args and Returns as of `maskrcnn_resnet50_fpn`.
+    Args and Returns as in `maskrcnn_resnet50_fpn`.
 
     References:
       Li et al., "Benchmarking detection transfer learning with vision transformers", 2021.
@@ -371,14 +372,14 @@ def maskrcnn_resnet50_fpn_v2(num_classes: int, **options: Any) -> MaskRCNN:
 
 
 def maskrcnn_tiny(num_classes: int, *, width: int = 64, **options: Any) -> MaskRCNN:
-    """A small Mask R-CNN that trains on a CPU, for small objects, on a ResNet-18.
+    """A small Mask R-CNN on a ResNet-18, for small objects, that trains on a CPU.
 
-    It is segjax's own: 64 features, anchors from 8 pixels up, fewer proposals.
+    Segjax's own configuration: 64 features, anchors from 8 pixels up, fewer proposals.
 
     Args:
-      num_classes: of the objects.
-      width: channels of the backbone's first stage; 64 are ResNet-18's.
-      **options: attributes of `MaskRCNN`.
+      num_classes: Number of classes.
+      width: Channels of the backbone's first stage; 64 in ResNet-18.
+      **options: Attributes of `MaskRCNN`.
 
     Returns:
       The module.

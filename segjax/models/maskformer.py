@@ -1,4 +1,4 @@
-"""MaskFormer: a set of masks with a class each, for semantic and panoptic segmentation alike."""
+"""MaskFormer: a set of masks with a class each, for semantic and panoptic segmentation."""
 
 import functools
 from collections.abc import Callable
@@ -29,12 +29,12 @@ _XAVIER = nn.initializers.xavier_uniform()
 
 
 class FeaturePyramid(nn.Module):
-    """From the coarsest features to the finest: upsampled, added to the next, and smoothed.
+    """Feature pyramid: features are upsampled, added to the next finer ones, and smoothed.
 
     Attributes:
-      features: of the result, a multiple of 32.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      features: Output channels, a multiple of 32.
+      dtype: Dtype of the computation.
+      param_dtype: Dtype of the parameters.
     """
 
     features: int = 256
@@ -60,24 +60,24 @@ class FeaturePyramid(nn.Module):
 
 
 class MaskFormer(ImageModel):
-    """Queries look at the coarsest features; each becomes a class, and a mask by its products with
-    the pixels' embeddings.
+    """MaskFormer: queries attend to the coarsest features; each predicts a class and a mask.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
-    `QueryOutput` with masks of a quarter of the images' size, rounded up; those of each layer of
-    the decoder but the last are in `auxiliary`. On request `attention` has that of each layer to
-    the coarsest features. Training takes a `dropout` key.
+    `QueryOutput` with masks of a quarter of the images' size, rounded up: `⟨embedding of the query,
+    embedding of the pixel⟩`. `auxiliary` holds the outputs of each layer of the decoder but the
+    last. With `return_attention`, `attention` holds that of each layer to the coarsest features.
+    Training needs a `dropout` key.
 
     Attributes:
-      num_classes: of the logits, "no object" apart.
-      backbone: constructor of a module that gives features `stage1` to `stage4`.
-      num_queries: how many masks there are.
-      features: of each query, and of each pixel's embedding; a multiple of 32.
-      hidden_features: of the perceptrons in the decoder.
-      num_heads: of the attention.
-      decoder_layers: their number.
-      dropout: within the decoder.
-      return_attention: whether to return the attention maps.
+      num_classes: Number of classes, without "no object".
+      backbone: Constructor of a module with the features `stage1` to `stage4`.
+      num_queries: Number of queries: the most masks that can be found.
+      features: Channels of queries and pixel embeddings, a multiple of 32.
+      hidden_features: Hidden channels of the decoder's MLPs.
+      num_heads: Number of attention heads.
+      decoder_layers: Number of decoder layers.
+      dropout: Dropout rate of the decoder.
+      return_attention: Whether to return the attention maps.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -125,7 +125,7 @@ class MaskFormer(ImageModel):
         wide = self.output_dtype
         classes = dense(self.num_classes + 1, name="class_head")(states).astype(wide)
         embeddings = Perceptron((self.features,) * 3, dense, name="mask_head")(states)
-        # One product for each layer: so the masks of those that nobody asks for cost nothing.
+        # A product for each layer, so that masks that are not used cost nothing under `jit`.
         outputs = (
             QueryOutput(
                 logits, mask_logits=jnp.einsum("...qc,...hwc->...qhw", queries, pixels).astype(wide)
@@ -139,8 +139,8 @@ def maskformer_resnet50(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a ResNet-50: 41.3 million parameters with 150 classes.
 
     Args:
-      num_classes: of the logits, "no object" apart.
-      **options: attributes of `MaskFormer`.
+      num_classes: Number of classes, without "no object".
+      **options: Attributes of `MaskFormer`.
 
     Returns:
       The module.
@@ -162,7 +162,7 @@ def maskformer_resnet50(num_classes: int, **options: Any) -> MaskFormer:
 def maskformer_resnet101(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a ResNet-101: 60.3 million parameters with 150 classes.
 
-    Args and Returns as of `maskformer_resnet50`.
+    Args and Returns as in `maskformer_resnet50`.
     """
     return MaskFormer(num_classes, **{"backbone": resnet101} | options)
 
@@ -170,7 +170,7 @@ def maskformer_resnet101(num_classes: int, **options: Any) -> MaskFormer:
 def maskformer_swin_tiny(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-T: 41.8 million parameters with 150 classes.
 
-    Args and Returns as of `maskformer_resnet50`.
+    Args and Returns as in `maskformer_resnet50`.
     """
     return MaskFormer(num_classes, **{"backbone": swin_tiny} | options)
 
@@ -178,7 +178,7 @@ def maskformer_swin_tiny(num_classes: int, **options: Any) -> MaskFormer:
 def maskformer_swin_small(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-S: 63.1 million parameters with 150 classes.
 
-    Args and Returns as of `maskformer_resnet50`.
+    Args and Returns as in `maskformer_resnet50`.
     """
     return MaskFormer(num_classes, **{"backbone": swin_small} | options)
 
@@ -186,7 +186,7 @@ def maskformer_swin_small(num_classes: int, **options: Any) -> MaskFormer:
 def maskformer_swin_base(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-B: 101.8 million parameters with 150 classes.
 
-    Args and Returns as of `maskformer_resnet50`.
+    Args and Returns as in `maskformer_resnet50`.
     """
     return MaskFormer(num_classes, **{"backbone": swin_base} | options)
 
@@ -194,6 +194,6 @@ def maskformer_swin_base(num_classes: int, **options: Any) -> MaskFormer:
 def maskformer_swin_large(num_classes: int, **options: Any) -> MaskFormer:
     """MaskFormer on a Swin-L: 211.6 million parameters with 150 classes.
 
-    Args and Returns as of `maskformer_resnet50`.
+    Args and Returns as in `maskformer_resnet50`.
     """
     return MaskFormer(num_classes, **{"backbone": swin_large} | options)

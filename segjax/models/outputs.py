@@ -1,4 +1,4 @@
-"""What the models return."""
+"""The outputs of the models."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -15,12 +15,12 @@ class SemanticOutput:
     """The output of a semantic segmentation model.
 
     Attributes:
-      logits: `[*b, h, w, classes]` (`[*b, d, h, w, classes]` for volumes); of the image's size or
-        a fraction of it.
-      auxiliary: logits of auxiliary heads, from the most important to the least, each of its own
-        size. Under `jit` they cost nothing where nobody asks for them.
-      attention: on request, the attention of each block, `[*b, heads, queries, keys]`, from the
-        first to the last.
+      logits: `[*b, h, w, classes]` (`[*b, d, h, w, classes]` for volumes), at the size of the image
+        or a fraction of it.
+      auxiliary: Logits of the auxiliary heads, the most important first, each at its own size.
+        Under `jit` they cost nothing if they are not used.
+      attention: The attention of each block, `[*b, heads, queries, keys]`, in order; empty unless
+        the model returns it.
     """
 
     logits: Float[jax.Array, "*b h w classes"]
@@ -31,15 +31,15 @@ class SemanticOutput:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class QueryOutput:
-    """The output of a model that predicts a set: for each query a class, and a mask or a box.
+    """The output of a model with queries: a class for each query, and a mask or a box.
 
     Attributes:
-      class_logits: `[*b, q, classes + 1]`; the last is "no object".
+      class_logits: `[*b, q, classes + 1]`; the last class is "no object".
       boxes: `[*b, q, 4]`, cxcywh as fractions of the image's width and height.
       mask_logits: `[*b, q, h, w]`, at a fraction of the image's size.
-      auxiliary: the same after each earlier layer of the decoder, from the first to the last.
-      attention: on request, the attention of each block, `[*b, heads, queries, keys]`, from the
-        first to the last.
+      auxiliary: The outputs after each earlier layer of the decoder, in order.
+      attention: The attention of each block, `[*b, heads, queries, keys]`, in order; empty unless
+        the model returns it.
     """
 
     class_logits: Float[jax.Array, "*b q classes"]
@@ -52,21 +52,22 @@ class QueryOutput:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SampledOutput:
-    """What a detector by proposals is trained on: samples of its anchors and of its proposals.
+    """The output of a detector in training: a sample of its anchors and of its proposals.
 
-    Both are matched as `matching.match_proposals` does it; -2, neither, also stands for padding.
+    Matches are as in `matching.match_proposals`; -2 is also padding.
 
     Attributes:
-      objectness: logits `[*b, s]` of the sampled anchors.
-      anchor_deltas: `[*b, s, 4]`, theirs.
-      anchors: `[*b, s, 4]`, xyxy in pixels.
-      anchor_matches: int32 `[*b, s]`.
-      class_logits: `[*b, p, classes + 1]` of the sampled proposals; the first is "background".
-      box_deltas: `[*b, p, classes + 1, 4]`, theirs.
-      proposals: `[*b, p, 4]`, xyxy in pixels.
-      matches: int32 `[*b, p]`.
-      mask_logits: `[*b, m, mh, mw, classes + 1]`, of the first m proposals, among which are all
-        that have an object.
+      objectness: `[*b, s]`, logits of the sampled anchors.
+      anchor_deltas: `[*b, s, 4]`, box deltas of the sampled anchors.
+      anchors: `[*b, s, 4]`, the sampled anchors, xyxy in pixels.
+      anchor_matches: int32 `[*b, s]`, the match of each sampled anchor.
+      class_logits: `[*b, p, classes + 1]`, logits of the sampled proposals; the first class is the
+        background.
+      box_deltas: `[*b, p, classes + 1, 4]`, box deltas of the sampled proposals for each class.
+      proposals: `[*b, p, 4]`, the sampled proposals, xyxy in pixels.
+      matches: int32 `[*b, p]`, the match of each sampled proposal.
+      mask_logits: `[*b, m, mh, mw, classes + 1]`, masks of the first m proposals, which include all
+        that match an object.
     """
 
     objectness: Float[jax.Array, "*b s"]
@@ -83,11 +84,11 @@ class SampledOutput:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DetectionOutput:
-    """The objects that a detector by proposals found.
+    """The output of a detector in inference.
 
     Attributes:
-      objects: `[*b, n]`: boxes, classes, `valid` and scores, the surest first; no masks yet.
-      mask_logits: `[*b, n, mh, mw]`, what the mask head says of each object's box.
+      objects: `[*b, n]`: boxes, classes, `valid` and scores in descending order; without masks.
+      mask_logits: `[*b, n, mh, mw]`, the mask of each object within its box.
     """
 
     objects: Instances
@@ -97,6 +98,6 @@ class DetectionOutput:
 def join_layers(
     outputs: Iterable[QueryOutput], attention: tuple[jax.Array, ...] = ()
 ) -> QueryOutput:
-    """The last of these outputs, with the others as its auxiliary ones."""
+    """The last output, with the others as its auxiliary outputs."""
     *auxiliary, last = outputs
     return dataclasses.replace(last, auxiliary=tuple(auxiliary), attention=attention)

@@ -1,4 +1,4 @@
-"""The pixel decoder of Mask2Former: deformable attention among three scales, and a finer fourth."""
+"""The pixel decoder of Mask2Former: deformable attention over three scales, and a finer fourth."""
 
 import functools
 import math
@@ -20,7 +20,7 @@ Sizes = tuple[tuple[int, ...], ...]
 
 
 def unflatten(x: Float[jax.Array, "..."], sizes: Sizes, axis: int = -2) -> list[jax.Array]:
-    """The maps, of these heights and widths, whose pixels stand one after the other on an axis."""
+    """Splits an axis of pixels into maps of these heights and widths."""
     ends = np.cumsum([math.prod(size) for size in sizes]).tolist()
     parts = jnp.split(x, ends[:-1], axis)
     before, behind = x.shape[:axis], x.shape[axis:][1:]
@@ -28,13 +28,13 @@ def unflatten(x: Float[jax.Array, "..."], sizes: Sizes, axis: int = -2) -> list[
 
 
 class DeformableAttention(nn.Module):
-    """Each pixel reads a few points of every level, near its own place: where, it decides itself.
+    """Deformable attention: each pixel samples a few points of every level, at learned offsets.
 
     Attributes:
-      num_heads: of `c / num_heads` channels each.
-      sizes: height and width of each level.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      points: that each head reads of each level.
+      num_heads: Number of attention heads; each has `c / num_heads` channels.
+      sizes: Height and width of each level.
+      dense: Constructor of dense layers.
+      points: Number of points that each head samples from each level.
     """
 
     num_heads: int
@@ -58,7 +58,7 @@ class DeformableAttention(nn.Module):
             y = self.dense(features, kernel_init=zeros, bias_init=bias_init, name=name)(queries)
             return y.astype(accumulation_dtype(y))
 
-        # Offsets are in pixels of their level.
+        # Offsets are in pixels of each level.
         offsets = product("offsets", math.prod(shape) * 2, functools.partial(_star, points=shape))
         offsets = offsets.reshape(*queries.shape[:-1], *shape, 2)
         pixel = 1 / np.array(self.sizes)[:, None, ::-1]
@@ -80,7 +80,7 @@ class DeformableAttention(nn.Module):
 def _star(
     key: jax.Array, shape: tuple[int, ...], dtype: Dtype, *, points: tuple[int, int, int]
 ) -> jax.Array:
-    """Offsets to begin with: each head looks into a direction of its own, 1, 2, 3 … pixels far."""
+    """Initial offsets: each head has its own direction, with points 1, 2, 3 … pixels away."""
     heads, levels, reach = points
     angles = 2 * math.pi * np.arange(heads) / heads
     direction = np.stack([np.cos(angles), np.sin(angles)], -1)
@@ -91,13 +91,13 @@ def _star(
 
 
 class DeformableLayer(nn.Module):
-    """`x = norm(x + attention(x))`, and then `norm(x + mlp(x))`; the attention is deformable.
+    """A layer of deformable attention: `x = norm(x + attention(x))`, then `norm(x + mlp(x))`.
 
     Attributes:
-      num_heads: of the attention.
-      sizes: height and width of each level.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      norm: likewise, of layer norms.
+      num_heads: Number of attention heads.
+      sizes: Height and width of each level.
+      dense: Constructor of dense layers.
+      norm: Constructor of layer norms.
     """
 
     num_heads: int
@@ -120,19 +120,19 @@ class DeformableLayer(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """Features of the backbone's stages, each refined in the light of all the coarser ones.
+    """The pixel decoder: deformable attention over three stages, and a fusion with the first.
 
-    The pixels of the last three stages attend to one another; the finest of them, upsampled, joins
-    the first stage. Returns the features that masks are products with, of stride 4, and those of
-    strides 32, 16 and 8, in this order.
+    The pixels of the last three stages attend to each other; the finest result is upsampled and
+    added to the first stage. Returns the features of stride 4 for the masks, and a list of those of
+    strides 32, 16 and 8.
 
     Attributes:
-      features: of each scale, a multiple of 32.
-      num_layers: of deformable attention.
-      num_heads: of the attention.
-      remat: recompute the layers' activations in the backward pass.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      features: Channels of each scale, a multiple of 32.
+      num_layers: Number of deformable attention layers.
+      num_heads: Number of attention heads.
+      remat: Whether to recompute the layers' activations in the backward pass.
+      dtype: Dtype of the computation.
+      param_dtype: Dtype of the parameters.
     """
 
     features: int
@@ -173,8 +173,8 @@ class PixelDecoder(nn.Module):
         places = jnp.asarray(centres, jnp.promote_types(self.dtype, jnp.float32))
 
         tokens = [layers.picture_tokens(level) for level in levels]
-        of_levels = [where for where in tokens if where is not None]
-        where = jnp.concatenate(of_levels, axis=-1) if of_levels else None
+        valid = [where for where in tokens if where is not None]
+        where = jnp.concatenate(valid, axis=-1) if valid else None
         x = jnp.concatenate([layers.flatten(level) for level in levels], axis=-2)
         layer = nn.remat(DeformableLayer) if self.remat else DeformableLayer
         for i in range(self.num_layers):
@@ -193,7 +193,7 @@ class PixelDecoder(nn.Module):
 
 
 def _pixel_centres(size: tuple[int, ...]) -> np.ndarray:
-    """`[h w, 2]`: (x, y) as fractions of the picture, row by row."""
+    """`[h w, 2]`: (x, y) as fractions of the image, row by row."""
     height, width = size
     x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
     return np.stack([x, y], -1).reshape(-1, 2)

@@ -7,7 +7,7 @@ from typing import Any
 from flax import linen as nn
 
 from segjax import models
-from segjax.naming import unknown_name
+from segjax.suggestions import unknown_name
 
 
 def create(name: str, num_classes: int, **options: Any) -> nn.Module:

@@ -1,4 +1,4 @@
-"""SegFormer: a Mix Transformer, and a decoder of dense layers alone."""
+"""SegFormer: a Mix Transformer, and a decoder of dense layers."""
 
 import functools
 from collections.abc import Callable
@@ -18,16 +18,16 @@ from segjax.typing import Array
 
 
 class DenseFusion(nn.Module):
-    """Features of several scales: projected to one width, upsampled, joined and mixed.
+    """Fuses features of several scales: projects, upsamples, concatenates and mixes them.
 
     `Σ_s U_s(x_s P_s + p_s) F_s`, with projections `P` and `p`, bilinear upsampling `U` to the first
-    scale, and the mixing matrix `F` in blocks. What maps channels commutes with what maps pixels
-    with weights that sum to 1: so it is `Σ_s U_s(x_s (P_s F_s) + p_s F_s)`, several times cheaper.
+    scale, and the mixing matrix `F` in blocks. Since dense layers and upsampling commute, it is
+    computed as `Σ_s U_s(x_s (P_s F_s) + p_s F_s)`, which is several times cheaper.
 
     Attributes:
-      features: of each projection, and of the result.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      features: Channels of each projection, and output channels.
+      dtype: Dtype of the computation.
+      param_dtype: Dtype of the parameters.
     """
 
     features: int
@@ -38,7 +38,7 @@ class DenseFusion(nn.Module):
     def __call__(self, scales: list[Float[jax.Array, "*b _ _ _"]]) -> Float[jax.Array, "*b h w f"]:
         shape = (len(scales) * self.features, self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, self.param_dtype)
-        # The original joins the scales from the last to the first.
+        # The original concatenates the scales from the last to the first.
         mixing = kernel.reshape(len(scales), self.features, self.features)[::-1]
         height, width = scales[0].shape[-3:-1]
         mixed = []
@@ -51,7 +51,7 @@ class DenseFusion(nn.Module):
 
 
 class Affine(nn.Module):
-    """The arrays of a dense layer, `[in, out]` and `[out]`."""
+    """The parameters of a dense layer, `[in, out]` and `[out]`."""
 
     inputs: int
     features: int
@@ -66,18 +66,19 @@ class Affine(nn.Module):
 
 
 class SegFormer(ImageModel):
-    """A Mix Transformer whose four scales dense layers join, norm and classify.
+    """SegFormer: a Mix Transformer, and a decoder of dense layers on its four scales.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` with sides of at least 29 pixels
     and returns a `SemanticOutput` with logits of a quarter of the images' size, rounded up.
-    Training takes a `dropout` key.
+    Training needs a `dropout` key.
 
     Attributes:
-      num_classes: of the logits.
-      backbone: constructor of a module that gives `stage1` to `stage4` features.
-      features: channels of the decoder.
-      drop_path: of the backbone, the probability with which training drops the last branches.
-      return_attention: whether to give the attention maps of every block.
+      num_classes: Number of classes.
+      backbone: Constructor of a module with the features `stage1` to `stage4`.
+      features: Channels of the decoder.
+      drop_path: Stochastic depth of the backbone: the probability of dropping a branch of the last
+        block in training.
+      return_attention: Whether to return the attention maps of every block.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -109,8 +110,8 @@ def segformer_b0(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B0: 3.8 million parameters with 150 classes.
 
     Args:
-      num_classes: of the logits.
-      **options: attributes of `SegFormer`.
+      num_classes: Number of classes.
+      **options: Attributes of `SegFormer`.
 
     Returns:
       The module.
@@ -133,7 +134,7 @@ def segformer_b0(num_classes: int, **options: Any) -> SegFormer:
 def segformer_b1(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B1: 13.7 million parameters with 150 classes.
 
-    Args and Returns as of `segformer_b0`.
+    Args and Returns as in `segformer_b0`.
     """
     options = {"features": 256, **options}
     return SegFormer(num_classes, mit_b1, **options)
@@ -142,7 +143,7 @@ def segformer_b1(num_classes: int, **options: Any) -> SegFormer:
 def segformer_b2(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B2: 27.5 million parameters with 150 classes.
 
-    Args and Returns as of `segformer_b0`.
+    Args and Returns as in `segformer_b0`.
     """
     return SegFormer(num_classes, mit_b2, **options)
 
@@ -150,7 +151,7 @@ def segformer_b2(num_classes: int, **options: Any) -> SegFormer:
 def segformer_b3(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B3: 47.3 million parameters with 150 classes.
 
-    Args and Returns as of `segformer_b0`.
+    Args and Returns as in `segformer_b0`.
     """
     return SegFormer(num_classes, mit_b3, **options)
 
@@ -158,7 +159,7 @@ def segformer_b3(num_classes: int, **options: Any) -> SegFormer:
 def segformer_b4(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B4: 64.1 million parameters with 150 classes.
 
-    Args and Returns as of `segformer_b0`.
+    Args and Returns as in `segformer_b0`.
     """
     return SegFormer(num_classes, mit_b4, **options)
 
@@ -166,6 +167,6 @@ def segformer_b4(num_classes: int, **options: Any) -> SegFormer:
 def segformer_b5(num_classes: int, **options: Any) -> SegFormer:
     """SegFormer on MiT-B5: 84.7 million parameters with 150 classes.
 
-    Args and Returns as of `segformer_b0`.
+    Args and Returns as in `segformer_b0`.
     """
     return SegFormer(num_classes, mit_b5, **options)

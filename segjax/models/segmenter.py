@@ -27,15 +27,15 @@ from segjax.typing import Array
 
 
 class LinearDecoder(nn.Module):
-    """Each patch's logits by one matrix product.
+    """Classifies each patch by a dense layer.
 
     Attributes:
-      num_classes: of the logits.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      norm: likewise, of layer norms.
-      train: whether dropout drops.
-      return_attention: whether to return the attention maps, of which there are none.
-      param_dtype: of parameters other than those of `dense` and `norm`; there are none.
+      num_classes: Number of classes.
+      dense: Constructor of dense layers.
+      norm: Constructor of layer norms.
+      train: Whether dropout is active.
+      return_attention: Not used: this decoder has no attention.
+      param_dtype: Not used: this decoder has only a dense layer.
     """
 
     num_classes: int
@@ -53,21 +53,21 @@ class LinearDecoder(nn.Module):
 
 
 class MaskTransformer(nn.Module):
-    """A token for each class attends to the patches and they to it; masks are their cosines.
+    """Transformer blocks on patches and class tokens; masks are their cosine similarities.
 
-    `logits = norm(cos(P patch, Q class))`, over all pairs after `depth` blocks of self-attention
-    among patches and classes together.
+    `logits = norm(cos(P patch, Q class))` for all pairs, after `depth` blocks of self-attention
+    among patches and class tokens.
 
     Attributes:
-      num_classes: of the logits.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      norm: likewise, of layer norms.
-      train: whether dropout drops.
-      return_attention: whether to return the attention maps `[*b, heads, n, n]`, n the patches
-        and then the classes.
-      param_dtype: of the classes' tokens.
-      depth: number of blocks; their heads have 64 channels each.
-      dropout: within the blocks.
+      num_classes: Number of classes.
+      dense: Constructor of dense layers.
+      norm: Constructor of layer norms.
+      train: Whether dropout is active.
+      return_attention: Whether to return the attention maps `[*b, heads, n, n]`; the n tokens are
+        the patches and then the classes.
+      param_dtype: Dtype of the class tokens.
+      depth: Number of blocks, whose attention heads have 64 channels each.
+      dropout: Dropout rate of the blocks.
     """
 
     num_classes: int
@@ -83,7 +83,7 @@ class MaskTransformer(nn.Module):
     def __call__(
         self, patches: Float[jax.Array, "*b h w c"]
     ) -> tuple[Float[jax.Array, "*b h w classes"], tuple]:
-        if self.num_classes < 2:  # the layer norm over classes makes a single one constant
+        if self.num_classes < 2:  # layer norm over a single class would be constant
             raise ValueError(f"num_classes: expected at least 2, got {self.num_classes}")
         *lead, rows, columns, features = patches.shape
         number = rows * columns
@@ -118,19 +118,21 @@ class MaskTransformer(nn.Module):
 
 
 class Segmenter(ImageModel):
-    """A vision transformer and a decoder of its patches.
+    """Segmenter: a vision transformer, and a decoder that classifies its patches.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
-    `SemanticOutput` with logits of that size, interpolated bilinearly, and on request the attention
-    of each block: first the encoder's, then the decoder's. Training takes a `dropout` key.
+    `SemanticOutput` with logits of that size, interpolated bilinearly. With `return_attention`,
+    `attention` holds that of each block: first the encoder's, then the decoder's. Training needs a
+    `dropout` key.
 
     Attributes:
-      num_classes: of the logits.
-      backbone: constructor of a `VisionTransformer`.
-      decoder: constructor of the decoder, which takes the fields of `LinearDecoder`.
-      epsilon: of the decoder's layer norms.
-      drop_path: the probability of losing a branch of the backbone's last block.
-      return_attention: whether to return the attention maps.
+      num_classes: Number of classes.
+      backbone: Constructor of `VisionTransformer`.
+      decoder: Constructor of the decoder, with the same fields as `LinearDecoder`.
+      epsilon: ε of the decoder's layer norms.
+      drop_path: Stochastic depth of the backbone: the probability of dropping a branch of the last
+        block in training.
+      return_attention: Whether to return the attention maps.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -169,7 +171,7 @@ class Segmenter(ImageModel):
         return SemanticOutput(logits, attention=(*features.get("attention", ()), *attention))
 
 
-# The original's encoders hold the classifier that they were trained with, which no mask needs.
+# The original's encoders include the classifier that they were pretrained with.
 _ORIGINAL: dict[str, Any] = {
     "image_size": 512,
     "num_classes": 1000,
@@ -186,8 +188,8 @@ def segmenter_tiny_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-Ti/16: 6.9 million parameters with 150 classes.
 
     Args:
-      num_classes: of the logits.
-      **options: attributes of `Segmenter`.
+      num_classes: Number of classes.
+      **options: Attributes of `Segmenter`.
 
     Returns:
       The module.
@@ -208,7 +210,7 @@ def segmenter_tiny_patch16(num_classes: int, **options: Any) -> Segmenter:
 def segmenter_small_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-S/16: 26.4 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _SMALL, **options)
 
@@ -216,7 +218,7 @@ def segmenter_small_patch16(num_classes: int, **options: Any) -> Segmenter:
 def segmenter_base_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-B/16: 103.3 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _BASE, **options)
 
@@ -224,7 +226,7 @@ def segmenter_base_patch16(num_classes: int, **options: Any) -> Segmenter:
 def segmenter_large_patch16(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with mask transformer on a ViT-L/16: 334.3 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _LARGE, **options)
 
@@ -232,7 +234,7 @@ def segmenter_large_patch16(num_classes: int, **options: Any) -> Segmenter:
 def segmenter_tiny_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-Ti/16: 5.9 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _TINY, LinearDecoder, **options)
 
@@ -240,7 +242,7 @@ def segmenter_tiny_patch16_linear(num_classes: int, **options: Any) -> Segmenter
 def segmenter_small_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-S/16: 22.4 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _SMALL, LinearDecoder, **options)
 
@@ -248,7 +250,7 @@ def segmenter_small_patch16_linear(num_classes: int, **options: Any) -> Segmente
 def segmenter_base_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-B/16: 87.3 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _BASE, LinearDecoder, **options)
 
@@ -256,15 +258,15 @@ def segmenter_base_patch16_linear(num_classes: int, **options: Any) -> Segmenter
 def segmenter_large_patch16_linear(num_classes: int, **options: Any) -> Segmenter:
     """Segmenter with linear decoder on a ViT-L/16: 305.9 million parameters with 150 classes.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
     """
     return Segmenter(num_classes, _LARGE, LinearDecoder, **options)
 
 
 def vit_linear(num_classes: int, **options: Any) -> Segmenter:
-    """A linear head on the patches of a vision transformer: DINOv2's ViT-S/14, or `backbone`.
+    """A linear classifier on the patches of a vision transformer, by default DINOv2's ViT-S/14.
 
-    Args and Returns as of `segmenter_tiny_patch16`.
+    Args and Returns as in `segmenter_tiny_patch16`.
 
     Example:
       >>> vit_linear(21, backbone=vit_base_patch16).num_classes

@@ -1,4 +1,4 @@
-"""The transformer of DETR: an encoder of pixels, and a decoder that turns queries into objects."""
+"""The transformer of DETR: an encoder of pixels, and a decoder of queries."""
 
 import functools
 from collections.abc import Callable
@@ -13,19 +13,19 @@ from segjax.models.layers import Dtype, Layer
 
 
 def dense_and_norm(**dtypes: Dtype) -> tuple[Layer, Layer]:
-    """Constructors of the matrix products and the layer norms of DETR and what follows it."""
+    """Constructors of the dense layers and layer norms of DETR, MaskFormer and Mask2Former."""
     dense = functools.partial(layers.Dense, kernel_init=nn.initializers.xavier_uniform(), **dtypes)
     norm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, **dtypes)
     return dense, norm
 
 
 class Perceptron(nn.Module):
-    """Matrix products with an activation between them.
+    """A multilayer perceptron: dense layers with an activation between them.
 
     Attributes:
-      features: of each product.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      activation: what comes between them.
+      features: Output channels of each layer.
+      dense: Constructor of dense layers.
+      activation: Activation function between the layers.
     """
 
     features: tuple[int, ...]
@@ -40,16 +40,16 @@ class Perceptron(nn.Module):
 
 
 class _Layer(nn.Module):
-    """What encoder and decoder layers are made of.
+    """The parts of encoder and decoder layers.
 
     Attributes:
-      num_heads: of the attention.
-      hidden_features: of the perceptron inside.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      norm: likewise, of layer norms.
-      train: whether dropout drops.
-      dropout: the probability of losing an entry of attention, perceptron, and their results.
-      return_attention: whether to return the maps.
+      num_heads: Number of attention heads.
+      hidden_features: Hidden channels of the MLP.
+      dense: Constructor of dense layers.
+      norm: Constructor of layer norms.
+      train: Whether dropout is active.
+      dropout: Dropout rate of the attention, the MLP and their results.
+      return_attention: Whether to return the attention maps.
     """
 
     num_heads: int
@@ -62,8 +62,8 @@ class _Layer(nn.Module):
 
     def _attend(self, name, queries, keys, values, where=None):
         options = (self.num_heads, self.dense, self.train, self.dropout, self.return_attention)
-        for_all = None if where is None else where[..., None, None, :]  # heads and queries
-        return layers.MultiHeadAttention(*options, name=name)(queries, keys, values, for_all)
+        where = None if where is None else where[..., None, None, :]  # of all heads and queries
+        return layers.MultiHeadAttention(*options, name=name)(queries, keys, values, where)
 
     def _perceptron(self, x):
         y = self._drop(nn.relu(self.dense(self.hidden_features, name="fc1")(x)))
@@ -74,10 +74,10 @@ class _Layer(nn.Module):
 
 
 class EncoderLayer(_Layer):
-    """`x = norm(x + attention(x))`, and then `norm(x + mlp(x))`: the norm comes after the sum.
+    """An encoder layer: `x = norm(x + attention(x))`, then `norm(x + mlp(x))`.
 
     Positions are added to queries and keys, but not to values. Returns the features and the
-    attention, as `MultiHeadAttention` does. Attributes as of `_Layer`.
+    attention `[*b, heads, n, n]`, or None.
     """
 
     @nn.compact
@@ -94,10 +94,10 @@ class EncoderLayer(_Layer):
 
 
 class DecoderLayer(_Layer):
-    """Queries look at one another, then at the memory, and pass a perceptron, with norms between.
+    """A decoder layer: self-attention among queries, cross-attention to the memory, and an MLP.
 
-    Returns the queries, and their attention to the memory as `MultiHeadAttention` does. Attributes
-    as of `_Layer`.
+    Each has a shortcut, and a layer norm after the sum. Returns the queries and their attention to
+    the memory `[*b, heads, q, n]`, or None.
     """
 
     @nn.compact
@@ -119,11 +119,11 @@ class DecoderLayer(_Layer):
 
 
 class Encoder(nn.Module):
-    """Encoder layers one after another. Returns the features, and the attention of each layer.
+    """Encoder layers in sequence. Returns the features, and the attention of each layer.
 
     Attributes:
-      num_layers: their number.
-      layer: constructor of `EncoderLayer`, but for its name.
+      num_layers: Number of layers.
+      layer: Constructor of `EncoderLayer`, which takes its name.
     """
 
     num_layers: int
@@ -144,15 +144,15 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decoder layers one after another, from queries that are nothing but their positions.
+    """Decoder layers in sequence, on queries that are 0 at first, with learned positions.
 
-    Returns the queries after each layer, all through one norm, and the attention of each layer to
-    the memory.
+    Returns the queries after each layer, all after the same layer norm, and the attention of each
+    layer to the memory.
 
     Attributes:
-      num_layers: their number.
-      layer: constructor of `DecoderLayer`, but for its name.
-      norm: constructor of layer norms.
+      num_layers: Number of layers.
+      layer: Constructor of `DecoderLayer`, which takes its name.
+      norm: Constructor of layer norms.
     """
 
     num_layers: int
@@ -173,6 +173,6 @@ class Decoder(nn.Module):
             x, weights = self.layer(name=f"layer{i}")(x, query_positions, memory, positions, where)
             states.append(x)
             attention.append(weights)
-        # The next layer takes the queries before this norm, as in the authors' code; transformers
-        # with auxiliary losses hands on the normed ones.
+        # The next layer takes the queries before this norm, as in the authors' code; Hugging Face
+        # with auxiliary losses takes them after it.
         return self.norm(name="norm")(jnp.stack(states)), tuple(attention)

@@ -54,21 +54,23 @@ class UNet(ImageModel):
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` (`[*b, d, h, w, c]` with
     `dimensions=3`) of any size and returns a `SemanticOutput` with logits of that size. Pooling
-    leaves out the last of an odd number of pixels, and zeros stand in for it on the way up.
+    drops the last of an odd number of pixels; upsampled features are padded with zeros there.
 
     Attributes:
-      num_classes: of the logits.
-      widths: channels of each level; each level after the first halves the resolution.
+      num_classes: Number of classes.
+      widths: Channels of each level; each level after the first halves the resolution.
       norm: "batch", "group" or "none".
-      upsampling: "transposed" (learned, kernel 2, stride 2) or "bilinear" (corners aligned), where
-        each level hands up as many channels as the next one has.
-      dimensions: spatial axes, 2 or 3.
-      patch_size: side of the blocks of pixels that the first level takes as one position, and that
-        the last one is dealt out to; 2 costs a quarter, and keeps the pixels apart all the same.
-      refinement: channels that the blocks are dealt out to, where a 3x3 convolution of the image is
-        added to them and another makes logits of the sum, so that borders follow the pixels of the
-        image and no blocks show; 0 makes logits of the blocks.
-      deep_supervision: whether training gives auxiliary logits from the coarser decoder levels.
+      upsampling: "transposed" for a transposed convolution (kernel 2, stride 2), or "bilinear"
+        (corners aligned), with which each level outputs the channels of the level above.
+      dimensions: Number of spatial axes, 2 or 3.
+      patch_size: Side of the blocks of pixels that become the channels of one position before the
+        first level (space to depth), and again pixels after the last; 2 costs a quarter as much.
+      refinement: With a `patch_size` above 1, the number of channels at full resolution: the
+        features there are added to a 3x3 convolution of the image, and another 3x3 convolution
+        predicts the logits, so that borders follow pixels instead of blocks. 0 predicts the logits
+        from the blocks.
+      deep_supervision: Whether to return auxiliary logits of the coarser decoder levels in
+        training.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -85,27 +87,27 @@ class UNet(ImageModel):
     def __call__(self, images: Float[Array, "..."], train: bool = False) -> SemanticOutput:
         d, patch = self.dimensions, self.patch_size
         if images.ndim < d + 1:
-            raise ValueError(f"images: at least {d + 1} axes were due, got shape {images.shape}")
+            raise ValueError(f"images: expected at least {d + 1} axes, got shape {images.shape}")
         size = images.shape[-1 - d : -1]
         pixels = layers.pad_to_multiple(jnp.asarray(images, self.dtype), patch, d)
         x = layers.space_to_depth(pixels, patch, d)
 
-        # What each level hands up.
-        handed = self.widths
+        # Output channels of each level.
+        outputs = self.widths
         if self.upsampling == "bilinear":
-            handed = (self.widths[0], *self.widths[:-1])
+            outputs = (self.widths[0], *self.widths[:-1])
         upper = self.widths[:-1]
         skips = []
         for level, width in enumerate(upper):
             skips.append(self._convs((width, width), f"encoder_{level}", train)(x))
             x = _halve(skips[-1], d)
-        x = self._convs((handed[-1], handed[-1]), f"encoder_{len(upper)}", train)(x)
+        x = self._convs((outputs[-1], outputs[-1]), f"encoder_{len(upper)}", train)(x)
 
         auxiliary = []
         for level, width in reversed(list(enumerate(upper))):
             x = _fit(self._upsample(x, width, f"up_{level}"), skips[level].shape)
             x = jnp.concatenate([skips[level], x], axis=-1)
-            x = self._convs((width, handed[level]), f"decoder_{level}", train)(x)
+            x = self._convs((width, outputs[level]), f"decoder_{level}", train)(x)
             if self.deep_supervision and train and level > 0:
                 auxiliary.append(self._logits(x, f"auxiliary_{level}"))
         if self.refinement:
@@ -119,10 +121,14 @@ class UNet(ImageModel):
     def layer_specs(self) -> list[Layer]:
         """The layers along one axis, with the skips as branches, for `segjax.ops.receptive_field`.
 
-        A ValueError with norm "group": its statistics see the whole picture.
+        Raises:
+          ValueError: If `norm` is "group", whose statistics are over the whole image.
         """
         if self.norm == "group":
-            raise ValueError("norm 'group' makes every output depend on the whole picture")
+            raise ValueError(
+                "norm: expected 'batch' or 'none', got 'group': with it every output depends on "
+                "the whole image"
+            )
         convs: list[Layer] = [ConvSpec(3, padding=1)] * 2
         half = Fraction(1, 2)
         transposed, linear = ConvSpec(1, stride=half), ConvSpec(2, stride=half, padding=half)
@@ -153,19 +159,19 @@ class UNet(ImageModel):
             return layers.upsample_linear_2x(x, self.dimensions)
         if self.upsampling != "transposed":
             raise ValueError(
-                f"upsampling: 'transposed' or 'bilinear' was due, got {self.upsampling!r}"
+                f"upsampling: expected 'transposed' or 'bilinear', got {self.upsampling!r}"
             )
         return layers.UpConv2x(width, self.dimensions, name=name, **self.dtypes)(x)
 
     def _logits(self, x: jax.Array, name: str, patch: int = 1) -> jax.Array:
-        """1x1 convolution in float32 at least, dealt out to the pixels of patches."""
+        """Logits in at least float32, with the channels of each patch rearranged to pixels."""
         dtype = self.output_dtype
         features = self.num_classes * patch**self.dimensions
         x = layers.Dense(features, dtype=dtype, param_dtype=self.param_dtype, name=name)(x)
         return layers.depth_to_space(x, patch, self.dimensions)
 
     def _refined(self, x: jax.Array, pixels: jax.Array) -> jax.Array:
-        """Logits in float32 at least, of features of blocks and of the pixels they stand for."""
+        """Logits in at least float32, from features of patches and the pixels in them."""
         d = self.dimensions
         features = self.refinement * self.patch_size**d
         x = layers.Dense(features, name="to_pixels", **self.dtypes)(x)
@@ -178,7 +184,7 @@ class UNet(ImageModel):
 
 
 def _halve(x: jax.Array, dimensions: int) -> jax.Array:
-    """Max pooling, without the last of an odd number of pixels; a single pixel stays."""
+    """Max pooling by 2 that drops the last of an odd number of pixels; a single pixel stays."""
     lead = x.ndim - 1 - dimensions
     spatial = x.shape[lead:-1]
     x = jnp.pad(x, [(0, 0)] * lead + [(0, int(s == 1)) for s in spatial] + [(0, 0)], mode="edge")
@@ -187,18 +193,18 @@ def _halve(x: jax.Array, dimensions: int) -> jax.Array:
 
 
 def _fit(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Zeros at the far end of each axis that is shorter than due; what is too long, cut off."""
+    """Pads each axis with zeros at its end, or crops it, to the size in `shape`."""
     zero = jnp.zeros((), x.dtype)
     sizes = [*shape[:-1], x.shape[-1]]
-    return jax.lax.pad(x, zero, [(0, due - s, 0) for s, due in zip(x.shape, sizes, strict=True)])
+    return jax.lax.pad(x, zero, [(0, size - s, 0) for s, size in zip(x.shape, sizes, strict=True)])
 
 
 def unet(num_classes: int, **options: Any) -> UNet:
     """The U-Net at the paper's widths, 64 to 1024, with batch norm: 31 million parameters.
 
     Args:
-      num_classes: of the logits.
-      **options: attributes of `UNet`.
+      num_classes: Number of classes.
+      **options: Attributes of `UNet`.
 
     Returns:
       The module.
@@ -219,7 +225,7 @@ def unet(num_classes: int, **options: Any) -> UNet:
 def unet_small(num_classes: int, **options: Any) -> UNet:
     """A U-Net of widths 32 to 512: 7.8 million parameters.
 
-    Args and Returns as of `unet`.
+    Args and Returns as in `unet`.
     """
     return UNet(num_classes, **{"widths": (32, 64, 128, 256, 512)} | options)
 
@@ -227,7 +233,7 @@ def unet_small(num_classes: int, **options: Any) -> UNet:
 def unet_tiny(num_classes: int, **options: Any) -> UNet:
     """A U-Net of widths 16 to 256: 1.9 million parameters.
 
-    Args and Returns as of `unet`.
+    Args and Returns as in `unet`.
     """
     return UNet(num_classes, **{"widths": (16, 32, 64, 128, 256)} | options)
 
@@ -235,7 +241,7 @@ def unet_tiny(num_classes: int, **options: Any) -> UNet:
 def unet_patch2(num_classes: int, **options: Any) -> UNet:
     """A U-Net of four levels on patches of 2x2 pixels, widths 32 to 128, quick on a CPU.
 
-    Args and Returns as of `unet`.
+    Args and Returns as in `unet`.
     """
     settings: dict[str, Any] = {
         "widths": (32, 64, 96, 128),

@@ -35,15 +35,15 @@ class DecoderBlock(nn.Module):
 
 
 class UNetResNet(ImageModel):
-    """A ResNet, and a decoder that joins the nearest pixels of what is below with a skip.
+    """A U-Net whose encoder is a ResNet; the decoder upsamples to the nearest pixel.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns a
     `SemanticOutput` with logits of that size.
 
     Attributes:
-      num_classes: of the logits.
-      backbone: constructor of a module that gives `stem` and `stage1` to `stage4` features.
-      widths: channels of the decoder's levels, from the coarsest to that of the image.
+      num_classes: Number of classes.
+      backbone: Constructor of a module with the features `stem` and `stage1` to `stage4`.
+      widths: Channels of the decoder's levels, from the coarsest to that of the image.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -74,7 +74,7 @@ class UNetResNet(ImageModel):
     def layer_specs(self) -> list[Layer]:
         """The layers along one axis, with the skips as branches, for `segjax.ops.receptive_field`.
 
-        The shortcuts within the ResNet see no more than what is beside them.
+        The ResNet's own shortcuts are left out: they do not enlarge the receptive field.
         """
         conv = ConvSpec(3, padding=1)
         up = ConvSpec(1, stride=Fraction(1, 2))
@@ -89,8 +89,8 @@ def unet_resnet18(num_classes: int, **options: Any) -> UNetResNet:
     """U-Net on a ResNet-18: 14.3 million parameters.
 
     Args:
-      num_classes: of the logits.
-      **options: attributes of `UNetResNet`.
+      num_classes: Number of classes.
+      **options: Attributes of `UNetResNet`.
 
     Returns:
       The module.
@@ -112,7 +112,7 @@ def unet_resnet18(num_classes: int, **options: Any) -> UNetResNet:
 def unet_resnet34(num_classes: int, **options: Any) -> UNetResNet:
     """U-Net on a ResNet-34: 24.4 million parameters.
 
-    Args and Returns as of `unet_resnet18`.
+    Args and Returns as in `unet_resnet18`.
     """
     return UNetResNet(num_classes, resnet34, **options)
 
@@ -120,6 +120,6 @@ def unet_resnet34(num_classes: int, **options: Any) -> UNetResNet:
 def unet_resnet50(num_classes: int, **options: Any) -> UNetResNet:
     """U-Net on a ResNet-50: 32.5 million parameters.
 
-    Args and Returns as of `unet_resnet18`.
+    Args and Returns as in `unet_resnet18`.
     """
     return UNetResNet(num_classes, resnet50, **options)

@@ -1,4 +1,4 @@
-"""Objectives: what a model's outputs cost, by the paper that it is from."""
+"""Training objectives, one for each paper: from a model's outputs and targets to loss terms."""
 
 from typing import TYPE_CHECKING
 

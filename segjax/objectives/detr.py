@@ -1,4 +1,4 @@
-"""DETR: a class and a box for each query, and a mask where the model has a mask head."""
+"""DETR: a class and a box for each query, and a mask if the model has a mask head."""
 
 import dataclasses
 
@@ -13,24 +13,25 @@ from segjax.typing import Instances, Record
 
 @dataclasses.dataclass(frozen=True)
 class DetrObjective(SetObjective):
-    """Cross-entropy of the classes, L1 and GIoU of the boxes, focal and Dice loss of the masks.
+    """DETR's objective: cross-entropy of classes, L1 and GIoU of boxes, focal and Dice of masks.
 
-    The weights of classes and boxes are those of the matching too. See `losses.detr_loss`.
+    The weights of classes and boxes also weigh the costs of the matching. The loss itself is
+    `losses.detr_loss`.
 
     Attributes:
-      cross_entropy: Weight of the cross-entropy of the classes.
-      l1: Weight of the L1 distance of the boxes, as fractions of the image.
-      giou: Weight of 1 − GIoU of the boxes.
-      focal: Weight of the focal loss of the masks, in models that have masks.
-      dice: Weight of the Dice loss of the masks, in models that have masks.
-      no_object: Weight of the queries without an object within the cross-entropy.
-      auxiliary: Weight of the same terms after each earlier layer of the decoder.
-      matches: Queries that each object is matched with; with more than one, suppression has to
-        choose among several predictions of an object.
+      cross_entropy: Weight of the classification loss.
+      l1: Weight of the L1 distance of the boxes, in fractions of the image size.
+      giou: Weight of the box loss 1 − GIoU.
+      focal: Weight of the focal loss of the masks, if the model has masks.
+      dice: Weight of the Dice loss of the masks, if the model has masks.
+      no_object: Weight of queries without an object in the classification loss.
+      auxiliary: Weight of the loss terms of each earlier decoder layer.
+      matches: Number of queries that each object is matched with. With more than one, an object
+        gets several predictions, of which non-maximum suppression keeps one.
 
     References:
-      Carion et al., "End-to-end object detection with transformers", 2020, sections 3.1 and A.2,
-      and its authors' defaults.
+      Carion et al., "End-to-end object detection with transformers", 2020, sections 3.1 and A.2;
+      the weights are the defaults of the authors' code.
     """
 
     cross_entropy: float = 1.0
@@ -47,7 +48,7 @@ class DetrObjective(SetObjective):
         where: jax.Array,
         keys: jax.Array | None,
     ) -> dict[str, Average]:
-        """`cross_entropy`, `l1`, `giou`; with masks `focal` and `dice`; as in `SetObjective`."""
+        """The terms `cross_entropy`, `l1`, `giou` and, with masks, `focal` and `dice`."""
         assert outputs.boxes is not None
         return losses.detr_loss(
             outputs.class_logits,

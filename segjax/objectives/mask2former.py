@@ -1,4 +1,4 @@
-"""Mask2Former: a class and a mask for each query, compared at random and uncertain points."""
+"""Mask2Former: a class and a mask for each query, with mask losses at sampled points."""
 
 import dataclasses
 
@@ -13,22 +13,22 @@ from segjax.typing import Instances, Record
 
 @dataclasses.dataclass(frozen=True)
 class Mask2FormerObjective(SetObjective):
-    """Cross-entropy of the classes, cross-entropy and Dice loss of the masks at points.
+    """Mask2Former's objective: cross-entropy of classes, cross-entropy and Dice of masks at points.
 
-    The weights are those of the matching too. See `losses.mask2former_loss`. EoMT is trained with
-    the same objective.
+    The weights also weigh the costs of the matching. The loss itself is `losses.mask2former_loss`.
+    EoMT uses the same objective.
 
     Attributes:
-      cross_entropy: Weight of the cross-entropy of the classes.
+      cross_entropy: Weight of the classification loss.
       mask: Weight of the binary cross-entropy of the masks.
       dice: Weight of the Dice loss of the masks.
-      points: Number of points at which masks are compared; fewer do for small images.
-      oversample: Candidates for each point, among which the least certain are chosen.
-      importance: Share of the points that are chosen so; the others are random.
-      no_object: Weight of the queries without an object within the cross-entropy.
-      auxiliary: Weight of the same terms after each earlier layer of the decoder.
-      matches: Queries that each object is matched with; with more than one, suppression has to
-        choose among several predictions of an object.
+      points: Number of points where masks are compared. Small images need fewer.
+      oversample: Number of candidate points per point; the most uncertain ones are used.
+      importance: Share of the points that are chosen by uncertainty; the others are random.
+      no_object: Weight of queries without an object in the classification loss.
+      auxiliary: Weight of the loss terms of each earlier decoder layer.
+      matches: Number of queries that each object is matched with. With more than one, an object
+        gets several predictions, of which non-maximum suppression keeps one.
 
     References:
       Cheng et al., "Masked-attention mask transformer for universal image segmentation", 2022,
@@ -50,10 +50,10 @@ class Mask2FormerObjective(SetObjective):
         where: jax.Array,
         keys: jax.Array | None,
     ) -> dict[str, Average]:
-        """`cross_entropy`, `mask_cross_entropy` and `dice`, as in `SetObjective`."""
+        """The terms `cross_entropy`, `mask_cross_entropy` and `dice`."""
         assert outputs.mask_logits is not None
         if keys is None:
-            raise ValueError("key: expected a random key, to draw the points with, got None")
+            raise ValueError("key: expected a random key for the sampling of points, got None")
         return losses.mask2former_loss(
             keys,
             outputs.class_logits,

@@ -1,4 +1,4 @@
-"""MaskFormer: a class and a mask for each query, compared at all pixels."""
+"""MaskFormer: a class and a mask for each query, with mask losses over all pixels."""
 
 import dataclasses
 
@@ -13,18 +13,18 @@ from segjax.typing import Instances, Record
 
 @dataclasses.dataclass(frozen=True)
 class MaskFormerObjective(SetObjective):
-    """Cross-entropy of the classes, focal and Dice loss of the masks at all pixels.
+    """MaskFormer's objective: cross-entropy of classes, focal and Dice loss of masks.
 
-    The weights are those of the matching too. See `losses.maskformer_loss`.
+    The weights also weigh the costs of the matching. The loss itself is `losses.maskformer_loss`.
 
     Attributes:
-      cross_entropy: Weight of the cross-entropy of the classes.
+      cross_entropy: Weight of the classification loss.
       focal: Weight of the focal loss of the masks.
       dice: Weight of the Dice loss of the masks.
-      no_object: Weight of the queries without an object within the cross-entropy.
-      auxiliary: Weight of the same terms after each earlier layer of the decoder.
-      matches: Queries that each object is matched with; with more than one, suppression has to
-        choose among several predictions of an object.
+      no_object: Weight of queries without an object in the classification loss.
+      auxiliary: Weight of the loss terms of each earlier decoder layer.
+      matches: Number of queries that each object is matched with. With more than one, an object
+        gets several predictions, of which non-maximum suppression keeps one.
 
     References:
       Cheng et al., "Per-pixel classification is not all you need for semantic segmentation", 2021,
@@ -43,7 +43,7 @@ class MaskFormerObjective(SetObjective):
         where: jax.Array,
         keys: jax.Array | None,
     ) -> dict[str, Average]:
-        """`cross_entropy`, `focal` and `dice`, as in `SetObjective`."""
+        """The terms `cross_entropy`, `focal` and `dice`."""
         assert outputs.mask_logits is not None
         return losses.maskformer_loss(
             outputs.class_logits,

@@ -1,4 +1,4 @@
-"""What every objective is: a function from outputs and a batch to terms."""
+"""The interface of training objectives."""
 
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -10,10 +10,10 @@ from segjax.typing import Record
 
 @runtime_checkable
 class Objective(Protocol):
-    """The terms that a model is trained on: a frozen dataclass of their weights.
+    """A training objective: a frozen dataclass whose fields are the weights of its loss terms.
 
     Attributes:
-      tasks: Names of the tasks that it serves: "semantic", "instance", "panoptic".
+      tasks: Names of the tasks that it can be used for: "semantic", "instance", "panoptic".
     """
 
     tasks: ClassVar[tuple[str, ...]]
@@ -21,16 +21,16 @@ class Objective(Protocol):
     def __call__(
         self, outputs: Any, targets: Any, record: Record, key: jax.Array | None = None
     ) -> dict[str, Average]:
-        """The weighted terms by name.
+        """Computes the weighted loss terms.
 
         Args:
           outputs: Outputs of the model in training, batch axis first.
-          targets: What the task asks the model to find in the batch: labels `[b, h, w]`, or padded
-            objects `[b, n]`.
-          record: The batch: of it an objective reads `where`, `valid`, `size` and `index`.
-          key: Random key, the same on all devices; the key of an example follows from its `index`.
+          targets: Targets of the task: labels `[b, h, w]`, or padded objects `[b, n]`.
+          record: Batch, of which an objective reads `where`, `valid`, `size` and `index`.
+          key: Random key, the same on all devices. The key of an example is derived from it and the
+            example's `index`.
 
         Returns:
-          Averages by name. The loss is the sum of their values; over devices, totals and weights
-          are summed before they are divided. No gradient flows through the weights.
+          Averages by name. The loss is the sum of their values. Over devices, totals and weights
+          are summed before they are divided. The weights have no gradient.
         """

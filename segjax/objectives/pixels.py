@@ -1,4 +1,4 @@
-"""Semantic segmentation: every pixel has a class."""
+"""Semantic segmentation: classification of each pixel."""
 
 import dataclasses
 from typing import ClassVar
@@ -17,23 +17,27 @@ from segjax.typing import Array, Record
 
 @dataclasses.dataclass(frozen=True)
 class PixelObjective:
-    """Cross-entropy of pixels plus Dice loss of classes, and what may be added or replace them.
+    """Objective of semantic segmentation: cross-entropy, Dice and Lovász-softmax loss.
 
-    `Σ_heads h (a CE + b Dice + c Lovász)`, where the weight `h` of a head is 1 for the logits
-    and `auxiliary / 2ⁱ` for the i-th auxiliary output. Most papers train with the cross-entropy
-    alone: `PixelObjective(dice=0.0)`.
+    `Σ_heads h (cross_entropy CE + dice Dice + lovasz Lovász)`, where the weight h of a head is 1
+    for the logits and `auxiliary / 2ⁱ` for auxiliary head i = 0, 1, …. Most papers train with the
+    cross-entropy alone: `PixelObjective(dice=0.0)`.
 
     Attributes:
-      cross_entropy: Weight of the mean softmax cross-entropy over pixels.
-      dice: Weight of the mean Dice loss over the classes present in each image.
-      lovasz: Weight of the mean Lovász-softmax loss over images.
-      auxiliary: Weight of the same terms on the model's first auxiliary output; half as much on
-        each one after it.
+      cross_entropy: Weight of the softmax cross-entropy, a mean over pixels.
+      dice: Weight of the Dice loss, a mean over the classes present in each image.
+      lovasz: Weight of the Lovász-softmax loss, a mean over images.
+      auxiliary: Weight of the first auxiliary head; each further one has half the weight.
       label_smoothing: Label smoothing of the cross-entropy, in 0..1.
-      class_weights: Weights of the classes in the cross-entropy, one for each; without them all
-        weigh alike.
-      focal_gamma: Exponent that makes the cross-entropy a focal loss, without label smoothing; 0
-        for none.
+      class_weights: Weights of the classes in the cross-entropy, one for each class. By default all
+        are 1.
+      focal_gamma: Exponent of the focal loss, which replaces the cross-entropy; 0 keeps the
+        cross-entropy. Not with label smoothing.
+
+    References:
+      Dice: Milletari et al., "V-Net", 2016; Lovász: Berman et al., "The Lovász-softmax loss", 2018;
+      focal: Lin et al., "Focal loss for dense object detection", 2017; auxiliary heads: Zhao et
+      al., "Pyramid scene parsing network", 2017.
 
     Example:
       >>> import jax.numpy as jnp
@@ -70,17 +74,18 @@ class PixelObjective:
         record: Record,
         key: jax.Array | None = None,
     ) -> dict[str, Average]:
-        """The weighted terms by name, whose weights depend on the labels alone.
+        """Computes the weighted loss terms.
 
         Args:
-          outputs: Logits, and those of auxiliary heads, of any size.
-          targets: Labels `[b, h, w]`; those outside 0..classes−1 are void.
-          record: The batch: its `where` and `valid`.
-          key: Not needed: nothing is drawn.
+          outputs: Logits of the model and of its auxiliary heads, of any height and width.
+          targets: Labels `[b, h, w]`; labels outside 0..classes−1 are void.
+          record: Batch, of which `where` and `valid` are read.
+          key: Not used.
 
         Returns:
-          `cross_entropy`, `dice` and `lovasz`, those that have a weight, and with the prefix
-          `auxiliary_1/` the terms of the first auxiliary head, and so on.
+          Averages `cross_entropy`, `dice` and `lovasz`, unless their weight is 0. Terms of
+          auxiliary heads have the prefixes `auxiliary_1/`, `auxiliary_2/` and so on. The weights of
+          the averages depend on the labels alone.
         """
         num_classes = outputs.logits.shape[-1]
         labels, where = valid_labels(targets, num_classes, where=counted_pixels(record))
@@ -96,7 +101,7 @@ class PixelObjective:
                 average = Average(jnp.sum(pixel_losses), jnp.sum(pixel_weights))
                 terms[f"{prefix}cross_entropy"] = average * (weight * self.cross_entropy)
             if self.dice:
-                # The cross-entropy takes care of the classes that are not there.
+                # Classes that are absent from an image are left to the cross-entropy.
                 average = Average.of(class_losses, where=present)
                 terms[f"{prefix}dice"] = average * (weight * self.dice)
             if self.lovasz:
@@ -108,11 +113,11 @@ class PixelObjective:
     def _losses(
         self, logits: jax.Array, labels: jax.Array, where: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """The weighted cross-entropy or focal loss by pixel, and the Dice loss by class."""
+        """The weighted cross-entropy (or focal loss) of each pixel, and the Dice loss by class."""
         shape, num_classes = (labels.shape[-2], labels.shape[-1]), logits.shape[-1]
         is_plain = not (self.focal_gamma or self.label_smoothing)
         if is_plain and logits.shape[-3:-1] != shape:
-            # A block of rows at a time: neither resized logits nor probabilities are held.
+            # Fused over blocks of rows, so that the resized logits are never stored as a whole.
             fused = losses.resized_cross_entropy_and_dice
             together = lambda x, y, where: fused(x, y, where=where)
             pixel_losses, class_losses = map_shards(together, logits, labels, where)
@@ -139,7 +144,7 @@ class PixelObjective:
 
 
 def _present(labels: Array, where: Array, num_classes: int) -> jax.Array:
-    """`[b, classes]`: which classes each image has."""
+    """`[b, classes]`: whether an image has pixels of a class."""
     nowhere = jnp.zeros(num_classes, bool)
     return jax.vmap(lambda y, counts: nowhere.at[y].max(counts))(labels, where)
 
@@ -150,5 +155,5 @@ def _lovasz(logits: jax.Array, labels: jax.Array, where: jax.Array) -> Average:
 
 
 def _probs(logits: Array, where: Array) -> jax.Array:
-    logits = jnp.where(where[..., None], logits, 0)  # a NaN in void has no gradient either
+    logits = jnp.where(where[..., None], logits, 0)  # keeps NaNs at void pixels out of gradients
     return jax.nn.softmax(logits.astype(accumulation_dtype(logits)))

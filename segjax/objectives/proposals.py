@@ -1,4 +1,4 @@
-"""Detection by proposals: Mask R-CNN's two stages."""
+"""Mask R-CNN: a region proposal network, and heads for classes, boxes and masks."""
 
 import dataclasses
 from typing import ClassVar
@@ -16,17 +16,17 @@ from segjax.typing import Instances, Record
 
 @dataclasses.dataclass(frozen=True)
 class ProposalObjective:
-    """Objectness and boxes of the anchors; classes, boxes and masks of the proposals.
+    """Mask R-CNN's objective: losses of the region proposal network and of the three heads.
 
-    The loss is the weighted sum of five means, over the anchors and the proposals that the model
-    sampled. See `losses.rpn_loss`, `losses.box_head_loss` and `losses.mask_head_loss`.
+    Each term is a mean over the anchors or proposals that the model has sampled. The losses
+    themselves are `losses.rpn_loss`, `losses.box_head_loss` and `losses.mask_head_loss`.
 
     Attributes:
-      objectness: Weight of the cross-entropy of whether an anchor has an object.
+      objectness: Weight of the binary cross-entropy of the anchors' objectness.
       anchor_box: Weight of the smooth L1 loss of the anchors' boxes.
-      cross_entropy: Weight of the cross-entropy of the proposals' classes.
+      cross_entropy: Weight of the classification loss of the proposals.
       box: Weight of the smooth L1 loss of the proposals' boxes.
-      mask: Weight of the cross-entropy of the proposals' masks.
+      mask: Weight of the binary cross-entropy of the proposals' masks.
 
     References:
       He et al., "Mask R-CNN", 2017, section 3, where every term has weight 1.
@@ -47,16 +47,16 @@ class ProposalObjective:
         record: Record,
         key: jax.Array | None = None,
     ) -> dict[str, Average]:
-        """The weighted terms by name.
+        """Computes the weighted loss terms.
 
         Args:
-          outputs: The anchors and proposals that the model sampled in training.
+          outputs: Outputs of the model for the anchors and proposals that it has sampled.
           targets: Padded objects `[b, n]` with masks `[b, n, h, w]`.
-          record: The batch: its `image`, `where` and `valid`.
-          key: Not needed: the model has drawn the samples.
+          record: Batch, of which `image`, `where` and `valid` are read.
+          key: Not used.
 
         Returns:
-          `objectness`, `rpn_box`, `class`, `box` and `mask`.
+          Averages `objectness`, `rpn_box`, `class`, `box` and `mask`.
         """
         anchor_matches, matches = outputs.anchor_matches, outputs.matches
         if record.valid is not None:

@@ -1,4 +1,4 @@
-"""Which pixels and examples of a batch count, and the random keys of its examples."""
+"""The pixels of a batch that count in a loss, and the random keys of its examples."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from segjax.typing import Array, Instances, Record
 
 
 def counted_pixels(record: Record) -> Bool[Array, "*b h w"]:
-    """The labelled pixels that count: neither void nor of an example that fills up the batch."""
+    """The pixels that are not void, in examples that do not merely fill up the batch."""
     where = record.where
     if where is None:
         where = jnp.ones(record.require("labels").shape, bool)
@@ -17,7 +17,7 @@ def counted_pixels(record: Record) -> Bool[Array, "*b h w"]:
 
 
 def mask_pixels(record: Record, targets: Instances) -> Bool[jax.Array, "b h w"]:
-    """The pixels at which masks are compared: neither void nor of a crowd."""
+    """The pixels where masks are compared: not void, and not in a crowd."""
     *batch, height, width, _ = record.require("image").shape
     where = jnp.ones((*batch, height, width), bool)
     if record.where is not None:
@@ -29,7 +29,7 @@ def mask_pixels(record: Record, targets: Instances) -> Bool[jax.Array, "b h w"]:
 
 
 def picture_pixels(record: Record) -> Bool[jax.Array, "b h w"]:
-    """The pixels of the picture on its canvas."""
+    """The pixels of the image, without the padding."""
     *batch, height, width, _ = record.require("image").shape
     if record.size is None:
         return jnp.ones((*batch, height, width), bool)
@@ -37,5 +37,5 @@ def picture_pixels(record: Record) -> Bool[jax.Array, "b h w"]:
 
 
 def example_keys(key: jax.Array, record: Record) -> jax.Array:
-    """`[b]` random keys, one for each example, the same on however many devices."""
+    """`[b]` random keys, one for each example; they do not depend on the number of devices."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, record.require("index"))

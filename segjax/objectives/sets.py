@@ -1,4 +1,4 @@
-"""What objectives of a set share: each object is matched with a query, after every layer."""
+"""Set prediction: queries are matched with objects, after every layer of the decoder."""
 
 import dataclasses
 import itertools
@@ -16,16 +16,20 @@ from segjax.typing import Instances, Record
 
 @dataclasses.dataclass(frozen=True)
 class SetObjective:
-    """The terms of the last layer of the decoder, and those of all earlier layers together.
+    """Base class of set prediction objectives: loss terms after every decoder layer.
 
-    `Σ_terms w L(last layer) + auxiliary Σ_layers Σ_terms w L(layer)`, each layer with a matching
-    of its own. A paper's objective is a subclass with its weights and its `layer_terms`.
+    `Σ_terms w L(last layer) + auxiliary Σ_layers Σ_terms w L(layer)`. Queries and objects are
+    matched anew for each layer. The objective of a paper is a subclass with its weights and its
+    `layer_terms`.
 
     Attributes:
-      no_object: Weight of the queries without an object within the cross-entropy.
-      auxiliary: Weight of the same terms after each earlier layer of the decoder.
-      matches: Queries that each object is matched with. One makes a set; with more, one-to-many,
-        each object gets several predictions, of which suppression has to choose.
+      no_object: Weight of queries without an object in the classification loss.
+      auxiliary: Weight of the loss terms of each earlier decoder layer.
+      matches: Number of queries that each object is matched with. With more than one, an object
+        gets several predictions, of which non-maximum suppression keeps one.
+
+    References:
+      Carion et al., "End-to-end object detection with transformers", 2020, sections 3.1 and A.2.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("instance", "panoptic")
@@ -42,17 +46,17 @@ class SetObjective:
         where: jax.Array,
         keys: jax.Array | None,
     ) -> dict[str, Average]:
-        """The weighted terms of one layer by name.
+        """Computes the weighted loss terms of one decoder layer.
 
         Args:
-          outputs: Outputs of the layer, without auxiliary ones.
-          targets: Padded objects `[b, n]`, each as often as it is matched.
-          record: The batch.
-          where: `[b, h, w]`, the pixels at which masks are compared.
-          keys: `[b]` random keys, one for each example; None where no key was given.
+          outputs: Outputs of the layer.
+          targets: Padded objects `[b, n]`, each repeated `matches` times.
+          record: Batch.
+          where: `[b, h, w]`, the pixels where masks are compared.
+          keys: `[b]` random keys, one for each example; None if no key was given.
 
         Returns:
-          Averages by name, of which the weights depend on the targets alone.
+          Averages by name. Their weights depend on the targets alone.
         """
         raise NotImplementedError
 
@@ -63,16 +67,16 @@ class SetObjective:
         record: Record,
         key: jax.Array | None = None,
     ) -> dict[str, Average]:
-        """The weighted terms by name, those of all earlier layers together.
+        """Computes the weighted loss terms of all decoder layers.
 
         Args:
           outputs: Outputs of the model in training, batch axis first.
           targets: Padded objects `[b, n]`, with masks `[b, n, h, w]` if the model predicts masks.
-          record: The batch: its `image`, `where`, `size`, `index` and `valid`.
-          key: Random key, the same on all devices; needed where points are drawn.
+          record: Batch, of which `image`, `where`, `size`, `index` and `valid` are read.
+          key: Random key, the same on all devices; needed if points are sampled.
 
         Returns:
-          Averages by name; those of earlier layers have the prefix `auxiliary/`.
+          Averages by name. Terms of the earlier layers are summed and have the prefix `auxiliary/`.
         """
         where = mask_pixels(record, targets)
         if self.matches > 1:
@@ -87,8 +91,8 @@ class SetObjective:
             keys = None if key is None else example_keys(jax.random.fold_in(key, number), record)
             return self.layer_terms(layer, targets, record, where, keys)
 
-        # A loop over layers that are alike, so that the matching is compiled once for them. DETR's
-        # last one alone may have masks.
+        # A loop over layers with the same outputs, so that the matching is compiled once for them.
+        # In DETR only the last layer may have masks.
         by_layer: list[dict[str, Average]] = []
         for _, group in itertools.groupby(enumerate(layers), lambda x: jax.tree.structure(x[1])):
             numbers, alike = zip(*group, strict=True)

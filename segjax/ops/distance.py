@@ -37,9 +37,8 @@ def distance_transform(
     Example:
       >>> import jax.numpy as jnp
       >>> from segjax import ops
-      >>> ops.distance_transform(jnp.array([[False, True, True], [True, True, True]]))
-      Array([[0.       , 1.       , 2.       ],
-             [1.       , 1.4142135, 2.236068 ]], dtype=float32)
+      >>> ops.distance_transform(jnp.array([[False, True, True, True]]))
+      Array([[0., 1., 2., 3.]], dtype=float32)
 
     References:
       Felzenszwalb and Huttenlocher, "Distance transforms of sampled functions", 2012,

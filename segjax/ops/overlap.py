@@ -33,8 +33,8 @@ def box_iou(
     Example:
       >>> import jax.numpy as jnp
       >>> from segjax import ops
-      >>> ops.box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 0.0, 3.0, 2.0]]))
-      Array([[0.33333334]], dtype=float32)
+      >>> ops.box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[0.0, 0.0, 2.0, 1.0]]))
+      Array([[0.5]], dtype=float32)
     """
     return _iou(*_align(a, b, pairwise))
 

@@ -69,15 +69,17 @@ def zero_shot_labels(
 
 
 def normalize(vectors: Float[Array, "*b d"]) -> Float[jax.Array, "*b d"]:
-    """Vectors scaled to length 1: `v / ‖v‖`; those that are 0 stay 0, with gradient 0.
+    """Scale vectors to length 1: `v / ‖v‖`; zero vectors stay 0, with gradient 0.
 
     Args:
-      vectors: `[*b, d]`.
+      vectors: `[*b, d]`, floating.
 
     Returns:
-      `[*b, d]`.
+      `[*b, d]`, in the dtype of `vectors`.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.ops.similarity import normalize
       >>> normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]]))
       Array([[0.6, 0.8],
              [0. , 0. ]], dtype=float32)

@@ -246,6 +246,7 @@ class _Boxes(NamedTuple):
 
 def _greedy(boxes, scores, classes, iou_threshold, where):
     """Sorts the boxes, suppresses, and returns the result in the original order."""
+    check_boxes("boxes", boxes)
     _check_row("scores", scores, boxes)
     alive = broadcast_where(where, scores.shape)
     if not alive.size:

@@ -1,4 +1,4 @@
-"""Published weights in and out, under their original names."""
+"""Reading and writing of published weights, under their original names."""
 
 from typing import TYPE_CHECKING
 

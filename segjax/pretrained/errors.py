@@ -1,5 +1,5 @@
-"""What reading weights says when something is wrong with them."""
+"""The error of weights that cannot be used."""
 
 
 class WeightsError(ValueError):
-    """A file of weights that cannot be used; the message names it and says what is wrong."""
+    """Weights that cannot be used; the message names the file, with what was expected of it."""

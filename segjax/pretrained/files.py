@@ -1,4 +1,4 @@
-"""State dicts in files: safetensors in and out, and torch's own in."""
+"""State dicts in files: reading and writing of safetensors, reading of torch's own files."""
 
 import functools
 import json
@@ -15,9 +15,9 @@ import safetensors.numpy
 from segjax.pretrained.errors import WeightsError
 from segjax.pretrained.torch_files import COUNTER, read_torch
 
-INDEX_SUFFIX = ".index.json"  # of what says in which files the parts of large weights are
+INDEX_SUFFIX = ".index.json"  # lists the files that large weights are split into
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
-# Of safetensors' types those that NumPy has, or JAX.
+# The types of safetensors that NumPy or JAX have.
 _DTYPES = {
     "BOOL": np.bool_,
     "U8": np.uint8,
@@ -38,25 +38,24 @@ _DTYPES = {
 
 
 def read_state_dict(path: str | os.PathLike, *, average: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of a file, by key.
+    """Reads the arrays of a file of weights.
 
     Args:
-      path: of a `.safetensors` file, or of one of torch's (`.pth`, `.pt`, `.bin`, `.ckpt`), of
-        which no code is run. Or of the index (`.index.json`) of such files that lie beside it.
-      average: whether of a file with trained weights and their moving average the latter is taken.
+      path: path of a `.safetensors` file, of one of torch's (`.pth`, `.pt`, `.bin`, `.ckpt`), whose
+        pickled code is not run, or of the index (`.index.json`) of such files beside it.
+      average: whether to take the moving average of the weights, of a file that has both.
 
     Returns:
-      NumPy arrays by the file's keys; bfloat16 and float8 ones are of JAX's types.
+      NumPy arrays by the file's keys; bfloat16 and float8 are JAX's types.
 
     Raises:
-      WeightsError: where the file is damaged, is not what its suffix says, or has no average that
-        is asked for.
-      OSError: where it cannot be read.
+      WeightsError: if the file is damaged, is not what its suffix says, or lacks the average.
+      OSError: if it cannot be read.
 
     Example:
-      >>> read_state_dict("weights.h5")
+      >>> read_state_dict("weights.h5")  # doctest: +ELLIPSIS
       Traceback (most recent call last):
-      segjax.pretrained.errors.WeightsError: weights.h5: due is .safetensors, .pth, .pt, .bin, .ckpt
+      segjax.pretrained.errors.WeightsError: weights.h5: expected .safetensors, .pth, ..., got .h5
     """
     path = Path(path)
     if path.name.endswith(INDEX_SUFFIX):
@@ -70,21 +69,22 @@ def read_state_dict(path: str | os.PathLike, *, average: bool = False) -> dict[s
         return arrays
     if path.suffix in TORCH_SUFFIXES:
         return read_torch(path, average=average)
-    raise WeightsError(f"{path}: due is .safetensors, {', '.join(TORCH_SUFFIXES)}")
+    expected = ", ".join([".safetensors", *TORCH_SUFFIXES])
+    raise WeightsError(f"{path}: expected {expected}, got {path.suffix or 'no suffix'}")
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
-    """The texts that a safetensors file has beside its arrays; of other files none.
+    """Reads the metadata of a safetensors file; other files have none.
 
     Args:
-      path: of a file.
+      path: path of the file.
 
     Returns:
-      Texts by name.
+      Texts by name; empty for other files.
 
     Raises:
-      WeightsError: where the file is damaged.
-      OSError: where it cannot be read.
+      WeightsError: if the file is damaged.
+      OSError: if it cannot be read.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -95,30 +95,34 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
         with safetensors.safe_open(path, "numpy") as file:
             return file.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise WeightsError(f"{path}: no safetensors file, or a damaged one ({error})") from error
+        raise WeightsError(
+            f"{path}: expected a safetensors file, got none or a damaged one ({error})"
+        ) from error
 
 
 def part_names(index: Path) -> list[str]:
-    """The names of the files that an index speaks of; they lie beside it.
+    """The names of the files in an index; they lie beside it.
 
     Args:
-      index: path of a `.index.json` file.
+      index: path of the `.index.json` file.
 
     Returns:
       The names, each once.
 
     Raises:
-      WeightsError: where it is no index, or a name leads elsewhere.
-      OSError: where it cannot be read.
+      WeightsError: if it is not an index, or a name leads elsewhere.
+      OSError: if it cannot be read.
     """
     try:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{index}: no index of weights, or a damaged one ({error})") from error
+        raise WeightsError(
+            f"{index}: expected an index of weights, got none or a damaged one ({error})"
+        ) from error
     for name in names:
         plain = isinstance(name, str) and Path(name).name == name
         if not (plain and name.endswith((".safetensors", *TORCH_SUFFIXES))):
-            raise WeightsError(f"{index}: names of files beside it were due, got {name!r}")
+            raise WeightsError(f"{index}: expected names of files beside it, got {name!r}")
     return names
 
 
@@ -128,12 +132,12 @@ def write_safetensors(
     *,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes arrays into a safetensors file: whole, or not at all.
+    """Writes arrays to a safetensors file, atomically.
 
     Args:
       state_dict: arrays by key.
-      path: of the file; a file there is replaced.
-      metadata: texts beside them.
+      path: path of the file; an existing file is replaced.
+      metadata: texts to store beside the arrays.
 
     Example:
       >>> import tempfile
@@ -145,7 +149,7 @@ def write_safetensors(
     path = Path(path)
     draft = path.with_suffix(".draft")
     try:
-        # As transformers does: "pt" says that the arrays are laid out as torch's.
+        # As in transformers, "pt" tells that the arrays have torch's layout.
         safetensors.numpy.save_file(
             dict(state_dict), draft, metadata={"format": "pt", **(metadata or {})}
         )
@@ -157,12 +161,12 @@ def write_safetensors(
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as file:  # safetensors' own errors do not name it
+    with path.open("rb") as file:  # safetensors' own errors do not name the file
         try:
             with safetensors.safe_open(path, "numpy"):
-                pass  # the header is whole, and each array has its place in the file
+                pass  # checks the header, and that all arrays lie within the file
         except safetensors.SafetensorError as error:
-            reason = f"no safetensors file, or a damaged one ({error})"
+            reason = f"expected a safetensors file, got none or a damaged one ({error})"
             raise WeightsError(f"{path}: {reason}") from error
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         data, arrays = file.tell(), {}

@@ -1,4 +1,4 @@
-"""A state dict fitted to a model: what is missing, unexpected and mis-shaped, and what adapts."""
+"""Fits a state dict to a model: lists what is missing or unexpected, and adapts shapes."""
 
 import dataclasses
 import difflib
@@ -21,9 +21,9 @@ from segjax.pretrained.keys import (
 from segjax.pretrained.own import OwnNames
 from segjax.pretrained.torch_files import COUNTER
 
-_LISTED = 20  # of each kind of fault
-_LEVELS = 8  # of names before a key that are looked at
-# What torch's wrappers put into the keys of the module within.
+_LISTED = 20  # faults of each kind that are listed
+_LEVELS = 8  # of a common prefix that may be left out
+# Names that torch's wrappers add to the keys of a module.
 _WRAPPERS = re.compile(
     r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
@@ -31,32 +31,32 @@ _WRAPPERS = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """Arrays out of a state dict, as far as it has them.
+    """Arrays from a state dict, as far as it has them.
 
     Attributes:
-      arrays: by path of ours, in our layout and dtype.
-      adapted: the original's keys of those that were made to fit.
-      fresh: paths of ours that the state dict has nothing for, by the original's key.
+      arrays: arrays by our path, in our layout and dtype.
+      adapted: the original's keys of arrays that were adapted in shape.
+      new: the original's key of each array that is to be newly initialised, by our path.
     """
 
     arrays: dict[str, np.ndarray]
     adapted: tuple[str, ...]
-    fresh: dict[str, str]
+    new: dict[str, str]
 
 
 def unwrap(
     tables: Sequence[KeyTable], state_dict: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], str]:
-    """The arrays without what training put before all their keys.
+    """Removes wrappers and common prefixes, which training adds, from the keys of a state dict.
 
     Args:
-      tables: of the model.
-      state_dict: arrays by a file's keys.
+      tables: key tables of the model.
+      state_dict: arrays by the file's keys.
 
     Returns:
-      Arrays by key, without the counter of an average, the names of torch's wrappers, and as many
-      of the names that all keys share as makes most of the rest known to a table; and those names,
-      such as "module.model.".
+      Arrays by key, without the counter of an average, the names of torch's wrappers, and the part
+      of the prefix common to all keys whose removal makes most of them known to a table; and that
+      prefix, such as "module.model.".
 
     Example:
       >>> arrays = {"model.conv1.bias": np.zeros(1), "model.conv1.weight": np.zeros((1, 1))}
@@ -75,13 +75,13 @@ def unwrap(
     def cut(prefix):
         return {key.removeprefix(prefix): array for key, array in arrays.items()}
 
-    # The first of those as good.
+    # The first if several are equally good.
     prefix = max(prefixes, key=lambda p: max(_count_known(table, cut(p)) for table in tables))
     return cut(prefix), prefix
 
 
 def nearest_table(tables: Sequence[KeyTable], state_dict: Mapping[str, np.ndarray]) -> KeyTable:
-    """Of a model's tables the one that knows most of a file's keys; the first of those as good."""
+    """The key table of a model that knows most of a file's keys; the first of several."""
     return max(tables, key=lambda table: _count_known(table, state_dict))
 
 
@@ -90,11 +90,11 @@ def _count_known(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int:
 
 
 def canonical(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays that count, under the names of the table.
+    """Renames a file's keys to those of the table, and drops unused arrays.
 
     Args:
-      table: of the family.
-      state_dict: arrays by a file's keys.
+      table: key table of the family.
+      state_dict: arrays by the file's keys.
 
     Returns:
       Arrays by the original's keys, without unused ones.
@@ -104,9 +104,9 @@ def canonical(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> dict[str
 
 
 def count_classes(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int | None:
-    """The number of classes of a canonical state dict; None where it has no head.
+    """The number of classes of a canonical state dict; None if it has no head.
 
-    Of an array without numbers a file may claim any length.
+    Empty arrays do not count, as a file may claim any length for these.
     """
     if isinstance(table, OwnNames):
         return table.count_classes(state_dict)
@@ -116,7 +116,7 @@ def count_classes(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int 
 
 
 def count_channels(table: KeyTable, state_dict: Mapping[str, np.ndarray]) -> int | None:
-    """How many channels the images have of a canonical state dict; None where it has no stem."""
+    """The number of image channels of a canonical state dict; None if it has no stem."""
     if isinstance(table, OwnNames):
         return table.count_channels(state_dict)
     stem = state_dict.get(table.stem)
@@ -130,22 +130,23 @@ def fit(
     *,
     new_head: bool = False,
 ) -> Fitted:
-    """Takes for each of a model's arrays what a canonical state dict has.
+    """Takes the arrays of a model from a canonical state dict.
 
-    The first kernel adapts to other channels, and what the table names so to other sizes. Left
-    fresh are optional parts that are missing, and all the rest where there is a backbone alone.
+    The first kernel adapts to another number of channels, and what the table says so to other
+    sizes. Missing optional parts are newly initialised, and all but the backbone where the state
+    dict holds a backbone alone.
 
     Args:
-      table: of the family.
-      state_dict: as `canonical` gives it.
+      table: key table of the family.
+      state_dict: arrays as from `canonical`.
       template: shapes and dtypes of the model's variables.
-      new_head: whether the head is left fresh too, for it is of other classes.
+      new_head: whether the head is newly initialised too, as for other classes.
 
     Returns:
-      The arrays, and which were adapted or are left fresh.
+      The arrays, and which of them were adapted or are to be newly initialised.
 
     Raises:
-      WeightsError: it lists all that is missing, unexpected or mis-shaped.
+      WeightsError: if anything is missing, unexpected or mis-shaped; it lists all of these.
 
     Example:
       >>> table = KeyTable((("conv", "conv1"),))
@@ -153,13 +154,13 @@ def fit(
       >>> fit(table, {"conv1.bias": np.array([1, 2], np.float16)}, template).arrays
       {'conv/bias': array([1., 2.], dtype=float32)}
     """
-    due: set[str] = set()
+    expected: set[str] = set()
     arrays: dict[str, np.ndarray] = {}
     adapted: dict[str, None] = {}  # a set in order
-    fresh: dict[str, str] = {}
+    new: dict[str, str] = {}
     missing: dict[str, Shape] = {}
     misfits: dict[str, str] = {}
-    # What the file is a backbone by: all its keys begin so.
+    # The prefix of all keys if the file holds a backbone alone.
     backbone = next(
         (
             start
@@ -170,7 +171,7 @@ def fit(
     )
 
     def fitting(key, shape):
-        """The original's array, made to fit; None where there is none, and what becomes of it."""
+        """The original's array, adapted in shape; None, with the reason noted, if there is none."""
         if key not in state_dict:
             for pattern, number in table.idle:
                 if matches((pattern,), key):
@@ -181,7 +182,7 @@ def fit(
             return None
         array = state_dict[key]
         if not jnp.issubdtype(array.dtype, jnp.floating):
-            misfits[key] = f"{key} is {array.dtype}; due are floating numbers"
+            misfits[key] = f"{key}: expected floating numbers, got {array.dtype}"
             return None
         if new_head and matches(table.heads, key):
             return None
@@ -191,7 +192,7 @@ def fit(
             return None
         adapted_array = _adapted(table, key, array, shape)
         if adapted_array is None:
-            misfits[key] = f"{key} is {state_dict[key].shape}; due is {shape}"
+            misfits[key] = f"{key}: expected shape {shape}, got {state_dict[key].shape}"
         else:
             adapted[key] = None
         return adapted_array
@@ -199,16 +200,18 @@ def fit(
     def take(path, leaf):
         place = table.original(path)
         shapes = place.shapes(leaf.shape)
-        due.update(shapes)
+        expected.update(shapes)
         found = {key: fitting(key, shape) for key, shape in shapes.items()}
         absent = [key for key, array in found.items() if array is None]
         if absent:
-            fresh[path] = absent[0]
+            new[path] = absent[0]
         else:
             arrays[path] = np.asarray(place.read(found), leaf.dtype)
 
     map_paths(take, template)
-    unexpected = [key for key in state_dict if key not in due and not matches(table.optional, key)]
+    unexpected = [
+        key for key in state_dict if key not in expected and not matches(table.optional, key)
+    ]
     faults = [
         *_section("missing", missing, lambda key: f"{key} {missing[key]}{_near(key, unexpected)}"),
         *_section("unexpected", unexpected, lambda key: f"{key} {state_dict[key].shape}"),
@@ -216,11 +219,11 @@ def fit(
     ]
     if faults:
         raise WeightsError("\n".join(faults))
-    return Fitted(arrays, tuple(adapted), fresh)
+    return Fitted(arrays, tuple(adapted), new)
 
 
 def _adapted(table: KeyTable, key: str, array: np.ndarray, shape: Shape) -> np.ndarray | None:
-    """An array of another shape made to fit; None where nothing says how."""
+    """An array adapted to another shape; None if the table does not say how."""
     if key == table.stem and array.ndim > 1 and shape == (len(array), shape[1], *array.shape[2:]):
         return adapt_channels(array, shape[1])
     for pattern, resize in table.resized:
@@ -233,7 +236,7 @@ def _adapted(table: KeyTable, key: str, array: np.ndarray, shape: Shape) -> np.n
 
 
 def _section(title: str, keys: Collection[str], describe: Callable[[str], str]) -> list[str]:
-    """The faults of one kind, the first of them one a line."""
+    """The faults of one kind, one on each line, shortened if many."""
     if not keys:
         return []
     lines = [f"    {describe(key)}" for key in itertools.islice(keys, _LISTED)]

@@ -1,4 +1,4 @@
-"""Where weights lie: in a file, in a folder, or in a repository of the Hugging Face hub."""
+"""Finds weights in files, folders and repositories of the Hugging Face hub."""
 
 import functools
 import importlib
@@ -9,57 +9,59 @@ from pathlib import Path
 from segjax.pretrained.errors import WeightsError
 from segjax.pretrained.files import INDEX_SUFFIX, TORCH_SUFFIXES, part_names
 
-# What the hub and its tools call a model's weights, the better form first.
+# File names of weights on the hub, the preferred first.
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 _FILES = tuple(name + ending for name in _WHOLE for ending in ("", INDEX_SUFFIX))
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 
 
 def find_weights(source: str | os.PathLike) -> Path:
-    """The file that a source means; from the hub it is fetched, once.
+    """Finds the file of weights; from the hub it is downloaded once.
 
     Args:
       source: path of a file, or of a folder with `model.safetensors` or `pytorch_model.bin`, whole
-        or in parts with an index; else a repository of the hub, "OWNER/NAME" or
-        "OWNER/NAME@REVISION", which takes huggingface_hub.
+        or split with an index; otherwise a repository of the hub, "OWNER/NAME" or
+        "OWNER/NAME@REVISION", which needs huggingface_hub.
 
     Returns:
-      The path of a file that is there.
+      The path of the file.
 
     Raises:
-      FileNotFoundError: where there is none.
-      WeightsError: where the hub has none, or cannot be reached, and for a device or a pipe.
-      ImportError: where huggingface_hub is missing.
+      FileNotFoundError: if there is no such file or folder.
+      WeightsError: if the hub has no weights or cannot be reached, or for a device or a pipe.
+      ImportError: if huggingface_hub is missing.
 
     Example:
       >>> find_weights("weights/none.safetensors")
       Traceback (most recent call last):
-      FileNotFoundError: weights/none.safetensors: there is no such file
+      FileNotFoundError: weights/none.safetensors: No such file or directory
     """
     path = Path(source)
     if path.is_dir():
         for name in _FILES:
             if (path / name).is_file():
                 return path / name
-        raise FileNotFoundError(f"{path}: holds neither {' nor '.join(_WHOLE)}")
+        raise FileNotFoundError(
+            f"{path}: expected a file of weights, found neither {' nor '.join(_WHOLE)}"
+        )
     if path.exists():
         if not path.is_file():
             raise WeightsError(f"{path}: expected a file or a folder, got neither")
         return path
     named_as_file = path.suffix in (".safetensors", *TORCH_SUFFIXES)
     if named_as_file or not _REPOSITORY.fullmatch(str(source)):
-        raise FileNotFoundError(f"{source}: there is no such file")
+        raise FileNotFoundError(f"{source}: No such file or directory")
     return _fetch(str(source))
 
 
 def find_config(source: str | os.PathLike) -> Path | None:
-    """The `config.json` beside weights, as transformers writes it; None where there is none.
+    """Finds the `config.json` beside weights, as written by transformers.
 
     Args:
       source: as in `find_weights`.
 
     Returns:
-      Its path; from the hub it is fetched, once.
+      Its path, or None; from the hub it is downloaded once.
     """
     path = Path(source)
     if path.exists():
@@ -69,17 +71,17 @@ def find_config(source: str | os.PathLike) -> Path | None:
     try:
         hub = importlib.import_module("huggingface_hub")
         return Path(hub.hf_hub_download(repository, "config.json", revision=revision or None))
-    except (ImportError, OSError, ValueError):  # its own errors are among them
+    except (ImportError, OSError, ValueError):  # the hub's own errors are subclasses of these
         return None
 
 
 def _fetch(source: str) -> Path:
-    """The file of a repository, from the hub's cache on this machine or from the hub."""
+    """The file of a repository, from the hub's cache on this machine or from the hub itself."""
     try:
         hub = importlib.import_module("huggingface_hub")
     except ImportError as error:
         raise ImportError(
-            f"{source}: no file; to fetch it from the hub: pip install 'segjax[hub]'"
+            f"{source}: No such file; to download it from the hub: pip install 'segjax[hub]'"
         ) from error
     repository, _, revision = source.partition("@")
     fetch = functools.partial(hub.hf_hub_download, repository, revision=revision or None)
@@ -93,8 +95,9 @@ def _fetch(source: str) -> Path:
             return path
         except WeightsError:
             raise
-        except (OSError, ValueError) as error:  # its own errors are among them
+        except (OSError, ValueError) as error:  # the hub's own errors are subclasses of these
             reasons.append((str(error) or type(error).__name__).splitlines()[0])
     raise WeightsError(
-        f"{source}: no file, and the hub gives neither {' nor '.join(_WHOLE)} ({reasons[-1]})"
+        f"{source}: expected a file, or a repository of the hub with "
+        f"{' or '.join(_WHOLE)} ({reasons[-1]})"
     )

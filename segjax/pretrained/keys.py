@@ -1,4 +1,4 @@
-"""How the original's keys are ours: a table of modules, and the layout of their arrays."""
+"""Key tables: the names and array layouts of published weights, beside those of our modules."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import numpy as np
 
 Shape = tuple[int, ...]
 
-# Our leaves and the original's, where a row of a table names a module.
+# Names of arrays within a module: ours and the original's.
 _LEAVES = {
     "kernel": "weight",
     "scale": "weight",
@@ -23,11 +23,11 @@ _LEAVES = {
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How an array of ours turns into the original's, and back.
+    """Conversion between our layout of an array and the original's.
 
     Attributes:
-      theirs: from ours.
-      ours: from theirs.
+      theirs: function from our layout to the original's.
+      ours: function from the original's layout to ours.
     """
 
     theirs: Callable[[np.ndarray], np.ndarray]
@@ -35,7 +35,7 @@ class Layout:
 
 
 SAME = Layout(lambda x: x, lambda x: x)
-# Ours end in (in, out), theirs begin with (out, in).
+# Our kernels end in (in, out), theirs begin with (out, in).
 KERNEL = Layout(
     lambda x: np.moveaxis(x, (-1, -2), (0, 1)), lambda x: np.moveaxis(x, (0, 1), (-1, -2))
 )
@@ -57,19 +57,19 @@ UP_CONV = Layout(_to_transposed, _from_transposed)
 
 Names = str | tuple[str, ...]
 Row = tuple[Names, Names] | tuple[Names, Names, Layout]
-# From an array in the original's layout, and another shape, to an array of that shape.
+# Function of an array in the original's layout and a shape that returns an array of that shape.
 Resize = Callable[[np.ndarray, Shape], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Original:
-    """Where the original has an array of ours.
+    """Place of one of our arrays in the original's state dict.
 
     Attributes:
-      keys: of the arrays of theirs that it is in, joined along their first axis: the outputs.
-      layout: of what they are together.
-      part: which of the equal `parts` of that is ours.
-      parts: their number.
+      keys: keys of the original's arrays that hold it, joined along the first axis (the outputs).
+      layout: layout of the joined array.
+      part: index of our part, if the joined array is split into equal `parts`.
+      parts: number of parts.
     """
 
     keys: tuple[str, ...]
@@ -78,7 +78,7 @@ class Original:
     parts: int = 1
 
     def shapes(self, shape: Shape) -> dict[str, Shape]:
-        """The shapes of their arrays, by key, for one of ours of that shape."""
+        """The shapes of the original's arrays by key, for an array of ours of that shape."""
         whole = self.layout.theirs(np.broadcast_to(np.float32(0), shape)).shape
         if len(self.keys) == self.parts == 1:
             return {self.keys[0]: whole}
@@ -86,7 +86,7 @@ class Original:
         return {key: (outputs, *whole[1:]) for key in self.keys}
 
     def read(self, state_dict: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The array of ours out of theirs."""
+        """Our array, from the original's arrays."""
         arrays = [state_dict[key] for key in self.keys]
         array = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
         if self.parts > 1:
@@ -94,7 +94,7 @@ class Original:
         return self.layout.ours(array)
 
     def write(self, array: np.ndarray) -> dict[str, np.ndarray]:
-        """An array of ours as theirs, by key: of each, our part."""
+        """The original's arrays by key, or our part of them, from our array."""
         array = np.asarray(self.layout.theirs(array), order="C")
         if len(self.keys) == 1:
             return {self.keys[0]: array}
@@ -103,35 +103,35 @@ class Original:
 
 @dataclasses.dataclass(frozen=True)
 class KeyTable:
-    """The names of a family of models, ours and the original's.
+    """Key table: our names and the original's for the weights of a family of models.
 
-    A row joins a module of ours to one of the original's, as in ("stage{s}/block{b}/conv",
-    "layer{s}.{b}.conv1"), or an array of ours to one of theirs, whose layout is then the same.
-    `{s}` stands for a number, on both sides the same. Of a module's arrays the names follow by
-    kind, and kernels turn round. Where neither holds, a third entry of the row gives the layout.
+    A row pairs a module of ours with one of the original's, as in ("stage{s}/block{b}/conv",
+    "layer{s}.{b}.conv1"), or an array of ours with one of theirs of the same layout. `{s}` stands
+    for a number, the same on both sides. The names of a module's arrays follow from their kind, and
+    kernels are transposed. For other layouts the row has a `Layout` as its third entry.
 
-    Several names on one side are of arrays that the other side has as one, joined along the
-    outputs: ("qkv", ("q_proj", "k_proj", "v_proj")) or (("query", "key", "value"), "in_proj_"). To
-    a name of theirs that ends with "_" the array's is joined without a dot.
+    Several names on one side stand for arrays that are one array on the other side, joined along
+    the outputs: ("qkv", ("q_proj", "k_proj", "v_proj")) or (("query", "key", "value"), "in_proj_").
+    If the original's name ends with "_", the array's name is added without a dot.
 
-    All other attributes speak of the original's keys.
+    All other attributes are about the original's keys.
 
     Attributes:
       rows: pairs of ours and theirs, with a layout where it is unusual.
-      renames: pairs (pattern, replacement), as of `re.sub`: what else a file may call its keys.
-      unused: patterns of keys that the original holds and no output depends on.
-      optional: patterns of the keys of parts that a model or a file may be without.
-      idle: pairs (pattern, number): arrays that no output depends on, such as norms of what is not
-        asked for. A file may be without them; they then consist of the number.
-      counters: whether each batch norm has a `num_batches_tracked` beside it.
+      renames: pairs (pattern, replacement), as in `re.sub`, for other names that files may have.
+      unused: patterns of the original's keys that no output depends on, which are ignored.
+      optional: patterns of the keys of parts that a model or a file may lack.
+      idle: pairs (pattern, number) for arrays of ours that no output depends on. If a file lacks
+        them, they are filled with the number.
+      counters: whether each batch norm has a `num_batches_tracked`.
       stem: the key of the first kernel, `[out, channels of the image, …]`.
-      heads: patterns of the keys whose arrays depend on the number of classes, which is the length
-        of the first axis of an array that the first of them matches, less `extra_classes`.
-      extra_classes: what the head tells apart beside the classes: 1 where there is "no object".
-      backbone: with what the keys begin that a published backbone holds alone; several where parts
-        of several sizes are published, the smaller first.
-      resized: pairs (pattern, function): how arrays follow the size of the image, such as position
-        embeddings.
+      heads: patterns of the keys whose arrays depend on the number of classes. This is the length
+        of the first axis of an array that the first pattern matches, less `extra_classes`.
+      extra_classes: number of outputs of the head beside the classes: 1 for "no object".
+      backbone: prefix of the keys in a file with the backbone alone; several, the smaller part
+        first, if several parts are published.
+      resized: pairs (pattern, function) for arrays that depend on the size of the image, such as
+        position embeddings.
     """
 
     rows: tuple[Row, ...]
@@ -147,7 +147,7 @@ class KeyTable:
     resized: tuple[tuple[str, Resize], ...] = ()
 
     def original(self, path: str) -> Original:
-        """Where the original has the array at a path such as "conv/kernel"."""
+        """The place in the original of the array at a path such as "conv/kernel"."""
         module, _, leaf = path.rpartition("/")
         for row in _compiled(self.rows):
             if match := row.path.fullmatch(path):
@@ -158,20 +158,20 @@ class KeyTable:
                 continue
             keys = tuple(_joined(key.format(**match.groupdict()), ending) for key in row.keys)
             return Original(keys, layout, row.part, row.parts)
-        raise ValueError(f"no row of the table names {path}")
+        raise ValueError(f"path: expected one that a row of the table names, got {path}")
 
     def names(self, key: str) -> bool:
-        """Whether a row speaks of the original's key."""
+        """Whether a row names the original's key."""
         return any(pattern.fullmatch(key) for row in _compiled(self.rows) for pattern in row.known)
 
     def canonical(self, key: str) -> str:
-        """A file's key under the name of the table."""
+        """A file's key as named in the table."""
         for pattern, replacement in self.renames:
             key = re.sub(pattern, replacement, key)
         return key
 
     def is_unused(self, key: str) -> bool:
-        """Whether the original holds this beside what our model has."""
+        """Whether our model has no use for this key."""
         return (self.counters and key.endswith(".num_batches_tracked")) or matches(self.unused, key)
 
 
@@ -181,17 +181,17 @@ def in_turn(names: Names) -> tuple[str, ...]:
 
 
 def matches(patterns: tuple[str, ...], key: str) -> bool:
-    """Whether one of the patterns is the whole key's."""
+    """Whether one of the patterns matches the whole key."""
     return any(re.fullmatch(pattern, key) for pattern in patterns)
 
 
 def _joined(key: str, ending: str) -> str:
-    """An array's key out of that of its module."""
+    """The key of an array from that of its module."""
     return f"{key}.{ending}" if ending and not key.endswith("_") else key + ending
 
 
 class _Compiled(NamedTuple):
-    """A row, for one of the names on our side: as regular expressions."""
+    """A row for one of the names on our side, as regular expressions."""
 
     path: re.Pattern
     keys: tuple[str, ...]
@@ -222,10 +222,10 @@ def _compiled(rows: tuple[Row, ...]) -> tuple[_Compiled, ...]:
 
 
 def to_variables(table: KeyTable, state_dict: Mapping[str, np.ndarray], template: dict) -> dict:
-    """A model's variables out of an original's state dict.
+    """Converts the original's state dict to a model's variables.
 
     Args:
-      table: of the family.
+      table: key table of the family.
       state_dict: arrays by the original's keys.
       template: the model's variables, arrays or their shapes.
 
@@ -233,17 +233,17 @@ def to_variables(table: KeyTable, state_dict: Mapping[str, np.ndarray], template
       Variables as in `template`, NumPy arrays.
 
     Raises:
-      KeyError: for a key that is missing.
+      KeyError: if a key is missing.
     """
     return map_paths(lambda path, _: table.original(path).read(state_dict), template)
 
 
 def to_state_dict(table: KeyTable, variables: dict) -> dict[str, np.ndarray]:
-    """A model's variables as the original's state dict.
+    """Converts a model's variables to the original's state dict.
 
     Args:
-      table: of the family.
-      variables: of the model.
+      table: key table of the family.
+      variables: variables of the model.
 
     Returns:
       Arrays by the original's keys.
@@ -266,7 +266,7 @@ def to_state_dict(table: KeyTable, variables: dict) -> dict[str, np.ndarray]:
 
 
 def map_paths(function: Callable[[str, Any], Any], variables: Mapping) -> dict:
-    """`function(path, array)` of every array; a path is that within its collection."""
+    """Maps `function(path, array)` over variables; paths are those within a collection."""
 
     def named(path, array):
         return function("/".join(entry.key for entry in path[1:]), array)
@@ -275,14 +275,14 @@ def map_paths(function: Callable[[str, Any], Any], variables: Mapping) -> dict:
 
 
 def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """The first kernel for images of other channels, `w'_i = w_{i mod c} · c / c'`; for one, `Σ w`.
+    """Adapts the first kernel to other channels: `w'_i = w_{i mod c} · c / c'`, or `Σ w` for one.
 
-    The factor keeps the size of the results. It is the rule of timm and of
+    The factor keeps the scale of the outputs. This is the rule of timm and of
     segmentation-models-pytorch.
 
     Args:
-      kernel: `[out, c, …]`, the original's.
-      channels: `c'`.
+      kernel: `[out, c, …]`, in the original's layout.
+      channels: `c'`, the new number of channels.
 
     Returns:
       `[out, c', …]`.

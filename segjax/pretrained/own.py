@@ -1,4 +1,4 @@
-"""Weights under our own names, "COLLECTION/MODULE/ARRAY": what `flax.traverse_util` flattens to."""
+"""Weights under segjax's own names, "COLLECTION/MODULE/ARRAY", as in `flax.traverse_util`."""
 
 import dataclasses
 import functools
@@ -15,14 +15,14 @@ NAMING = "segjax"
 
 @dataclasses.dataclass(frozen=True)
 class _Axis:
-    """The axis of an array that has `constant + slope · n` entries."""
+    """An axis of an array with `constant + slope · n` entries."""
 
     axis: int
     constant: int
     slope: int
 
     def count(self, array: np.ndarray) -> int | None:
-        """n; None where there is none."""
+        """Solves for n; None if there is no such n."""
         if array.ndim <= self.axis or not array.size:
             return None
         number, rest = divmod(array.shape[self.axis] - self.constant, self.slope)
@@ -31,12 +31,12 @@ class _Axis:
 
 @dataclasses.dataclass(frozen=True)
 class OwnNames(KeyTable):
-    """The names of a model's variables by themselves; arrays are as we have them.
+    """A table with the names of a model's variables themselves, whose arrays are unchanged.
 
     Attributes:
-      keys: by path within a collection.
-      class_axes: of arrays whose shape depends on the number of classes, by key.
-      channel_axes: likewise, of the channels of the images.
+      keys: keys by path within a collection.
+      class_axes: axes whose size depends on the number of classes, by key.
+      channel_axes: axes whose size depends on the number of image channels, by key.
     """
 
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -57,15 +57,15 @@ class OwnNames(KeyTable):
 
 
 def is_own(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """Whether the arrays are under our own names: torch's have no slash."""
+    """Whether the arrays have segjax's own names; those of torch have no slash."""
     return any("/" in key for key in state_dict)
 
 
 def own_state_dict(variables: dict) -> dict[str, np.ndarray]:
-    """A model's variables by their own names.
+    """Converts a model's variables to arrays by their own names.
 
     Args:
-      variables: of the model.
+      variables: variables of the model.
 
     Returns:
       Arrays by "COLLECTION/MODULE/ARRAY".
@@ -78,11 +78,11 @@ def own_names(shapes: Callable[[int, int], dict]) -> OwnNames:
     """The table of a model's own names.
 
     Args:
-      shapes: `(classes, channels) -> variables` of the model, or their shapes.
+      shapes: function `(classes, channels)` that returns the model's variables, or their shapes.
 
     Returns:
-      The table. Heads are the arrays whose shape depends on the classes, and the first kernel is
-      the array whose shape depends on the channels.
+      The table. The heads are the arrays whose shape depends on the number of classes, and the
+      first kernel is the array whose shape depends on the number of channels.
     """
     classes, channels = 5, 3
     template = shapes(classes, channels)
@@ -108,7 +108,7 @@ def _key(path: tuple) -> str:
 
 
 def _axes(template: dict, grown: dict, number: int) -> dict[str, _Axis]:
-    """Of the arrays that grow with a number, by how much, and along which axis."""
+    """The axes of arrays that grow with a number, by key."""
     axes = {}
     more = jax.tree.leaves(grown)
     for (path, leaf), other in zip(
@@ -126,7 +126,7 @@ def _count(axes: Mapping[str, _Axis], state_dict: Mapping[str, np.ndarray]) -> i
 
 
 def _adapt_stem(axis: _Axis, kernel: np.ndarray, shape: Shape) -> np.ndarray:
-    """The first kernel for other channels, each of the pixels that it sees as one by itself."""
+    """Adapts the first kernel to other channels, for each pixel of its window by itself."""
     channels = axis.count(kernel)
     if channels is None or kernel.ndim != len(shape) or axis.constant:
         raise ValueError

@@ -1,4 +1,4 @@
-"""Pickles read as data: nothing that they name is imported, built or called."""
+"""Safe reading of pickles: nothing that they name is imported, built or called."""
 
 import dataclasses
 import io
@@ -14,18 +14,18 @@ _DICTS = ("builtins.dict", "__builtin__.dict", "collections.OrderedDict", "colle
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Name:
-    """What a pickle would import, "MODULE.NAME"."""
+    """A name that a pickle would import, "MODULE.NAME"."""
 
     name: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
-    """An object that a pickle would make by calling what it has imported.
+    """A call of an imported class or function in a pickle, which is not carried out.
 
     Attributes:
-      name: of the class or function.
-      arguments: of the call.
+      name: name of the class or function.
+      arguments: arguments of the call.
     """
 
     name: str
@@ -33,20 +33,20 @@ class Call:
 
 
 def read_pickle(file: io.BytesIO | mmap.mmap, persistent: Callable[[Any], Any]) -> Any:
-    """What a pickle holds, up to its end; the file then stands behind it.
+    """Reads a pickle, up to its end in the file.
 
-    Numbers, texts, tuples, lists and dicts are themselves, of dicts the entries that are under a
-    text or an integer. All else is a `Call` or a `Name`.
+    Numbers, strings, tuples, lists and dicts are read as such, but of dicts only the entries whose
+    key is a string or an integer. Everything else becomes a `Call` or a `Name`.
 
     Args:
-      file: that stands where the pickle begins.
-      persistent: what stands for an object outside the pickle, from its id.
+      file: file at the start of the pickle.
+      persistent: function from a persistent id to the object that stands for it.
 
     Returns:
       The object.
 
     Raises:
-      ValueError: where the pickle is damaged, or has more than four million steps.
+      ValueError: if the pickle is damaged, or has more than four million steps.
 
     Example:
       >>> import pickle
@@ -56,7 +56,7 @@ def read_pickle(file: io.BytesIO | mmap.mmap, persistent: Callable[[Any], Any]) 
     """
     try:
         return _run(file, persistent)
-    except (LookupError, TypeError, AttributeError) as error:  # of a stack that holds other things
+    except (LookupError, TypeError, AttributeError) as error:  # the stack holds something else
         raise ValueError(f"damaged pickle ({error})") from error
 
 
@@ -140,7 +140,7 @@ def _run(file: Any, persistent: Callable[[Any], Any]) -> Any:
                 function, *arguments = _pop_to_mark(stack, marks)
                 stack.append(_call(function.name, arguments))
             case "BUILD":
-                stack.pop()  # attributes, which no array needs
+                stack.pop()  # attributes, which arrays do not need
             case "BINPERSID":
                 stack.append(persistent(stack.pop()))
             case "PERSID":
@@ -149,7 +149,7 @@ def _run(file: Any, persistent: Callable[[Any], Any]) -> Any:
                 stack.append(Name(f"extension {argument}"))
             case "NEXT_BUFFER" | "READONLY_BUFFER":
                 raise ValueError("buffers outside a pickle")
-            case _:  # numbers and texts
+            case _:  # numbers and strings
                 stack.append(argument)
     raise ValueError("a pickle without an end")
 
@@ -166,7 +166,7 @@ def _call(name: str, arguments: Sequence) -> Any:
 
 
 def _extend(target: Any, items: list) -> None:
-    if isinstance(target, list):  # and not an object that is a list beside other things
+    if isinstance(target, list):  # not a `Call`
         target.extend(items)
 
 

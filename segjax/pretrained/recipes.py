@@ -1,7 +1,7 @@
-"""How each family's published weights are fine-tuned: the settings of its paper or its authors.
+"""Fine-tuning recipes: the optimizer settings of each model family's paper or authors.
 
-Where a source decays norms and biases too, or ends at a small learning rate instead of 0, ours does
-not. Betas of Adam are (0.9, 0.999) in all of them.
+They differ from their sources in that norms and biases have no weight decay, and that the learning
+rate always decays to 0. All recipes with Adam use betas (0.9, 0.999).
 """
 
 import dataclasses
@@ -10,28 +10,28 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Settings of an optimizer, as `segjax.training.OptimizerConfig` has them.
+    """Default values for the options of `segjax.training.OptimizerConfig`.
 
     Attributes:
-      source: where the settings are published, and in what ours differ.
-      batch_size: that the learning rate is for; another one's is in proportion. None where the rate
-        is taken as it is: that of AdamW, and those published for several batch sizes.
-      name: of the optimizer.
-      learning_rate: at its peak.
-      schedule: of the learning rate after the warm-up.
-      power: of the polynomial schedule.
-      drops: of the step schedule.
-      warmup: steps of linear warm-up; no more than a tenth of a run.
-      backbone_warmup: steps of the backbone's, which begins after the others'; likewise.
-      weight_decay: decoupled. A coupled one of SGD adds up over the momentum, so it is divided by
-        `1 − momentum`.
-      momentum: of SGD, or the first of AdamW.
-      clip: the largest global norm of a gradient; 0 does not clip.
-      backbone: factor of the backbone's learning rate.
-      auxiliary: factor of the learning rate of auxiliary heads.
-      layer_decay: factor of the learning rate from each block of a vision transformer to the one
-        before it.
-      freeze: patterns of the parameters that stay as they are.
+      source: Where the settings are published, and how they are changed here.
+      batch_size: Batch size that the learning rate is for; it is scaled linearly to others. None
+        if it is not scaled: for AdamW, and if it was published for several batch sizes.
+      name: Optimizer.
+      learning_rate: Peak learning rate.
+      schedule: Learning rate schedule after the warm-up.
+      power: Power of the polynomial decay.
+      drops: Points of the training, as shares of all steps, at which the step schedule drops.
+      warmup: Number of steps of linear warm-up, shortened to at most a tenth of a run.
+      backbone_warmup: Number of steps of the backbone's own warm-up, which begins after the other
+        one; shortened likewise.
+      weight_decay: Decoupled weight decay. The coupled weight decay of SGD accumulates in the
+        momentum, so published values of it are divided by `1 − momentum`.
+      momentum: Momentum of SGD, or beta1 of AdamW.
+      clip: Maximum global norm of the gradient; 0 does not clip.
+      backbone: Learning rate factor of the backbone.
+      auxiliary: Learning rate factor of auxiliary heads.
+      layer_decay: Learning rate factor from each block of a vision transformer to the one before.
+      freeze: Patterns of the paths of frozen parameters.
     """
 
     source: str
@@ -186,10 +186,10 @@ MASK_RCNN_V2 = dataclasses.replace(
     drops=(352 / 400, 384 / 400),
     weight_decay=4e-4,
 )
-# Of segjax's own models, and of the U-Net, which was published with SGD of momentum 0.99 and no
-# learning rate.
+# For segjax's own models, and for the U-Net, whose paper gives a momentum of 0.99 but no learning
+# rate.
 DEFAULT = Recipe(
-    source="segjax's own: a tenth of the rate from scratch",
+    source="segjax's own: a tenth of the learning rate from scratch",
     learning_rate=3e-4,
     schedule="cosine",
     warmup=50,

@@ -1,4 +1,4 @@
-"""Files that `torch.save` has written, read without torch, and without running what they hold."""
+"""Reading of files by `torch.save`, without torch and without running pickled code."""
 
 import functools
 import io
@@ -19,7 +19,7 @@ from segjax.pretrained.pickles import Call, Name, read_pickle
 
 _LOGGER = logging.getLogger(__name__)
 
-# Under which names scripts keep the state dict of a model, and that of its moving average.
+# Usual names of a model's state dict in training checkpoints, and of its moving average.
 _TRAINED = (
     "state_dict",
     "model",
@@ -41,9 +41,9 @@ _AVERAGED = (
     "params_ema",
     "teacher",
 )
-COUNTER = "n_averaged"  # which torch's own average has beside its arrays
+COUNTER = "n_averaged"  # an entry of torch's own moving averages
 
-_MOST_AXES = 64  # that NumPy knows
+_MOST_AXES = 64  # of NumPy's arrays
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file by torch before 1.6
 _DTYPES = {
     name: np.dtype(dtype)
@@ -63,7 +63,7 @@ _DTYPES = {
         "Untyped": np.uint8,
     }.items()
 }
-# The types of tensors whose storage is untyped.
+# Types of tensors with untyped storage.
 _NEW_DTYPES = {
     f"torch.{name}": np.dtype(getattr(jnp, name))
     for name in (
@@ -77,7 +77,7 @@ _NEW_DTYPES = {
         "uint64",
     )
 }
-# What tensors may be that hold no plain numbers, and what makes one of them that does.
+# Tensors without plain numbers, and how to convert them.
 _OTHERS = {
     "_rebuild_meta_tensor_no_storage": ("a meta tensor, without numbers", "load its weights first"),
     "_rebuild_sparse_tensor": ("a sparse tensor", "save its to_dense()"),
@@ -88,7 +88,7 @@ _OTHERS = {
 
 
 class _Storage(NamedTuple):
-    """Numbers outside the pickle; the offset counts numbers."""
+    """A storage outside the pickle; the offset is in numbers."""
 
     key: str
     dtype: np.dtype
@@ -96,7 +96,7 @@ class _Storage(NamedTuple):
 
 
 class _Content(NamedTuple):
-    """What a file holds, how a storage's bytes are read, and in which order a number has them."""
+    """The content of a file, a function that reads a storage, and the byte order."""
 
     content: Any
     read: Callable[[str], bytes]
@@ -104,26 +104,26 @@ class _Content(NamedTuple):
 
 
 class _File(io.BufferedReader):
-    """Of which no more is asked than it has: before reading, Python allocates what is asked for."""
+    """A reader that never requests more than the file holds, which Python would allocate first."""
 
     def read(self, size=-1, /):
         return super().read(min(size, os.fstat(self.fileno()).st_size))
 
 
 def read_torch(path: Path, *, average: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of the state dict in a file of torch's, by key.
+    """Reads the state dict in a file of torch's.
 
     Args:
-      path: of the file.
-      average: whether the moving average of the weights is asked for.
+      path: path of the file.
+      average: whether to take the moving average of the weights.
 
     Returns:
-      NumPy arrays that cannot be written to; bfloat16 and float8 ones are of JAX's types.
+      Read-only NumPy arrays by key; bfloat16 and float8 are JAX's types.
 
     Raises:
-      WeightsError: where the file is damaged, or has no such state dict, or one with tensors that
-        hold no plain numbers, or take more bytes than the whole file.
-      OSError: where it cannot be read.
+      WeightsError: if the file is damaged or has no such state dict, or a tensor does not hold
+        plain numbers or has more bytes than the whole file.
+      OSError: if the file cannot be read.
     """
     with _File(io.FileIO(path)) as file:
         try:
@@ -134,10 +134,10 @@ def read_torch(path: Path, *, average: bool = False) -> dict[str, np.ndarray]:
                 return _read_arrays(path, _open_legacy(mapped), average)
         except WeightsError:
             raise
-        except Exception as error:  # whatever a damaged file makes of zipfile and pickletools
+        except Exception as error:  # zipfile and pickletools raise many kinds of errors
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise WeightsError(
-                f"{path}: no file of torch's, or a damaged one ({reason})"
+                f"{path}: expected a file of torch's, got none or a damaged one ({reason})"
             ) from error
 
 
@@ -169,12 +169,12 @@ def _open_zip(archive: zipfile.ZipFile, path: Path) -> _Content:
 
 
 def _open_legacy(file: mmap.mmap) -> _Content:
-    """Of the form before torch 1.6: pickles, then each storage's length and numbers."""
+    """Opens the format before torch 1.6: pickles, then the length and numbers of each storage."""
     if read_pickle(file, _storage) != _MAGIC:
-        raise ValueError("it begins as none of torch's does")
+        raise ValueError("not the beginning of a file of torch's")
     read_pickle(file, _storage)  # the protocol
     system = read_pickle(file, _storage)
-    sizes: dict[str, int] = {}  # of a number, by key
+    sizes: dict[str, int] = {}  # bytes of a number, by key
 
     def find(persistent_id):
         storage = _storage(persistent_id)
@@ -196,10 +196,10 @@ def _open_legacy(file: mmap.mmap) -> _Content:
 
 
 def _storage(persistent_id: Any) -> _Storage:
-    """What torch's persistent ids say: ("storage", type, key, device, length[, view])."""
+    """Parses a persistent id: ("storage", type, key, device, length[, view])."""
     kind, storage_type, key, _, _, *view = persistent_id
     if kind != "storage" or not isinstance(key, str):
-        raise ValueError("a persistent id of no storage")
+        raise ValueError("a persistent id that is not a storage")
     name = storage_type.name.rpartition(".")[2].removesuffix("Storage")
     return _Storage(
         key, _DTYPES.get(name, np.dtype(np.void)), view[0][1] if view and view[0] else 0
@@ -221,12 +221,13 @@ def _read_arrays(path: Path, content: _Content, average: bool) -> dict[str, np.n
             raise WeightsError(f"{path}: {str(key)!r}: {error}") from None
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        _LOGGER.warning("%s: left out, being no tensors: %s%s", path, ", ".join(others[:3]), more)
+        some = ", ".join(others[:3])
+        _LOGGER.warning("%s: ignored, as they are not tensors: %s%s", path, some, more)
     return arrays
 
 
 def _find_state_dict(path: Path, content: Any, average: bool) -> dict:
-    """The dict of tensors that is meant, at the top or within others."""
+    """Finds the state dict, at the top or nested."""
     averaged = False
     for _ in range(4):  # levels
         trained, mean = _entry(content, _TRAINED), _entry(content, _AVERAGED)
@@ -234,10 +235,12 @@ def _find_state_dict(path: Path, content: Any, average: bool) -> dict:
         if name is None:
             break
         if name == mean and not average:
-            _LOGGER.warning("%s: has a moving average alone, %r, which is taken", path, mean)
+            _LOGGER.warning(
+                "%s: using the moving average %r, as there are no other weights", path, mean
+            )
         elif mean is not None and not average:
             _LOGGER.warning(
-                "%s: taken is %r, not the moving average, %r; for that: average=True, --average",
+                "%s: using %r, not the moving average %r; for that: average=True, --average",
                 path,
                 name,
                 mean,
@@ -254,7 +257,7 @@ def _find_state_dict(path: Path, content: Any, average: bool) -> dict:
 
 
 def _entry(content: Any, names: tuple[str, ...]) -> str | None:
-    """Under which of the names there is a dict, or else an object that may be a whole model."""
+    """The name of a dict, or else of an object that may be a whole model; None if there is none."""
     for kind in (dict, Call):
         for name in names if isinstance(content, dict) else ():
             value = content.get(name)
@@ -268,7 +271,7 @@ def _described(content: Any) -> str:
         return "a tensor"
     if isinstance(content, Call | Name):
         name = content.name
-        return f"an object of {name!r}, of which nothing was run: save its state_dict() instead"
+        return f"an object of {name!r}, which was not loaded: save its state_dict() instead"
     if isinstance(content, dict) and content:
         return f"a dict of {', '.join(repr(str(key)) for key in list(content)[:5])}"
     return f"an empty {type(content).__name__}" if content == {} else type(content).__name__
@@ -281,7 +284,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _unwrapped(value: Any) -> Any:
-    """A tensor without what says that it is a parameter, of a class of its own or of a device."""
+    """A tensor without the wrappers of parameters, subclasses and devices."""
     while isinstance(value, Call):
         match value.name.rpartition(".")[2], value.arguments:
             case (
@@ -301,7 +304,7 @@ def _unwrapped(value: Any) -> Any:
 def _to_array(
     tensor: Call, read: Callable[[str], bytes], big_endian: bool, most: int
 ) -> np.ndarray:
-    """The numbers of a tensor: a view of the bytes of its storage."""
+    """A tensor as an array: a view of its storage."""
     match tensor.name.rpartition(".")[2], tensor.arguments:
         case "_rebuild_tensor_v2", (storage, offset, shape, strides, _, _, *changes):
             dtype = storage.dtype
@@ -321,7 +324,7 @@ def _to_array(
     if len(shape) > _MOST_AXES or not all(
         isinstance(number, int) and 0 <= number < 2**63 for number in numbers
     ):
-        raise ValueError("numbers that are no shape")
+        raise ValueError("an invalid shape")
     if math.prod(shape) * dtype.itemsize > most:
         raise WeightsError(
             f"expected at most what the file holds, {most} bytes; got the shape {tuple(shape)}, a "

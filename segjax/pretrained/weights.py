@@ -1,4 +1,4 @@
-"""Weights in and out: published ones under their names, those of runs, and files of either."""
+"""Loading and saving of weights: published ones, and those of training runs."""
 
 import functools
 import logging
@@ -13,7 +13,6 @@ import numpy as np
 from flax import linen as nn
 
 from segjax.models import MODELS
-from segjax.naming import unknown_name
 from segjax.pretrained.errors import WeightsError
 from segjax.pretrained.files import read_metadata, read_state_dict, write_safetensors
 from segjax.pretrained.fitting import (
@@ -29,9 +28,10 @@ from segjax.pretrained.hub import find_weights
 from segjax.pretrained.keys import KeyTable, map_paths, to_state_dict
 from segjax.pretrained.own import NAMING, is_own, own_names, own_state_dict
 from segjax.registry import ENTRIES, find_entry, make_model
+from segjax.suggestions import unknown_name
 
 _LOGGER = logging.getLogger(__name__)
-_SIDE = 64  # pixels of the images that show a model's shapes
+_SIDE = 64  # of the images that shapes are inferred with, in pixels
 
 
 def load(
@@ -45,41 +45,41 @@ def load(
     key: jax.Array | None = None,
     **options: Any,
 ) -> dict:
-    """A model's variables with weights that are published, or that a run has learnt.
+    """Loads a model's variables from published weights, or from a training run.
 
-    Weights of a classifier go into its backbone, also within a segmentation model. For other
-    classes the head is new, for other channels the first kernel adapts as timm's does, and position
-    embeddings are interpolated. Names that training put before all keys ("module.", "model.") are
-    left out. The log says so.
+    Weights of a classifier are loaded into the backbone, also that of a segmentation model. The
+    head is newly initialised for another number of classes, the first kernel is adapted to other
+    channels as in timm, and position embeddings are interpolated. Prefixes that training adds to
+    all keys ("module.", "model.") are removed. All of this is logged.
 
     Args:
-      source: the folder of a training run, whose best checkpoint it is; a file that `save` or
-        `segjax convert` has written, or a published one (`.safetensors`, `.pth`, `.pt`, `.bin`,
-        `.ckpt`); a folder with one; or with the extra `hub` a repository of the Hugging Face hub,
+      source: folder of a training run, whose best checkpoint is taken; a file written by `save` or
+        `segjax convert`, or a published one (`.safetensors`, `.pth`, `.pt`, `.bin`, `.ckpt`); a
+        folder with such a file; or, with the extra `hub`, a repository of the Hugging Face hub,
         "OWNER/NAME" or "OWNER/NAME@REVISION".
-      name: of a model (a key of `segjax.models.MODELS`) or of a backbone.
-      num_classes: of the logits; None takes the file's.
-      class_names: of the logits, where there are names; a head that a run has learnt for other
-        classes is new, however many they are.
-      channels: of the images; None takes the file's.
-      average: whether of a file of torch's with both the moving average of the weights is taken.
-      key: a random key, for what the file does not have: a new head, or all but the backbone.
+      name: name of a model (a key of `segjax.models.MODELS`) or of a backbone.
+      num_classes: number of classes of the logits; None takes the file's.
+      class_names: names of the classes, if known; the head of a run with other classes is newly
+        initialised, even if their number is the same.
+      channels: number of channels of the images; None takes the file's.
+      average: whether to take the moving average of the weights, of a file that has both.
+      key: random key for what is newly initialised: a new head, or all but the backbone.
       **options: attributes of the model's module.
 
     Returns:
-      Variables, NumPy arrays: `create(name, num_classes, **options).apply(variables, images)`.
+      Variables, NumPy arrays, for `create(name, num_classes, **options).apply(variables, images)`.
 
     Raises:
-      WeightsError: where the file is damaged, or lists of keys that are missing, unexpected or
-        mis-shaped.
-      ValueError: for an unknown name or option, or where a key is due.
-      OSError: where the file cannot be read.
-      ImportError: where an extra is missing.
+      WeightsError: if the file is damaged, or keys are missing, unexpected or mis-shaped; it lists
+        these.
+      ValueError: if a name or option is unknown, or `key` is needed but None.
+      OSError: if the file cannot be read.
+      ImportError: if an extra is missing.
 
     Example:
       >>> load("none.safetensors", "deeplabv3_resnet50")
       Traceback (most recent call last):
-      FileNotFoundError: none.safetensors: there is no such file
+      FileNotFoundError: none.safetensors: No such file or directory
     """
     tables = _tables(name)
     path, state_dict, origin, learnt = _read(source, average)
@@ -94,11 +94,11 @@ def load(
     elif tables:
         state_dict, prefix = unwrap(tables, state_dict)
         if prefix:
-            _LOGGER.warning("%s: left out, as all keys begin with it: %r", path, prefix)
+            _LOGGER.warning("%s: removed the common prefix of all keys: %r", path, prefix)
         table = nearest_table(tables, state_dict)
     else:
         raise WeightsError(
-            f"{path}: expected a run of {name} or its file, for nothing is published of {name}"
+            f"{path}: expected a run of {name} or its file, as {name} has no published weights"
         )
     state_dict = canonical(table, state_dict)
     found = count_classes(table, state_dict)
@@ -107,7 +107,9 @@ def load(
         if not any(map(table.names, state_dict)):
             got = _some(map(repr, state_dict)) if state_dict else "none"
             raise WeightsError(f"{path}: expected arrays of {name}, got none of its keys: {got}")
-        raise ValueError(f"num_classes is None; due is a number, for {path} has no head of {name}")
+        raise ValueError(
+            f"num_classes: expected a number, as {path} has no head of {name}; got None"
+        )
     if channels is None:
         channels = count_channels(table, state_dict) or 3
 
@@ -121,20 +123,20 @@ def load(
         raise WeightsError(f"{path}: not the weights of {name}{but}\n{error}") from None
     _report(path, fitted)
     arrays = dict(fitted.arrays)
-    if fitted.fresh:
+    if fitted.new:
         if key is None:
             raise ValueError(
-                f"key is None; due is a random key, for {path} has nothing that fits "
-                f"{_some(fitted.fresh.values())}"
+                f"key: expected a random key, as {path} has nothing that fits "
+                f"{_some(fitted.new.values())}; got None"
             )
 
-        # Under jit what does not reach the fresh arrays is never computed.
+        # jit computes only what the new arrays depend on.
         @jax.jit
         def draw(key):
             drawn: dict[str, jax.Array] = {}
             images = _images(model, channels)
             map_paths(drawn.__setitem__, model.init(key, jnp.zeros(images.shape, images.dtype)))
-            return {path: drawn[path] for path in fitted.fresh}
+            return {path: drawn[path] for path in fitted.new}
 
         arrays |= jax.device_get(draw(key))
     return map_paths(lambda path, _: arrays[path], template)
@@ -148,24 +150,23 @@ def save(
     naming: str | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a model's variables into a file that `load` reads.
+    """Writes a model's variables to a safetensors file, which `load` reads.
 
-    Of a published model they have its names, for torch to load strictly. Where none is published
-    they have our own, "COLLECTION/MODULE/ARRAY", which `flax.traverse_util.unflatten_dict` turns
-    back into variables.
+    The arrays of a published model have its original names, so that torch loads them strictly.
+    Those of other models have segjax's own, "COLLECTION/MODULE/ARRAY", which
+    `flax.traverse_util.unflatten_dict` turns back into variables.
 
     Args:
-      variables: of the model.
-      path: of a safetensors file; one that is there is replaced.
-      name: of the model or backbone.
-      naming: whose names, where there are several: a key of the `namings` of
-        `segjax.registry.find_entry(name)`, or "segjax" for our own; None for those that the model
-        is best known by.
-      metadata: further texts for the file.
+      variables: variables of the model.
+      path: path of the safetensors file; an existing file is replaced.
+      name: name of the model or backbone.
+      naming: naming convention of the keys, if there are several: a key of the `namings` of
+        `segjax.registry.find_entry(name)`, or "segjax" for our own; None for the usual one.
+      metadata: texts to store in the file.
 
     Raises:
-      ValueError: for an unknown name or naming, or variables that are not of such a model.
-      OSError: where it cannot be written.
+      ValueError: if the name or naming is unknown, or the variables are of another model.
+      OSError: if the file cannot be written.
 
     Example:
       >>> import tempfile
@@ -183,15 +184,15 @@ def save(
 
 
 def count_variables(variables: dict, name: str, **options: Any) -> tuple[int, int]:
-    """What a model's variables are made for.
+    """Counts the classes and image channels of a model's variables.
 
     Args:
-      variables: of the model, as `load` gives them.
-      name: of the model.
+      variables: variables of the model, as from `load`.
+      name: name of the model.
       **options: attributes of its module.
 
     Returns:
-      The number of its classes, and that of its images' channels.
+      The number of classes, and the number of image channels.
     """
 
     def shapes(classes: int, channels: int) -> dict:
@@ -203,14 +204,14 @@ def count_variables(variables: dict, name: str, **options: Any) -> tuple[int, in
 
 
 def usual_naming(variables: dict, name: str) -> str | None:
-    """The naming for a model that a run has learnt: our own where the published one has no names.
+    """The naming convention for the model of a run: segjax's own if its options are unpublished.
 
     Args:
-      variables: of the model, perhaps of unusual options.
-      name: of the model.
+      variables: variables of the model.
+      name: name of the model.
 
     Returns:
-      None, or "segjax".
+      None for the usual convention of published weights, or "segjax".
     """
     entry = ENTRIES.get(name)
     if entry is not None and (table := entry.table) is not None:
@@ -229,7 +230,7 @@ def is_run(path: str | os.PathLike) -> bool:
 def _read(
     source: str | os.PathLike, average: bool
 ) -> tuple[Path, dict[str, np.ndarray], str | None, tuple[str, ...] | None]:
-    """The path, arrays by name, and the model and the classes that they are said to be of."""
+    """The path, arrays by name, and the model and class names in the metadata."""
     # Runs are of `training`, which itself needs this module.
     from segjax.training.checkpoint import load_variables
     from segjax.training.run_folder import METADATA, read_config
@@ -248,13 +249,13 @@ def _read(
 
 
 def _tables(name: str) -> list[KeyTable]:
-    """Of the names that a model's published weights have; none where nothing is published."""
+    """The key tables of a model's published weights; none if nothing is published."""
     entry = find_entry(name)
     return [] if entry.table is None else [entry.table, *entry.namings.values()]
 
 
 def _name(variables: dict, name: str, naming: str | None) -> dict[str, np.ndarray]:
-    """The arrays of variables by the names that a naming gives them."""
+    """The arrays of variables by their names in a naming convention."""
     tables = _tables(name)
     if naming == NAMING or (naming is None and not tables):
         return own_state_dict(variables)
@@ -272,15 +273,15 @@ def _name(variables: dict, name: str, naming: str | None) -> dict[str, np.ndarra
 
 
 def _images(model: nn.Module, channels: int) -> jax.ShapeDtypeStruct:
-    """Small images that show a model's shapes."""
+    """Small images to infer shapes with."""
     sides = [_SIDE] * getattr(model, "dimensions", 2)
     return jax.ShapeDtypeStruct((1, *sides, channels), jnp.float32)
 
 
 def _report(path: os.PathLike, fitted: Fitted) -> None:
-    """Says what is not as the file has it."""
-    if fitted.fresh:
-        _LOGGER.warning("%s: newly initialised: %s", path, _some(fitted.fresh.values()))
+    """Logs what is not as in the file."""
+    if fitted.new:
+        _LOGGER.warning("%s: newly initialised: %s", path, _some(fitted.new.values()))
     if fitted.adapted:
         _LOGGER.warning("%s: adapted in shape: %s", path, _some(fitted.adapted))
 

@@ -1,4 +1,4 @@
-"""Instance segmentation: which objects there are, each with a mask or a box."""
+"""Instance segmentation: a class, a score and a mask or box for each object."""
 
 import dataclasses
 import functools
@@ -21,24 +21,24 @@ _SCORES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_100")
 
 @dataclasses.dataclass(frozen=True)
 class InstanceTask(ImageTask):
-    """Inputs, losses, predictions and metrics of a model that finds objects.
+    """Inputs, losses, predictions and metrics of instance segmentation or detection.
 
-    Objects are a record's instances, or else its panoptic segments of things. Masks are judged
-    where the model predicts masks, otherwise boxes.
+    The true objects are the instances of a record or, if it has none, its panoptic segments of
+    things. Metrics compare masks if the model predicts masks, and boxes otherwise.
 
     Attributes:
-      num_classes: Number of classes of the labels.
-      objective: The terms that the model is trained on.
+      num_classes: Number of classes.
+      objective: Training objective.
       scale: Factor by which images are resized before the model; masks are resized back.
-      mean: Mean of images in 0..1 by channel, from the start again where there are more channels;
-        it is subtracted before the model.
-      std: Standard deviation likewise, by which what is left is divided.
-      needs: What the model takes beside images, as its entry in `segjax.registry` says.
-      things: By class, whether its objects are counted one by one; empty where all are.
-      max_objects: Number of objects of an image that are learnt, the largest first.
-      max_instances: Number of objects of an image that are predicted at most.
-      nms_threshold: IoU of boxes above which a surer object of the same class suppresses another;
-        None keeps all, as is right for a set of predictions.
+      mean: Mean of each channel of images in 0..1, subtracted from the inputs. It is repeated for
+        images with more channels.
+      std: Standard deviation of each channel, by which the inputs are divided. Repeated like mean.
+      needs: Inputs of the model in addition to images, as in `segjax.registry.Entry`.
+      things: Whether each class is a thing, which has countable objects; empty if all classes are.
+      max_objects: Maximum number of objects per training image; the largest are used.
+      max_instances: Maximum number of predicted objects per image.
+      nms_threshold: Box IoU above which non-maximum suppression removes the object with the lower
+        score; None applies no suppression, as is usual for set prediction.
 
     Example:
       >>> InstanceTask.for_model("maskrcnn_resnet50_fpn", num_classes=80).needs
@@ -52,30 +52,30 @@ class InstanceTask(ImageTask):
 
     @property
     def score(self) -> str:
-        """The metric of which the best checkpoint has most."""
+        """The metric by which the best checkpoint is chosen."""
         return "ap"
 
     def targets(self, record: Record) -> Instances:
-        """The largest objects, `max_objects` of them at most."""
+        """The true objects of a batch: the `max_objects` largest of each image."""
         return self._objects(record, most=self.max_objects)
 
     def predict(
         self, model: nn.Module, variables: dict, images: Array, sizes: Array | None = None
     ) -> Instances:
-        """The objects in images.
+        """Predicts the objects of images.
 
         Args:
-          model: Flax module that gives a `QueryOutput` or a `DetectionOutput`.
+          model: Flax module that returns a `QueryOutput` or a `DetectionOutput`.
           variables: Variables of the model.
           images: `[b, h, w, c]`, uint8 or floating in 0..1.
-          sizes: int `[b, 2]`, (height, width) of the pictures at the top left of their canvases;
-            None where they fill them.
+          sizes: int `[b, 2]`, (height, width) of each image without the padding at its bottom and
+            right; None if there is no padding.
 
         Returns:
-          Objects `[b, n]`, with masks `[b, n, h, w]` if the model predicts any.
+          Objects `[b, n]` with scores, and with masks `[b, n, h, w]` if the model predicts masks.
 
         Raises:
-          ValueError: if the model gives anything else.
+          ValueError: If the model returns anything else.
         """
         shape = (images.shape[-3], images.shape[-2])
         match outputs := self.outputs(model, variables, images, sizes):
@@ -90,15 +90,15 @@ class InstanceTask(ImageTask):
                 found = self._segment(outputs, shape, sizes)
             case _:
                 raise ValueError(
-                    "model: expected one of objects for the instance task, such as "
-                    f"mask2former_tiny, got one that gives a {type(outputs).__name__}"
+                    "model: expected one for instance segmentation, such as mask2former_tiny, got "
+                    f"one that returns a {type(outputs).__name__}"
                 )
         return self._suppress(found)
 
     def _segment(
         self, outputs: QueryOutput, shape: tuple[int, int], sizes: Array | None
     ) -> Instances:
-        """The objects that queries found, their masks at the images' size."""
+        """The objects of queries, with masks of the size of the images."""
         segment = functools.partial(
             inference.instance_segmentation,
             shape=shape,
@@ -111,7 +111,7 @@ class InstanceTask(ImageTask):
         return map_shards(lambda *x: segment(*x[:2], where=x[2]), logits, masks, where)
 
     def _paste(self, outputs: DetectionOutput, shape: tuple[int, int]) -> Instances:
-        """The objects that proposals led to, their masks pasted at the images' size."""
+        """The objects of proposals, with masks pasted into the size of the images."""
         height, width = scaled(shape, self.scale)
         factors = [shape[1] / width, shape[0] / height]
         objects = dataclasses.replace(
@@ -133,7 +133,15 @@ class InstanceTask(ImageTask):
         return dataclasses.replace(objects, valid=objects.valid & keep)
 
     def measure(self, predictions: Instances, record: Record) -> metrics.AveragePrecision:
-        """What became of every object of a batch; `compute` gives COCO's figures."""
+        """Matches the predicted objects of a batch with the true ones.
+
+        Args:
+          predictions: Objects from `predict`.
+          record: Batch.
+
+        Returns:
+          Metric over the batch; its `compute` returns COCO's metrics.
+        """
         targets = self._objects(record)
         if predictions.masks is not None:
             masks = predictions.masks & picture_pixels(record)[..., None, :, :]
@@ -152,41 +160,52 @@ class InstanceTask(ImageTask):
         )
 
     def summary(self, metric: metrics.AveragePrecision, classes: Classes) -> dict[str, float]:
-        """COCO's figures, in 0..1: means, and each class's AP by name.
+        """Computes COCO's metrics, in 0..1.
 
         Args:
-          metric: of all examples.
-          classes: their names.
+          metric: Metric over all examples.
+          classes: Classes of the data.
 
         Returns:
-          `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, `ar_100` (−1 where there is
-          no such object), and `ap/NAME` for the classes that have objects.
+          `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large` and `ar_100` (−1 if there are no
+          such objects), and `ap/NAME` of each class that has objects.
         """
-        scores = metric.compute()
-        figures = {name: float(getattr(scores, name)) for name in _SCORES}
-        for name, ap in zip(classes.names, scores.class_ap, strict=True):
+        result = metric.compute()
+        scores = {name: float(getattr(result, name)) for name in _SCORES}
+        for name, ap in zip(classes.names, result.class_ap, strict=True):
             if ap >= 0:
-                figures[f"ap/{name}"] = float(ap)
-        return figures
+                scores[f"ap/{name}"] = float(ap)
+        return scores
 
     def draw(self, record: Record, prediction: Instances, classes: Classes) -> viz.Row:
-        """The picture, its objects, and the predicted ones of score one half or more."""
+        """Draws an image, its true objects, and the predicted ones with a score of at least 0.5.
+
+        Args:
+          record: One example of NumPy arrays, without batch axis.
+          prediction: Objects predicted for it, without batch axis.
+          classes: Classes of the data.
+
+        Returns:
+          Row of pictures.
+        """
         truth = jax.device_get(self._objects(record))
         return viz.compare_instances(record.require("image"), truth, prediction, classes)
 
     def _objects(self, record: Record, *, most: int | None = None) -> Instances:
-        """Of the record, or its segments of things; the `most` largest of them."""
+        """The instances of a record, or its segments of things; only the `most` largest."""
         if record.instances is not None:
             return _largest(record.instances, most)
         if record.panoptic is None:
-            raise ValueError("the instance task needs objects or segments; the data has neither")
+            raise ValueError(
+                "data: expected objects or panoptic segments for instance segmentation, got neither"
+            )
         if most is not None:
             most = min(most, record.panoptic.valid.shape[-1])
         return panoptic_to_instances(record.panoptic, things=self.things, max_instances=most)
 
 
 def _largest(objects: Instances, most: int | None) -> Instances:
-    """`[*b, most]` of `[*b, n]`, or all."""
+    """The largest objects, `[*b, most]` of `[*b, n]`."""
     if most is None or objects.valid.shape[-1] <= most:
         return objects
     areas = ops.box_area(objects.boxes) if objects.areas is None else objects.areas

@@ -1,4 +1,4 @@
-"""Panoptic segmentation: every pixel to one segment, of a thing or of stuff."""
+"""Panoptic segmentation: every pixel belongs to one segment, of a thing or of stuff."""
 
 import dataclasses
 import functools
@@ -20,23 +20,24 @@ from segjax.typing import Array, Instances, Panoptic, Record
 
 @dataclasses.dataclass(frozen=True)
 class PanopticTask(ImageTask):
-    """Inputs, losses, predictions and metrics of a model that finds segments of things and stuff.
+    """Inputs, losses, predictions and metrics of panoptic segmentation.
 
-    Where a data source has labels alone, every class of an image is one segment of stuff. So a
-    model of queries learns semantic segmentation.
+    If a data set has only pixel labels, each class of an image is one segment of stuff. So a model
+    with queries can be trained for semantic segmentation.
 
     Attributes:
-      num_classes: Number of classes of the labels.
-      objective: The terms that the model is trained on.
+      num_classes: Number of classes.
+      objective: Training objective.
       scale: Factor by which images are resized before the model; masks are resized back.
-      mean: Mean of images in 0..1 by channel, from the start again where there are more channels;
-        it is subtracted before the model.
-      std: Standard deviation likewise, by which what is left is divided.
-      needs: What the model takes beside images, as its entry in `segjax.registry` says.
-      things: By class, whether its objects are counted one by one; empty where none are.
-      max_objects: Number of segments of an image that are learnt, the largest first.
-      score_threshold: Class probability that a segment must exceed.
-      overlap_threshold: Share of its mask that a segment must win.
+      mean: Mean of each channel of images in 0..1, subtracted from the inputs. It is repeated for
+        images with more channels.
+      std: Standard deviation of each channel, by which the inputs are divided. Repeated like mean.
+      needs: Inputs of the model in addition to images, as in `segjax.registry.Entry`.
+      things: Whether each class is a thing, which has countable objects; empty if no class is.
+      max_objects: Maximum number of segments per training image; the largest are used.
+      score_threshold: Minimum class probability of a predicted segment.
+      overlap_threshold: Minimum share of its mask that a predicted segment keeps after overlaps are
+        resolved.
 
     Example:
       >>> PanopticTask.for_model("maskformer_resnet50", num_classes=133).objective.focal
@@ -50,11 +51,11 @@ class PanopticTask(ImageTask):
 
     @property
     def score(self) -> str:
-        """The metric of which the best checkpoint has most."""
+        """The metric by which the best checkpoint is chosen."""
         return "pq"
 
     def targets(self, record: Record) -> Instances:
-        """The largest segments, `max_objects` of them at most, of things and of stuff."""
+        """The true segments of a batch: the `max_objects` largest of each image."""
         segments = self._segments(record)
         most = min(self.max_objects, segments.valid.shape[-1])
         return panoptic_to_instances(segments, max_instances=most)
@@ -62,27 +63,27 @@ class PanopticTask(ImageTask):
     def predict(
         self, model: nn.Module, variables: dict, images: Array, sizes: Array | None = None
     ) -> Panoptic:
-        """The segments of images.
+        """Predicts the segments of images.
 
         Args:
-          model: Flax module that gives a `QueryOutput` with masks.
+          model: Flax module that returns a `QueryOutput` with masks.
           variables: Variables of the model.
           images: `[b, h, w, c]`, uint8 or floating in 0..1.
-          sizes: int `[b, 2]`, (height, width) of the pictures at the top left of their canvases;
-            None where they fill them.
+          sizes: int `[b, 2]`, (height, width) of each image without the padding at its bottom and
+            right; None if there is no padding.
 
         Returns:
-          Segments `[b, h, w]`.
+          Segments `[b, h, w]` and their classes.
 
         Raises:
-          ValueError: if the model has no masks.
+          ValueError: If the model returns anything else.
         """
         outputs = self.outputs(model, variables, images, sizes)
         if not isinstance(outputs, QueryOutput) or outputs.mask_logits is None:
             boxes = " without masks" if isinstance(outputs, QueryOutput) else ""
             raise ValueError(
-                "model: expected one of queries with masks for the panoptic task, such as "
-                f"mask2former_tiny, got one that gives a {type(outputs).__name__}{boxes}"
+                "model: expected one for panoptic segmentation, such as mask2former_tiny, got one "
+                f"that returns a {type(outputs).__name__}{boxes}"
             )
         shape = (images.shape[-3], images.shape[-2])
         where = None if sizes is None else inside(sizes, shape)
@@ -98,7 +99,15 @@ class PanopticTask(ImageTask):
         )
 
     def measure(self, predictions: Panoptic, record: Record) -> metrics.PanopticQuality:
-        """The segments found, invented and missed in a batch."""
+        """Matches the predicted segments of a batch with the true ones.
+
+        Args:
+          predictions: Segments from `predict`.
+          record: Batch.
+
+        Returns:
+          Metric over the batch.
+        """
         targets = self._segments(record)
         if record.valid is not None:
             predictions, targets = (
@@ -108,42 +117,52 @@ class PanopticTask(ImageTask):
         return metrics.panoptic_quality(predictions, targets, num_classes=self.num_classes)
 
     def summary(self, metric: metrics.PanopticQuality, classes: Classes) -> dict[str, float]:
-        """The qualities, in 0..1: means, and those of each class by name.
+        """Computes the panoptic, segmentation and recognition quality, in 0..1.
 
         Args:
-          metric: of all examples.
-          classes: their names, and which are things.
+          metric: Metric over all examples.
+          classes: Classes of the data.
 
         Returns:
-          `pq`, `sq`, `rq`, with things among the classes `pq_things` and `pq_stuff`, and `pq/NAME`,
-          `sq/NAME`, `rq/NAME` of the classes that labels or predictions hold.
+          `pq`, `sq` and `rq`; `pq_things` and `pq_stuff` if some classes are things; and `pq/NAME`,
+          `sq/NAME` and `rq/NAME` of each class that occurs in labels or predictions.
         """
-        scores = metric.compute()
-        figures = {"pq": scores.pq, "sq": scores.sq, "rq": scores.rq}
+        result = metric.compute()
+        scores = {"pq": result.pq, "sq": result.sq, "rq": result.rq}
         if any(self.things):
             things = jnp.array(self.things)
-            figures["pq_things"] = metric.compute(where=things).pq
-            figures["pq_stuff"] = metric.compute(where=~things).pq
+            scores["pq_things"] = metric.compute(where=things).pq
+            scores["pq_stuff"] = metric.compute(where=~things).pq
         seen = metric.true_positives + metric.false_positives + metric.false_negatives
         for i in np.flatnonzero(np.asarray(seen)):
             name = classes.names[i]
-            figures[f"pq/{name}"] = scores.class_pq[i]
-            figures[f"sq/{name}"] = scores.class_sq[i]
-            figures[f"rq/{name}"] = scores.class_rq[i]
-        return {name: float(value) for name, value in figures.items()}
+            scores[f"pq/{name}"] = result.class_pq[i]
+            scores[f"sq/{name}"] = result.class_sq[i]
+            scores[f"rq/{name}"] = result.class_rq[i]
+        return {name: float(value) for name, value in scores.items()}
 
     def draw(self, record: Record, prediction: Panoptic, classes: Classes) -> viz.Row:
-        """The picture, its segments, and the predicted ones."""
+        """Draws an image, its true segments and the predicted ones.
+
+        Args:
+          record: One example of NumPy arrays, without batch axis.
+          prediction: Segments predicted for it, without batch axis.
+          classes: Classes of the data.
+
+        Returns:
+          Row of pictures.
+        """
         truth = jax.device_get(self._segments(record))
         return viz.compare_segments(record.require("image"), truth, prediction, classes)
 
     def _segments(self, record: Record) -> Panoptic:
-        """Of the record, or made of its labels: one segment a class."""
+        """The segments of a record, or made from its labels: one segment per class."""
         if record.panoptic is not None:
             return record.panoptic
         if record.labels is None:
             raise ValueError(
-                "the panoptic task needs segments, or labels of pixels; the data has neither"
+                "data: expected panoptic segments or pixel labels for panoptic segmentation, got "
+                "neither"
             )
         labels, valid = valid_labels(record.labels, self.num_classes, where=record.where)
         labels = jnp.where(valid, labels, -1)

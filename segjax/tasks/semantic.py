@@ -20,11 +20,11 @@ from segjax.typing import Array, Record
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SemanticMetric(Sums):
-    """How well the pixels of some examples were classified.
+    """Metric of semantic segmentation.
 
     Attributes:
-      confusion: How often each label was predicted as each class.
-      boundaries: How well the borders of the classes match.
+      confusion: Confusion matrix of pixels, for IoU, Dice and accuracy.
+      boundaries: Sums for the boundary IoU of each class.
     """
 
     confusion: metrics.ConfusionMatrix
@@ -33,23 +33,22 @@ class SemanticMetric(Sums):
 
 @dataclasses.dataclass(frozen=True)
 class SemanticTask(ImageTask):
-    """Inputs, losses, predictions and metrics of a semantic model.
-
-    Predictions may be means over windows and over several views of a picture.
+    """Inputs, losses, predictions and metrics of semantic segmentation.
 
     Attributes:
-      num_classes: Number of classes of the labels.
-      objective: The terms that the model is trained on.
+      num_classes: Number of classes.
+      objective: Training objective.
       scale: Factor by which images are resized before the model; probabilities are resized back.
-      mean: Mean of images in 0..1 by channel, from the start again where there are more channels;
-        it is subtracted before the model.
-      std: Standard deviation likewise, by which what is left is divided.
-      needs: What the model takes beside images, as its entry in `segjax.registry` says.
-      window: (height, width) in pixels of the windows that slide over larger pictures; None sees
-        the whole picture at once.
-      overlap: Share of a window's sides that it has in common with the next, 0 up to below 1.
-      scales: Predictions are the mean over the picture resized by each of these factors.
-      flip: Predictions are the mean over the picture and its mirror image.
+      mean: Mean of each channel of images in 0..1, subtracted from the inputs. It is repeated for
+        images with more channels.
+      std: Standard deviation of each channel, by which the inputs are divided. Repeated like mean.
+      needs: Inputs of the model in addition to images, as in `segjax.registry.Entry`.
+      window: (height, width) in pixels of the sliding window for prediction; None predicts the
+        whole image at once.
+      overlap: Overlap of neighbouring windows as a share of their size, at least 0 and below 1.
+      scales: Test-time augmentation: average the predictions for the image resized by these
+        factors.
+      flip: Test-time augmentation: average the predictions for the image and its mirror image.
 
     Example:
       >>> SemanticTask.for_model("segformer_b0", num_classes=19).objective.dice
@@ -64,45 +63,51 @@ class SemanticTask(ImageTask):
 
     @property
     def score(self) -> str:
-        """The metric of which the best checkpoint has most."""
+        """The metric by which the best checkpoint is chosen."""
         return "mean_iou"
 
     def targets(self, record: Record) -> Array:
-        """The labels `[*b, h, w]`."""
+        """The labels `[*b, h, w]` of a batch."""
         return record.require("labels")
 
     def canvas_invariant(self, model: nn.Module) -> bool:
-        """Whether the model is canvas-invariant, and sees the picture as a whole, once."""
+        """Whether predictions do not depend on padding.
+
+        Args:
+          model: Flax module.
+
+        Returns:
+          Whether `models.is_canvas_invariant` holds and each image is predicted as a whole, once.
+        """
         is_whole = self.window is None and self.scales == (1.0,) and not self.flip
         return is_whole and super().canvas_invariant(model)
 
     def predict(
         self, model: nn.Module, variables: dict, images: Array, sizes: Array | None = None
     ) -> Float[jax.Array, "*b h w classes"]:
-        """The class probabilities of each pixel, of the images' size.
+        """Predicts the class probabilities of each pixel.
 
         Args:
-          model: Flax module that gives a `SemanticOutput`.
+          model: Flax module that returns a `SemanticOutput`.
           variables: Variables of the model.
           images: `[*b, h, w, c]`, uint8 or floating in 0..1.
-          sizes: int `[*b, 2]`, (height, width) of the pictures at the top left of their canvases,
-            beyond whose own canvases a model that is `canvas_invariant` sees nothing; None where
-            they fill them.
+          sizes: int `[*b, 2]`, (height, width) of each image without the padding at its bottom and
+            right, which a `canvas_invariant` model ignores; None if there is no padding.
 
         Returns:
-          `[*b, h, w, classes]`.
+          Probabilities `[*b, h, w, classes]`.
 
         Raises:
-          ValueError: if the model gives anything else.
+          ValueError: If the model returns anything else.
         """
 
         def whole(images):
             outputs = self.outputs(model, variables, images, sizes)
             if not isinstance(outputs, SemanticOutput):
                 raise ValueError(
-                    "model: expected one of pixels' classes for the semantic task, such as unet, "
-                    f"got one that gives a {type(outputs).__name__} (the panoptic task learns "
-                    "labels with queries)"
+                    "model: expected one for semantic segmentation, such as unet, got one that "
+                    f"returns a {type(outputs).__name__}; the panoptic task trains models with "
+                    "queries on pixel labels"
                 )
             return inference.semantic_probs(outputs.logits, images.shape[-3:-1])
 
@@ -120,9 +125,17 @@ class SemanticTask(ImageTask):
         )
 
     def measure(self, predictions: Array, record: Record) -> SemanticMetric:
-        """What became of the batch's pixels that count, from their probabilities."""
+        """Compares the predicted classes of a batch with its labels.
+
+        Args:
+          predictions: Probabilities `[b, h, w, classes]` from `predict`.
+          record: Batch.
+
+        Returns:
+          Metric over the pixels of the batch that are not void.
+        """
         if (labels := record.labels) is None:
-            raise ValueError("the semantic task needs labels of pixels; the data has none")
+            raise ValueError("data: expected pixel labels for semantic segmentation, got none")
         predicted, where = inference.semantic_labels(predictions), counted_pixels(record)
         return SemanticMetric(
             metrics.ConfusionMatrix(
@@ -134,35 +147,43 @@ class SemanticTask(ImageTask):
         )
 
     def summary(self, metric: SemanticMetric, classes: Classes) -> dict[str, float]:
-        """The scores of pixels and of borders: means, and each class's IoU by name.
+        """Computes the metrics of semantic segmentation, in 0..1.
 
         Args:
-          metric: of all examples, its counts on the host as int64 where there are many.
-          classes: their names.
+          metric: Metric over all examples.
+          classes: Classes of the data.
 
         Returns:
           `mean_iou`, `mean_boundary_iou`, `mean_dice`, `pixel_accuracy`, `frequency_weighted_iou`,
-          and `iou/NAME` and `boundary_iou/NAME` for the classes that the labels or the predictions
-          hold.
+          and `iou/NAME` and `boundary_iou/NAME` of each class that occurs in labels or predictions.
         """
-        scores, borders = metric.confusion.compute(), metric.boundaries.compute()
+        pixels, boundaries = metric.confusion.compute(), metric.boundaries.compute()
         counts = metric.confusion.counts
         present = (counts.sum(0) + counts.sum(1)) > 0
-        figures = {
-            "mean_iou": scores.mean_iou,
-            "mean_boundary_iou": borders.mean_boundary_iou,
-            "mean_dice": scores.dice_score,
-            "pixel_accuracy": scores.pixel_accuracy,
-            "frequency_weighted_iou": scores.frequency_weighted_iou,
+        scores = {
+            "mean_iou": pixels.mean_iou,
+            "mean_boundary_iou": boundaries.mean_boundary_iou,
+            "mean_dice": pixels.dice_score,
+            "pixel_accuracy": pixels.pixel_accuracy,
+            "frequency_weighted_iou": pixels.frequency_weighted_iou,
         }
         for i, name in enumerate(classes.names):
             if present[i]:
-                figures[f"iou/{name}"] = scores.class_iou[i]
-                figures[f"boundary_iou/{name}"] = borders.class_boundary_iou[i]
-        return {name: float(value) for name, value in figures.items()}
+                scores[f"iou/{name}"] = pixels.class_iou[i]
+                scores[f"boundary_iou/{name}"] = boundaries.class_boundary_iou[i]
+        return {name: float(value) for name, value in scores.items()}
 
     def draw(self, record: Record, prediction: Array, classes: Classes) -> viz.Row:
-        """The picture, its labels, those predicted and the errors, side by side."""
+        """Draws an image, its labels, the predicted labels and the errors.
+
+        Args:
+          record: One example of NumPy arrays, without batch axis.
+          prediction: Probabilities `[h, w, classes]` predicted for it.
+          classes: Classes of the data.
+
+        Returns:
+          Row of pictures.
+        """
         image, labels = record.require("image"), record.require("labels")
         predicted = np.asarray(inference.semantic_labels(prediction))
         return viz.compare_labels(image, labels, predicted, classes, where=record.where)

@@ -1,4 +1,4 @@
-"""What training, evaluation and prediction ask of a task."""
+"""The interface of tasks and of their metrics."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,83 +13,110 @@ from segjax.viz import Row
 
 @runtime_checkable
 class Metric(Protocol):
-    """A pytree that counts what became of some examples."""
+    """A pytree of sums over examples, from which metrics such as the mean IoU are computed."""
 
     def merge(self, other: Any) -> Any:
-        """The metric of both sets of examples."""
+        """The metric over the examples of both."""
 
     def all_reduce(self, axis_name: str) -> Any:
-        """The metric of all devices' examples, inside `shard_map` or `pmap` over `axis_name`."""
+        """The metric over the examples of all devices, inside `shard_map` or `pmap`."""
 
 
 @runtime_checkable
 class Task(Protocol):
-    """How a model is fed, trained, judged and asked."""
+    """Inputs, losses, predictions and metrics of a model."""
 
     @property
     def score(self) -> str:
-        """The figure of `summary` that the best checkpoint has most of."""
+        """The name of the metric in `summary` by which the best checkpoint is chosen."""
 
     def apply(
         self, model: nn.Module, variables: dict, record: Record, key: jax.Array, **options: Any
     ) -> Any:
-        """The model on a batch in training.
+        """Applies the model to a batch in training.
 
         Args:
-          model: of the run.
-          variables: of the model.
-          record: the batch.
-          key: random key, that of `losses`.
-          **options: of `model.apply`: what is `mutable`, `rngs`.
+          model: Flax module.
+          variables: Variables of the model.
+          record: Batch.
+          key: Random key, the same as that of `losses`.
+          **options: Options of `model.apply`, such as `mutable` and `rngs`.
 
         Returns:
-          What `model.apply` returns.
+          The result of `model.apply`.
         """
 
     def losses(self, outputs: Any, record: Record, key: jax.Array) -> dict[str, Average]:
-        """The terms of the objective, each to be summed over devices before it is divided.
+        """Computes the weighted loss terms.
 
         Args:
-          outputs: of the model in training, batch axis first.
-          record: the batch.
-          key: random key, the same on all devices; an example's own follows from `record.index`.
+          outputs: Outputs of the model in training, batch axis first.
+          record: Batch.
+          key: Random key, the same on all devices. The key of an example is derived from it and the
+            example's `index`.
 
         Returns:
-          The weighted averages by name; the objective is the sum of their values. No gradient
-          flows through their weights.
+          Averages by name. The loss is the sum of their values. Over devices, totals and weights
+          are summed before they are divided. The weights have no gradient.
         """
 
     def predict(
         self, model: nn.Module, variables: dict, images: Array, sizes: Array | None = None
     ) -> Any:
-        """What the model finds in images.
+        """Predicts the labels, objects or segments of images.
 
         Args:
-          model: of the run.
-          variables: of the model.
+          model: Flax module.
+          variables: Variables of the model.
           images: `[b, h, w, c]`, uint8 or floating in 0..1.
-          sizes: int `[b, 2]`, (height, width) of the pictures at the top left of their canvases;
-            None where they fill them.
+          sizes: int `[b, 2]`, (height, width) of each image without the padding at its bottom and
+            right; None if there is no padding.
 
         Returns:
-          The predictions `[b, ...]`, on the canvas.
+          Predictions `[b, ...]`, including the padding.
         """
 
     def canvas_invariant(self, model: nn.Module) -> bool:
-        """Whether `predict` finds the same in a picture on every canvas that holds it.
+        """Whether the predictions for an image do not depend on its padding.
 
         Args:
-          model: of the run.
+          model: Flax module.
 
         Returns:
-          Whether it does, given sizes, on canvases with sides that are multiples of 32 pixels.
+          Whether `predict`, given `sizes`, returns the same for every padded height and width that
+          are multiples of 32 pixels.
         """
 
     def measure(self, predictions: Any, record: Record) -> Metric:
-        """How good the predictions of a batch are; `merge` joins batches."""
+        """Compares the predictions for a batch with its labels.
+
+        Args:
+          predictions: Predictions from `predict`.
+          record: Batch.
+
+        Returns:
+          Metric over the examples of the batch.
+        """
 
     def summary(self, metric: Any, classes: Classes) -> dict[str, float]:
-        """The figures of a metric; those of a class are called `KIND/NAME`."""
+        """Computes the metrics by name, such as `mean_iou`, and `iou/NAME` of each class.
+
+        Args:
+          metric: Metric over all examples.
+          classes: Classes of the data.
+
+        Returns:
+          Numbers by name.
+        """
 
     def draw(self, record: Record, prediction: Any, classes: Classes) -> Row:
-        """An example of NumPy arrays, without batch axis, beside what was predicted of it."""
+        """Draws an example beside its prediction.
+
+        Args:
+          record: One example of NumPy arrays, without batch axis.
+          prediction: Prediction for it, without batch axis.
+          classes: Classes of the data.
+
+        Returns:
+          Row of pictures.
+        """

@@ -6,6 +6,7 @@ from segjax import lazy
 
 if TYPE_CHECKING:
     from segjax.text.clip_tokenizer import ClipTokenizer
+    from segjax.text.embeddings import TextEmbeddings, embed_names
     from segjax.text.names import BACKGROUND_NOUNS, ClassNames, merge_names
     from segjax.text.prompts import TEMPLATES, ensemble, fill_templates
     from segjax.text.tokenizer_file import TokenizerFile

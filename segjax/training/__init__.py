@@ -1,4 +1,4 @@
-"""Training: the pure step, the ways to run it on many devices, checkpoints and logs."""
+"""Training: configurations, the training step on one or many devices, checkpoints and logs."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Mask annealing: models that need their masks less and less as training proceeds."""
+"""Mask annealing: masked attention that is phased out in the course of training."""
 
 import dataclasses
 
@@ -9,16 +9,17 @@ from segjax.training.state import TrainState
 
 
 def anneal_masks(state: TrainState, steps: int) -> TrainState:
-    """Sets how probable masked attention is in each block of an `EoMT`, by the step.
+    """Sets the probability of masked attention in each block of an `EoMT` for the current step.
 
-    Of `b + 2` equal parts of the training, block i of b anneals in part `i + 1`.
+    Training is divided into `b + 2` equal parts, where b is the number of blocks that use masks.
+    The probability in block i falls from 1 to 0 during part `i + 1`.
 
     Args:
-      state: before the step; that of another model comes back as it is.
-      steps: of the whole training.
+      state: State before the step. The state of any other model is returned unchanged.
+      steps: Number of steps of the whole training.
 
     Returns:
-      The state.
+      The state with the probabilities of this step.
 
     References:
       Kerssies et al., "Your ViT is secretly an image segmentation model", 2025, section 3.3.

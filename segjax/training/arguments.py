@@ -1,4 +1,4 @@
-"""The command line of a training run, the same for `segjax train` and the experiments."""
+"""The command line of training runs, used by `segjax train` and by the experiments."""
 
 import copy
 import dataclasses
@@ -21,7 +21,7 @@ from segjax.flags import check_flags, flags
 from segjax.training.config import GROUPS, TrainConfig
 from segjax.training.resolve import parse_config, with_model
 
-# What other programs call it, and what to use here.
+# Flags of other programs, and what to use instead.
 HINTS = {
     "--resume": "run the same command again; it resumes from the last checkpoint of --run",
     "--epochs": "use --steps; an epoch is as many steps as images / --batch-size",
@@ -39,22 +39,21 @@ HINTS = {
     "--project": "use --run FOLDER",
     "--pretrained": "use --weights FILE",
     "--checkpoint": "use --weights FILE; to resume, run the same command again",
-    "--gpus": "all devices are used; --device gpu makes sure of the kind, and CUDA_VISIBLE_DEVICES "
-    "chooses some",
+    "--gpus": "all devices are used; CUDA_VISIBLE_DEVICES selects some of them",
     "--amp": "use --dtype bfloat16",
     "--fp16": "use --dtype bfloat16",
     "--bf16": "use --dtype bfloat16",
-    "--num-classes": "not needed: the data has its classes",
+    "--num-classes": "not needed: the data set defines the classes",
     "--dataset": "use --data",
     "--data-dir": "use --data PATH",
     "--data-path": "use --data PATH",
     "--num-workers": "use --workers",
     "--arch": "use --model",
     "--task": "use segjax train semantic, segjax train instance or segjax train panoptic",
-    "--backbone": "use --model; `segjax models` lists them, each with its backbone",
+    "--backbone": "use --model; `segjax models` lists all models with their backbones",
     "--wandb": "use --trackers wandb",
     "--mlflow": "use --trackers mlflow",
-    "--tensorboard": "not needed: --trackers is tensorboard unless told otherwise",
+    "--tensorboard": "not needed: --trackers is tensorboard by default",
     "--report-to": "use --trackers",
     "--log-with": "use --trackers",
 }
@@ -62,12 +61,12 @@ HINTS = {
 
 Config = TypeVar("Config", bound=TrainConfig)
 Options = TypeVar("Options")
-_OWN = "experiment"  # the group of an experiment's own options
+_EXPERIMENT = "experiment"  # the group of an experiment's own options in `--help`
 
 
 @dataclasses.dataclass(frozen=True)
-class _None:
-    """No options."""
+class _NoOptions:
+    """The options of an experiment without options of its own."""
 
 
 def parse_args(
@@ -77,31 +76,31 @@ def parse_args(
     prog: str | None = None,
     args: Sequence[str] | None = None,
 ) -> Config:
-    """The configuration that a command line asks for.
+    """Parses the command line of a training run.
 
-    `--config FILE` replaces defaults, and other flags replace what is in the file; with another
-    `--model` its options go too, and the options of its objective are those that there are.
-    `--help` and wrong usage end the process.
+    Flags override `--config FILE`, which overrides `default`. `--model` decides which options of
+    the objective there are. `--help` and wrong usage end the process.
 
     Args:
-      default: what is trained without any flags.
-      description: the text above the options in `--help`; None takes that of the configuration.
-      prog: name of the command in `--help`; None takes that of the script.
-      args: the arguments; None takes those of the process.
+      default: Configuration that is used without any flags.
+      description: Text above the options in `--help`; None takes it from the configuration's
+        docstring.
+      prog: Name of the command in `--help`; None takes the name of the script.
+      args: Arguments; None takes those of the process.
 
     Returns:
       The configuration.
 
     Raises:
-      ValueError: for a file that is no configuration.
-      OSError: for a file that cannot be read.
+      ValueError: If the file of `--config` is not a configuration.
+      OSError: If that file cannot be read.
 
     Example:
       >>> from segjax.training import SemanticConfig
       >>> parse_args(SemanticConfig(), args=["--optimizer.warmup", "10"]).optimizer.warmup
       10
     """
-    return parse_experiment(_None(), default, description=description, prog=prog, args=args)[1]
+    return parse_experiment(_NoOptions(), default, description=description, prog=prog, args=args)[1]
 
 
 def parse_experiment(
@@ -112,21 +111,22 @@ def parse_experiment(
     prog: str | None = None,
     args: Sequence[str] | None = None,
 ) -> tuple[Options, Config]:
-    """The options of an experiment, and the configuration of its runs, from one command line.
+    """Parses the command line of an experiment that has options of its own.
 
     Args:
       options: Dataclass of the experiment's own options, with their defaults.
-      default: Configuration of the runs without any flags.
-      description: Text above the options in `--help`; None takes that of the configuration.
-      prog: Name of the command in `--help`; None takes that of the script.
+      default: Configuration of the runs that is used without any flags.
+      description: Text above the options in `--help`; None takes it from the configuration's
+        docstring.
+      prog: Name of the command in `--help`; None takes the name of the script.
       args: Arguments; None takes those of the process.
 
     Returns:
-      Both, as in `parse_args`.
+      The options of the experiment, and the configuration of its runs.
 
     Raises:
-      ValueError: for a file that is no configuration.
-      OSError: for a file that cannot be read.
+      ValueError: If the file of `--config` is not a configuration.
+      OSError: If that file cannot be read.
     """
     args = list(sys.argv[1:] if args is None else args)
     for path in _values("--config", args):
@@ -141,7 +141,7 @@ def parse_experiment(
         args=args,
     )
     groups: dict[str, Any] = dict(vars(parsed))
-    own = groups.pop(_OWN, None)
+    own = groups.pop(_EXPERIMENT, None)
     values: dict[str, Any] = {}
     for name, group in groups.items():
         if name in _nested(default):
@@ -155,24 +155,25 @@ def parse_experiment(
 
 
 def read_file(path: pathlib.Path, default: Config) -> Config:
-    """A configuration from YAML, or from the `config.json` of a run.
+    """Reads a configuration from a YAML file, or from the `config.json` of a run.
 
     Args:
-      path: of the file, or of the folder of a run.
-      default: what holds where the file says nothing.
+      path: Path of the file, or of the folder of a run.
+      default: Configuration with values for everything that is not in the file.
 
     Returns:
       The configuration.
 
     Raises:
-      ValueError: for a file that is no configuration.
-      OSError: where it cannot be read.
+      ValueError: If the file is not a configuration.
+      OSError: If it cannot be read.
     """
     path = path / "config.json" if path.is_dir() else path
     try:
         values = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected YAML or JSON: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: expected YAML or JSON, got other text ({reason})") from None
     if not isinstance(values, Mapping):
         raise ValueError(f"{path}: expected options by name, got {type(values).__name__}")
     if {"config", "classes"} <= values.keys():
@@ -184,12 +185,12 @@ def read_file(path: pathlib.Path, default: Config) -> Config:
 
 
 def _nested(config: TrainConfig) -> list[str]:
-    """The options that are dataclasses themselves."""
+    """The names of the options that are dataclasses themselves."""
     return [name for name, value in vars(config).items() if dataclasses.is_dataclass(value)]
 
 
 def _command_line(options: Any, default: TrainConfig) -> type:
-    """A dataclass of the groups of options, from which tyro makes flags and help."""
+    """A dataclass with one field per group of options, from which tyro makes the flags and help."""
     groups: dict[str, dict[str, Any]] = {}
     title, nested = "", _nested(default)
     for name, value in vars(default).items():
@@ -203,7 +204,7 @@ def _command_line(options: Any, default: TrainConfig) -> type:
     if vars(options):
         group = _group(type(options), vars(options), prefix_name=False)
         member = dataclasses.field(default_factory=group)
-        members.append((_OWN, Annotated[group, tyro.conf.arg(name=_OWN)], member))
+        members.append((_EXPERIMENT, Annotated[group, tyro.conf.arg(name=_EXPERIMENT)], member))
     for title, values in groups.items():
         if title in nested:
             group = _group(type(getattr(default, title)), values)
@@ -217,20 +218,20 @@ def _command_line(options: Any, default: TrainConfig) -> type:
 
 
 def _group(kind: type, values: Mapping[str, Any], **options: Any) -> type:
-    """A dataclass of some fields of `kind`, with these defaults."""
+    """A dataclass of some of the fields of `kind`, with these values as defaults."""
     hints, about = typing.get_type_hints(kind), _descriptions(kind)
     members: list[Any] = []
     if "run" in values:
         hints["config"], values = pathlib.Path | None, {"config": None, **values}
         about["config"] = (
-            "YAML file with options by name, or the folder or config.json of a run; flags override "
-            "what it says."
+            "Configuration to start from: a YAML file with options by name, or the folder of a "
+            "run. Flags override it."
         )
-    if options_there := values.get("model_options"):
-        # tyro would make one flag of each option that is there, and refuse all others.
+    if model_options := values.get("model_options"):
+        # tyro would make a flag of each model option that has a default, and refuse all others.
         values = {**values, "model_options": {}}
-        told = " ".join(itertools.chain(*options_there.items()))
-        about["model_options"] += f" With {values['model']}, unless given: {told}."
+        shown = " ".join(itertools.chain(*model_options.items()))
+        about["model_options"] += f" Default for {values['model']}: {shown}."
     for name, value in values.items():
         config = tyro.conf.arg(
             help=about[name],
@@ -248,7 +249,7 @@ def _shown(default: str) -> str:
 
 
 def _descriptions(kind: type) -> dict[str, str]:
-    """What the docstring of a dataclass, and those of its bases, say of its fields."""
+    """The descriptions of a dataclass's fields in its docstring and those of its bases."""
     entries: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         _, _, attributes = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")
@@ -257,7 +258,7 @@ def _descriptions(kind: type) -> dict[str, str]:
 
 
 def _metavar(hint: Any) -> str | None:
-    """What stands for the value of a flag in the help; None leaves it to tyro."""
+    """The placeholder for the value of a flag in the help; None leaves it to tyro."""
     if typing.get_origin(hint) is dict:
         return "[NAME VALUE ...]"
     if typing.get_origin(hint) not in (typing.Union, types.UnionType):
@@ -273,7 +274,7 @@ def _metavar(hint: Any) -> str | None:
 
 
 def _values(flag: str, args: Sequence[str]) -> Iterator[str]:
-    """The values that a flag is given."""
+    """The values of a flag in a command line."""
     for arg, following in itertools.pairwise([*args, ""]):
         if arg == flag and following:
             yield following

@@ -1,4 +1,4 @@
-"""The model and the task of a configuration."""
+"""Builds the model and the task of a configuration."""
 
 import ast
 from typing import Any
@@ -19,35 +19,35 @@ from segjax.training.config import (
 
 
 def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
-    """The model that a configuration names.
+    """Creates the model of a configuration.
 
     Args:
       config: Configuration of the run.
-      num_classes: Number of classes of the logits.
+      num_classes: Number of classes that the model predicts.
 
     Returns:
       The Flax module.
 
     Raises:
-      ValueError: for an unknown model or option.
+      ValueError: If the model, or one of its options, is unknown.
     """
     return models.create(config.model, num_classes, **model_options(config))
 
 
 def load_weights(config: TrainConfig, classes: Classes, channels: int) -> dict | None:
-    """The variables that a configuration's run starts from; None where it draws them.
+    """Loads the pretrained weights of a configuration, if it names any.
 
     Args:
       config: Configuration of the run.
-      classes: Classes of the labels.
+      classes: Classes of the data.
       channels: Number of channels of the images.
 
     Returns:
-      Variables of its model, NumPy arrays, or None.
+      Variables of the model as NumPy arrays, or None if the configuration names no weights.
 
     Raises:
-      ValueError: for weights that cannot be, or are not the model's.
-      OSError: where they cannot be read.
+      ValueError: If the file holds no weights, or those of another model.
+      OSError: If the file cannot be read.
     """
     if config.weights is None:
         return None
@@ -63,17 +63,17 @@ def load_weights(config: TrainConfig, classes: Classes, channels: int) -> dict |
 
 
 def make_task(config: TrainConfig, classes: Classes) -> Task:
-    """The task of a configuration.
+    """Creates the task of a configuration.
 
     Args:
       config: Configuration of the run.
-      classes: Classes of the labels.
+      classes: Classes of the data.
 
     Returns:
       The task.
 
     Raises:
-      ValueError: for an unknown model.
+      ValueError: If the model is unknown.
     """
     options: dict[str, Any] = {"objective": config.objective, "scale": config.scale}
     model, number = config.model, len(classes)
@@ -106,17 +106,16 @@ def make_task(config: TrainConfig, classes: Classes) -> Task:
 
 
 def read_options(texts: dict[str, str]) -> dict[str, Any]:
-    """Attributes of a model's module as the command line gives them: Python literals, or words."""
+    """Parses model options from the command line: Python literals, anything else as a string."""
     return {name: _literal(text) for name, text in texts.items()}
 
 
 def model_options(config: TrainConfig) -> dict[str, Any]:
-    """The attributes of the model's module that a configuration names."""
+    """The options of the model as keyword arguments of its constructor."""
     return {"dtype": config.dtype} | read_options(config.model_options)
 
 
 def _literal(text: str) -> Any:
-    """A value from the command line: a Python literal, or else a plain word."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

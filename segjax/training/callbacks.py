@@ -1,4 +1,4 @@
-"""What a program may do beside a training."""
+"""Callbacks: code that runs at certain moments of a training, for example to log metrics."""
 
 from collections.abc import Mapping
 
@@ -7,9 +7,9 @@ from segjax.training.config import TrainConfig
 
 
 class Callback:
-    """What happens beside a training, such as another log; every method does nothing by itself.
+    """Base class of callbacks. Override the methods that you need; by default they do nothing.
 
-    With several processes each of them calls the methods, with the same metrics.
+    With several processes, each of them calls the methods with the same metrics.
 
     Example:
       >>> class StopAt(Callback):
@@ -23,16 +23,16 @@ class Callback:
     """
 
     def on_start(self, config: TrainConfig, classes: Classes, step: int) -> None:
-        """Before the first step.
+        """Called before the first step.
 
         Args:
           config: Configuration of the run.
-          classes: Names and colours of what it learns.
-          step: Number of steps taken before; above 0 where the run resumes.
+          classes: Classes of the data.
+          step: Number of steps already taken; above 0 if the run resumes.
         """
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """At each row of the log.
+        """Called every `log_every` steps.
 
         Args:
           step: Number of steps taken.
@@ -41,24 +41,25 @@ class Callback:
         """
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> bool | None:
-        """After each evaluation.
+        """Called after each evaluation.
 
-        A run that resumes where an evaluation was due repeats it.
+        If a run was stopped at a step with an evaluation, it repeats that evaluation when it
+        resumes.
 
         Args:
           step: Number of steps taken.
-          metrics: The task's summary, such as `mean_iou` and `iou/NAME`.
+          metrics: Metrics of the evaluation, such as `mean_iou` and `iou/NAME`.
 
         Returns:
-          True to end the training here.
+          True to end the training after this step.
         """
 
     def on_end(self, metrics: Mapping[str, float]) -> None:
-        """After the last evaluation, when the report is written; not where SIGTERM came.
+        """Called when the training is complete, but not if SIGTERM stopped it.
 
         Args:
-          metrics: Those of the last evaluation.
+          metrics: Metrics of the last evaluation.
         """
 
     def close(self) -> None:
-        """At the end, however it comes: finished, stopped by SIGTERM, or by an error."""
+        """Called at the very end, also after SIGTERM or an error."""

@@ -1,4 +1,4 @@
-"""Checkpoints: the last state and the best ones, written in the background, whole or not at all."""
+"""Checkpoints: the last state and the best ones, written atomically and in the background."""
 
 import asyncio
 import contextlib
@@ -17,25 +17,26 @@ import orbax.checkpoint as ocp
 from segjax.training.checksums import checksums
 from segjax.training.state import TrainState
 
-_SUMS = "checksums"  # the item of a checkpoint with those of all that it holds
+_CHECKSUMS = "checksums"  # the item of a checkpoint that holds the checksums of the others
 Kind = Literal["last", "best"]
 KINDS: tuple[Kind, ...] = ("last", "best")
 
 
 class Checkpoints:
-    """The checkpoints of one run: `FOLDER/last/STEP` and `FOLDER/best/STEP`.
+    """The checkpoints of a run: `FOLDER/last/STEP` and `FOLDER/best/STEP`.
 
-    A checkpoint appears under its name only when it is whole, and one that it replaces goes only
-    then: a process killed at any moment leaves one to go on from. With each array its checksum is
-    saved, which is verified where it is read. All processes must call every method.
+    A checkpoint gets its name only when it is complete, and the one that it replaces is deleted
+    only then, so a process that is killed at any moment leaves one to resume from. A checksum is
+    saved with each array and verified when the array is read. All processes must call every method.
 
     Args:
-      folder: made if missing; must be shared by all hosts.
-      keep_best: how many of the best ones stay.
-      keep_every: of the last ones, those of every multiple of so many steps stay; None keeps none.
+      folder: Folder of the checkpoints, shared by all hosts. It is created if missing.
+      keep_best: Number of best checkpoints to keep.
+      keep_every: Also keep the checkpoint of every multiple of this number of steps; None keeps
+        only the last.
 
     Raises:
-      OSError: one cannot be read or saved; every method names it.
+      OSError: If a checkpoint cannot be read or saved, in every method. The message names it.
     """
 
     def __init__(self, folder: pathlib.Path, *, keep_best: int = 1, keep_every: int | None = None):
@@ -54,24 +55,24 @@ class Checkpoints:
             with _one_line(folder / kind, "opened"):
                 self._managers[kind] = _manager(folder.absolute(), kind, **keep[kind])
         for step in self._managers["best"].all_steps():
-            with _one_line(folder / "best" / str(step), "read", "delete it to go on"):
+            with _one_line(folder / "best" / str(step), "read", "delete it to resume"):
                 self._scores[step] = _score(self._managers["best"].metrics(step))
 
     def save(self, state: TrainState, position: dict[str, Any]) -> None:
-        """Begins to save the last state, with what else is needed to go on from it.
+        """Starts to save the last state, with everything else that is needed to resume from it.
 
         Args:
-          state: of training.
-          position: anything JSON can hold, e.g. of the data iterator.
+          state: State of the training.
+          position: State of the data iterator and of the loop; anything that JSON can hold.
         """
         self._save("last", state, position)
 
     def save_best(self, state: TrainState, score: float) -> None:
-        """Begins to save a state, if it is one of the best ones that stay.
+        """Starts to save a state if it is among the `keep_best` best ones.
 
         Args:
-          state: of training.
-          score: of the state; more is better.
+          state: State of the training.
+          score: Score of the state; higher is better.
         """
         step, best = int(state.step), sorted(self._scores.values())[-self._keep_best :]
         least = best[0] if len(best) == self._keep_best else -math.inf
@@ -82,15 +83,14 @@ class Checkpoints:
     def _save(
         self, kind: Kind, state: TrainState, position: Any = None, *, metrics: Any = None
     ) -> None:
-        # What a position tells of is whole before it: the best checkpoints that came earlier.
-        self._wait()
+        self._wait()  # a position names the best score, whose checkpoint must be complete first
         step = int(state.step)
         if step in self._managers[kind].all_steps():
             return
         arrays = jax.tree.map(_for_saving, vars(state))
         items = {
             "state": ocp.args.StandardSave(arrays),
-            _SUMS: ocp.args.JsonSave(checksums(arrays) | {"position": _text_sum(position)}),
+            _CHECKSUMS: ocp.args.JsonSave(checksums(arrays) | {"position": _text_sum(position)}),
         }
         if position is not None:
             items["position"] = ocp.args.JsonSave(position)
@@ -101,21 +101,22 @@ class Checkpoints:
             )
 
     def _wait(self) -> None:
-        """Until all that was begun is written."""
+        """Waits until everything is written."""
         with self._saving:
             for kind, manager in self._managers.items():
                 with _one_line(self._folder / kind, "saved"):
                     manager.wait_until_finished()
 
     def latest_step(self) -> int | None:
-        """The step of the last checkpoint; None where there is none."""
+        """The step of the last checkpoint; None if there is none."""
         return self._managers["last"].latest_step()
 
     def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The last checkpoint, each array placed as its counterpart in `state` is.
+        """Reads the last checkpoint.
 
         Args:
-          state: of the run's model and optimizer, at any step.
+          state: State of the same model and optimizer at any step; each array is placed on the
+            devices of its counterpart.
 
         Returns:
           The saved state and position.
@@ -125,7 +126,7 @@ class Checkpoints:
         before = [other for other in self._managers["last"].all_steps() if other != step]
         start = f"step {max(before)}" if before else "the start"
         template = jax.tree.map(_for_restoring, vars(state))
-        with _one_line(path, "read", f"delete it to go on from {start}"):
+        with _one_line(path, "read", f"delete it to resume from {start}"):
             items = _read(
                 self._managers["last"],
                 path,
@@ -133,13 +134,15 @@ class Checkpoints:
                 position=ocp.args.JsonRestore(),
             )
             _verify(items["state"], items)
-            if _SUMS in items and items[_SUMS].get("position") != _text_sum(items["position"]):
-                raise ValueError("position: not what was saved")
+            if _CHECKSUMS in items and items[_CHECKSUMS].get("position") != _text_sum(
+                items["position"]
+            ):
+                raise ValueError("position: expected what was saved, got another checksum")
         place = lambda value, like: jax.device_put(value, like.sharding)
         return TrainState(**jax.tree.map(place, items["state"], vars(state))), items["position"]
 
     def close(self) -> None:
-        """Waits until all that was begun is written; a second time there is nothing to do."""
+        """Waits until everything is written. Calling it again does nothing."""
         managers, self._managers = self._managers, {}
         with self._saving:
             for kind, manager in managers.items():
@@ -149,50 +152,50 @@ class Checkpoints:
 
 
 def has_checkpoint(folder: pathlib.Path) -> bool:
-    """Whether there is a checkpoint to go on from; unlike `Checkpoints` it makes no folder."""
+    """Whether there is a checkpoint to resume from. Unlike `Checkpoints`, it creates no folder."""
     return bool(_steps(folder, "last"))
 
 
 def load_variables(folder: pathlib.Path, which: Kind | int) -> tuple[dict, int]:
-    """The variables to evaluate and predict with, from a run's checkpoints.
+    """Loads the variables for evaluation and prediction from the checkpoints of a run.
 
     Args:
-      folder: of the checkpoints.
-      which: "last", "best" (where there is no best one, the last), or a step.
+      folder: Folder of the checkpoints.
+      which: "last", "best" (the last if there is no best one), or a step.
 
     Returns:
       The variables as NumPy arrays, and their step.
 
     Raises:
-      FileNotFoundError: where there is no such checkpoint; it says of which steps there are some.
-      OSError: where it cannot be read, or an array is not what was saved; it says of which others
-        there are.
+      FileNotFoundError: If there is no such checkpoint. The message lists the steps there are.
+      OSError: If it cannot be read or is damaged. The message names the other checkpoints.
     """
-    there: set[int] = set()
+    found: set[int] = set()
     kinds: tuple[Kind, ...] = ("last",) if which == "last" else ("best", "last")
     for kind in kinds:
         path = folder / kind
         if not _steps(folder, kind):
             continue
         other: Kind = "last" if kind == "best" else "best"
-        way_out = ", ".join(f"step {step}" for step in _steps(folder, other))
-        way_out = f'the checkpoint "{other}" ({way_out}) may be whole' if way_out else ""
+        steps = ", ".join(f"step {step}" for step in _steps(folder, other))
+        hint = f'the checkpoint "{other}" ({steps}) may be intact' if steps else ""
         best_fn = _score if kind == "best" else None
         options = ocp.CheckpointManagerOptions(read_only=True, best_fn=best_fn)
         with (
-            _one_line(path, "opened", way_out),
+            _one_line(path, "opened", hint),
             ocp.CheckpointManager(path.absolute(), options=options) as manager,
         ):
-            steps = manager.all_steps()
             first = manager.best_step() or manager.latest_step()
             step = which if isinstance(which, int) else first
-            if step in steps:
-                with _one_line(path / str(step), "read", way_out):
+            if step in manager.all_steps():
+                with _one_line(path / str(step), "read", hint):
                     return _variables(manager, path / str(step)), step
-            there.update(steps)
-    if there:
-        steps = ", ".join(map(str, sorted(there)))
-        raise FileNotFoundError(f"{folder}: no checkpoint of step {which} there, only of {steps}")
+            found.update(manager.all_steps())
+    if found:
+        steps = ", ".join(map(str, sorted(found)))
+        raise FileNotFoundError(
+            f"{folder}: expected a checkpoint of step {which}, got steps {steps}"
+        )
     raise FileNotFoundError(f"{folder}: no checkpoint there")
 
 
@@ -205,16 +208,18 @@ def _variables(manager: ocp.CheckpointManager, path: pathlib.Path) -> dict:
 
 
 def _read(manager: ocp.CheckpointManager, path: pathlib.Path, **items: Any) -> dict[str, Any]:
-    """The items of a checkpoint, with the checksums where it has some."""
-    if (path / _SUMS).exists():
-        items[_SUMS] = ocp.args.JsonRestore()
+    """The items of a checkpoint, and their checksums if it has any."""
+    if (path / _CHECKSUMS).exists():
+        items[_CHECKSUMS] = ocp.args.JsonRestore()
     with _finishing_loops():
         return dict(manager.restore(int(path.name), args=ocp.args.Composite(**items)))
 
 
 class _FinishingLoop(asyncio.SelectorEventLoop):
-    """Ends all reading and writing before it closes: where one array fails, TensorStore would print
-    a traceback for each of the others that it reads or writes meanwhile."""
+    """Lets all reads and writes finish before it closes.
+
+    Otherwise, if one array fails, TensorStore prints a traceback for each of the others.
+    """
 
     def close(self) -> None:
         if not self.is_closed() and (tasks := asyncio.all_tasks(self)):
@@ -224,7 +229,7 @@ class _FinishingLoop(asyncio.SelectorEventLoop):
 
 @contextlib.contextmanager
 def _finishing_loops() -> Iterator[None]:
-    """Orbax makes its event loops itself."""
+    """Makes Orbax, which creates its own event loops, use `_FinishingLoop`."""
     before = asyncio.new_event_loop
     vars(asyncio)["new_event_loop"] = _FinishingLoop
     try:
@@ -234,11 +239,11 @@ def _finishing_loops() -> Iterator[None]:
 
 
 def _verify(arrays: Any, items: dict[str, Any]) -> None:
-    """Holds what is read to the checksums, if there are any."""
-    saved = items.get(_SUMS)
+    """Compares arrays with their checksums, if there are any."""
+    saved = items.get(_CHECKSUMS)
     for name, found in checksums(arrays).items() if saved is not None else ():
         if not isinstance(saved, dict) or saved.get(name) != found:
-            raise ValueError(f"{name}: not what was saved")
+            raise ValueError(f"{name}: expected the array that was saved, got another checksum")
 
 
 def _text_sum(position: Any) -> int:
@@ -246,28 +251,28 @@ def _text_sum(position: Any) -> int:
 
 
 @contextlib.contextmanager
-def _one_line(path: pathlib.Path, done: str, way_out: str = "") -> Iterator[None]:
-    """Turns whatever is raised, mostly by Orbax and TensorStore, into a line about the path."""
+def _one_line(path: pathlib.Path, done: str, hint: str = "") -> Iterator[None]:
+    """Turns any exception, mostly of Orbax and TensorStore, into an OSError of one line."""
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
         if isinstance(error, OSError) and str(error).startswith(str(path)):
-            raise  # is one already
+            raise  # already in this form
         reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
         reason = textwrap.shorten(reason.splitlines()[0], 200, placeholder=" …")
         line = f"{path}: cannot be {done} ({reason})"
-        raise OSError(f"{line}; {way_out}" if way_out else line) from error
+        raise OSError(f"{line}; {hint}" if hint else line) from error
 
 
 def _steps(folder: pathlib.Path, kind: Kind) -> list[int]:
-    """Of which there are checkpoints, whole or not."""
+    """The steps for which there is a folder, complete or not."""
     return sorted(int(path.name) for path in (folder / kind).glob("*") if path.name.isdecimal())
 
 
 def _manager(folder: pathlib.Path, kind: Kind, **keep: Any) -> ocp.CheckpointManager:
-    """Processes meet at barriers by name, which both managers' must not share in the same step."""
+    # The barriers of both managers must have different names within a step.
     barriers = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=kind)
     options = ocp.CheckpointManagerOptions(
         cleanup_tmp_directories=True, multiprocessing_options=barriers, **keep
@@ -280,7 +285,7 @@ def _score(metrics: dict[str, float]) -> float:
 
 
 def _for_saving(x: jax.Array) -> np.ndarray | jax.Array:
-    """A copy on the host where this process holds all of the array: its buffer may be donated."""
+    # The buffer may be donated while it is written, so what this process holds alone is copied.
     return np.array(x) if x.is_fully_addressable else x
 
 

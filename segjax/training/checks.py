@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, said before any data is read or anything compiled."""
+"""Checks of a configuration, made before any data is read or anything is compiled."""
 
 import dataclasses
 import math
@@ -11,16 +11,16 @@ import numpy as np
 from segjax.data import Classes, Source
 from segjax.data.folder import find_split
 from segjax.data.spec import full_spec
-from segjax.naming import unknown_name
 from segjax.pretrained.files import TORCH_SUFFIXES
 from segjax.registry import default_objective
+from segjax.suggestions import unknown_name
 from segjax.training.build import make_model
 from segjax.training.checkpoint import has_checkpoint
 from segjax.training.config import CONFIGS, TrainConfig
 from segjax.training.run_folder import check_run
 from segjax.training.trackers import check_trackers
 
-# Least and largest value of each option; what is open above has no bound.
+# The lowest and highest value of each option.
 _POSITIVE, _NOT_NEGATIVE, _SHARE = (1, math.inf), (0, math.inf), (0, 1)
 _RANGES = {
     "size": _POSITIVE,
@@ -71,22 +71,20 @@ _RANGES = {
 }
 _ABOVE_ZERO = ("scale", "optimizer.learning_rate", "optimizer.power", "augmentation.zoom")
 _SYNTHETIC_SPLITS = ("train", "val", "test")
-_SMALL = 32  # pixels: every model with its published options takes pictures of at least this size
+_SMALL = 32  # pixels: every model with its published options accepts images of at least this size
 
 
 def check(config: TrainConfig) -> None:
-    """Finds what is wrong with a configuration, without any data, device or compiled program.
-
-    An option counts as given where it is not its default.
+    """Checks a configuration without reading data or using a device.
 
     Args:
-      config: Configuration of a run that is about to start, resolved.
+      config: Configuration of a run that is about to start, from `resolve`.
 
     Raises:
-      ValueError: for an option that is out of range, contradicts another or has no effect, or a run
-        folder that holds another run.
-      FileNotFoundError: where the weights or the data are not there.
-      ImportError: where a tracker's package is not there.
+      ValueError: If an option is out of range, contradicts another or has no effect in this run, or
+        if the run folder holds another run.
+      FileNotFoundError: If the weights or the data do not exist.
+      ImportError: If the package of a tracker is not installed.
     """
     check_ranges(config)
     _check_effects(config)
@@ -100,7 +98,7 @@ def check(config: TrainConfig) -> None:
     least, largest = config.augmentation.zoom
     if least > largest:
         raise ValueError(
-            f"augmentation.zoom: expected the least scale first, got {least} {largest}"
+            f"augmentation.zoom: expected the smaller scale first, got {least} {largest}"
         )
     _check_places(config)
     check_trackers(config)
@@ -108,13 +106,13 @@ def check(config: TrainConfig) -> None:
 
 
 def check_devices(config: TrainConfig) -> None:
-    """Finds batches that do not divide by the devices; the first use of a device.
+    """Checks that batches can be divided among the devices. This is the first use of a device.
 
     Args:
-      config: of a run that is about to start.
+      config: Configuration of a run that is about to start.
 
     Raises:
-      ValueError: for such batches.
+      ValueError: If a batch size is not a multiple of the number of devices.
     """
     devices = jax.device_count()
     parts = devices * config.accumulate
@@ -135,26 +133,26 @@ def check_devices(config: TrainConfig) -> None:
 
 
 def check_sources(config: TrainConfig, source: Source, eval_source: Source) -> None:
-    """Finds splits that do not go together, or with the configuration.
+    """Checks that both splits have the same classes, and that class weights match them.
 
     Args:
-      config: of a run that is about to start.
-      source: of training.
-      eval_source: of evaluation.
+      config: Configuration of a run that is about to start.
+      source: Split to train on.
+      eval_source: Split to evaluate on.
 
     Raises:
-      ValueError: for such splits.
+      ValueError: If the classes or the number of class weights differ.
     """
     if source.classes != eval_source.classes:
         raise ValueError(
-            f"eval_split: expected the classes of {config.train_split}, {_listed(source.classes)}; "
-            f"got {_listed(eval_source.classes)}"
+            f"eval_split: expected the classes of {config.train_split} "
+            f"({_listed(source.classes)}), got {_listed(eval_source.classes)}"
         )
     weights = getattr(config.objective, "class_weights", None)
     if weights and len(weights) != len(source.classes):
         raise ValueError(
-            f"objective.class_weights: expected {len(source.classes)}, one for each of "
-            f"{', '.join(source.classes.names)}; got {len(weights)}"
+            f"objective.class_weights: expected {len(source.classes)} weights, one for each of "
+            f"{', '.join(source.classes.names)}, got {len(weights)}"
         )
 
 
@@ -163,13 +161,13 @@ def _listed(classes: Classes) -> str:
 
 
 def check_ranges(config: TrainConfig) -> None:
-    """Finds numbers that are out of range.
+    """Checks that all numbers are in range.
 
     Args:
-      config: of a run.
+      config: Configuration of a run.
 
     Raises:
-      ValueError: for such a number; it names the option.
+      ValueError: If a number is out of range. The message names the option.
     """
     for name, (least, most) in _RANGES.items():
         for value in _numbers(config, name):
@@ -186,46 +184,50 @@ def check_ranges(config: TrainConfig) -> None:
 
 
 def _check_effects(config: TrainConfig) -> None:
-    """Options that do nothing in this run."""
+    """Refuses options that differ from their defaults but do nothing in this run."""
     synthetic = full_spec(config.data).startswith("synthetic")
     effects = {
         "fsdp": (config.parallel == "mesh", "without parallel mesh"),
         "coordinator": (config.distributed, "without distributed"),
         "num_processes": (config.distributed, "without distributed"),
         "process_id": (config.distributed, "without distributed"),
-        "scale": (not synthetic, f"for {config.data}, whose scenes are drawn in --size"),
+        "scale": (not synthetic, f"for {config.data}"),
         "max_value": (not synthetic, f"for {config.data}"),
         "strict": (full_spec(config.data).startswith("coco:"), f"for {config.data}"),
         "scenes": (config.data == "synthetic", f"for {config.data}"),
         "void": (
             full_spec(config.data).startswith(("folder:", "tfds:")),
-            f"for {config.data}, which declares its void itself",
+            f"for {config.data}, which declares its void pixels",
         ),
     }
     for name, (works, where) in effects.items():
         if not works:
             for option in _given(config, name):
-                raise ValueError(f"{option}: no effect {where}, got {_value(config, option)}")
+                raise ValueError(
+                    f"{option}: expected {_value(type(config)(), option)}, got "
+                    f"{_value(config, option)}; it has no effect {where}"
+                )
 
 
 def check_model(config: TrainConfig) -> None:
-    """Finds a model that does not exist, is none for the task, or does not take images of `size`.
+    """Checks that the model exists, suits the task and the objective, and accepts its images.
 
     Args:
       config: Configuration of a run.
 
     Raises:
-      ValueError: for such a model, one of its options, or an objective of another kind of model.
+      ValueError: If the model or one of its options is unknown, if the model is for another task
+        or objective, or if it cannot process images of `size`.
     """
-    model = make_model(config, 1)  # of however many classes
+    model = make_model(config, 1)  # the number of classes does not matter here
     own, given = default_objective(config.model), config.objective
     boxes_alone = getattr(model, "mask_head", True) is None
     if config.task not in own.tasks or (config.task == "panoptic" and boxes_alone):
         suited = CONFIGS[config.task]().model
-        serves = "instance" if boxes_alone else " and ".join(own.tasks)
+        tasks = "instance" if boxes_alone else " and ".join(own.tasks)
         raise ValueError(
-            f"model: expected one for the {config.task} task, such as {suited}; got "
-            f"{config.model}, which is for {serves}"
+            f"model: expected one for {config.task} segmentation, such as {suited}, got "
+            f"{config.model}, which is for {tasks} segmentation"
         )
     if given is not None and type(given) is not type(own):
         raise ValueError(
@@ -237,23 +239,26 @@ def check_model(config: TrainConfig) -> None:
 
 
 def _trace(config: TrainConfig) -> None:
-    """Whether the model, with its options, takes images of `size`."""
+    """Raises a ValueError if the model, with its options, cannot process images of `size`."""
     model = make_model(config, 1)
     images = jax.ShapeDtypeStruct((1, *config.size, 3), np.float32)
     try:
         jax.eval_shape(model.init, jax.random.key(0), images)
     except Exception as error:
-        options = " ".join(f"{k} {v}" for k, v in config.model_options.items())
-        given = f"size {config.size}" + (f" and model_options {options}" if options else "")
+        options = "".join(f" {k} {v}" for k, v in config.model_options.items())
+        given = f"size {config.size}" + (f" and model_options{options}" if options else "")
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ValueError(f"model: {config.model} takes no {given} ({reason})") from error
+        raise ValueError(
+            f"model: expected a size and options that {config.model} accepts, got {given} "
+            f"({reason})"
+        ) from error
 
 
 def _check_places(config: TrainConfig) -> None:
-    """Whether weights and data are where they are said to be."""
+    """Checks that the weights and the data exist."""
     weights = config.weights
-    begun = has_checkpoint(config.run / "checkpoints")  # and then needs the weights no more
-    if weights is not None and not begun and not pathlib.Path(weights).exists():
+    resumes = has_checkpoint(config.run / "checkpoints")  # then the weights are not read
+    if weights is not None and not resumes and not pathlib.Path(weights).exists():
         is_file = pathlib.Path(weights).suffix in (".safetensors", *TORCH_SUFFIXES)
         if is_file or weights.count("/") != 1 or weights.startswith((".", "/", "~")):
             raise FileNotFoundError(f"{weights}: there is no such file")
@@ -280,7 +285,7 @@ def _value(config: Any, name: str) -> Any:
 
 
 def _given(config: TrainConfig, name: str) -> list[str]:
-    """Which of the options under a name are not the defaults."""
+    """The options under a name that differ from their defaults."""
     value, default = _value(config, name), _value(type(config)(), name)
     if not dataclasses.is_dataclass(value):
         return [name] if value != default else []

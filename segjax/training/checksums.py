@@ -1,4 +1,4 @@
-"""Checksums of arrays, however they are spread over devices and processes."""
+"""Checksums of arrays, independent of how they are sharded over devices and processes."""
 
 from typing import Any
 
@@ -8,18 +8,17 @@ from jax.experimental import multihost_utils
 
 
 def checksums(tree: Any) -> dict[str, int]:
-    """A checksum of each array: Σᵢ (2i + 1)·bᵢ mod 2⁶⁴, bᵢ the bits of element i as an integer.
+    """A checksum of each array: `Σᵢ (2i + 1) bᵢ mod 2⁶⁴`, with the bits bᵢ of element i.
 
-    The weights are odd, so that no change within one element leaves the sum as it was. A sum of
-    parts is the sum of the whole: each process adds the elements that it holds, and an array that
-    is read on other devices than it was written from has the same checksum. All processes must
-    call this.
+    The factors are odd, so every change of a single element changes the sum. Each process sums the
+    elements that it holds, so the checksum does not depend on the devices that an array is sharded
+    over. All processes must call this function.
 
     Args:
-      tree: of NumPy or JAX arrays.
+      tree: Pytree of NumPy or JAX arrays of any shape.
 
     Returns:
-      The checksums, by names such as "params/conv/kernel".
+      Checksums by the path of each array, such as "params/conv/kernel".
 
     Example:
       >>> checksums({"a": np.array([1, 0, 2], np.int32)})
@@ -37,7 +36,7 @@ def checksums(tree: Any) -> dict[str, int]:
 
 
 def _local_sum(array: Any) -> int:
-    """Of the elements that no other process adds."""
+    """The sum over the elements that this process is responsible for."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         places = np.arange(array.size).reshape(array.shape)
         parts = [(s.data, places[s.index]) for s in array.addressable_shards if s.replica_id == 0]

@@ -1,4 +1,4 @@
-"""The configuration of a training run: for each task a dataclass, also its command line."""
+"""The configuration of a training run: one dataclass for each task, and its command line."""
 
 import contextlib
 import dataclasses
@@ -10,65 +10,67 @@ from typing import Any, ClassVar, Literal
 
 from segjax.data import Augmentation
 from segjax.data.synthetic.style import SceneStyle
-from segjax.naming import unknown_name
+from segjax.suggestions import unknown_name
 from segjax.training.optimizer_config import OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """What the trainings of all tasks have in common.
+    """Configuration of a training run: the options that all tasks share.
 
     Attributes:
-      run: Folder for the checkpoints, the logs and the configuration.
-      seed: Seed of everything random.
-      data: Where the examples come from: synthetic, synthetic:outlines (the same scenes, in which
-        shapes alone tell the classes of things apart), a folder, folder:PATH, coco:PATH,
-        coco_panoptic:PATH or tfds:NAME.
+      run: Folder for checkpoints, logs and results.
+      seed: Seed of all random numbers.
+      data: Data set: synthetic, synthetic:outlines (the same scenes, but things differ by shape
+        alone), a folder, folder:PATH, coco:PATH, coco_panoptic:PATH or tfds:NAME.
       train_split: Split to train on.
       eval_split: Split to evaluate on.
-      void: Label to ignore; without it, what the data itself declares void is ignored.
-      max_value: What becomes white in images of 16 bits, such as 4095 where they hold 12; without
-        it the upper 8 bits are kept (not for synthetic data).
-      strict: Refuse a data set of which objects would be left out, such as those without a mask
-        (coco:PATH).
-      size: Height and width of the training crops in pixels, after --scale.
-      scale: Images are resized by this factor before the model, predictions back after it (not for
-        synthetic data).
-      workers: Processes that read images; 0 reads in threads of the main process.
-      threads: Threads that read images.
-      model: Name of the model; `segjax models` lists them.
-      model_options: Attributes of the model's module with their values, such as: norm group.
-      weights: Published weights to start from, a file or OWNER/NAME on the Hugging Face hub.
-        Without them the weights are drawn at random.
-      dtype: Precision of the model's computation; parameters stay float32.
+      void: Label of pixels to ignore. By default those that the data set declares void.
+      max_value: Pixel value of white in 16-bit images, such as 4095 for 12-bit data. By default the
+        upper 8 bits are used. Not for synthetic data.
+      strict: Stop if the data set has objects that cannot be used, such as objects without a mask,
+        instead of leaving them out. Only for coco:PATH.
+      size: Height and width of the training crops in pixels, after resizing by --scale.
+      scale: Factor by which images are resized before the model; predictions are resized back. Not
+        for synthetic data.
+      workers: Number of processes that read images; 0 reads them in threads of the main process.
+      threads: Number of threads that read images.
+      model: Name of the model; `segjax models` lists all.
+      model_options: Options of the model as names and values, such as: norm group.
+      weights: Pretrained weights to start from: a file, the folder of a run, or OWNER/NAME on the
+        Hugging Face hub. By default the weights are initialised at random.
+      dtype: Precision of the model's computations; parameters are always float32.
       steps: Number of training steps.
-      batch_size: Examples in a step, over all devices and hosts.
-      accumulate: Number of parts that a batch is split into, one after the other, to save memory.
-      average_decay: Decay of the moving average of the weights, which is what is evaluated;
-        0 evaluates the weights themselves.
-      patience: Evaluations without a better score after which the training ends; without it all
-        steps are taken.
-      save_every: Steps between checkpoints.
-      keep_best: Number of checkpoints with the best scores that stay, beside the last.
-      keep_every: Checkpoints of every multiple of so many steps stay too.
-      log_every: Steps between rows of the log.
-      trackers: Where metrics go beside metrics.jsonl: wandb and mlflow are extras to install.
-      eval_every: Steps between evaluations; there is always one at the end.
-      eval_batch_size: Examples in an evaluation step, over all devices and hosts.
-      eval_canvases: The most sizes that images of many sizes are padded to, each of which compiles
-        a program. No prediction depends on it: models that would see more of a picture than at its
-        own size, rounded up to 32 pixels, keep that, as 0 does for all.
-      objective: Weights of the objective's terms; by default those of the model's paper.
-      scenes: How difficult the synthetic scenes are.
-      optimizer: The optimizer and its schedule.
-      augmentation: Random changes of the training images, made on the device.
-      device: Kind of device to run on; without it, what JAX finds first.
-      parallel: Data parallelism by pmap, or by jit over a mesh of devices.
-      fsdp: Number of devices that each parameter is sharded over (with --parallel mesh).
-      distributed: This process is one of several that run the same command, as on a TPU pod.
-      coordinator: HOST:PORT of process 0, where JAX cannot find it (with --distributed).
-      num_processes: Number of processes, where JAX cannot find it (with --distributed).
-      process_id: Number of this process, where JAX cannot find it (with --distributed).
+      batch_size: Batch size, over all devices and hosts.
+      accumulate: Number of parts that each batch is split into to save memory; gradients are
+        accumulated over them.
+      average_decay: Decay of the exponential moving average of the weights, which is used for
+        evaluation; 0 evaluates the weights themselves.
+      patience: Number of evaluations without improvement after which training stops. By default it
+        never stops early.
+      save_every: Number of steps between checkpoints.
+      keep_best: Number of best checkpoints to keep, in addition to the last one.
+      keep_every: Also keep the checkpoint of every multiple of this number of steps.
+      log_every: Number of steps between log entries.
+      trackers: Where to log metrics in addition to metrics.jsonl; wandb and mlflow must be
+        installed.
+      eval_every: Number of steps between evaluations; there is always one at the end.
+      eval_batch_size: Batch size for evaluation, over all devices and hosts.
+      eval_canvases: Maximum number of sizes that images are padded to in evaluation; each size is
+        compiled once. 0 pads images to multiples of 32 pixels only; so do models whose predictions
+        would depend on the padding. The metrics do not depend on it.
+      objective: Options of the objective. By default those of the model's paper.
+      scenes: Difficulty of the synthetic scenes.
+      optimizer: Optimizer and learning rate schedule.
+      augmentation: Random changes of the training images, computed on the device.
+      device: Kind of device to run on. By default an accelerator, if there is one.
+      parallel: Parallelism over devices: data parallel with pmap, or jit over a device mesh.
+      fsdp: Number of devices that each parameter is sharded over. Needs --parallel mesh.
+      distributed: Run as one of several processes that are started with the same command, as on a
+        TPU pod.
+      coordinator: HOST:PORT of process 0, if JAX cannot detect it. Needs --distributed.
+      num_processes: Number of processes, if JAX cannot detect it. Needs --distributed.
+      process_id: Index of this process, if JAX cannot detect it. Needs --distributed.
     """
 
     task: ClassVar[str]
@@ -117,7 +119,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SemanticConfig(TrainConfig):
-    """Trains a model that gives each pixel a class. The same command resumes a stopped run."""
+    """Train a model for semantic segmentation. To resume, run the same command again."""
 
     task: ClassVar[str] = "semantic"
 
@@ -126,12 +128,12 @@ class SemanticConfig(TrainConfig):
 
 @dataclasses.dataclass(frozen=True)
 class InstanceConfig(TrainConfig):
-    """Trains a model that finds objects. The same command resumes a stopped run.
+    """Train a model for instance segmentation. To resume, run the same command again.
 
     Attributes:
-      max_objects: Number of objects of an image that are learnt, the largest first.
-      nms_threshold: An object is suppressed by a surer one that it overlaps by more than this IoU;
-        without it all are kept.
+      max_objects: Maximum number of objects per training image; the largest are used.
+      nms_threshold: Box IoU above which non-maximum suppression removes the object with the lower
+        score. By default there is no suppression.
     """
 
     task: ClassVar[str] = "instance"
@@ -144,13 +146,14 @@ class InstanceConfig(TrainConfig):
 
 @dataclasses.dataclass(frozen=True)
 class PanopticConfig(TrainConfig):
-    """Trains a model that finds things and stuff. The same command resumes a stopped run.
+    """Train a model for panoptic segmentation. To resume, run the same command again.
 
     Attributes:
-      max_objects: Number of segments of an image that are learnt, the largest first.
-      score_threshold: Class probability that a segment must exceed in evaluation and prediction;
-        models trained briefly need a lower one.
-      overlap_threshold: Share of its mask that a segment must win.
+      max_objects: Maximum number of segments per training image; the largest are used.
+      score_threshold: Minimum class probability of a predicted segment; use a lower one for models
+        that were trained briefly.
+      overlap_threshold: Minimum share of its mask that a predicted segment keeps after overlaps are
+        resolved.
     """
 
     task: ClassVar[str] = "panoptic"
@@ -166,7 +169,7 @@ CONFIGS: dict[str, type[TrainConfig]] = {
     config.task: config for config in (SemanticConfig, InstanceConfig, PanopticConfig)
 }
 
-# The groups of options in `--help`, by the first of each. The dataclasses are groups themselves.
+# The groups of options in `--help`, by the first option of each. Nested dataclasses are groups too.
 GROUPS = {
     "run": "run",
     "data": "data",
@@ -177,8 +180,8 @@ GROUPS = {
     "max_objects": "objects",
 }
 
-# What may differ when a run is resumed: where and how it runs, not what it computes.
-RESUMABLE = {
+# Options that may change when a run resumes: they say where and how it runs, not what it computes.
+MAY_CHANGE_ON_RESUME = {
     "run",
     "device",
     "parallel",
@@ -200,7 +203,7 @@ RESUMABLE = {
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as what JSON can hold; a configuration with the name of its task."""
+    """Converts a dataclass to a dictionary for JSON; a configuration also gets its `task`."""
 
     def plain(value):
         if dataclasses.is_dataclass(value):
@@ -214,7 +217,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def to_flat_dict(config: Any) -> dict[str, Any]:
-    """As `to_dict`, by names such as "optimizer.warmup"."""
+    """Converts a dataclass as `to_dict` does, to a flat dictionary: {"optimizer.warmup": 10}."""
 
     def flat(values, prefix):
         for name, value in values.items():
@@ -227,19 +230,19 @@ def to_flat_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(default: Any, values: Mapping[str, Any], *, path: str = "") -> Any:
-    """The dataclass of what a file holds, such as what `to_dict` gave.
+    """Creates a dataclass from the content of a file; the inverse of `to_dict`.
 
     Args:
-      default: An instance of the dataclass, for what `values` leaves out.
-      values: Values by name, nested as the dataclasses are, or flat as in "optimizer.warmup".
-        Hyphens count as underscores.
-      path: Where `values` stand in the whole, for messages.
+      default: Instance of the dataclass, with values for everything that is not in `values`.
+      values: Values by name: nested dictionaries, or flat with names such as "optimizer.warmup".
+        Hyphens are read as underscores.
+      path: Prefix of the names in error messages.
 
     Returns:
-      An instance of the same dataclass.
+      Instance of the same dataclass.
 
     Raises:
-      ValueError: for an unknown name, with those that come near, or a value of another type.
+      ValueError: If a name is unknown or a value has the wrong type.
 
     Example:
       >>> from_dict(OptimizerConfig(), {"learning-rate": 1, "warmup": 10}).learning_rate
@@ -257,7 +260,7 @@ def from_dict(default: Any, values: Mapping[str, Any], *, path: str = "") -> Any
         elif rest:
             nested.setdefault(name, {})[rest] = value
         elif value is None:
-            continue  # left open
+            continue  # keeps the default
         elif isinstance(value, Mapping):
             nested.setdefault(name, {}).update(value)
         else:
@@ -269,18 +272,18 @@ def from_dict(default: Any, values: Mapping[str, Any], *, path: str = "") -> Any
 
 
 def read_value(hint: Any, value: Any, name: str) -> Any:
-    """A value of JSON or YAML as the type `hint` that a field of a configuration has.
+    """Converts a value from JSON or YAML to the type of an option.
 
     Args:
-      hint: the type.
-      value: from the file.
-      name: of the option, for the message.
+      hint: Type annotation of the option.
+      value: Value from the file.
+      name: Name of the option, for error messages.
 
     Returns:
-      The value.
+      The value, of type `hint`.
 
     Raises:
-      ValueError: where it is of another type.
+      ValueError: If the value has another type.
 
     Example:
       >>> read_value(tuple[int, int], [64, 96], "size")
@@ -299,7 +302,7 @@ def read_value(hint: Any, value: Any, name: str) -> Any:
     elif origin is dict:
         expected = "options by name"
         if isinstance(value, Mapping):
-            # Of a model's module; on the command line each is a literal.
+            # Options of a model are texts, as on the command line.
             return {k: str(tuple(v) if isinstance(v, list) else v) for k, v in value.items()}
     elif origin is tuple and isinstance(value, (list, tuple)):
         kinds = options[:1] * len(value) if options[-1] is ... else options
@@ -307,7 +310,7 @@ def read_value(hint: Any, value: Any, name: str) -> Any:
             return tuple(read_value(k, v, name) for k, v in zip(kinds, value, strict=True))
     elif hint is float and not isinstance(value, bool):
         expected = "a number"
-        # YAML takes 1e-3 for a text.
+        # YAML reads 1e-3 as a text.
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             return float(value)
     elif hint is pathlib.Path and isinstance(value, str):

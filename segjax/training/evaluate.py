@@ -1,4 +1,4 @@
-"""Evaluation over a whole split."""
+"""Evaluation of a model on a whole split."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,22 +23,22 @@ def make_evaluate(
     canvases: int = 3,
     threads: int = 4,
 ) -> Callable[..., "Evaluation"]:
-    """A function that evaluates variables over a whole split, each example counted exactly once.
+    """Makes a function that evaluates a model on a whole split, counting each example once.
 
     Args:
-      task: e.g. a `SemanticTask`.
-      model: the Flax module.
-      source: the split.
-      parallel: how the work is spread.
-      batch_size: examples a step, over all devices and hosts.
-      canvases: the most sizes that images are padded to, as in `data.eval_batches`; each keeps its
-        own where what the task predicts with the model would depend on it.
-      threads: that read images.
+      task: Task, such as a `SemanticTask`.
+      model: Flax module.
+      source: Split to evaluate on.
+      parallel: How the work is distributed over devices.
+      batch_size: Number of examples per step, over all devices and hosts.
+      canvases: Maximum number of different sizes that images are padded to, as in
+        `data.eval_batches`. If padding would change the predictions, images keep their sizes.
+      threads: Number of threads that read images.
 
     Returns:
-      `variables -> Evaluation`; the variables as `parallel.place` gives them. With `track` it
-      iterates over `track(batches)`, which may show how far it is. With `examples` it keeps the
-      predictions of so many examples, spread over those that this process reads.
+      Function `(variables, *, track, examples) -> Evaluation`, with variables placed by
+      `parallel.place`. `track(batches)` may report progress while it passes the batches on.
+      `examples` is the number of examples of this process whose predictions are kept.
     """
     if not task.canvas_invariant(model):
         canvases = 0
@@ -71,12 +71,12 @@ def make_evaluate(
 
 
 class Evaluation(NamedTuple):
-    """What evaluating a split gives.
+    """Result of an evaluation.
 
     Attributes:
-      metric: of all examples, on the host, the same in every process.
-      predictions: by number in the source, of the examples that are asked for, on their canvases;
-        NumPy arrays.
+      metric: Metric over all examples, on the host; the same in every process.
+      predictions: Predictions of the requested examples by their index in the source, as NumPy
+        arrays, including padding.
     """
 
     metric: Any
@@ -84,13 +84,15 @@ class Evaluation(NamedTuple):
 
 
 def to_host(x: jax.Array) -> np.ndarray:
-    """With room for sums over a whole data set, which can hold more pixels than int32 counts.
+    """Copies an array of a metric to the host, with 64 bits instead of 32.
+
+    A data set can have more pixels than int32 can count.
 
     Args:
-      x: an array of a metric.
+      x: Array of any shape.
 
     Returns:
-      On the host: int64 instead of int32, float64 instead of float32.
+      NumPy array: int64 for int32, float64 for float32, any other dtype unchanged.
     """
     array = np.asarray(x)
     wide = {"int32": np.int64, "float32": np.float64}.get(array.dtype.name, array.dtype)

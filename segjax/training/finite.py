@@ -1,4 +1,4 @@
-"""Where a non-finite loss came from."""
+"""Finds the origin of a loss or gradient that is NaN or infinite."""
 
 import functools
 import operator
@@ -17,20 +17,20 @@ from segjax.typing import Record
 def find_non_finite(
     task: Task, model: nn.Module, state: TrainState, batch: Record, *, prepare: Prepare
 ) -> str:
-    """The first place where a step met NaN or infinity, in words.
+    """Describes the first place where a training step met NaN or infinity.
 
-    It looks, in this order, at the images, the parameters, the output of each of the model's
-    layers, the terms of the loss and the gradients.
+    It repeats the step and looks, in this order, at the images, the parameters, the output of each
+    layer of the model, the terms of the loss and the gradients.
 
     Args:
-      task: of the step.
-      model: of the step.
-      state: before the step, held by this process.
-      batch: of the step, this process's part.
-      prepare: of the step.
+      task: Task that is trained.
+      model: Flax module that is trained.
+      state: State before the step, on this process.
+      batch: Batch of the step: the examples of this process.
+      prepare: Rendering and augmentation of the step, as in `make_train_step`.
 
     Returns:
-      Half a sentence.
+      Description of the place, such as "the output of layer decoder/conv".
     """
     state = jax.tree.map(jnp.asarray, state)
     batch = jax.jit(prepare)(augmentation_keys(state, batch), batch)
@@ -40,7 +40,7 @@ def find_non_finite(
         numbers = ", ".join(str(number) for number in np.asarray(batch.index)[bad])
         return f"the image of example {numbers} of the stream"
 
-    order: list[tuple[str, ...]] = []  # of the layers, which a dictionary would sort by name
+    order: list[tuple[str, ...]] = []  # of the layers' calls; Flax returns outputs sorted by name
 
     def note_order(layer, args, kwargs, context):
         outputs = layer(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What a run has learnt: its variables, held to the model that its configuration names."""
+"""Loads the trained variables of a run, checked against the model of its configuration."""
 
 import os
 import pathlib
@@ -14,18 +14,20 @@ from segjax.training.run_folder import RunInfo, read_config
 
 
 def load_learnt(path: str | os.PathLike, checkpoint: Kind | int) -> tuple[RunInfo, dict, str]:
-    """The variables of a run, and what it says of its model.
+    """Loads the trained variables of a run.
 
     Args:
-      path: the folder of the run, or the file that `segjax convert` has made of it.
-      checkpoint: "best" (where there is none, the last), "last", or a step; a file has but one.
+      path: Folder of the run, or a file that `segjax convert` has written from it.
+      checkpoint: "best" (the last if there was no evaluation), "last", or a step. Ignored for a
+        file, which holds one checkpoint.
 
     Returns:
-      What the run says of its model, the variables, and where they are from, for people.
+      Description of the run, the variables as NumPy arrays, and their origin as text, such as
+      "runs/semantic, step 500".
 
     Raises:
-      OSError: where there is no such run or checkpoint, or it cannot be read.
-      ValueError: where its configuration cannot be, or is of another model than the variables.
+      OSError: If there is no such run or checkpoint, or it cannot be read.
+      ValueError: If the configuration is invalid, or the variables are those of another model.
     """
     path = pathlib.Path(path)
     info = read_config(path)
@@ -39,23 +41,23 @@ def load_learnt(path: str | os.PathLike, checkpoint: Kind | int) -> tuple[RunInf
         options |= {"num_classes": len(info.classes), "channels": info.channels}
         return info, pretrained.load(path, info.config.model, **options), str(path)
     variables, step = load_variables(path / "checkpoints", checkpoint)
-    if misfit := _misfit(info, variables):
+    if misfit := _find_misfit(info, variables):
         raise ValueError(
-            f"{path}: step {step} is not of the model in config.json, {info.config.model} with "
-            f"{len(info.classes)} classes: {misfit}"
+            f"{path}, step {step}: expected the variables of {info.config.model} with "
+            f"{len(info.classes)} classes, got those of another model ({misfit})"
         )
     return info, variables, f"{path}, step {step}"
 
 
-def _misfit(info: RunInfo, variables: dict) -> str | None:
-    """The first array of another shape than the model has, if any."""
+def _find_misfit(info: RunInfo, variables: dict) -> str | None:
+    """Describes the first array whose shape differs from the model's, if any."""
     model = make_model(info.config, len(info.classes))
     shape = (1, *info.config.size, info.channels)
     try:
         images = jax.ShapeDtypeStruct(shape, np.float32)
         expected = _shapes(jax.eval_shape(model.init, jax.random.key(0), images))
-    except Exception as error:  # of an edited size, from wherever in the model it is too much
-        return f"no images of {shape} ({str(error).strip().splitlines()[0]})"
+    except Exception as error:  # if config.json was edited, any layer may raise anything
+        return f"no model for images {shape}: {str(error).strip().splitlines()[0]}"
     found = _shapes(variables)
     for name in expected | found:
         if expected.get(name) != found.get(name):

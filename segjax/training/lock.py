@@ -1,4 +1,4 @@
-"""One training at a time in a folder: a file says which process it is."""
+"""A lock file that keeps two trainings from writing to the same folder."""
 
 import contextlib
 import json
@@ -13,32 +13,32 @@ from typing import Any
 
 import jax
 
-from segjax.files import naming
+from segjax.files import name_os_errors
 
 NAME = "lock.json"
-STOPPED = 128 + signal.SIGTERM  # as a shell says it
+STOPPED = 128 + signal.SIGTERM  # the exit code that a shell gives a process stopped by SIGTERM
 
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps a folder to this process, or of several to the program whose process 0 it is.
+    """Reserves a folder for this program while the block runs.
 
-    SIGTERM ends the block as an error does (exit code 143), unless it handles that itself. What a
-    killed process leaves behind is recognised on the same host, where that process is no more.
+    With several processes, process 0 holds the lock for all. SIGTERM leaves the block like an
+    exception (exit code 143), unless the block handles the signal itself. The lock of a process
+    that was killed is recognised and removed, if that process ran on this host.
 
     Args:
-      folder: made if missing; an empty one is removed in the end.
+      folder: Folder to lock. It is created if missing, and removed again if it stays empty.
 
     Raises:
-      BlockingIOError: another process trains there; it says which, and how to remove what one on
-        another host has left.
+      BlockingIOError: If another process holds the lock. The message names that process.
     """
     if jax.process_index() != 0:
         yield
         return
     file = folder / NAME
     folder.mkdir(parents=True, exist_ok=True)
-    with _unwinding():
+    with _exit_on_sigterm():
         _take(file)
         try:
             yield
@@ -49,22 +49,23 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _take(file: pathlib.Path) -> None:
-    us = {"host": socket.gethostname(), "pid": os.getpid()}
+    this = {"host": socket.gethostname(), "pid": os.getpid()}
     while True:
         with contextlib.suppress(FileExistsError):
-            return _create(file, json.dumps(us) + "\n")
+            return _create(file, json.dumps(this) + "\n")
         holder = _read(file)
-        if holder is not None and _is_alive(holder, us):
+        if holder is not None and _is_alive(holder, this):
             raise BlockingIOError(
-                f"{file.parent}: process {holder.get('pid', '?')} on {holder.get('host', '?')} "
-                f"trains there. Give another --run or, if that process is no more, delete {file}"
+                f"{file.parent}: in use by process {holder.get('pid', '?')} on "
+                f"{holder.get('host', '?')}; choose another --run or, if that process has ended, "
+                f"delete {file}"
             )
         _remove_stale(file, holder)
 
 
 def _create(file: pathlib.Path, text: str) -> None:
-    """Makes the file; FileExistsError where there is one."""
-    with naming(file), file.open("x") as stream:
+    """Creates the file. Raises FileExistsError if it exists."""
+    with name_os_errors(file), file.open("x") as stream:
         try:
             stream.write(text)
             stream.flush()
@@ -74,7 +75,7 @@ def _create(file: pathlib.Path, text: str) -> None:
 
 
 def _read(file: pathlib.Path) -> dict[str, Any] | None:
-    """Who holds the lock; None where it is gone."""
+    """The process that holds the lock: empty if the file is unreadable, None if it is gone."""
     try:
         holder = json.loads(file.read_bytes())
     except FileNotFoundError:
@@ -84,25 +85,30 @@ def _read(file: pathlib.Path) -> dict[str, Any] | None:
     return holder if isinstance(holder, dict) else {}
 
 
-def _is_alive(holder: dict[str, Any], us: dict[str, Any]) -> bool:
-    """Whether the holder may still train. Our own number is of an earlier process, as in a
-    container that starts again."""
+def _is_alive(holder: dict[str, Any], this: dict[str, Any]) -> bool:
+    """Whether the holder may still be running.
+
+    If it has the id of this process, it was an earlier one, as in a restarted container.
+    """
     pid = holder.get("pid")
-    if type(pid) is not int or pid <= 0 or holder.get("host") != us["host"]:
+    if type(pid) is not int or pid <= 0 or holder.get("host") != this["host"]:
         return True
-    if pid == us["pid"]:
+    if pid == this["pid"]:
         return False
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # of another user
+    except PermissionError:  # it runs, under another user
         pass
     return True
 
 
 def _remove_stale(file: pathlib.Path, holder: dict[str, Any] | None) -> None:
-    """Moves it away first: meanwhile another start may have replaced it by its own."""
+    """Removes the lock of a process that has ended.
+
+    The file is moved first, because another process may just have replaced it by its own lock.
+    """
     if holder is None:
         return
     moved = file.with_name(f"{file.name}.{os.getpid()}")
@@ -115,9 +121,11 @@ def _remove_stale(file: pathlib.Path, holder: dict[str, Any] | None) -> None:
 
 
 @contextlib.contextmanager
-def _unwinding() -> Iterator[None]:
-    """Lets SIGTERM end the process in order, where nobody has asked for something else, such as
-    JAX with several processes."""
+def _exit_on_sigterm() -> Iterator[None]:
+    """Turns SIGTERM into SystemExit, unless the signal is handled already.
+
+    With several processes JAX handles it.
+    """
     default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and jax.process_count() == 1
     if not default or threading.current_thread() is not threading.main_thread():
         yield

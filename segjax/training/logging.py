@@ -1,4 +1,4 @@
-"""The log of a run: `metrics.jsonl`, and a progress bar on a terminal or lines elsewhere."""
+"""The log of a run: `metrics.jsonl`, and a progress bar (or lines, if not on a terminal)."""
 
 import contextlib
 import json
@@ -12,19 +12,19 @@ import numpy as np
 from rich.console import Console
 
 from segjax import progress
-from segjax.files import naming, write_file
+from segjax.files import name_os_errors, write_file
 
 
 class Logger:
-    """Writes figures by step; only process 0 writes at all.
+    """Writes metrics to `metrics.jsonl` and shows the progress. Only process 0 writes.
 
-    Rows of steps after `start`, and of the evaluation after it, are dropped first: a run that
-    resumes from step `start` makes them again.
+    When a run resumes from step `start`, the rows that it is going to repeat are removed: those of
+    later steps, and of the evaluation after step `start`.
 
     Args:
-      folder: of the run; gets `metrics.jsonl`.
-      start: the step that the run goes on from.
-      steps: of the whole training.
+      folder: Folder of the run.
+      start: Number of steps already taken.
+      steps: Number of steps of the whole training.
     """
 
     def __init__(self, folder: pathlib.Path, *, start: int, steps: int):
@@ -47,24 +47,24 @@ class Logger:
     def __exit__(self, *exception: Any) -> None:
         self._bars.stop()
         if self._file is not None:
-            with contextlib.suppress(OSError):  # of a full disk, which has been said
+            with contextlib.suppress(OSError):  # a full disk has been reported by `log`
                 self._file.close()
 
-    def log(self, step: int, figures: dict[str, float]) -> None:
-        """Writes a row of figures.
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Writes a row of metrics.
 
         Args:
-          step: they belong to.
-          figures: by name.
+          step: Number of steps taken.
+          metrics: Metrics by name.
         """
         if self._file is None:
             return
         # JSON has no NaN.
-        row = {k: float(v) if np.isfinite(v) else None for k, v in figures.items()}
-        with naming(self._file.name):
+        row = {k: float(v) if np.isfinite(v) else None for k, v in metrics.items()}
+        with name_os_errors(self._file.name):
             self._file.write(json.dumps({"step": step, **row}) + "\n")
             self._file.flush()
-        self._shown |= {k: v for k, v in figures.items() if k in SHOWN}
+        self._shown |= {k: v for k, v in metrics.items() if k in SHOWN}
         text = "  ".join(f"{SHOWN[k]} {v:.3g}" for k, v in self._shown.items())
         self._bars.update(self._bar, completed=step, text=text)
         if not self._console.is_terminal and (
@@ -75,29 +75,37 @@ class Logger:
             self.say(f"step {step} of {self._steps}  {text}{left}")
 
     def say(self, text: str) -> None:
-        """Prints a line above the bar."""
+        """Prints a line above the progress bar."""
         progress.say(self._console, text)
 
     def track(self, elements: Sized, title: str) -> Iterator[Any]:
-        """The elements of a sequence, with a bar of their own; in a log, a line now and then.
+        """Iterates over elements while a second progress bar shows how many are done.
 
         Args:
-          elements: an iterable with a length.
-          title: what is done with them.
+          elements: Iterable with a length.
+          title: Text in front of the bar.
 
         Returns:
-          An iterator over its elements.
+          Iterator over the elements.
         """
         return progress.follow(self._bars, elements, title)
 
 
 def say(text: str) -> None:
-    """Prints a line before there is a log; only process 0 does."""
+    """Prints a line without a `Logger`; only process 0 prints."""
     progress.say(_console(), text)
 
 
 def track(elements: Sized, title: str) -> Iterator[Any]:
-    """The same as `Logger.track` before there is a log."""
+    """Iterates over elements with a progress bar, without a `Logger`.
+
+    Args:
+      elements: Iterable with a length.
+      title: Text in front of the bar.
+
+    Returns:
+      Iterator over the elements.
+    """
     return progress.track(elements, title, console=_console())
 
 
@@ -120,7 +128,7 @@ SHOWN = {
 
 
 def _rows(path: pathlib.Path) -> list[str]:
-    """The whole rows of a log; a process killed while writing leaves half a row at the end."""
+    """The rows of a log, without the incomplete last row of a process that was killed."""
     if not path.exists():
         return []
     return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -1,4 +1,4 @@
-"""Training from a configuration: data, model, steps, evaluations, checkpoints and logs."""
+"""Training from a configuration: data, model, training steps, evaluations, checkpoints and logs."""
 
 import contextlib
 import dataclasses
@@ -36,32 +36,33 @@ from segjax.training.step import Metrics, make_eval_step, make_train_step
 from segjax.training.trackers import TRACKERS
 from segjax.typing import Record
 
-_EXAMPLES = 4  # that the report shows
+_EXAMPLES = 4  # predictions in the report
 
 
 def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
-    """Trains, or resumes training, and leaves all there is to know in the folder `config.run`.
+    """Trains a model, or resumes a training that was stopped.
 
-    There: `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `evaluation.json` and the
-    pictures `curves.png` and `predictions.png`. SIGTERM saves after the current step and returns;
-    the same configuration then resumes from there, with the numbers of an uninterrupted run.
+    The folder `config.run` receives `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`,
+    `evaluation.json` and the pictures `curves.png` and `predictions.png`. On SIGTERM the current
+    step is finished and saved. Calling `train` again with the same configuration resumes from
+    there, with the same results as an uninterrupted run.
 
     Args:
-      config: of the run.
-      callbacks: what happens beside it, in this order, after the trackers of the configuration.
+      config: Configuration of the run.
+      callbacks: Callbacks, called in this order, after the trackers of the configuration.
 
     Returns:
-      The metrics of the last evaluation (see the task's `summary`); empty where SIGTERM came.
+      Metrics of the last evaluation by name, such as `mean_iou`; empty if SIGTERM stopped it.
 
     Raises:
-      ValueError: for a configuration that cannot be, data that does not fit, or a run folder that
-        holds another run.
-      OSError: where another process trains in the folder, a file cannot be written, or the
-        checkpoint is damaged; it names it.
-      FloatingPointError: at a loss or gradient that is not finite; it says the step and where. The
-        last checkpoint is from before.
+      ValueError: If the configuration is invalid, does not fit the data, or differs from that of
+        the run in the folder.
+      OSError: If another process trains in the folder, a file cannot be written, or the checkpoint
+        is damaged.
+      FloatingPointError: If a loss or gradient is not finite. The message says at which step and
+        where in the model. The last checkpoint is from before that step.
     """
-    processes.start(config)  # first: a check that traces a model would use a device
+    processes.start(config)  # before the checks, which may use a device to trace a model
     config = resolve(config)
     check(config)
     check_devices(config)
@@ -70,8 +71,8 @@ def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> dict[st
 
 
 def _train(config: TrainConfig, callbacks: Sequence[Callback]) -> dict[str, float]:
-    """Trains in a folder that no other process writes to."""
-    say(f"opening {config.data}")
+    """Trains in a locked folder."""
+    say(f"opening data: {config.data}")
     source, eval_source = (
         open_config_source(
             config, split, progress=functools.partial(track, title=f"checking {split}")
@@ -79,12 +80,12 @@ def _train(config: TrainConfig, callbacks: Sequence[Callback]) -> dict[str, floa
         for split in (config.train_split, config.eval_split)
     )
     say(
-        f"{len(source)} images to train on ({config.train_split}), {len(eval_source)} to evaluate "
-        f"({config.eval_split}), {len(source.classes)} classes"
+        f"{len(source)} training images ({config.train_split}), {len(eval_source)} evaluation "
+        f"images ({config.eval_split}), {len(source.classes)} classes"
     )
     check_sources(config, source, eval_source)
     run = _Run.create(config, source, eval_source)
-    write_config(config, source.classes, source.channels)  # of a run that can be
+    write_config(config, source.classes, source.channels)  # now that the run is known to be valid
 
     checkpoints = Checkpoints(
         config.run / "checkpoints", keep_best=config.keep_best, keep_every=config.keep_every
@@ -97,7 +98,7 @@ def _train(config: TrainConfig, callbacks: Sequence[Callback]) -> dict[str, floa
     if jax.process_index() == 0:
         callbacks = [*(TRACKERS[name]() for name in config.trackers), *callbacks]
     with contextlib.ExitStack() as exits:
-        exits.callback(checkpoints.close)  # so that a step is saved also where its evaluation fails
+        exits.callback(checkpoints.close)  # so that a step is saved even if its evaluation fails
         for callback in callbacks:
             callback.on_start(config, source.classes, start)
             exits.callback(callback.close)
@@ -111,29 +112,29 @@ def _train(config: TrainConfig, callbacks: Sequence[Callback]) -> dict[str, floa
             checkpoints.close()
             run.batches.close()
         if stopped_at is not None:
-            say(f"stopped after step {stopped_at} and saved; run the same command to resume")
+            say(f"stopped after step {stopped_at} and saved it; run the same command to resume")
             return {}
         if jax.process_index() == 0:
-            say("drawing curves.png and predictions.png")
-            write_report(config.run, run.figures, eval_source, run.task, run.predictions)
+            say("writing evaluation.json, curves.png and predictions.png")
+            write_report(config.run, run.metrics, eval_source, run.task, run.predictions)
         for callback in callbacks:
-            callback.on_end(run.figures)
-    return run.figures
+            callback.on_end(run.metrics)
+    return run.metrics
 
 
 @dataclasses.dataclass
 class _Run:
-    """The parts of a run, compiled for its devices, and what changes as it goes."""
+    """The parts of a run, and its state."""
 
     task: Task
     train_step: Callable[[TrainState, Record], tuple[TrainState, Metrics]]
     evaluate: Callable[..., tuple[dict[str, float], dict[int, Any]]]
-    explain: Callable[[TrainState, Record], str]
+    find_non_finite: Callable[[TrainState, Record], str]
     batches: Any
     state: TrainState
-    best: float = -math.inf
+    best: float = -math.inf  # score
     waited: int = 0  # evaluations since the best one
-    figures: dict[str, float] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     predictions: dict[int, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
@@ -165,7 +166,7 @@ class _Run:
         state = parallel.place(jax.device_get(init(jax.random.key(config.seed), variables)))
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         say(f"{config.model}: {count / 1e6:.1f} M parameters")
-        _check_fit(task, model, state.variables, eval_source)
+        _trace_evaluation(task, model, state.variables, eval_source)
         step = make_train_step(
             task,
             model,
@@ -207,7 +208,7 @@ class _Run:
             task=task,
             train_step=parallel.train_step(annealed_step, state),
             evaluate=evaluate_state,
-            explain=lambda state, batch: find_non_finite(
+            find_non_finite=lambda state, batch: find_non_finite(
                 task, model, state, batch, prepare=prepare
             ),
             batches=iter(batches),
@@ -223,37 +224,40 @@ def _fit(
     callbacks: Sequence[Callback],
     stop: Callable[[int], bool],
 ) -> int | None:
-    """Takes the steps that are left. Returns the step after which it was asked to stop, if any."""
+    """Takes the remaining steps. Returns the step after which SIGTERM stopped it, if it did."""
 
-    def is_over(step):
-        """Evaluates the state after a step, and says whether the training ends with it."""
+    def evaluate_and_decide(step):
+        """Evaluates the state after a step, and returns whether the training ends here."""
         _evaluate(run, step, checkpoints, logger)
-        ends = [callback.on_evaluation(step, run.figures) for callback in callbacks]
+        ends = [callback.on_evaluation(step, run.metrics) for callback in callbacks]
         if any(ends):
-            logger.say(f"a callback ends the training after step {step}")
+            logger.say(f"a callback ended the training after step {step}")
         if config.patience is not None and run.waited >= config.patience:
-            logger.say(f"{run.waited} evaluations without a better {run.task.score}: step {step}")
+            logger.say(
+                f"no better {run.task.score} in {run.waited} evaluations: the training ends after "
+                f"step {step}"
+            )
             return True
         return any(ends)
 
     start = int(run.state.step)
-    # It may have been stopped between the saving of this step and its evaluation.
-    if start and _evaluates(config, start) and is_over(start):
+    # The run may have been stopped after this step was saved and before it was evaluated.
+    if start and _evaluates(config, start) and evaluate_and_decide(start):
         return None
     schedule = learning_rate(config.optimizer, config.steps)
     pending = None
     for step in range(start + 1, config.steps + 1):
         if step == start + 1:
-            logger.say("compiling the training step (first time; kept for the next start)")
+            logger.say("compiling the training step (cached for later runs)")
             clock = _Clock(start)
         batch = next(run.batches)
         run.state, metrics = run.train_step(run.state, batch)
         if step == start + 1:
             jax.block_until_ready(metrics)
-            logger.say(f"step {step} is done, {clock.seconds():.0f} s after its start")
+            logger.say(f"compiled in {clock.seconds():.0f} s, including step {step}")
             clock = _Clock(step)
-        # Looked at one step late, so that the devices have work while the host waits. Nothing is
-        # lost: after a step that was not finite the state no longer changes.
+        # Checked one step late, so that the devices work while the host waits. No harm is done:
+        # after a step that was not finite the state no longer changes.
         if pending is not None:
             _check_finite(run, *pending)
         pending = step, batch, metrics
@@ -271,7 +275,7 @@ def _fit(
             logger.log(step, row)
             for callback in callbacks:
                 callback.on_metrics(step, row)
-        if saving:  # first: an evaluation that fails must not cost the step
+        if saving:  # before the evaluation, which may fail
             position = {
                 "batches": run.batches.get_state(),
                 "best": run.best,
@@ -281,7 +285,7 @@ def _fit(
         if stopping and step < config.steps:
             return step
         if evaluating:
-            if is_over(step):
+            if evaluate_and_decide(step):
                 return None
             clock = _Clock(step)
     return None
@@ -294,9 +298,9 @@ def _evaluates(config: TrainConfig, step: int) -> bool:
 def _evaluate(run: _Run, step: int, checkpoints: Checkpoints, logger: Logger) -> None:
     """Evaluates the state after a step, and saves it if it is one of the best ones."""
     follow = functools.partial(logger.track, title="evaluating")
-    run.figures, run.predictions = run.evaluate(run.state, track=follow, examples=_EXAMPLES)
-    logger.log(step, {f"val/{name}": value for name, value in run.figures.items()})
-    score = run.figures[run.task.score]
+    run.metrics, run.predictions = run.evaluate(run.state, track=follow, examples=_EXAMPLES)
+    logger.log(step, {f"val/{name}": value for name, value in run.metrics.items()})
+    score = run.metrics[run.task.score]
     run.best, run.waited = (score, 0) if score > run.best else (run.best, run.waited + 1)
     checkpoints.save_best(run.state, score)
 
@@ -305,12 +309,15 @@ def _check_finite(run: _Run, step: int, batch: Record, metrics: Metrics) -> None
     if bool(metrics["finite"]):
         return
     bad = [n for n, v in metrics.items() if n != "finite" and not np.isfinite(float(v))]
-    place = run.explain(fetch(run.state), batch)
-    raise FloatingPointError(f"step {step}: {', '.join(bad)} not finite; first in {place}")
+    place = run.find_non_finite(fetch(run.state), batch)
+    raise FloatingPointError(
+        f"step {step}: expected finite numbers, got NaN or infinity in {', '.join(bad)}; first in "
+        f"{place}"
+    )
 
 
 class _Clock:
-    """Steps a second since it was last asked."""
+    """Measures steps per second since the last measurement."""
 
     def __init__(self, step: int):
         self._step, self._time = step, time.perf_counter()
@@ -325,7 +332,7 @@ class _Clock:
         return rate
 
 
-# Which options each kind of data takes.
+# The options of each kind of data set.
 _OPTIONS = {
     "folder": ("void", "max_value"),
     "coco": ("strict", "max_value"),
@@ -337,37 +344,37 @@ _OPTIONS = {
 def open_config_source(
     config: TrainConfig, split: str, *, progress: Callable[[Sequence], Iterable] = iter
 ) -> Source:
-    """The split of a configuration's data.
+    """Opens a split of the data set of a configuration.
 
     Args:
-      config: of the run.
-      split: its name.
-      progress: passes on what is checked, one at a time, and may show how far that is.
+      config: Configuration of the run.
+      split: Name of the split.
+      progress: Function that passes on the files that are checked and may report progress.
 
     Returns:
-      The source.
+      The source of examples.
 
     Raises:
-      ValueError: where it cannot be opened; it says what is wrong with which file.
+      ValueError: If the data set cannot be opened. The message names the file.
     """
     spec = full_spec(config.data)
     if spec.startswith("synthetic"):
         style = {"style": config.scenes} if spec == "synthetic" else {}
         return open_source(spec, split, shape=config.size, seed=config.seed, **style)
-    taken = _OPTIONS.get(spec.partition(":")[0], ())
-    options = {name: getattr(config, name) for name in taken}
+    names = _OPTIONS.get(spec.partition(":")[0], ())
+    options = {name: getattr(config, name) for name in names}
     return open_source(spec, split, progress=progress, **options)
 
 
 def canvas_shape(config: TrainConfig, source: Source) -> tuple[int, int]:
-    """What is read of an image: as much as a crop can show at the least zoom.
+    """The part of an image that is read for training: what a crop can cover at the smallest zoom.
 
     Args:
-      config: of the run.
-      source: of the images.
+      config: Configuration of the run.
+      source: Source of the images.
 
     Returns:
-      (height, width) in pixels after `scale`; no more than the largest image has.
+      (height, width) in pixels after `scale`, at most the size of the largest image.
     """
     largest = np.ceil(source.sizes.max(0) * config.scale)
     needed = np.ceil(np.array(config.size) / min(1.0, config.augmentation.zoom[0]))
@@ -375,7 +382,7 @@ def canvas_shape(config: TrainConfig, source: Source) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _check_fit(task: Task, model: nn.Module, variables: dict, source: Source) -> None:
-    """Traces the judging of one example: the task says what of model or data it has no use for."""
+def _trace_evaluation(task: Task, model: nn.Module, variables: dict, source: Source) -> None:
+    """Traces the evaluation of one example, so that a task refuses the wrong model or data now."""
     example = next(iter(eval_batches(source, batch_size=1, threads=1)))
     jax.eval_shape(make_eval_step(task, model, render=source.render), variables, example)

@@ -1,4 +1,4 @@
-"""Optimizers, schedules and parameter groups by their options."""
+"""Optimizers, learning rate schedules and parameter groups."""
 
 import fnmatch
 import functools
@@ -9,20 +9,20 @@ from typing import Any
 import jax
 import optax
 
-from segjax.naming import unknown_name
+from segjax.suggestions import unknown_name
 from segjax.training.optimizer_config import OptimizerConfig, fill_options
 
 
 def learning_rate(config: OptimizerConfig, steps: int, *, backbone: bool = False) -> optax.Schedule:
-    """The learning rate by step.
+    """Creates the learning rate schedule of a configuration.
 
     Args:
-      config: of the optimizer; what it leaves open is as from scratch.
-      steps: of the whole training.
-      backbone: whether it is the backbone's, without its factor.
+      config: Options of the optimizer; options that are None get segjax's defaults.
+      steps: Number of steps of the whole training.
+      backbone: Whether to return the schedule of the backbone, which has a warm-up of its own.
 
     Returns:
-      The schedule, a function of the step.
+      Schedule: a function from the step to the learning rate.
 
     Example:
       >>> config = OptimizerConfig(learning_rate=1.0, warmup=10)
@@ -37,7 +37,9 @@ def learning_rate(config: OptimizerConfig, steps: int, *, backbone: bool = False
     start = warmup + later
     rest = max(1, steps - start)
     if config.schedule == "step" and not config.drops:
-        raise ValueError("optimizer.drops: expected a share of the training for the step schedule")
+        raise ValueError(
+            "optimizer.drops: expected shares of the training for the step schedule, got none"
+        )
     drops = {max(0, round(share * steps) - start): 0.1 for share in config.drops or ()}
     after = {
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
@@ -52,17 +54,18 @@ def learning_rate(config: OptimizerConfig, steps: int, *, backbone: bool = False
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The optimizer of a configuration.
+    """Creates the optimizer of a configuration.
 
     Args:
-      config: of the optimizer; what it leaves open is as from scratch.
-      steps: of the whole training.
+      config: Options of the optimizer; options that are None get segjax's defaults.
+      steps: Number of steps of the whole training.
 
     Returns:
-      The optax transformation: clipping, the optimizer, decoupled weight decay on kernels alone,
-      the schedules, and the factors of parts of the model. Frozen parameters have no state, and do
-      not count in the gradient's norm. Its `init` raises a ValueError for a pattern that matches no
-      parameter, or for a factor of what the model does not have.
+      Optax transformation: gradient clipping, the optimizer, decoupled weight decay of kernels,
+      the learning rate schedule, and learning rate factors for parts of the model. Frozen
+      parameters have no optimizer state and are not part of the gradient norm. Its `init` raises a
+      ValueError if a pattern of `freeze` matches no parameter, or if a factor is for a part that
+      the model does not have.
 
     References:
       Loshchilov and Hutter, "Decoupled weight decay regularization", 2019; layer-wise decay:
@@ -86,22 +89,22 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def decayed(params: Any) -> Any:
-    """Which parameters decay: kernels, not norms, biases, tokens and embeddings of positions."""
+    """Pytree of booleans: True for kernels, the only parameters with weight decay."""
     return _map_paths(lambda path: path.rpartition("/")[2] == "kernel", params)
 
 
 def frozen_paths(patterns: tuple[str, ...], params: Any) -> set[str]:
-    """The parameters that patterns name.
+    """The parameters that match patterns.
 
     Args:
-      patterns: as `OptimizerConfig.freeze` has them.
-      params: of the model.
+      patterns: Patterns of parameter or module paths, as in `OptimizerConfig.freeze`.
+      params: Parameters of the model.
 
     Returns:
-      Their paths, such as "decoder/conv/kernel".
+      Paths of the parameters, such as "decoder/conv/kernel".
 
     Raises:
-      ValueError: for a pattern that matches nothing.
+      ValueError: If a pattern matches no parameter.
     """
     paths = _paths(params)
     frozen = set()
@@ -121,24 +124,24 @@ def frozen_paths(patterns: tuple[str, ...], params: Any) -> set[str]:
 
 
 def rate_factors(config: OptimizerConfig, params: Any) -> Any:
-    """The factor of each parameter's learning rate.
+    """The learning rate factor of each parameter.
 
     Args:
-      config: of the optimizer.
-      params: of the model.
+      config: Options of the optimizer.
+      params: Parameters of the model.
 
     Returns:
-      Numbers, in the tree of the parameters: `layer_decay^(blocks − 1 − i)` in block i of a vision
-      transformer and, as in its first, in its embeddings; times `backbone` in the backbone, or
-      `auxiliary` in auxiliary heads.
+      Pytree of numbers like `params`: `layer_decay^(blocks − 1 − i)` in block i of a vision
+      transformer (its embeddings count as block 0), times `backbone` in the backbone or `auxiliary`
+      in auxiliary heads.
 
     Raises:
-      ValueError: for a factor of what the model does not have.
+      ValueError: If the model does not have the part that a factor is for.
     """
     paths = _paths(params)
     factors = dict.fromkeys(paths, 1.0)
     if config.backbone not in (None, 1):
-        for path in _required(_backbone(paths), "backbone", 1, "a backbone"):
+        for path in _require(_backbone(paths), config, "backbone", 1, "a backbone"):
             factors[path] *= config.backbone
     if config.auxiliary not in (None, 1):
         for path in paths:
@@ -146,7 +149,7 @@ def rate_factors(config: OptimizerConfig, params: Any) -> Any:
     if config.layer_decay not in (None, 1):
         numbers = {path: _block(path) for path in _backbone(paths)}
         blocks = {number for number in numbers.values() if number is not None}
-        _required(blocks, "layer_decay", 1, "the blocks of a vision transformer")
+        _require(blocks, config, "layer_decay", 1, "transformer blocks")
         for path, number in numbers.items():
             if number is None:
                 number = max(blocks) if path.endswith(("norm/scale", "norm/bias")) else 0
@@ -160,21 +163,22 @@ def _frozen(patterns: tuple[str, ...], params: Any) -> Any:
 
 
 def _rates(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The learning rates by step."""
+    """Multiplies updates by the learning rate of the step."""
     rest = optax.scale_by_learning_rate(learning_rate(config, steps))
     if not config.backbone_warmup:
         return rest
     backbone = optax.scale_by_learning_rate(learning_rate(config, steps, backbone=True))
 
     def labels(params):
-        found = set(_required(_backbone(_paths(params)), "backbone_warmup", 0, "a backbone"))
+        paths = _backbone(_paths(params))
+        found = set(_require(paths, config, "backbone_warmup", 0, "a backbone"))
         return _map_paths(lambda path: "backbone" if path in found else "rest", params)
 
     return optax.partition({"backbone": backbone, "rest": rest}, labels)
 
 
 def _factors(config: OptimizerConfig) -> optax.GradientTransformation:
-    """The factors of these rates by parameter."""
+    """Multiplies updates by the learning rate factor of the parameter."""
     if config.backbone == config.auxiliary == config.layer_decay == 1:
         return optax.identity()
 
@@ -189,7 +193,7 @@ def _factors(config: OptimizerConfig) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-# What a published backbone holds, within a model: the first of these that there is.
+# The paths of the backbone's parameters within a model; the first pattern that matches any counts.
 _BACKBONES = (
     re.compile(r"backbone/.*"),
     re.compile(r"encoder/.*"),
@@ -198,20 +202,26 @@ _BACKBONES = (
 
 
 def _backbone(paths: list[str]) -> list[str]:
-    """Those of the backbone; none where the model has none."""
+    """The paths of the backbone's parameters, if the model has one."""
     found = ([path for path in paths if names.fullmatch(path)] for names in _BACKBONES)
     return next(filter(None, found), [])
 
 
 def _block(path: str) -> int | None:
-    """The number of the block of a vision transformer that a parameter is in."""
+    """The index of the transformer block that a parameter belongs to, if any."""
     match = re.match(r"((backbone|encoder)/)?block(\d+)/", path)
     return int(match[3]) if match else None
 
 
-def _required(found: Collection, name: str, neutral: int, what: str) -> Collection:
+def _require(
+    found: Collection, config: OptimizerConfig, name: str, neutral: int, part: str
+) -> Collection:
+    """Returns what was found of a part of the model; if that is nothing, refuses the option."""
     if not found:
-        raise ValueError(f"optimizer.{name}: expected {neutral} for a model without {what}")
+        raise ValueError(
+            f"optimizer.{name}: expected {neutral} for a model without {part}, got "
+            f"{getattr(config, name)}"
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""The options of optimizers, and what they are where nobody says."""
+"""The options of the optimizer, and their defaults."""
 
 import dataclasses
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from segjax.pretrained.recipes import Recipe
 
 SCRATCH = Recipe(
-    source="segjax's own, for weights drawn at random",
+    source="segjax's own, for training from scratch",
     learning_rate=3e-3,
     schedule="cosine",
     warmup=50,
@@ -17,36 +17,37 @@ SCRATCH = Recipe(
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Which optimizer, and how its learning rate goes.
+    """Optimizer and learning rate schedule.
 
-    With --weights the defaults are the recipe by which the model's family was published.
+    Options that are None get their defaults when training starts. With --weights, the defaults are
+    the fine-tuning recipe of the model's authors (see `segjax.pretrained.recipes`).
 
     Attributes:
-      name: The optimizer: AdamW, SGD with momentum, or SGD with Nesterov momentum (nesterov); by
-        default adamw, or the recipe's.
-      learning_rate: Learning rate at its peak; by default 3e-3, or the recipe's, scaled linearly
-        to --batch-size where it was published for one.
-      schedule: Decay after the warm-up: a half cosine to 0, a polynomial to 0, to a tenth at each
-        of --optimizer.drops, or none; by default cosine, or the recipe's.
-      power: Power of the polynomial schedule; by default 0.9, or the recipe's.
-      drops: Shares of the training at which the step schedule drops; by default the recipe's.
-      warmup: Steps of linear warm-up; by default 50, or the recipe's, but at most a tenth of all.
-      backbone_warmup: Steps of linear warm-up of the backbone, which stays as it is until the rest
-        is warmed up; 0 warms all up together. By default 0, or the recipe's, but at most a tenth
-        of all.
-      weight_decay: Decoupled weight decay, times the learning rate; only kernels have it, not
-        norms, biases, tokens and position embeddings. By default 1e-2, or the recipe's.
-      momentum: Momentum of SGD, or the first of AdamW's; by default 0.9, or the recipe's.
-      clip: Largest global norm of a gradient, which is clipped above it; 0 does not clip. By
-        default 1, or the recipe's.
-      backbone: Factor of the backbone's learning rate; by default 1, or the recipe's.
-      auxiliary: Factor of the learning rate of auxiliary heads, where the model has any; by default
-        1, or the recipe's.
-      layer_decay: Factor of the learning rate from each block of a vision transformer to the one
-        before it; by default 1, or the recipe's.
-      freeze: Parameters that stay as they are: patterns of their paths or of a module's, such as
-        'decoder/*', or the word backbone. Statistics of batch norms follow the images all the same.
-        By default none, or the recipe's.
+      name: Optimizer: AdamW, SGD with momentum, or SGD with Nesterov momentum. Default: adamw, or
+        the recipe's.
+      learning_rate: Peak learning rate. Default: 3e-3, or the recipe's, which is scaled to
+        --batch-size if it was published for a certain batch size.
+      schedule: Learning rate after the warm-up: cosine or polynomial decay to 0, a tenth of it
+        after each of --optimizer.drops (step), or constant. Default: cosine, or the recipe's.
+      power: Power of the polynomial decay. Default: 0.9, or the recipe's.
+      drops: Points of the training, as shares of all steps, at which the step schedule drops.
+        Default: the recipe's.
+      warmup: Number of steps of linear warm-up. Default: 50, or the recipe's, but at most a tenth
+        of all steps.
+      backbone_warmup: Number of steps of the backbone's own warm-up, which begins after the other
+        one; the backbone does not change before. 0 uses one warm-up for all. Default: 0, or the
+        recipe's, but at most a tenth of all steps.
+      weight_decay: Decoupled weight decay of kernels; norms, biases, tokens and position embeddings
+        have none. Default: 1e-2, or the recipe's.
+      momentum: Momentum of SGD, or beta1 of AdamW. Default: 0.9, or the recipe's.
+      clip: Maximum global norm of the gradient; 0 does not clip. Default: 1, or the recipe's.
+      backbone: Learning rate factor of the backbone. Default: 1, or the recipe's.
+      auxiliary: Learning rate factor of auxiliary heads, if the model has any. Default: 1, or the
+        recipe's.
+      layer_decay: Layer-wise learning rate decay of a vision transformer: the factor from each
+        block to the one before. Default: 1, or the recipe's.
+      freeze: Parameters to freeze: patterns of parameter or module paths, such as 'decoder/*', or
+        the word backbone. Batch norm statistics are updated anyway. Default: none, or the recipe's.
     """
 
     name: Literal["adamw", "sgd", "nesterov"] | None = None
@@ -68,20 +69,20 @@ class OptimizerConfig:
 def fill_options(
     config: OptimizerConfig, recipe: Recipe = SCRATCH, *, steps: int, batch_size: int
 ) -> OptimizerConfig:
-    """The options with a recipe's wherever they leave one open.
+    """Replaces options that are None by those of a recipe.
 
     Args:
-      config: of the optimizer.
-      recipe: whose learning rate is scaled by the batch size if it is for one, and whose warm-ups
-        are each at most a tenth of the steps.
-      steps: of the whole training.
-      batch_size: of a step.
+      config: Options of the optimizer.
+      recipe: Recipe. Its learning rate is scaled to `batch_size` if it was published for a certain
+        batch size, and each warm-up is shortened to at most a tenth of the steps.
+      steps: Number of steps of the whole training.
+      batch_size: Batch size of the training.
 
     Returns:
-      Options, none of them open.
+      Options of which none is None.
 
     Raises:
-      ValueError: for another optimizer than the recipe's without a learning rate of its own.
+      ValueError: If the optimizer is not the recipe's and has no learning rate.
 
     Example:
       >>> fill_options(OptimizerConfig(clip=0.1), steps=200, batch_size=16).warmup
@@ -90,8 +91,8 @@ def fill_options(
     other = config.name not in (None, recipe.name) and recipe is not SCRATCH
     if other and config.learning_rate is None:
         raise ValueError(
-            f"optimizer.learning_rate: expected one for {config.name}, got none; that of the "
-            f"recipe is for {recipe.name}"
+            f"optimizer.learning_rate: expected one for {config.name}, got none; the recipe's is "
+            f"for {recipe.name}"
         )
     scale = 1.0 if recipe.batch_size is None else batch_size / recipe.batch_size
     settings = vars(recipe) | {

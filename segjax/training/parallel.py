@@ -1,7 +1,7 @@
-"""One pure step, two ways to run it on many devices: `pmap`, and `jit` over a mesh.
+"""Runs a training step on many devices: by `pmap`, or by `jit` over a device mesh.
 
-In both the state is an ordinary pytree of global arrays (replicated, or sharded over "fsdp"), and a
-batch is this host's NumPy arrays with the examples along the first axis.
+In both cases the state is a pytree of global arrays (replicated, or sharded over "fsdp"), and a
+batch holds the examples of this host as NumPy arrays with the batch axis first.
 """
 
 import dataclasses
@@ -18,27 +18,27 @@ AXIS = "data"
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """How a run spreads its work: by `pmap`, or over a mesh.
+    """How a run is distributed over devices: by `pmap`, or by `jit` over a mesh.
 
     Attributes:
-      mesh: as from `make_mesh`; None for pmap.
+      mesh: Mesh from `make_mesh`; None for `pmap`.
     """
 
     mesh: Mesh | None = None
 
     @property
     def axis_name(self) -> str | None:
-        """What the steps are to be made with."""
+        """The `axis_name` for `make_train_step` and `make_eval_step`."""
         return AXIS if self.mesh is None else None
 
     def place(self, tree: Any) -> Any:
-        """The pytree on the devices, as the steps take it."""
+        """Places a pytree, such as the state or the variables, on the devices."""
         if self.mesh is None:
             return replicate(tree)
         return jax.device_put(tree, fsdp_sharding(tree, self.mesh))
 
     def train_step(self, step: Callable, state: Any) -> Callable:
-        """The training step on all devices; `state` is as `place` gave it."""
+        """The training step on all devices, for states that are placed like `state`."""
         if self.mesh is None:
             return pmap_step(step)
         shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -46,7 +46,7 @@ class Parallel:
         return mesh_step(step, self.mesh, out_shardings=(shardings, replicated))
 
     def eval_step(self, step: Callable) -> Callable:
-        """The evaluation step on all devices; each keeps the predictions of its examples."""
+        """The evaluation step on all devices; each device keeps the predictions it made."""
         if self.mesh is None:
             return pmap_step(step, donate=False, out_axes=(None, 0))
         predictions = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
@@ -54,19 +54,19 @@ class Parallel:
         return mesh_step(step, self.mesh, out_shardings=(metric, predictions), donate=False)
 
     def example(self, predictions: Any, place: int) -> Any:
-        """The prediction for one example of this process's part of a batch, on the host.
+        """Copies the prediction for one example to the host.
 
         Args:
-          predictions: of the evaluation step.
-          place: the example's, in the batch as this process gave it.
+          predictions: Predictions of the evaluation step.
+          place: Index of the example in the batch of this process.
 
         Returns:
-          The prediction without its batch axis, NumPy arrays.
+          The prediction as NumPy arrays without batch axis.
         """
 
         def pick(x):
             shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-            axis = 1 if self.mesh is None else 0  # pmap's first axis is that of the devices
+            axis = 1 if self.mesh is None else 0  # the first axis of pmap's outputs is the device
             device, row = divmod(place, shards[0].data.shape[axis])
             return np.asarray(shards[device].data).take(row, axis).reshape(x.shape[axis + 1 :])
 
@@ -74,17 +74,17 @@ class Parallel:
 
 
 def pmap_step(step: Callable, *, donate: bool = True, out_axes: Any = None) -> Callable:
-    """Runs a step by `jax.pmap`, data parallel over all devices of all hosts.
+    """Runs a step by `jax.pmap`: data parallelism over all devices of all hosts.
 
     Args:
-      step: `(state, batch) -> outputs`, made with `axis_name=parallel.AXIS`.
-      donate: whether the state's buffers may be reused for the outputs.
-      out_axes: as in `jax.pmap`: None for outputs that are the same on all devices (summed over
-        them), 0 for those of each device's examples.
+      step: Function `(state, batch) -> outputs`, made with `axis_name=parallel.AXIS`.
+      donate: Whether the buffers of the state may be reused for the outputs.
+      out_axes: Output axes as in `jax.pmap`: None for outputs that are the same on all devices, 0
+        for outputs that each device computes for its own examples.
 
     Returns:
-      `(state, batch) -> outputs`; the state as from `replicate`, the batch as NumPy arrays whose
-      first axis divides by the number of this host's devices.
+      Function `(state, batch) -> outputs`. The state comes from `replicate`. The batch consists of
+      NumPy arrays, whose first axis must be a multiple of the number of devices of this host.
     """
     mapped = jax.pmap(
         step,
@@ -101,7 +101,7 @@ def pmap_step(step: Callable, *, donate: bool = True, out_axes: Any = None) -> C
 
 
 def replicate(tree: Any) -> Any:
-    """The pytree on every device of this host, as `pmap_step` takes it."""
+    """Copies a pytree to every device of this host, for `pmap_step`."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
@@ -109,17 +109,17 @@ def replicate(tree: Any) -> Any:
 def mesh_step(
     step: Callable, mesh: Mesh, *, out_shardings: Any = None, donate: bool = True
 ) -> Callable:
-    """Runs a step by `jax.jit`, the batch sharded over all axes of a mesh.
+    """Runs a step by `jax.jit`, with the batch sharded over all axes of a mesh.
 
     Args:
-      step: `(state, batch) -> outputs`, made without an `axis_name`.
-      mesh: as from `make_mesh`.
-      out_shardings: as in `jax.jit`; None for outputs that are all replicated.
-      donate: whether the state's buffers may be reused for the outputs.
+      step: Function `(state, batch) -> outputs`, made without an `axis_name`.
+      mesh: Mesh from `make_mesh`.
+      out_shardings: Output shardings as in `jax.jit`; None replicates all outputs.
+      donate: Whether the buffers of the state may be reused for the outputs.
 
     Returns:
-      `(state, batch) -> outputs`; the state sharded, the batch as NumPy arrays whose first axis,
-      over all hosts, divides by the number of devices.
+      Function `(state, batch) -> outputs`. The state is sharded. The batch consists of NumPy
+      arrays, whose first axis over all hosts must be a multiple of the number of devices.
     """
     batch_sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     if out_shardings is None:
@@ -132,40 +132,42 @@ def mesh_step(
 
     def run(state, batch):
         place = lambda x: jax.make_array_from_process_local_data(batch_sharding, np.asarray(x))
-        with jax.set_mesh(mesh):  # so that what is for each example alone stays on its device
+        with jax.set_mesh(mesh):  # `mapping.map_shards` keeps each example on its device
             return compiled(state, jax.tree.map(place, batch))
 
     return run
 
 
 def make_mesh(*, fsdp: int = 1) -> Mesh:
-    """A mesh of all devices with the axes "data" and "fsdp".
+    """Creates a mesh of all devices with the axes "data" and "fsdp".
 
     Args:
-      fsdp: over how many devices each parameter is sharded (fully sharded data parallelism).
+      fsdp: Number of devices that each parameter is sharded over (fully sharded data parallelism).
 
     Returns:
-      The mesh, `[devices / fsdp, fsdp]`.
+      Mesh of shape `[devices / fsdp, fsdp]`.
 
     Raises:
-      ValueError: where the number of devices does not divide by `fsdp`.
+      ValueError: If the number of devices is not a multiple of `fsdp`.
     """
     if fsdp < 1 or jax.device_count() % fsdp:
-        raise ValueError(f"fsdp: a divisor of the {jax.device_count()} devices was due, got {fsdp}")
+        raise ValueError(
+            f"fsdp: expected a divisor of the {jax.device_count()} devices, got {fsdp}"
+        )
     axis_types = (jax.sharding.AxisType.Auto,) * 2
     return jax.make_mesh((jax.device_count() // fsdp, fsdp), (AXIS, "fsdp"), axis_types)
 
 
 def fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
-    """For each array the sharding of its longest axis that divides by the mesh's "fsdp" axis.
+    """Shards each array along its longest axis whose size is a multiple of the "fsdp" axis.
 
     Args:
-      tree: a pytree of arrays or of their shapes.
-      mesh: as from `make_mesh`.
+      tree: Pytree of arrays or `jax.ShapeDtypeStruct`s of any shape.
+      mesh: Mesh from `make_mesh`.
 
     Returns:
-      The pytree of `NamedSharding`s; arrays without such an axis, and all where "fsdp" is 1, are
-      replicated.
+      Pytree of `NamedSharding`s. Arrays without such an axis are replicated; so are all arrays if
+      the size of "fsdp" is 1.
     """
     devices = mesh.shape["fsdp"]
 
@@ -180,7 +182,7 @@ def fsdp_sharding(tree: Any, mesh: Mesh) -> Any:
 
 
 def fetch(tree: Any) -> Any:
-    """NumPy copies of whole arrays, wherever their parts lie; all processes must call it."""
+    """Copies whole arrays to the host, however they are sharded. All processes must call it."""
 
     def whole(x):
         if x.is_fully_addressable:
@@ -194,6 +196,7 @@ def _split_over_devices(x):
     devices = jax.local_device_count()
     if x.shape[0] % devices:
         raise ValueError(
-            f"batch: a multiple of this host's {devices} devices was due, got {x.shape[0]} examples"
+            f"batch: expected a multiple of this host's {devices} devices, got {x.shape[0]} "
+            "examples"
         )
     return np.asarray(x).reshape(devices, x.shape[0] // devices, *x.shape[1:])

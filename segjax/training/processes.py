@@ -1,4 +1,4 @@
-"""Starting up: several processes as one program, the compilation cache, and requests to stop."""
+"""Start of a program: devices, several processes, the compilation cache, and SIGTERM."""
 
 import contextlib
 import os
@@ -14,16 +14,16 @@ from segjax.training.config import TrainConfig
 
 
 def start(config: TrainConfig) -> None:
-    """Chooses the devices, joins the other processes and keeps compiled programs on disk.
+    """Chooses the devices, connects to the other processes and enables the compilation cache.
 
-    Must come before any use of a device. The cache lies in `$XDG_CACHE_HOME/segjax`
-    (`~/.cache/segjax`), unless `JAX_COMPILATION_CACHE_DIR` says otherwise.
+    Call it before anything uses a device. The cache is in `$XDG_CACHE_HOME/segjax`
+    (`~/.cache/segjax`), or in `JAX_COMPILATION_CACHE_DIR` if that is set.
 
     Args:
-      config: of the run.
+      config: Configuration of the run.
 
     Raises:
-      ValueError: where this machine has no such device.
+      ValueError: If the machine has no device of the requested kind.
     """
     if config.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
@@ -35,22 +35,21 @@ def start(config: TrainConfig) -> None:
 
 
 def _require_device(kind: str) -> None:
-    """Accelerators come first in JAX by themselves; here only whether there is one."""
+    """Raises a ValueError if JAX does not use this kind of device by default."""
     if (found := jax.default_backend()) == kind:
         return
     try:
         jax.devices(kind)
-        reason = "which JAX uses already in this process"
+        reason = "JAX already uses it in this process"
     except RuntimeError as error:
         reason = str(error).strip().split("\n")[0]
     raise ValueError(f"device: expected {kind}, got {found} ({reason})")
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs on disk, so that a second start is fast.
+    """Stores compiled programs on disk, so that the next start is fast.
 
-    XLA's alarm that a program takes long to compile, which it writes as an error, is not shown;
-    what fails is raised all the same.
+    It also hides what XLA logs, such as its warning of slow compilation. Errors are still raised.
     """
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ and not jax.distributed.is_initialized():
         jaxlib.utils.absl_set_min_log_level(3)
@@ -61,13 +60,13 @@ def enable_compilation_cache() -> None:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[int], bool]]:
-    """Turns SIGTERM, with which machines are preempted, into a question to ask after each step.
+    """Catches SIGTERM, which announces that a machine is preempted.
 
     Yields:
-      `step -> bool`, whether to stop after this step: the same answer in all processes.
+      Function `step -> bool`: whether to stop after this step, the same in all processes.
     """
     if jax.process_count() > 1:
-        # JAX's own handler tells every process, and makes them agree on the step.
+        # JAX's own handler informs all processes, and they agree on a step.
         yield multihost_utils.reached_preemption_sync_point
         return
     asked = []

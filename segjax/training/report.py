@@ -1,4 +1,4 @@
-"""What a run shows at its end: a table of figures, the training curves, and predictions."""
+"""The report at the end of a run: a table of metrics, training curves and predictions."""
 
 import json
 import pathlib
@@ -16,41 +16,41 @@ from segjax.inference.predictions import crop
 from segjax.tasks import Task
 from segjax.typing import Array
 
-_WRITTEN = {"iou": "IoU", "dice": "Dice", "pq": "PQ", "sq": "SQ", "rq": "RQ"} | {
+_SPELLINGS = {"iou": "IoU", "dice": "Dice", "pq": "PQ", "sq": "SQ", "rq": "RQ"} | {
     name: name.upper() for name in ("ap", "ap50", "ap75", "ar")
 }
 
 
-def print_figures(figures: dict[str, float], *, title: str, classes: Classes | None = None) -> None:
-    """Prints the figures of an evaluation: those of each class, and the means.
+def print_metrics(metrics: dict[str, float], *, title: str, classes: Classes | None = None) -> None:
+    """Prints the metrics of an evaluation as a table: those of each class, and the means.
 
     Args:
-      figures: of a task's `summary`, the most important mean first.
-      title: a line above the table.
-      classes: where these say which are things, things and stuff stand apart.
+      metrics: Metrics from a task's `summary`, the most important mean first.
+      title: Line above the table.
+      classes: Classes of the data. If they tell things from stuff, the table separates them.
     """
-    means = {name: value for name, value in figures.items() if "/" not in name}
-    kinds = list(dict.fromkeys(name.split("/", 1)[0] for name in figures if "/" in name))
-    names = list(dict.fromkeys(name.split("/", 1)[1] for name in figures if "/" in name))
+    means = {name: value for name, value in metrics.items() if "/" not in name}
+    kinds = list(dict.fromkeys(name.split("/", 1)[0] for name in metrics if "/" in name))
+    names = list(dict.fromkeys(name.split("/", 1)[1] for name in metrics if "/" in name))
     table = Table()
     table.add_column("class" if names else "", overflow="fold")
     for kind in kinds or [""]:
         table.add_column(_title(kind), justify="right")
 
-    def written(value):  # below 0 where there is nothing to judge, as COCO has it
+    def cell(value):  # COCO's metrics are -1 if there is no object to find
         return "" if value is None else "–" if value < 0 else f"{value:.3f}"
 
     def add_row(name, values, **options):
-        table.add_row(name, *map(written, values), **options)
+        table.add_row(name, *map(cell, values), **options)
 
     things = set()
     if classes is not None and classes.things:
         things = {n for n, thing in zip(classes.names, classes.things, strict=True) if thing}
     for group in ([n for n in names if n in things], [n for n in names if n not in things]):
         for name in group:
-            add_row(name, [figures.get(f"{kind}/{name}") for kind in kinds])
+            add_row(name, [metrics.get(f"{kind}/{name}") for kind in kinds])
         table.add_section()
-    # Means of a kind stand in its column; what has none follows, a row each.
+    # Means of the kinds go into their columns; each of the other means gets a row.
     forms = {"mean": ("mean_{}", "{}"), "mean of things": ("{}_things",)}
     forms["mean of stuff"] = ("{}_stuff",)
     for label, patterns in forms.items():
@@ -67,12 +67,12 @@ def print_figures(figures: dict[str, float], *, title: str, classes: Classes | N
 
 
 def print_confusion(counts: Array, classes: Classes, *, most: int = 10) -> None:
-    """Prints a confusion matrix, or of one that is too wide for that its largest entries.
+    """Prints a confusion matrix, or only its largest entries if it is too wide.
 
     Args:
-      counts: integers `[c, c]`, in pixels; the row is the label, the column the prediction.
-      classes: their names.
-      most: of the largest entries.
+      counts: Integers `[c, c]`, numbers of pixels; rows are labels, columns are predictions.
+      classes: Classes of the data.
+      most: Number of entries to print if the matrix is too wide.
     """
     console = Console()
     counts = np.asarray(counts)
@@ -82,7 +82,7 @@ def print_confusion(counts: Array, classes: Classes, *, most: int = 10) -> None:
     rows = [f"{i} {name}" for i, name in enumerate(names)]
     width = max(map(len, rows), default=0) + 6 * len(rows) + 4
     if width <= console.width:
-        console.print("predictions, in % of each label's pixels")
+        console.print("confusion matrix: predictions in % of the pixels of each label")
         table = Table()
         table.add_column("label")
         for i in range(len(rows)):
@@ -90,7 +90,7 @@ def print_confusion(counts: Array, classes: Classes, *, most: int = 10) -> None:
         for name, row in zip(rows, shares[np.ix_(shown, shown)], strict=True):
             table.add_row(name, *(f"{x:.0f}" if x >= 0.5 else "" for x in row))
     else:
-        console.print("the most frequent confusions")
+        console.print("most frequent confusions")
         table = Table()
         table.add_column("label", overflow="fold")
         table.add_column("predicted as", overflow="fold")
@@ -105,28 +105,29 @@ def print_confusion(counts: Array, classes: Classes, *, most: int = 10) -> None:
 
 
 def _title(name: str) -> str:
-    """A figure's name as people write it: `mean_iou` is "mean IoU"."""
-    return " ".join(_WRITTEN.get(word, word) for word in name.split("_"))
+    """The name of a metric as it is usually written: "mean IoU" for `mean_iou`."""
+    return " ".join(_SPELLINGS.get(word, word) for word in name.split("_"))
 
 
 def write_report(
     folder: pathlib.Path,
-    figures: dict[str, float],
+    metrics: dict[str, float],
     source: Source,
     task: Task,
     predictions: Mapping[int, Any],
 ) -> None:
-    """Prints the figures, and writes `evaluation.json`, `curves.png` and `predictions.png`.
+    """Prints the metrics, and writes `evaluation.json`, `curves.png` and `predictions.png`.
 
     Args:
-      folder: of the run, with its `metrics.jsonl`.
-      figures: of the last evaluation.
-      source: that it was made on.
-      task: draws the examples.
-      predictions: of some examples by their number, as an `Evaluation` has them.
+      folder: Folder of the run, with its `metrics.jsonl`.
+      metrics: Metrics of the last evaluation.
+      source: Split that was evaluated.
+      task: Task, which draws the predictions.
+      predictions: Predictions for some examples by index, as in `Evaluation`.
     """
-    print_figures(figures, title=f"{folder}: {len(source)} images", classes=source.classes)
-    write_file(folder / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+    title = f"{folder}: evaluation on {len(source)} images"
+    print_metrics(metrics, title=title, classes=source.classes)
+    write_file(folder / "evaluation.json", json.dumps(metrics, indent=2) + "\n")
     viz.training_curves(
         folder / "metrics.jsonl", path=folder / "curves.png", classes=source.classes
     )

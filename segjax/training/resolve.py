@@ -1,4 +1,4 @@
-"""Fills what a configuration leaves open: its model's objective, its optimizer's options."""
+"""Completes a configuration: the objective of its model, and the options of its optimizer."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ Config = TypeVar("Config", bound=TrainConfig)
 
 
 def with_model(config: Config, model: str) -> Config:
-    """The configuration with a model and an objective of the kind that the model is trained on.
+    """Replaces the model of a configuration, and the objective if the model needs another kind.
 
     Args:
       config: Configuration of a run.
       model: Name of the model.
 
     Returns:
-      The configuration, without the options of another model. Its objective stays where it is of
-      the model's kind; otherwise it is the model's own.
+      The configuration with this model. If it is a new one, the model options are empty; if the
+      objective is of the wrong kind for it, it becomes the model's default.
 
     Raises:
-      ValueError: for an unknown model.
+      ValueError: If the model is unknown.
     """
     own = default_objective(model)
     return dataclasses.replace(
@@ -35,18 +35,18 @@ def with_model(config: Config, model: str) -> Config:
 
 
 def parse_config(values: Mapping[str, Any], default: TrainConfig | None = None) -> Any:
-    """The configuration that a file holds.
+    """Creates a configuration from the content of a file.
 
     Args:
       values: Options by name, as in `config.json`.
-      default: Configuration for what `values` leaves out, of the only task that is accepted; None
-        takes the defaults of the task that `values` names.
+      default: Configuration with values for everything that is not in `values`; another task is
+        refused. None takes the defaults of the task that `values` names.
 
     Returns:
       The configuration.
 
     Raises:
-      ValueError: for a task, an option or a value that cannot be.
+      ValueError: If the task or an option is unknown, or a value has the wrong type.
     """
     tasks = list(CONFIGS) if default is None else [default.task]
     task = values.get("task", tasks[0])
@@ -58,18 +58,20 @@ def parse_config(values: Mapping[str, Any], default: TrainConfig | None = None) 
 
 
 def resolve(config: Config) -> Config:
-    """The configuration with an objective, and a value for every option of its optimizer.
+    """Fills in the objective and all optimizer options that are None.
+
+    The objective becomes the model's default. Optimizer options become segjax's defaults or, with
+    `weights`, those of the model's fine-tuning recipe.
 
     Args:
       config: Configuration of a run.
 
     Returns:
-      The configuration with the model's objective where it has none, and with the defaults from
-      scratch, or with `weights` those of the model's recipe, for what its optimizer leaves open.
-      Resolving it again changes nothing.
+      The complete configuration. Resolving it again changes nothing.
 
     Raises:
-      ValueError: for options that the recipe has no values for.
+      ValueError: If the model is unknown, or the optimizer is not the recipe's and has no learning
+        rate.
     """
     entry = find_entry(config.model)
     recipe = SCRATCH if config.weights is None else entry.recipe

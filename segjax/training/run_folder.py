@@ -1,4 +1,4 @@
-"""The folder of a run: its configuration, the versions it ran with, and how to open it again."""
+"""The folder of a run: writes and reads its configuration."""
 
 import dataclasses
 import datetime
@@ -16,23 +16,25 @@ from segjax.data.checked import is_integer, is_text
 from segjax.files import write_file
 from segjax.pretrained import WeightsError
 from segjax.pretrained.files import read_metadata
-from segjax.training.config import RESUMABLE, TrainConfig, to_dict, to_flat_dict
+from segjax.training.config import MAY_CHANGE_ON_RESUME, TrainConfig, to_dict, to_flat_dict
 from segjax.training.resolve import parse_config
 
 LIBRARIES = ("segjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
-METADATA = "segjax"  # under which a file of weights has the content of `config.json`
+METADATA = "segjax"  # the key under which a weights file holds the content of `config.json`
 
 
 def write_config(config: TrainConfig, classes: Classes, channels: int) -> None:
-    """Writes `config.json`, or holds a run that goes on to the one it has.
+    """Writes `config.json`. If it exists, checks that it describes the same run.
+
+    The file also holds the versions of the libraries, the devices and the time of the start.
 
     Args:
-      config: of the run.
-      classes: that it learns.
-      channels: of its images.
+      config: Configuration of the run.
+      classes: Classes of the data.
+      channels: Number of channels of the images.
 
     Raises:
-      ValueError: where the folder holds a run that computes something else; it names what differs.
+      ValueError: If the folder holds another run. The message says what differs.
     """
     path = config.run / "config.json"
     if path.exists():
@@ -40,9 +42,9 @@ def write_config(config: TrainConfig, classes: Classes, channels: int) -> None:
         before = read_config(config.run)
         if (before.classes, before.channels) != (classes, channels):
             raise ValueError(
-                f"{config.run} holds a run of other classes or channels "
-                f"({', '.join(before.classes.names)}; {before.channels}) than the data has "
-                f"({', '.join(classes.names)}; {channels}). Give another --run."
+                f"{config.run}: expected the classes and channels of the run in this folder "
+                f"({', '.join(before.classes.names)}; {before.channels}), got "
+                f"{', '.join(classes.names)}; {channels}; choose another --run"
             )
         return
     if jax.process_index() != 0:
@@ -61,37 +63,39 @@ def write_config(config: TrainConfig, classes: Classes, channels: int) -> None:
 
 
 def check_run(config: TrainConfig) -> None:
-    """Holds a run that resumes to the configuration it has.
+    """Checks that a run that resumes has the configuration that it was started with.
 
     Args:
-      config: of the run.
+      config: Configuration of the run.
 
     Raises:
-      ValueError: where the folder holds a run that computes something else; it names what differs.
+      ValueError: If the folder holds a run with other options. The message says which.
     """
     if not (config.run / "config.json").exists():
         return
     before, now = to_flat_dict(read_config(config.run).config), to_flat_dict(config)
-    changes = "; ".join(
-        f"{name} was {before.get(name)}, is {now.get(name)}"
+    changed = [
+        name
         for name in now | before
-        if name.partition(".")[0] not in RESUMABLE and now.get(name) != before.get(name)
-    )
-    if changes:
+        if name.partition(".")[0] not in MAY_CHANGE_ON_RESUME and now.get(name) != before.get(name)
+    ]
+    if changed:
         raise ValueError(
-            f"{config.run} holds a run of another configuration ({changes}). Give another --run, "
-            "or delete that folder."
+            f"{config.run}: expected the configuration of the run in this folder "
+            f"({', '.join(f'{name} {before.get(name)}' for name in changed)}), got "
+            f"{', '.join(f'{name} {now.get(name)}' for name in changed)}; choose another --run or "
+            "delete the folder"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class RunInfo:
-    """What a run folder says of its model.
+    """Description of a run.
 
     Attributes:
-      config: of the run.
-      classes: that it learnt.
-      channels: of its images.
+      config: Configuration of the run.
+      classes: Classes of its data.
+      channels: Number of channels of its images.
     """
 
     config: TrainConfig
@@ -100,25 +104,26 @@ class RunInfo:
 
 
 def read_config(run: pathlib.Path) -> RunInfo:
-    """What a run's folder, or the file that `segjax convert` made of it, says of its model.
+    """Reads the description of a run.
 
     Args:
-      run: the folder, or the file.
+      run: Folder of the run, or a file that `segjax convert` has written from it.
 
     Returns:
-      The run's configuration, classes and channels.
+      The configuration, classes and channels of the run.
 
     Raises:
-      FileNotFoundError: where the folder holds no run, or there is no such file.
-      ValueError: where the file is not of a run, or what it says cannot be; names it.
+      FileNotFoundError: If there is no such file, or no run in the folder.
+      ValueError: If the file does not describe a run, or its content is invalid. The message names
+        the file.
     """
     text, file = read_content(run), run if run.is_file() else run / "config.json"
     try:
         return _parse(json.loads(text))
     except RecursionError:
-        raise ValueError(f"{file}: is no readable JSON (nested too deeply)") from None
+        raise ValueError(f"{file}: expected JSON, got text that is nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: is no JSON ({error})") from error
+        raise ValueError(f"{file}: expected JSON, got other text ({error})") from error
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
@@ -133,19 +138,31 @@ def _parse(content: Any) -> RunInfo:
             things: Any = kept.get("things", [])
             ids: Any = kept.get("ids", [])
         case _:
-            raise ValueError("expected config, classes with names and colors, and channels")
-    if "scale" not in config:  # which decides what the model sees
-        raise ValueError("expected the run's scale in its configuration, got none")
+            raise ValueError(
+                "expected config, classes (with names and colors) and channels, got other content"
+            )
+    if "scale" not in config:  # guessing it would change what the model sees
+        raise ValueError("config: expected the scale of the run, got none")
     number = len(names)
-    valid = {
-        "names": number > 0 and all(map(is_text, names)),
-        "colors": len(colors) == number and all(map(_is_color, colors)),
-        "things": things == [] or _are(things, number, lambda x: type(x) is bool),
-        "ids": ids == [] or _are(ids, number, lambda x: is_integer(x, -(2**53), 2**53)),
-        "channels": is_integer(channels, 1, 2**16),
+    checks = {
+        "names": (number > 0 and all(map(is_text, names)), "one text or more"),
+        "colors": (
+            len(colors) == number and all(map(_is_color, colors)),
+            f"{number} colours of three integers in 0..255",
+        ),
+        "things": (
+            things == [] or _are(things, number, lambda x: type(x) is bool),
+            f"{number} booleans",
+        ),
+        "ids": (
+            ids == [] or _are(ids, number, lambda x: is_integer(x, -(2**53), 2**53)),
+            f"{number} integers",
+        ),
+        "channels": (is_integer(channels, 1, 2**16), "an integer in 1..65536"),
     }
-    if wrong := [name for name, fine in valid.items() if not fine]:
-        raise ValueError(f"{wrong[0]}: not as a run of {number} classes has them")
+    for name, (is_valid, expected) in checks.items():
+        if not is_valid:
+            raise ValueError(f"{name}: expected {expected}, got another value")
     return RunInfo(
         config=parse_config(config),
         classes=Classes(tuple(names), tuple(map(tuple, colors)), tuple(things), tuple(ids)),
@@ -162,22 +179,22 @@ def _is_color(value: Any) -> bool:
 
 
 def read_content(run: pathlib.Path) -> str:
-    """The text of a run's `config.json`, which a file of its weights has in its metadata.
+    """Reads the text of a run's `config.json`, or the same text in the metadata of a weights file.
 
     Args:
-      run: the folder, or the file.
+      run: Folder of the run, or a file that `segjax convert` has written from it.
 
     Returns:
-      The text, JSON.
+      The text in JSON format.
 
     Raises:
-      FileNotFoundError: where the folder holds no run, or there is no such file.
-      ValueError: where the file is not of a run.
+      FileNotFoundError: If there is no such file, or no run in the folder.
+      ValueError: If the file holds weights but no run.
     """
     if run.is_file():
         metadata = read_metadata(run)
         if METADATA not in metadata:
-            raise WeightsError(f"{run}: expected the file of a run, got weights alone")
+            raise WeightsError(f"{run}: expected a file converted from a run, got weights alone")
         return metadata[METADATA]
     path = run / "config.json"
     if not path.is_file():
@@ -185,4 +202,4 @@ def read_content(run: pathlib.Path) -> str:
     try:
         return path.read_text()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is no text ({error})") from error
+        raise ValueError(f"{path}: expected UTF-8 text, got other bytes ({error})") from error

@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The training state: parameters, optimizer state and everything else that a step updates."""
 
 import dataclasses
 from typing import Any
@@ -15,19 +15,20 @@ from segjax.typing import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """The state of training: all that a checkpoint must hold.
+    """State of a training: everything that a checkpoint holds.
 
-    Random numbers are functions of `key`, the step and each example's place in the stream, so
-    nothing else about them needs saving.
+    All random numbers follow from `key`, the step and the index of each example, so no other state
+    of random generators is needed.
 
     Attributes:
-      step: int32 `[]`, steps taken.
-      params: the parameters.
-      model_state: the model's other variables (batch statistics), by collection.
-      opt_state: the optimizer's.
-      average: exponential moving averages of params and model_state; None if not kept.
-      key: uint32 `[2]`, the data of the run's random key.
-      finite: bool `[]`; False once a loss or gradient was not finite: then nothing moves any more.
+      step: int32 `[]`, number of steps taken.
+      params: Parameters of the model.
+      model_state: Other variables of the model, such as batch statistics, by collection.
+      opt_state: State of the optimizer.
+      average: Exponential moving averages of params and model_state; None if they are not used.
+      key: uint32 `[2]`, data of the random key of the run.
+      finite: bool `[]`; False after a loss or gradient was not finite. Then no step changes the
+        state any more.
     """
 
     step: Int[Array, ""]
@@ -40,7 +41,7 @@ class TrainState:
 
     @property
     def variables(self) -> dict:
-        """What to evaluate and predict with: the moving averages where they are kept."""
+        """The variables for evaluation and prediction: the moving averages if they are used."""
         if self.average is not None:
             return self.average
         return {"params": self.params, **self.model_state}
@@ -55,15 +56,15 @@ def create_state(
     average: bool = False,
     variables: dict | None = None,
 ) -> TrainState:
-    """A state at step 0.
+    """Creates the state at step 0.
 
     Args:
-      key: a random key.
-      model: the Flax module.
-      optimizer: whose state to make.
-      images: `[b, h, w, c]`, an example of what the model takes; only its shape and dtype matter.
-      average: whether to keep moving averages of the variables.
-      variables: of the model, to start from; None draws them.
+      key: Random key.
+      model: Flax module.
+      optimizer: Optax transformation.
+      images: `[b, h, w, c]`, example input of the model; only its shape and dtype matter.
+      average: Whether to keep moving averages of the variables.
+      variables: Variables of the model to start from; None initialises them at random.
 
     Returns:
       The state.

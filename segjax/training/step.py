@@ -1,4 +1,4 @@
-"""The training step and the evaluation step: pure functions, whatever devices they run on."""
+"""The training step and the evaluation step: pure functions, the same on any devices."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,28 +29,28 @@ def make_train_step(
     average_decay: float | None = None,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Record], tuple[TrainState, Metrics]]:
-    """The step of gradient descent, `(state, batch) -> (state, metrics)`, as a pure function.
+    """Makes the training step, a pure function `(state, batch) -> (state, metrics)`.
 
-    The objective is the sum of the task's terms, each a total over a weight. Weights are summed
-    over devices (and over the parts of an accumulated batch) before anything is divided, so that
-    loss and gradient are those of the whole batch however it is spread.
+    The loss is the sum of the task's terms, each a total divided by a weight. Weights are summed
+    over all devices, and over the parts of an accumulated batch, before the division. So loss and
+    gradient are those of the whole batch, however it is distributed.
 
     Args:
-      task: e.g. a `SemanticTask`.
-      model: the Flax module.
-      optimizer: from optax.
-      prepare: `(keys, batch) -> batch`: renders and augments examples on the device. The key of
-        each depends on the run's key and on its `index` alone.
-      accumulate: in how many parts, one after the other, the batch goes through the model.
-      average_decay: of the moving averages in the state; they start as plain means.
-      axis_name: the mapped axis over which the batch is spread, under `pmap`; None elsewhere.
+      task: Task, such as a `SemanticTask`.
+      model: Flax module.
+      optimizer: Optax transformation.
+      prepare: Function `(keys, batch) -> batch` that renders and augments the examples on the
+        device. The key of an example depends only on the key of the run and its `index`.
+      accumulate: Number of parts that the batch is split into; gradients are accumulated over them.
+      average_decay: Decay of the moving averages in the state, which start as plain means.
+      axis_name: Name of the mapped axis that the batch is split over by `pmap`; None otherwise.
 
     Returns:
-      The step. Its metrics are scalars: `loss`, each term by name, `gradient_norm`, and `finite`.
-      Where that is False the state stays as it was, and stays so ever after.
+      The step. Its metrics are scalars: `loss`, each term by name, `gradient_norm` and `finite`.
+      If `finite` is False, neither this step nor any later one changes the state.
 
     Raises:
-      ValueError: where a batch does not divide into `accumulate` parts.
+      ValueError: If the batch size is not a multiple of `accumulate`.
     """
     if axis_name is not None:
         model = model.clone(axis_name=axis_name)
@@ -68,16 +68,16 @@ def make_train_step(
             rngs={"dropout": keys.dropout},
         )
 
-    def weights_of(state, record, keys):
-        """The weight of each term. What it does not depend on the compiler leaves out."""
+    def term_weights(state, record, keys):
+        """The weight of each term; the compiler removes everything that it does not depend on."""
         outputs, _ = apply(state.params, state.model_state, record, keys)
         return {name: a.weight for name, a in task.losses(outputs, record, keys.loss).items()}
 
     def objective(params, model_state, record, keys, weights):
-        """This part's share of the loss, whose gradients add up to that of the whole batch."""
+        """The share of this part in the loss; losses and gradients of all parts add up."""
         outputs, model_state = apply(params, model_state, record, keys)
         terms = task.losses(outputs, record, keys.loss)
-        if weights is None:  # this part is the whole
+        if weights is None:  # there is only one part
             weights = sum_devices({k: jax.lax.stop_gradient(a.weight) for k, a in terms.items()})
         shares = {name: safe_divide(a.total, weights[name]) for name, a in terms.items()}
         return sum(shares.values()), (shares, model_state)
@@ -90,13 +90,13 @@ def make_train_step(
         parts = split_batch(batch, accumulate)
         keys = _part_keys(state, accumulate, axis_name)
 
-        if accumulate == 1:  # no loop: inside one, a CPU's convolutions are many times slower
+        if accumulate == 1:  # no loop: inside one, convolutions on CPUs are many times slower
             part, key = jax.tree.map(lambda x: x[0], (parts, keys))
             (_, (shares, model_state)), gradients = differentiate(
                 state.params, state.model_state, part, key, None
             )
         else:
-            weights = jax.lax.map(lambda part: weights_of(state, *part), (parts, keys))
+            weights = jax.lax.map(lambda part: term_weights(state, *part), (parts, keys))
             weights = sum_devices(jax.tree.map(lambda w: w.sum(0), weights))
 
             def accumulate_part(carry, part):
@@ -139,17 +139,16 @@ def make_eval_step(
     render: Callable[[Record], Record],
     axis_name: str | None = None,
 ) -> Callable[[dict, Record], tuple[Metric, Any]]:
-    """The evaluation step, `(variables, batch) -> (metric, predictions)`.
+    """Makes the evaluation step, a pure function `(variables, batch) -> (metric, predictions)`.
 
     Args:
-      task: e.g. a `SemanticTask`.
-      model: the Flax module.
-      render: a source's, for one example.
-      axis_name: the mapped axis over which the batch is spread, under `pmap`.
+      task: Task, such as a `SemanticTask`.
+      model: Flax module.
+      render: The source's `render`, for one example.
+      axis_name: Name of the mapped axis that the batch is split over by `pmap`; None otherwise.
 
     Returns:
-      The step, a pure function. The metric is of all devices' examples, the predictions are of
-      this device's.
+      The step. The metric covers the examples of all devices, the predictions those of this one.
     """
 
     def step(variables, batch):
@@ -162,21 +161,22 @@ def make_eval_step(
 
 
 def augmentation_keys(state: TrainState, batch: Record) -> Array:
-    """`[b]` keys, one for each example, from its place in the stream: the same on any devices."""
+    """`[b]` random keys, one for each example; they depend only on the run and its `index`."""
     key, _ = jax.random.split(jax.random.wrap_key_data(jnp.asarray(state.key)))
     return example_keys(key, batch)
 
 
 def split_batch(batch: Record, parts: int) -> Record:
-    """`[b, ...]` to `[parts, b / parts, ...]`, every `parts`-th example together.
+    """Reshapes `[b, ...]` to `[parts, b / parts, ...]`, with every `parts`-th example in a part.
 
-    So each part has its share on every device over which the batch axis is spread.
+    So every device, which holds consecutive examples, contributes equally to each part.
     """
 
     def split(x):
         if x.shape[0] % parts:
             raise ValueError(
-                f"accumulate: a batch of {x.shape[0]} a device does not divide into {parts} parts"
+                f"accumulate: expected a divisor of the {x.shape[0]} examples per device, got "
+                f"{parts}"
             )
         return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
@@ -189,7 +189,7 @@ class _Keys(NamedTuple):
 
 
 def _part_keys(state: TrainState, parts: int, axis_name: str | None) -> _Keys:
-    """Other keys at each step, `[parts]`; for dropout on each device another, for the loss one."""
+    """`[parts]` keys of a step: dropout keys differ between devices, loss keys do not."""
     _, key = jax.random.split(jax.random.wrap_key_data(jnp.asarray(state.key)))
     key = jax.random.fold_in(key, state.step)
     loss = jnp.broadcast_to(jax.random.fold_in(key, parts), (parts,))
@@ -199,7 +199,7 @@ def _part_keys(state: TrainState, parts: int, axis_name: str | None) -> _Keys:
 
 
 def _update_average(state: TrainState, variables: dict, decay: float | None) -> Any:
-    """`average += (1 - decay) (variables - average)`; at first the plain mean so far."""
+    """`average += (1 − decay) (variables − average)`; in the first steps it is the plain mean."""
     if state.average is None or decay is None:
         return state.average
     rate = jnp.maximum(1 - decay, 1 / (state.step + 1.0))

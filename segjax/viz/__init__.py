@@ -1,4 +1,4 @@
-"""Pictures of labels, objects, predictions and training runs: NumPy and Matplotlib on the host."""
+"""Drawing of labels, objects, predictions and training curves, with NumPy and Matplotlib."""
 
 from typing import TYPE_CHECKING
 

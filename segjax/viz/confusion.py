@@ -1,4 +1,4 @@
-"""Which classes are taken for which, as a picture."""
+"""Pictures of confusion matrices."""
 
 from pathlib import Path
 
@@ -14,15 +14,15 @@ _WRITTEN = 24  # classes, up to which cells hold their numbers
 
 
 def draw_confusion(counts: Integer[Array, "c c"], classes: Classes, *, path: str | Path) -> None:
-    """Draws a confusion matrix: of each label, the shares that are predicted as each class.
+    """Draws a confusion matrix: for each label, the shares of its pixels predicted as each class.
 
-    Classes that are neither labelled nor predicted are left out, and numbers where there are more
-    than 24 classes. The row of a class without labels is grey.
+    Classes that are neither labelled nor predicted are left out. Cells show numbers if there are at
+    most 24 classes. The row of a class without labels is grey.
 
     Args:
-      counts: `[c, c]`, in pixels; the row is the label, the column the prediction.
-      classes: their names.
-      path: of the picture; its suffix names the format.
+      counts: `[c, c]` in pixels, a row for each label and a column for each prediction.
+      classes: names of the classes.
+      path: file to write; its suffix gives the format.
 
     Raises:
       OSError: if the file cannot be written.

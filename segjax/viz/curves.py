@@ -1,4 +1,4 @@
-"""The curves of a training run."""
+"""Curves of training runs."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from segjax.viz.figures import write_figure
 
 Curves = dict[str, dict[int, float]]  # name → step → value
 
-_MOST_NAMES = 20  # of a legend: more do not fit beside a panel
+_MOST_NAMES = 20  # in a legend, which then fits beside its panel
 _WRITTEN = {"iou": "IoU", "dice": "Dice"} | {
     name: name.upper() for name in ("pq", "sq", "rq", "ap", "ap50", "ap75", "ar")
 }
@@ -27,18 +27,18 @@ _WRITTEN = {"iou": "IoU", "dice": "Dice"} | {
 def training_curves(
     metrics: str | Path, *, path: str | Path, classes: Classes | None = None
 ) -> None:
-    """Draws every metric of a run over its steps.
+    """Draws all metrics of a training run over its steps.
 
-    Training and validation share a panel, and so do the mean scores; the scores of classes have a
-    panel a kind, its legend in the order of the last values. A training metric that spans more
-    than a factor of ten, such as a loss, has a logarithmic axis.
+    Training and validation share a panel, and so do the mean scores. Scores by class have a panel
+    for each metric, with a legend in the order of the last values. A training metric that spans
+    more than a factor of ten, such as a loss, has a logarithmic axis.
 
     Args:
-      metrics: a file of JSON lines such as `{"step": 10, "loss": 0.7, "learning_rate": 0.01}` and
-        `{"step": 100, "val/mean_iou": 0.5, "val/iou/car": 0.4}`. Of rows that repeat a step, as
-        after a resumed run, the last counts; lines that a crash tore are skipped.
-      path: of the picture; its suffix names the format.
-      classes: whose colours their curves have; other curves have those of the palette.
+      metrics: path of a file of JSON lines such as `{"step": 10, "loss": 0.7, "learning_rate":
+        0.01}` and `{"step": 100, "val/mean_iou": 0.5, "val/iou/car": 0.4}`. If several rows have
+        the same step, as in a resumed run, the last counts; incomplete lines are skipped.
+      path: file to write; its suffix gives the format.
+      classes: classes whose curves are drawn in their colours; other curves have palette colours.
 
     Raises:
       OSError: if a file cannot be read or written.
@@ -87,12 +87,12 @@ def _read_curves(path: Path) -> dict[str, Curves]:
                 continue
             is_val = name.startswith("val/")
             metric, _, part = name.removeprefix("val/").partition("/")
-            if is_val and value < 0:  # as COCO says that there is no such object
+            if is_val and value < 0:  # COCO's value for metrics without any object
                 continue
             panels.setdefault(metric, {}).setdefault(part or ("val" if is_val else "train"), {})[
                 row["step"]
             ] = value
-    # What has a value of its own only in validation is a mean score, beside those of its parts.
+    # A metric with a value only in validation is a mean score; those of its classes stay a panel.
     means = {
         _title(metric): curves.pop("val")
         for metric, curves in panels.items()
@@ -146,7 +146,7 @@ def _draw_curves(
 
 
 def _add_legend(axes: Axes, curves: Curves) -> None:
-    """Above one or two curves; beside more, in the order of their last values, the ends of many."""
+    """A legend above up to two curves; beside more, sorted by last value and shortened if long."""
     lines = list(axes.lines)
     if len(lines) <= 2:
         above: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 2}
@@ -169,7 +169,7 @@ def _last(line: Line2D) -> float:
 
 
 def _on_white(color: Sequence[int]) -> tuple[float, float, float]:
-    """The colour, darker where it would be lost on white."""
+    """The colour, darkened if it is too light on white."""
     luminance = np.dot(color, (0.2126, 0.7152, 0.0722)) / 255
     red, green, blue = np.multiply(color, min(1, 0.72 / max(luminance, 1e-6)) / 255).tolist()
     return red, green, blue

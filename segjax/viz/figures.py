@@ -1,4 +1,4 @@
-"""Figures of matplotlib as files."""
+"""Writing of Matplotlib figures."""
 
 import io
 from pathlib import Path
@@ -9,11 +9,11 @@ from segjax.files import write_file
 
 
 def write_figure(path: str | Path, figure: Figure) -> None:
-    """Writes a figure to a file.
+    """Writes a Matplotlib figure to a file.
 
     Args:
-      path: its suffix names the format, such as `.png`.
-      figure: of matplotlib.
+      path: file to write; its suffix gives the format, such as `.png`.
+      figure: the figure.
 
     Raises:
       OSError: if the file cannot be written.

@@ -1,4 +1,4 @@
-"""Label maps as pictures, and on their pictures."""
+"""Pictures of label maps, by themselves and as overlays."""
 
 from collections.abc import Sequence
 
@@ -16,17 +16,18 @@ from segjax.viz.text import write_names
 Colors = UInt8[np.ndarray, "classes 3"] | Sequence[tuple[int, int, int]]
 
 VOID = (190, 190, 190)
-_NAMES, _NAMED_SHARE = 3, 0.004  # regions of a class that are named, of the picture's pixels
+_NAMES = 3  # regions of a class that are named
+_NAMED_SHARE = 0.004  # least share of the picture that a named region has
 
 
 def colorize(
     labels: Integer[Array, "*b h w"], colors: Colors, *, where: Bool[Array, "*b h w"] | None = None
 ) -> UInt8[np.ndarray, "*b h w 3"]:
-    """A label map as a picture: `colors[labels]`, and black where void.
+    """Colours a label map: `colors[labels]`, and black where void.
 
     Args:
       labels: class ids `[*b, h, w]`.
-      colors: RGB in 0..255, one a class.
+      colors: RGB in 0..255 for each class.
       where: `[*b, h, w]`, False for void.
 
     Returns:
@@ -56,21 +57,21 @@ def overlay(
     alpha: float = 0.5,
     where: Bool[Array, "*b h w"] | None = None,
 ) -> UInt8[np.ndarray, "*b h w 3"]:
-    """A picture tinted by its label map: `(1 - alpha) image + alpha colors[labels]`.
+    """Overlays a label map on a picture: `(1 - alpha) image + alpha colors[labels]`.
 
     Args:
       image: `[*b, h, w, c]`, grey or RGB; uint8 in 0..255, or floating in 0..1.
       labels: class ids `[*b, h, w]`.
-      colors: RGB in 0..255, one a class.
-      alpha: how much the colours cover, in 0..1.
+      colors: RGB in 0..255 for each class.
+      alpha: opacity of the colours, in 0..1.
       where: `[*b, h, w]`, False for void, where the picture stays as it is.
 
     Returns:
       RGB uint8 `[*b, h, w, 3]`.
 
     Raises:
-      ValueError: if `image` and `labels` differ in size, if `image` is neither grey nor RGB, or if
-        a label has no colour.
+      ValueError: if `image` and `labels` differ in size, `image` is neither grey nor RGB, or a
+        label has no colour.
 
     Example:
       >>> colors = (230, 159, 0), (86, 180, 233)
@@ -96,20 +97,21 @@ def draw_labels(
     alpha: float = 0.5,
     where: Bool[Array, "h w"] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture tinted by its label map, with the classes' names in their largest regions.
+    """Overlays a label map on a picture, with class names in the largest regions.
 
     Args:
       image: `[h, w, c]`, grey or RGB; uint8 in 0..255, or floating in 0..1.
       labels: class ids `[h, w]`.
-      classes: their names and colours.
-      alpha: how much the colours cover, in 0..1.
+      classes: names and colours of the classes.
+      alpha: opacity of the colours, in 0..1.
       where: `[h, w]`, False for void, where the picture stays as it is.
 
     Returns:
       RGB uint8 `[h, w, 3]`.
 
     Raises:
-      ValueError: as `overlay`.
+      ValueError: if `image` and `labels` differ in size, `image` is neither grey nor RGB, or a
+        label has no colour.
 
     Example:
       >>> classes = Classes(("sky",), ((100, 50, 0),))
@@ -127,7 +129,7 @@ def draw_labels(
         _, parts, stats, _ = cv2.connectedComponentsWithStats(
             (valid & (labels == c)).view(np.uint8)
         )
-        areas = stats[1:, cv2.CC_STAT_AREA]  # the first is what lies outside
+        areas = stats[1:, cv2.CC_STAT_AREA]  # the first is the background
         for k in np.argsort(-areas)[:_NAMES]:
             if areas[k] >= least:
                 regions[parts == k + 1] = len(found)

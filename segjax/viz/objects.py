@@ -1,4 +1,4 @@
-"""Objects and segments drawn onto their picture: tinted, outlined, and named."""
+"""Overlays of objects and segments: tinted, outlined and named."""
 
 import itertools
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from segjax.viz.regions import Spot, find_spots, region_borders
 from segjax.viz.text import write_names
 
 _OBJECTS = tuple(map(tuple, palette(7).tolist()))
-_OUTLINE = 0.45  # the brightness of an outline beside that of its object
+_OUTLINE = 0.45  # brightness of an outline relative to its object
 
 
 def draw_instances(
@@ -27,25 +27,25 @@ def draw_instances(
     alpha: float = 0.5,
     size: tuple[int, int] | None = None,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Objects on their picture, each in a shade of its class's colour, outlined and named.
+    """Draws objects on their picture, each in a shade of its class's colour, outlined and named.
 
-    The largest come first, so that none is covered; without masks, their boxes are drawn. Where
-    there is but one class of things, its objects have different colours and no names.
+    Smaller objects are drawn over larger ones. Without masks, boxes are drawn. If there is a single
+    class of things, its objects have different colours and no names.
 
     Args:
       image: `[h, w, c]`, grey or RGB; uint8 in 0..255, or floating in 0..1.
-      instances: of the picture; objects without `scores` are all drawn.
-      classes: their names and colours.
-      score_threshold: the least score of what is drawn, in 0..1.
-      alpha: how much the colours cover, in 0..1.
-      size: (height, width) in pixels of what is drawn, names and outlines in full sharpness; None
-        for the picture's own.
+      instances: the objects; without `scores` all valid ones are drawn.
+      classes: names and colours of the classes.
+      score_threshold: least score of the objects that are drawn, in 0..1.
+      alpha: opacity of the colours, in 0..1.
+      size: (height, width) of the result in pixels; None for that of the picture. Names and
+        outlines are drawn at this size.
 
     Returns:
       RGB uint8 `[h, w, 3]`, of that size.
 
     Raises:
-      ValueError: if the picture is neither grey nor RGB, or the masks are not of its size.
+      ValueError: if `image` is neither grey nor RGB, or the masks differ from it in size.
 
     Example:
       >>> mask = np.zeros((1, 4, 4), bool)
@@ -101,21 +101,21 @@ def draw_panoptic(
     alpha: float = 0.6,
     size: tuple[int, int] | None = None,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Segments on their picture: stuff tinted, things besides in shades, outlined and named.
+    """Draws panoptic segments on their picture: tinted and named, things also outlined.
 
     Args:
       image: `[h, w, c]`, grey or RGB; uint8 in 0..255, or floating in 0..1.
-      panoptic: of the picture; void stays as it is.
-      classes: their names and colours, and which are things (without that, none).
-      alpha: how much the colours cover, in 0..1.
-      size: (height, width) in pixels of what is drawn, names and outlines in full sharpness; None
-        for the picture's own.
+      panoptic: the segments; void stays as it is.
+      classes: names and colours of the classes, and which are things (by default none).
+      alpha: opacity of the colours, in 0..1.
+      size: (height, width) of the result in pixels; None for that of the picture. Names and
+        outlines are drawn at this size.
 
     Returns:
       RGB uint8 `[h, w, 3]`, of that size.
 
     Raises:
-      ValueError: if the picture is neither grey nor RGB, or the segments are not of its size.
+      ValueError: if `image` is neither grey nor RGB, or the segments differ from it in size.
 
     Example:
       >>> segments = Panoptic(np.array([[0, -1]]), np.array([0], np.int32), np.array([True]))
@@ -127,7 +127,7 @@ def draw_panoptic(
     _check_size("segments", segments, picture)
     size = picture.shape[:2] if size is None else size
     picture, segments = resize_picture(picture, size).copy(), resize_mask(segments, size)
-    valid = np.append(np.asarray(panoptic.valid), False)  # the last is void's
+    valid = np.append(np.asarray(panoptic.valid), False)  # for void
     segments = np.where(valid[segments], segments, -1)
     areas = np.bincount(segments.ravel() + 1, minlength=len(valid))[1:]
     order = np.lexsort((np.arange(len(areas)), areas))[::-1]
@@ -156,7 +156,7 @@ def _check_size(name: str, array: np.ndarray, picture: np.ndarray) -> None:
 
 
 def _shades(class_ids: np.ndarray, classes: Classes) -> Iterator[tuple[int, int, int]]:
-    """A colour for each object: its class's, darker by turns, so that neighbours differ."""
+    """A colour for each object: that of its class, in four shades in turn."""
     seen: dict[int, int] = {}
     for c in class_ids.tolist():
         k = seen[c] = seen.get(c, -1) + 1
@@ -165,7 +165,7 @@ def _shades(class_ids: np.ndarray, classes: Classes) -> Iterator[tuple[int, int,
 
 
 def has_one_thing(classes: Classes) -> bool:
-    """Whether all objects are of one class, so that neither names nor colours need to say it."""
+    """Whether there is a single class of things, which need no names."""
     return (sum(classes.things) if classes.things else len(classes)) == 1
 
 

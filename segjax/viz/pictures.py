@@ -1,4 +1,4 @@
-"""Pictures as arrays and as files."""
+"""Conversion, resizing and writing of pictures."""
 
 from pathlib import Path
 
@@ -18,11 +18,12 @@ def save_image(
     """Writes a picture or a label map to a file.
 
     Args:
-      path: its suffix names the format, such as `.png`, which keeps every value, or `.jpg`.
-      array: RGB `[h, w, 3]` in 0..255, or grey or class ids `[h, w]`.
+      path: file to write; its suffix gives the format, such as `.png`, which is lossless, or
+        `.jpg`.
+      array: RGB `[h, w, 3]` in 0..255, or grey values or class ids `[h, w]`.
 
     Raises:
-      ValueError: if the format is unknown; names the file.
+      ValueError: if the format is unknown; it names the file.
       TypeError: if `array` is neither uint8 nor uint16.
       OSError: if the file cannot be written.
 
@@ -35,30 +36,30 @@ def save_image(
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(as_rgb(pixels), cv2.COLOR_RGB2BGR)
     if pixels.dtype not in (np.uint8, np.uint16):
-        raise TypeError(f"array is {pixels.dtype}; due is uint8 or uint16")
+        raise TypeError(f"array: expected uint8 or uint16, got {pixels.dtype}")
     try:
         _, data = cv2.imencode(Path(path).suffix, pixels)
     except cv2.error as error:
-        raise ValueError(f"{path}: no known image format, such as .png or .jpg") from error
+        raise ValueError(f"{path}: expected an image format such as .png or .jpg") from error
     write_file(path, data.tobytes())
 
 
 def as_rgb(image: Array) -> np.ndarray:
-    """uint8 RGB of a grey or RGB image, uint8 or floating in 0..1."""
+    """Converts a grey or RGB image, uint8 or floating in 0..1, to uint8 RGB."""
     pixels = np.asarray(image)
     if pixels.ndim < 3 or pixels.shape[-1] not in (1, 3):
-        raise ValueError(f"image has shape {pixels.shape}; due is [*b, h, w, 1 or 3]")
+        raise ValueError(f"image: expected shape [*b, h, w, 1 or 3], got {pixels.shape}")
     if jnp.issubdtype(pixels.dtype, jnp.floating):  # knows bfloat16 too
         pixels = np.rint(np.clip(pixels.astype(np.float32), 0, 1) * 255).astype(np.uint8)
     elif pixels.dtype != np.uint8:
-        raise TypeError(f"image is {pixels.dtype}; due is uint8 in 0..255 or floating in 0..1")
+        raise TypeError(f"image: expected uint8 or floating in 0..1, got {pixels.dtype}")
     return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
 
 
 def resize_picture(
     pixels: np.ndarray, size: tuple[int, int], *, nearest: bool = False
 ) -> np.ndarray:
-    """`[h, w, 3]` at (height, width): areas averaged to shrink it, cubic or nearest to enlarge."""
+    """Resizes `[h, w, 3]` to (height, width): shrinks by areas, enlarges cubic or nearest."""
     if pixels.shape[:2] == size:
         return pixels
     shrinks = size[0] < pixels.shape[0]
@@ -68,7 +69,7 @@ def resize_picture(
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`[h, w]`, boolean or integers, at (height, width), the nearest pixel's value."""
+    """Resizes `[h, w]`, boolean or integer, to (height, width) by the nearest pixel."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(int)
         for new, old in zip(size, mask.shape, strict=True)

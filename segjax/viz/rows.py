@@ -1,4 +1,4 @@
-"""Pictures beside what is true and what is predicted of them: an example a row, one legend."""
+"""Pages that compare labels with predictions: a row for each example, and one legend."""
 
 import dataclasses
 import math
@@ -16,19 +16,19 @@ from segjax.viz.objects import draw_instances, draw_panoptic, has_one_thing
 from segjax.viz.pictures import as_rgb, resize_picture
 from segjax.viz.text import font, write
 
-_WIDTH, _GAP, _TEXT = 1320, 8, 15  # of a page, in pixels
+_WIDTH, _GAP, _TEXT = 1320, 8, 15  # layout of a page, in pixels
 _WHITE, _BLACK, _EDGE = (255, 255, 255), (0, 0, 0), (120, 120, 120)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """The pictures of one example, side by side.
+    """Pictures of one example, side by side.
 
     Attributes:
-      panels: RGB uint8 `[h, w, 3]` by title, all of one size.
-      classes: the ids of the classes that they show.
-      void: whether they show void.
-      note: written into the corner of the last picture.
+      panels: RGB uint8 pictures `[h, w, 3]` of one size, by title.
+      classes: ids of the classes in the pictures.
+      void: whether there is void in the pictures.
+      note: text in the corner of the last picture.
     """
 
     panels: dict[str, np.ndarray]
@@ -45,17 +45,17 @@ def compare_labels(
     *,
     where: Bool[Array, "h w"] | None = None,
 ) -> Row:
-    """A picture, its true and predicted labels, and where they differ.
+    """Compares true and predicted labels: picture, both label maps, and errors.
 
     Args:
       image: `[h, w, c]`, grey or RGB; uint8 in 0..255, or floating in 0..1.
-      truth: class ids `[h, w]`.
-      prediction: class ids `[h, w]`.
-      classes: their names and colours.
-      where: `[h, w]`, False for void, which is grey.
+      truth: true class ids `[h, w]`.
+      prediction: predicted class ids `[h, w]`.
+      classes: names and colours of the classes.
+      where: `[h, w]`, False for void, which is drawn grey.
 
     Returns:
-      Four pictures, and the share of wrong pixels as note.
+      A row of four pictures, with the share of wrong pixels as its note.
 
     Raises:
       ValueError: if the sizes differ, if `image` is neither grey nor RGB, or if a label has no
@@ -98,19 +98,19 @@ def compare_instances(
     prediction: Instances,
     classes: Classes,
 ) -> Row:
-    """A picture, its objects, and those predicted with a score of one half or more.
+    """Compares true objects with those predicted with a score of at least 0.5.
 
     Args:
       image: `[h, w, c]`, grey or RGB; uint8 in 0..255, or floating in 0..1.
-      truth: the objects.
-      prediction: likewise.
-      classes: their names and colours.
+      truth: the true objects.
+      prediction: the predicted objects.
+      classes: names and colours of the classes.
 
     Returns:
-      Three pictures.
+      A row of three pictures.
 
     Raises:
-      ValueError: as `draw_instances`.
+      ValueError: if `image` is neither grey nor RGB, or the masks differ from it in size.
 
     Example:
       >>> box, one = np.array([[1.0, 1.0, 3.0, 3.0]], np.float32), np.zeros(1, np.int32)
@@ -139,19 +139,19 @@ def compare_segments(
     prediction: Panoptic,
     classes: Classes,
 ) -> Row:
-    """A picture, its segments, and the predicted ones.
+    """Compares true and predicted panoptic segments.
 
     Args:
       image: `[h, w, c]`, grey or RGB; uint8 in 0..255, or floating in 0..1.
-      truth: the segments.
-      prediction: likewise.
-      classes: their names and colours, and which are things.
+      truth: the true segments.
+      prediction: the predicted segments.
+      classes: names and colours of the classes, and which are things.
 
     Returns:
-      Three pictures.
+      A row of three pictures.
 
     Raises:
-      ValueError: as `draw_panoptic`.
+      ValueError: if `image` is neither grey nor RGB, or the segments differ from it in size.
 
     Example:
       >>> segments = Panoptic(np.array([[0, -1]]), np.array([0], np.int32), np.array([True]))
@@ -174,14 +174,14 @@ def compare_segments(
 
 
 def page(rows: Sequence[Row], classes: Classes) -> UInt8[np.ndarray, "h 1320 3"]:
-    """Examples below one another, with titles at the top and one legend below.
+    """Stacks rows to a page, with titles at the top and a legend at the bottom.
 
     Args:
-      rows: of the same task, at least one.
-      classes: their names and colours.
+      rows: rows of the same task, at least one.
+      classes: names and colours of the classes.
 
     Returns:
-      RGB uint8, 1320 pixels wide. The legend lists the classes that the rows show.
+      RGB uint8, 1320 pixels wide. The legend lists the classes of all rows.
 
     Example:
       >>> classes = Classes(("sky", "road"), ((86, 180, 233), (150, 150, 150)))
@@ -220,7 +220,7 @@ def page(rows: Sequence[Row], classes: Classes) -> UInt8[np.ndarray, "h 1320 3"]
 
 
 def _legend(entries: list[tuple[str, tuple[int, int, int]]]) -> np.ndarray:
-    """Patches of colour with their names, in columns."""
+    """A legend of colours and names, in columns."""
     if not entries:
         return np.full((_GAP, _WIDTH, 3), 255, np.uint8)
     patch, line = 22, 22
@@ -244,7 +244,7 @@ def _column(panels: int) -> int:
 
 
 def _panel_size(shape: tuple[int, ...], *, panels: int) -> tuple[int, int]:
-    """(height, width) of a picture that fills its column, unless it is much higher than wide."""
+    """(height, width) of a panel: as wide as its column unless it is much higher than wide."""
     width = _column(panels)
     scale = min(width / shape[1], 1.5 * width / shape[0])
     return max(1, round(scale * shape[0])), max(1, round(scale * shape[1]))

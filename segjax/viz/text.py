@@ -1,4 +1,4 @@
-"""Text on pictures: names of what is drawn, titles, legends."""
+"""Text on pictures: names, titles and legends."""
 
 import functools
 import math
@@ -15,8 +15,8 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 @functools.lru_cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """The font of all pictures, of a height in pixels."""
-    import matplotlib  # which takes its time, and has the font
+    """The font of all pictures, at a height in pixels."""
+    import matplotlib  # for the font; imported late, as it is slow
 
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
@@ -24,16 +24,16 @@ def font(size: int) -> ImageFont.FreeTypeFont:
 def write(
     picture: np.ndarray, text: str, xy: tuple[float | int, float | int], size: int, **options: Any
 ) -> None:
-    """Draws text into `picture`, `[h, w, 3]`, in place; options are those of Pillow's `text`."""
+    """Draws text on `picture`, `[h, w, 3]`, in place; options are those of Pillow's `text`."""
     canvas = Image.fromarray(picture)
     ImageDraw.Draw(canvas).text(xy, text, font=font(size), **({"fill": _BLACK} | options))
     picture[:] = np.asarray(canvas)
 
 
 def write_names(picture: np.ndarray, names: list[tuple[str, Spot]]) -> None:
-    """Writes each name at its spot, where there is room.
+    """Writes each name at its spot if there is room.
 
-    The first names have the first choice; one that would cover another is left out.
+    Names that do not fit into their region or would cover an earlier name are left out.
     """
     height, width = picture.shape[:2]
     size = max(11, min(13, min(height, width) // 20), min(height, width) // 40)

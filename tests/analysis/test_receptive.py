@@ -12,7 +12,7 @@ from segjax.ops import ConvSpec, receptive_field, seen_pixels
 
 
 def _network(specs):
-    """Convolutions with weights of 1, as in `specs`, on pictures of one channel."""
+    """Convolutions with weights of 1, as in `specs`, on images of one channel."""
 
     def apply(images):
         for spec in specs:
@@ -102,7 +102,7 @@ def test_a_model_sees_no_farther_than_its_layers(name):
 
 
 def test_norms_over_the_picture_have_no_layers_to_name():
-    with pytest.raises(ValueError, match="'group' makes every output depend on the whole"):
+    with pytest.raises(ValueError, match="'group': with it every output depends on the whole"):
         create("unet", 2, norm="group").layer_specs()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from segjax.commands.extremes import ImageJudge, write_extremes
+from segjax.commands.extremes import ImageEvaluator, write_extremes
 from segjax.data import Classes, Source
 from segjax.inference import Predictor
 from segjax.models import SemanticOutput
@@ -56,7 +56,7 @@ def _trained():
 @pytest.mark.slow
 def test_images_are_ranked_by_their_own_score(tmp_path):
     """Those that are void have none."""
-    judge = ImageJudge(_trained(), Pictures([3, None, 1, 0, 2, None]))
+    judge = ImageEvaluator(_trained(), Pictures([3, None, 1, 0, 2, None]))
     scores, _ = judge.scores()
     found = write_extremes(tmp_path / "new", judge, scores)
     assert found == {"best": 3, "median": 2, "worst": 0}
@@ -74,13 +74,13 @@ def test_the_metric_of_all_is_that_of_a_whole_split():
     trained, source, parallel = _trained(), Pictures([3, None, 1, 0, 2, 8]), Parallel()
     batch_size = jax.device_count()
     evaluate = make_evaluate(trained.task, trained.model, source, parallel, batch_size=batch_size)
-    _, metric = ImageJudge(trained, source).scores()
+    _, metric = ImageEvaluator(trained, source).scores()
     expected = evaluate(parallel.place(trained.variables))
     jax.tree.map(assert_array_equal, metric, expected.metric)
 
 
 def test_nothing_to_judge_is_an_error(tmp_path):
-    judge = ImageJudge(_trained(), Pictures([None, None]))
+    judge = ImageEvaluator(_trained(), Pictures([None, None]))
     with pytest.raises(ValueError, match="no image of the 2 has anything that can be judged"):
         write_extremes(tmp_path / "new", judge, judge.scores()[0])
     assert not (tmp_path / "new").exists()

@@ -105,7 +105,7 @@ def test_from_training_to_prediction(task, score, data, tmp_path, capsys):
     assert cli.main([*arguments, "--flip"]) == 1
     assert "no effect but for the semantic task" in capsys.readouterr().err
     assert cli.main([*arguments, "--probabilities"]) == 1
-    assert "has learnt no classes of pixels" in capsys.readouterr().err
+    assert "--probabilities: no effect" in capsys.readouterr().err
 
 
 def _labels_alone(folder):
@@ -120,7 +120,7 @@ def _labels_alone(folder):
 @pytest.mark.parametrize(
     ("task", "model", "message"),
     [
-        ("instance", "queries", "the instance task needs objects or segments"),
+        ("instance", "queries", "data: expected objects or panoptic segments"),
         ("panoptic", "pixels", "pixels, which is for semantic"),
         ("semantic", "queries", "queries, which is for instance and panoptic"),
     ],

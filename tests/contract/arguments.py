@@ -82,7 +82,7 @@ class Case:
       tag: what tells the case from others of the same function.
       rounding: the relative error that bfloat16 arguments may cause in a float32 result.
       forward: whether it has forward-mode derivatives of its own (`jax.jvp`).
-      side: of the pictures for half precision, in pixels; fewer where the cost is not linear, or
+      side: of the images for half precision, in pixels; fewer where the cost is not linear, or
         another case of the function takes the full size.
       build: from the arrays by name, the keyword arguments; for functions that take records.
     """

@@ -164,10 +164,10 @@ def test_masked_pixels_do_not_matter(case):
             if name in gradients:
                 expected[name] = jnp.where(kept, gradients[name], 0)
         assert not kept.all()
-        for actual, due in zip(
+        for actual, desired in zip(
             jax.tree.leaves(_run(case, spoilt)), jax.tree.leaves((outputs, expected)), strict=True
         ):
-            np.testing.assert_array_equal(actual, due)
+            np.testing.assert_array_equal(actual, desired)
 
 
 def test_labels_of_every_loss_and_metric_may_be_void():
@@ -192,8 +192,8 @@ def test_labels_of_no_class_are_void(case):
     for name in case.labels:
         for label in arguments[name].void:
             spoilt = _run(case, {**clean, name: jnp.where(void, label, clean[name])})
-            for actual, due in zip(*map(jax.tree.leaves, (spoilt, expected)), strict=True):
-                np.testing.assert_array_equal(actual, due)
+            for actual, desired in zip(*map(jax.tree.leaves, (spoilt, expected)), strict=True):
+                np.testing.assert_array_equal(actual, desired)
 
 
 @pytest.mark.slow

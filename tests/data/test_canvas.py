@@ -185,7 +185,7 @@ def test_labels_that_cannot_be_fitted_are_an_error():
     record = coordinates((3, 3)).replace(points=points, tags=np.ones(2, bool))
     with pytest.raises(
         ValueError,
-        match=r"record has points, tags; only labels, .* panoptic can",
+        match=r"record: expected only labels, .* panoptic, got points, tags",
     ):
         pad(record, (4, 4))
 

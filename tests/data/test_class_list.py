@@ -79,24 +79,27 @@ def test_a_color_of_two_classes_stands_for_neither(written):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[", "no JSON"),
+        ("[", "expected JSON"),
         ("[" * 200_000, "nested too deeply"),
-        ("[" + "9" * 5000 + "]", "no JSON"),
-        ("\udcff", "no JSON"),
-        ('"sky"', "neither a list"),
-        ({"names": ["sky"]}, "neither a list"),
-        ({"classes": {"0": "sky"}}, "neither a list"),
-        ([], "has no class"),
-        ({"classes": [{"id": 3, "name": "other"}], "ignore_index": 3}, "has no class"),
-        (["sky", 3], "entry 1"),
-        ([{"id": 0}], "entry 0"),
-        ([{"id": 0, "name": 5}], "entry 0"),
-        (["\ud800"], "entry 0"),
+        ("[" + "9" * 5000 + "]", "expected JSON"),
+        ("\udcff", "expected JSON"),
+        ('"sky"', "expected a list"),
+        ({"names": ["sky"]}, "expected a list"),
+        ({"classes": {"0": "sky"}}, "expected a list"),
+        ([], "classes: expected at least one"),
+        (
+            {"classes": [{"id": 3, "name": "other"}], "ignore_index": 3},
+            "classes: expected at least one",
+        ),
+        (["sky", 3], r"classes\[1\]: expected a name"),
+        ([{"id": 0}], r"classes\[0\]: expected a name"),
+        ([{"id": 0, "name": 5}], r"classes\[0\]: expected a name"),
+        (["\ud800"], r"classes\[0\]: expected a name"),
         ([{"id": -1, "name": "sky"}], "id of 'sky'"),
         ([{"id": 65536, "name": "sky"}], "id of 'sky'"),
         ([{"id": "0", "name": "sky"}], "id of 'sky'"),
         ([{"id": True, "name": "sky"}], "id of 'sky'"),
-        ([{"id": 2, "name": "sky"}, {"id": 2, "name": "road"}], "the id 2"),
+        ([{"id": 2, "name": "sky"}, {"id": 2, "name": "road"}], "several 2"),
         ([{"name": "sky", "color": [0, 0]}], "color of 'sky'"),
         ([{"name": "sky", "color": [0, 0, 256]}], "color of 'sky'"),
         ([{"name": "sky", "color": "blue"}], "color of 'sky'"),
@@ -127,5 +130,5 @@ def test_instances_are_background_and_object(tmp_path):
     file.write_text('{"categories": [{"name": "cat"}, {"name": "dog"}]}')
     assert instance_classes(file)[0].names == ("background", "object")
     file.write_text("[]")
-    with pytest.raises(DataError, match=r"instances\.json: is not"):
+    with pytest.raises(DataError, match=r"instances\.json: expected"):
         instance_classes(file)

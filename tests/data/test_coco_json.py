@@ -51,26 +51,31 @@ def test_files_lie_as_in_this_layout_or_in_that_of_the_archives(tmp_path):
         assert layout.maps == tmp_path / "annotations/panoptic_train2017"
     (tmp_path / "panoptic_train2017").mkdir()
     assert find_layout(tmp_path, "train", "panoptic").maps == tmp_path / "panoptic_train2017"
-    with pytest.raises(DataError, match=r"no test/panoptic.json \(but annotations/panoptic_train"):
+    with pytest.raises(
+        DataError, match=r"expected test/panoptic.json in it, got annotations/panoptic_train"
+    ):
         find_layout(tmp_path, "test", "panoptic")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": None}, r"instances\.json: is not"),
-        ({"images": []}, r"instances\.json: lists no images"),
-        ({"images": [{"id": 1}]}, r"images\[0\] is not"),
-        ({"images": [{"id": 1, "file_name": "0.png", "height": -1, "width": 5}]}, "is not"),
-        ({"images": [{"id": 1, "file_name": "0.png", "height": 2**63, "width": 5}]}, "is not"),
-        ({"images": [{"id": 1, "file_name": "0.png", "height": 4, "width": 5}] * 2}, "same id"),
-        ({"categories": [{"id": 1}]}, "a category that is not"),
-        ({"categories": [{"id": True, "name": "a"}]}, "a category that is not"),
-        ({"categories": [{"id": 2**31, "name": "a"}]}, "a category that is not"),
-        ({"categories": [{"id": 1, "name": "\ud800"}]}, "a category that is not"),
-        ({"categories": [{"id": 1, "name": "a", "color": "red"}]}, "the color of 'a' must be"),
+        ({"images": None}, r"instances\.json: expected \{"),
+        ({"images": []}, r"instances\.json: images: expected at least one"),
+        ({"images": [{"id": 1}]}, r"images\[0\]: expected"),
+        ({"images": [{"id": 1, "file_name": "0.png", "height": -1, "width": 5}]}, "expected"),
+        ({"images": [{"id": 1, "file_name": "0.png", "height": 2**63, "width": 5}]}, "expected"),
+        (
+            {"images": [{"id": 1, "file_name": "0.png", "height": 4, "width": 5}] * 2},
+            "ids that differ",
+        ),
+        ({"categories": [{"id": 1}]}, "categories: expected"),
+        ({"categories": [{"id": True, "name": "a"}]}, "categories: expected"),
+        ({"categories": [{"id": 2**31, "name": "a"}]}, "categories: expected"),
+        ({"categories": [{"id": 1, "name": "\ud800"}]}, "categories: expected"),
+        ({"categories": [{"id": 1, "name": "a", "color": "red"}]}, "the color of 'a': expected"),
         ({"categories": [{"id": 1, "name": "a", "isthing": "0"}]}, "isthing: expected 0 or 1"),
-        ({"categories": [{"id": 1, "name": "a"}] * 2}, "several categories with the same id"),
+        ({"categories": [{"id": 1, "name": "a"}] * 2}, "categories: expected ids that differ"),
     ],
 )
 def test_what_is_malformed_is_an_error(tmp_path, changes, message):
@@ -90,9 +95,9 @@ def test_every_bad_image_is_named_and_of_many_the_first(tmp_path):
     assert first == f"{tmp_path / 'instances.json'}: cannot be used:"
     assert lines == [
         f"{folder / '0.png'}: No such file or directory",
-        f"{folder / '1.png'}: is no readable image (of no known format)",
-        f"{folder / '2.png'}: is 4 x 6 pixels (height x width), in the list 4 x 5 pixels "
-        "(height x width)",
+        f"{folder / '1.png'}: expected an image, got a file of unknown format",
+        f"{folder / '2.png'}: expected 4 x 5 pixels (height x width), as in the list, got "
+        "4 x 6 pixels (height x width)",
     ]
     many = [{"id": i, "file_name": f"{i}.x", "height": 1, "width": 1} for i in range(50)]
     with pytest.raises(DataError, match="and 30 more"):
@@ -100,5 +105,5 @@ def test_every_bad_image_is_named_and_of_many_the_first(tmp_path):
 
 
 def test_annotations_that_are_no_objects_are_named():
-    with pytest.raises(DataError, match=r"annotations\[1\]: is not \{\.\.\.\}: 7"):
+    with pytest.raises(DataError, match=r"annotations\[1\]: expected \{\.\.\.\}, got 7"):
         list(each_checked(Path("a.json"), [{"id": 1}, 7], lambda entry: entry))

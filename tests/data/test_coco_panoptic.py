@@ -59,22 +59,28 @@ def test_of_too_many_the_largest_are_kept_and_the_rest_is_void(tmp_path):
     larger = CocoPanoptic(path, max_segments=6).read(0).panoptic
     assert larger.classes.tolist() == [1, 0, 1, 2, 0, 0]
     assert larger.valid.tolist() == [True, True, False, True, False, False]
-    with pytest.raises(ValueError, match="max_segments must be"):
+    with pytest.raises(ValueError, match="max_segments: expected"):
         CocoPanoptic(path, max_segments=-1)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 2}, r"annotations\[0\]: image_id 2 is none of the images"),
-        ({"file_name": "b.png"}, r"panoptic/b\.png: there is no such file"),
-        ({"segments_info": None}, "is not"),
-        ({"segments_info": [{"id": 0, "category_id": 1}]}, "a segment without an id in 1"),
-        ({"segments_info": [{"id": True, "category_id": 1}]}, "a segment without an id in 1"),
+        ({"image_id": 2}, r"annotations\[0\]: image_id: expected one of the images, got 2"),
+        ({"file_name": "b.png"}, r"panoptic/b\.png: No such file"),
+        ({"segments_info": None}, 'expected {"image_id"'),
+        ({"segments_info": [{"id": 0, "category_id": 1}]}, "segments_info: expected ids in 1"),
+        ({"segments_info": [{"id": True, "category_id": 1}]}, "segments_info: expected ids in 1"),
         ({"segments_info": [SEGMENTS[0] | {"iscrowd": "0"}]}, "segment 5: iscrowd: expected 0 or"),
         ({"file_name": "../images/a.jpg"}, "file_name: expected a path within panoptic"),
-        ({"segments_info": SEGMENTS[:1] * 2}, "several segments with the id 5"),
-        ({"segments_info": [{"id": 4, "category_id": 9}]}, "segment 4: category_id 9 is none"),
+        (
+            {"segments_info": SEGMENTS[:1] * 2},
+            "segments_info: expected ids that differ, got several 5",
+        ),
+        (
+            {"segments_info": [{"id": 4, "category_id": 9}]},
+            "segment 4: category_id: expected one of the categories, got 9",
+        ),
     ],
 )
 def test_a_bad_annotation_is_named(tmp_path, change, message):
@@ -85,16 +91,16 @@ def test_a_bad_annotation_is_named(tmp_path, change, message):
 def test_an_image_without_annotation_is_named(tmp_path):
     file = write(tmp_path) / "train" / "panoptic.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
-    with pytest.raises(DataError, match="image 1: has no annotation"):
+    with pytest.raises(DataError, match="image 1: expected an annotation"):
         CocoPanoptic(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
-        (np.full((2, 3, 3), 7, np.uint8), "has the id 460551 at row 0, column 0, which is no"),
-        (np.zeros((2, 3), np.uint8), "is not drawn in colours"),
-        (np.zeros((3, 3, 3), np.uint8), r"is 3 x 3 pixels .* in the list 2 x 3"),
+        (np.full((2, 3, 3), 7, np.uint8), "expected ids .* got 460551 at row 0, column 0"),
+        (np.zeros((2, 3), np.uint8), "expected a PNG with the channels"),
+        (np.zeros((3, 3, 3), np.uint8), r"expected 2 x 3 pixels .* as in the list, got 3 x 3"),
     ],
 )
 def test_a_bad_map_is_named(tmp_path, pixels, message):

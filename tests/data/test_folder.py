@@ -63,7 +63,9 @@ def test_color_masks_follow_the_palette(tmp_path):
     assert record.where.tolist() == [[True, True, False]]
     mask[0, 1] = 1, 2, 3
     save(tmp_path / "masks" / "a.png", mask)
-    with pytest.raises(DataError, match=r"a.png: has the colour \(1, 2, 3\) at row 0, column 1"):
+    with pytest.raises(
+        DataError, match=r"a.png: expected colours .* got \(1, 2, 3\) at row 0, column 1"
+    ):
         Folder(tmp_path, None)
 
 
@@ -73,7 +75,7 @@ def test_a_void_value_can_be_given(write_folder):
     record = source.read(0)
     values = record.image[..., 0]
     np.testing.assert_array_equal(record.where, (values == 80) | (values == 160))
-    with pytest.raises(ValueError, match=r"void must be 0\.\.65535"):
+    with pytest.raises(ValueError, match=r"void: expected 0\.\.65535"):
         Folder(write_folder(SIZES), void=-1)
 
 
@@ -102,7 +104,7 @@ def test_every_object_is_a_segment_and_the_background_another(tmp_path):
     assert single.valid.tolist() == [False, True, False]
     assert full.classes.tolist() == single.classes.tolist() == [0, 1, 1]
     save(tmp_path / "instances" / "b.png", np.array([[1, 2], [3, 4]], np.uint16))
-    with pytest.raises(DataError, match=r"b\.png: has 4 objects; when the folder was opened, 2"):
+    with pytest.raises(DataError, match=r"b\.png: expected 2 objects at most, .* got 4"):
         source.read(1)
 
 
@@ -145,7 +147,9 @@ def test_an_orientation_that_cannot_be_told_is_an_error(tmp_path, orientation, s
     (tmp_path / "classes.json").write_text('["sky"]')
     save(tmp_path / "images" / "a.jpg", np.zeros(shape, np.uint8), exif=oriented(orientation))
     save(tmp_path / "masks" / "a.png", np.zeros(shape, np.uint8))
-    with pytest.raises(DataError, match=f"a.jpg: has the EXIF orientation {orientation}"):
+    with pytest.raises(
+        DataError, match=f"a.jpg: expected an upright image, got the EXIF orientation {orientation}"
+    ):
         Folder(tmp_path, None)
 
 
@@ -154,7 +158,7 @@ def test_few_shades_of_sixteen_bits_are_said_and_may_be_spread(write_folder):
     image = path / "train/images/000.png"
     cv2.imencode(".png", np.full(SIZES[0], 2800, np.uint16))[1].tofile(image)
     with pytest.warns(
-        UserWarning, match=r"000\.png: has 16 bits, .* above 2800, .* 11 shades.* 4095"
+        UserWarning, match=r"000\.png: this 16-bit image .* above 2800, .* 11 shades.* 4095"
     ):
         assert Folder(path).read(0).image.max() == 10
     assert Folder(path, max_value=4095).read(0).image.max() == 174
@@ -180,16 +184,16 @@ def test_all_bad_files_are_named_at_once(write_folder):
     with pytest.raises(DataError) as error:
         Folder(path)
     named = {
-        f"{images / '000.png'}: has no mask masks/000.png",
-        f"{masks / '001.png'}: has no image images/001.*",
-        f"{images / '002.png'}: is empty",
-        f"{images / '003.png'}: is no readable image",
-        f"{masks / '004.png'}: is no readable image",
-        f"{masks / '005.png'}: is no readable image",
-        f"{images / '006.png'}: is 4 x 6 pixels (height x width), its mask 4 x 5",
-        f"{masks / '007.png'}: has the value 3 at row 0, column 0, which is neither",
-        f"{images / '008.jpg'}, {images / '008.png'}, {masks / '008.png'}: have the same name",
-        f"{images / 'folder'}: has no mask masks/folder.png",
+        f"{images / '000.png'}: expected a mask masks/000.png, got none",
+        f"{masks / '001.png'}: expected an image images/001.*, got none",
+        f"{images / '002.png'}: expected an image, got an empty file",
+        f"{images / '003.png'}: expected an image",
+        f"{masks / '004.png'}: expected an image",
+        f"{masks / '005.png'}: expected an image",
+        f"{images / '006.png'}: expected 4 x 5 pixels (height x width), as its mask, got 4 x 6",
+        f"{masks / '007.png'}: expected a class or void (classes: 0..2; void: 255), got",
+        f"{images / '008.jpg'}, {images / '008.png'}, {masks / '008.png'}: expected names",
+        f"{images / 'folder'}: expected a mask masks/folder.png, got none",
     }
     lines = str(error.value).splitlines()[1:]
     assert len(lines) == len(named)
@@ -198,17 +202,19 @@ def test_all_bad_files_are_named_at_once(write_folder):
 
 
 def test_what_is_missing_is_named(write_folder, tmp_path):
-    with pytest.raises(DataError, match="none: there is no such folder"):
+    with pytest.raises(DataError, match="none: No such folder"):
         Folder(tmp_path / "none")
     (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match="train: there is no images folder"):
+    with pytest.raises(DataError, match="train: expected an images folder"):
         Folder(tmp_path)
     (tmp_path / "train" / "images").mkdir()
-    with pytest.raises(DataError, match="neither a masks nor an instances folder"):
+    with pytest.raises(DataError, match="expected a masks or an instances folder"):
         Folder(tmp_path)
-    with pytest.raises(DataError, match=r"no images folder in it \(but in its train\)"):
+    with pytest.raises(
+        DataError, match=r"expected an images folder in it; it has the splits train"
+    ):
         Folder(tmp_path, None)
-    with pytest.raises(DataError, match="images: there are no images in it"):
+    with pytest.raises(DataError, match="images: expected images in it, got none"):
         Folder(write_folder([]))
     (tmp_path / "classes.json").unlink()
     with pytest.raises(DataError, match=r"classes\.json: No such file"):
@@ -220,7 +226,9 @@ def test_a_file_that_changes_later_is_named(write_folder):
     source = Folder(path)
     save(path / "train" / "images" / "001.png", np.zeros((9, 9), np.uint8))
     (path / "train" / "masks" / "002.png").unlink()
-    with pytest.raises(DataError, match=r"images/001\.png: is 9 x 9 pixels"):
+    with pytest.raises(
+        DataError, match=r"images/001\.png: expected the mask's .* got 9 x 9 pixels"
+    ):
         source.read(1)
     with pytest.raises(DataError, match=r"masks/002\.png: No such file"):
         source.read(2)

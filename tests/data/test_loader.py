@@ -155,7 +155,7 @@ def test_a_bad_file_is_named_from_within_a_worker(write_folder):
     source = Folder(path)
     (path / "train" / "images" / "001.png").write_bytes(b"no image")
     iterator = iter(train_batches(source, batch_size=2, shape=(4, 4), workers=1))
-    with pytest.raises(DataError, match=r"001\.png: cannot be decoded"):
+    with pytest.raises(DataError, match=r"001\.png: expected an image that can be decoded"):
         next(iterator)
     iterator.close()
 
@@ -183,7 +183,7 @@ def test_a_bad_file_is_named(write_folder):
         train_batches(source, batch_size=2, shape=(4, 4)),
         eval_batches(source, batch_size=2),
     ):
-        with pytest.raises(DataError, match=r"001\.png: is no readable image"):
+        with pytest.raises(DataError, match=r"001\.png: expected an image"):
             next(iter(batches))
 
 
@@ -242,11 +242,11 @@ def test_evaluation_goes_round_again():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be a positive multiple"),
-        ({"batch_size": 3, "process_count": 2}, "batch_size must be a positive multiple"),
-        ({"process_index": 1}, r"process_index must be 0\.\.0"),
-        ({"process_count": 0}, "process_count must be at least 1"),
-        ({"threads": 0}, "threads must be at least 1"),
+        ({"batch_size": 0}, "batch_size: expected a positive multiple"),
+        ({"batch_size": 3, "process_count": 2}, "batch_size: expected a positive multiple"),
+        ({"process_index": 1}, r"process_index: expected 0\.\.0"),
+        ({"process_count": 0}, "process_count: expected at least 1"),
+        ({"threads": 0}, "threads: expected at least 1"),
     ],
 )
 @pytest.mark.parametrize("batches", [train_batches, eval_batches])
@@ -259,10 +259,10 @@ def test_options_out_of_range_are_named(batches, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shape": (0, 2)}, "shape must be"),
-        ({"scale": 0.0}, "scale must be above 0"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"workers": -1}, "workers must be at least 0"),
+        ({"shape": (0, 2)}, "shape: expected"),
+        ({"scale": 0.0}, "scale: expected above 0"),
+        ({"seed": -1}, "seed: expected at least 0"),
+        ({"workers": -1}, "workers: expected at least 0"),
     ],
 )
 def test_options_of_training_out_of_range_are_named(options, message):

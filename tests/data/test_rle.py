@@ -33,19 +33,19 @@ def test_runs_go_down_the_columns():
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ("1", "runs of 0 to 1 pixels, which do not fill"),
-        ([3, -1, 2], "runs of -1 to 3 pixels"),
+        ("1", "expected runs that fill .* got runs of 0 to 1"),
+        ([3, -1, 2], "runs of -1 to 3"),
         ([1.5, 2.5], "expected a list of integers"),
         ([True, 3], "expected a list of integers"),
-        ([2**63 - 1, 2**63 - 1, 2, 4], "runs of 0 to 9223372036854775807 pixels"),
-        (np.array([2**64 - 4, 8], np.uint64), "runs of -4 to 8 pixels"),
+        ([2**63 - 1, 2**63 - 1, 2, 4], "runs of 0 to 9223372036854775807"),
+        (np.array([2**64 - 4, 8], np.uint64), "runs of -4 to 8"),
         ([2**64, 4], "integers of up to 64 bits"),
         ("4\ud800", "a character that"),
         ([[4]], "expected a list of integers"),
         ("4 ", "a character that"),
         ("4é", "a character that"),
         ("4P", "ends within a number"),
-        ("PPPPPPPPP0", "more than 40 bits"),
+        ("PPPPPPPPP0", "at most 40 bits"),
     ],
 )
 def test_what_is_no_mask_is_an_error(counts, message):

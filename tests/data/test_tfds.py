@@ -119,23 +119,28 @@ def test_names_come_from_the_feature(prepared, monkeypatch):
     assert source.classes.names == ("none", "a", "b", "c")
     record = source.read(0)
     np.testing.assert_array_equal(record.labels, record.image[..., 0])
-    with pytest.raises(ValueError, match="classes must name the classes of oxford_iiit_pet"):
+    with pytest.raises(
+        ValueError, match="classes: expected the names of the classes of oxford_iiit_pet"
+    ):
         Tfds("oxford_iiit_pet", data_dir=prepared)
 
 
 def test_a_value_of_no_class_is_named_with_its_example(prepared):
     source = Tfds("oxford_iiit_pet", data_dir=prepared, classes=("pet",), void=3)
-    with pytest.raises(DataError, match="oxford_iiit_pet train, example 0: has the value 2 at row"):
+    with pytest.raises(
+        DataError,
+        match=r"train, example 0: expected a class or void .* got the value 2 at row",
+    ):
         source.read(0)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"void": 2}, "void must be .* got 2"),
-        ({"void": -1}, "void must be .* got -1"),
-        ({"offset": -1}, "offset must keep"),
-        ({"offset": 65535}, "offset must keep"),
+        ({"void": 2}, "void: expected .* got 2"),
+        ({"void": -1}, "void: expected .* got -1"),
+        ({"offset": -1}, "offset: expected one that keeps"),
+        ({"offset": 65535}, "offset: expected one that keeps"),
         ({"mask_key": "segmentation"}, "unknown image feature 'segmentation': did you mean"),
         ({"image_key": "number"}, "unknown image feature 'number'"),
     ],

@@ -186,8 +186,8 @@ def test_wrong_shapes_and_options_are_errors(unchecked_shapes):
     logits, deltas, proposals, _ = _stage()
     with pytest.raises(ValueError, match="suppression is 'softer'"):
         detect_objects(logits, deltas, proposals, SHAPE, suppression="softer")
-    with pytest.raises(ValueError, match=r"class_logits has shape .* deltas \(12, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"class_logits, deltas: expected .* and \(12, 3, 4\)"):
         detect_objects(logits, deltas[:, 1:], proposals, SHAPE)
     objects = Instances(proposals, np.zeros(12, np.int32), np.ones(12, bool))
-    with pytest.raises(ValueError, match="mask_logits has shape"):
+    with pytest.raises(ValueError, match="mask_logits: expected shape"):
         paste_objects(objects, np.zeros((11, 2, 2), np.float32), SHAPE)

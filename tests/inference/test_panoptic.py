@@ -123,15 +123,15 @@ def test_transformers_compares_a_float32_share_with_a_python_float(threshold):
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_wrong_arguments_are_named():
     class_logits, masks = jnp.zeros((3, NONE + 1)), jnp.zeros((3, 4, 5))
-    with pytest.raises(ValueError, match=r"class_logits has shape \(3, 1\)"):
+    with pytest.raises(ValueError, match=r"class_logits: expected .* got \(3, 1\)"):
         fuse(class_logits[:, :1], masks)
-    with pytest.raises(ValueError, match=r"mask_logits has shape \(2, 4, 5\)"):
+    with pytest.raises(ValueError, match=r"mask_logits: expected .* got \(2, 4, 5\)"):
         fuse(class_logits, masks[:2])
-    with pytest.raises(ValueError, match=r"rule is 'mask3former'; due is one of mask2former"):
+    with pytest.raises(ValueError, match=r"rule: expected one of mask2former.* got 'mask3former'"):
         fuse(class_logits, masks, rule="mask3former")
     with pytest.raises(ValueError, match=r"size is \(5, 6\)"):
         fuse(class_logits, masks, size=(5, 6))
-    with pytest.raises(ValueError, match=r"things has shape \(2,\); due is \(4,\)"):
+    with pytest.raises(ValueError, match=r"things: expected shape \(4,\), got \(2,\)"):
         panoptic_segmentation(class_logits, masks, THINGS[:2], SHAPE)
-    with pytest.raises(TypeError, match="things is int64; due is bool"):
+    with pytest.raises(TypeError, match="things: expected bool, got int64"):
         panoptic_segmentation(class_logits, masks, THINGS.astype(np.int64), SHAPE)

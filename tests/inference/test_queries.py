@@ -86,11 +86,11 @@ def test_boxes_are_in_pixels_of_each_picture():
 
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match=r"mask_logits has shape \(2, 6, 4\)"):
+    with pytest.raises(ValueError, match=r"mask_logits: expected .* got \(2, 6, 4\)"):
         semantic_segmentation(CLASS_LOGITS, MASK_LOGITS[..., 0], (4, 5))
-    with pytest.raises(ValueError, match="rule is 'best'; due is one of mask2former"):
+    with pytest.raises(ValueError, match=r"rule: expected one of mask2former.* got 'best'"):
         instance_segmentation(CLASS_LOGITS, MASK_LOGITS, (4, 5), rule="best")
-    with pytest.raises(ValueError, match="max_instances is 0; due is at least 1"):
+    with pytest.raises(ValueError, match="max_instances: expected at least 1, got 0"):
         instance_segmentation(CLASS_LOGITS, MASK_LOGITS, (4, 5), max_instances=0)
-    with pytest.raises(ValueError, match=r"class_logits has shape \(2, 6, 4\); due .* \(2, 5, 4\)"):
+    with pytest.raises(ValueError, match=r"class_logits: expected .* \(2, 5, 4\), got \(2, 6, 4\)"):
         object_detection(CLASS_LOGITS, jnp.zeros((2, 5, 4)), (4, 5))

@@ -33,13 +33,13 @@ def _distance_to_border(mask):
 @given(hard_masks, hard_masks)
 def test_of_all_masks_the_true_one_has_the_least_boundary_loss(target, other):
     distance = signed_distance(target)
-    of_target, of_other = (
+    target_loss, other_loss = (
         boundary_loss(mask.astype(np.float32), distance).sum() for mask in (target, other)
     )
     if target.any() and not target.all() and (target != other).any():
-        assert of_target < of_other
+        assert target_loss < other_loss
     else:
-        assert of_target <= of_other
+        assert target_loss <= other_loss
 
 
 @given(soft_masks, hard_masks)
@@ -95,8 +95,8 @@ def test_balanced_edges_are_a_weighted_cross_entropy(edges, logits):
 def test_edges_weigh_as_much_as_all_the_rest_picture_by_picture(edges):
     batch = np.stack([edges, ~edges])
     losses = balanced_edge_cross_entropy(np.zeros(batch.shape, np.float32), batch)
-    of_edges, of_rest = (np.where(m, losses, 0).sum(axis=(1, 2)) for m in (batch, ~batch))
-    np.testing.assert_allclose(of_edges, of_rest, rtol=1e-5)
+    edge_sum, rest_sum = (np.where(m, losses, 0).sum(axis=(1, 2)) for m in (batch, ~batch))
+    np.testing.assert_allclose(edge_sum, rest_sum, rtol=1e-5)
 
 
 def test_soft_edges_have_both_terms():
@@ -176,7 +176,7 @@ def _step(column, *, shape=(6, 16), height=4.0):
     return height * np.eye(2, dtype=np.float32)[labels], labels
 
 
-# A sixteenth of the picture: just the pixels before the step.
+# A sixteenth of the image: just the pixels before the step.
 active_boundary = jax.jit(functools.partial(active_boundary_loss, boundary_fraction=1 / 16))
 active_boundary_gradient = jax.jit(jax.grad(lambda x, y: active_boundary(x, y).sum()))
 

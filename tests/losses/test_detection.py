@@ -105,8 +105,8 @@ def test_proposals_of_objects_of_no_class_do_not_count(unknown):
     classes = targets.classes.copy()
     classes[1, 1] = unknown
     actual = _run(outputs, proposals, matches, dataclasses.replace(targets, classes=classes))
-    of_heads = ("class", "box", "mask"), ("class_logits", "deltas", "mask_logits")
-    for a, b, names in zip(actual, expected, of_heads, strict=True):
+    heads = ("class", "box", "mask"), ("class_logits", "deltas", "mask_logits")
+    for a, b, names in zip(actual, expected, heads, strict=True):
         for name in names:
             jax.tree.map(assert_array_equal, a[name], b[name])
 

@@ -30,9 +30,9 @@ def test_an_uncertainty_divides_its_loss_and_costs_half_its_logarithm(losses, va
     )
     ratios = np.divide(losses, variances)
     np.testing.assert_allclose(total, np.sum(ratios + np.log(variances) / 2), rtol=1e-5, atol=1e-5)
-    of_losses, of_log_variances = ([g[name] for name in NAMES] for g in gradients)
-    np.testing.assert_allclose(of_losses, np.divide(1, variances), rtol=1e-5)
-    np.testing.assert_allclose(of_log_variances, 0.5 - ratios, rtol=1e-5, atol=1e-5)
+    loss_gradients, variance_gradients = ([g[name] for name in NAMES] for g in gradients)
+    np.testing.assert_allclose(loss_gradients, np.divide(1, variances), rtol=1e-5)
+    np.testing.assert_allclose(variance_gradients, 0.5 - ratios, rtol=1e-5, atol=1e-5)
 
 
 @given(triples)

@@ -62,10 +62,10 @@ def test_dice_follows_from_jaccard(p, y, squared):
 def test_gradients_are_the_quotient_rules(p, y):
     """∂J/∂p = (y (Σp + Σy) − Σpy) / U² and ∂(1 − D)/∂p = (2Σpy − 2y (Σp + Σy)) / (Σp + Σy)²."""
     product, total = (p * y).sum(), p.sum() + y.sum()
-    of_jaccard = (y * total - product) / (total - product) ** 2
-    of_dice_loss = (2 * product - 2 * y * total) / total**2
-    np.testing.assert_allclose(jax.grad(soft_jaccard)(p, y), of_jaccard, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(jax.grad(dice_loss)(p, y), of_dice_loss, rtol=1e-4, atol=1e-6)
+    jaccard_gradient = (y * total - product) / (total - product) ** 2
+    dice_gradient = (2 * product - 2 * y * total) / total**2
+    np.testing.assert_allclose(jax.grad(soft_jaccard)(p, y), jaccard_gradient, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(jax.grad(dice_loss)(p, y), dice_gradient, rtol=1e-4, atol=1e-6)
 
 
 @given(soft_masks.filter(lambda p: p.any()))
@@ -247,16 +247,16 @@ def test_over_devices_it_is_one_mask(loss):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-7)
 
     def reduced(*arguments):
-        value, (of_scale, of_features) = on_each(*arguments)
-        return jax.lax.pmean((value, of_scale), "batch"), of_features / jax.lax.axis_size("batch")
+        value, (by_scale, by_features) = on_each(*arguments)
+        return jax.lax.pmean((value, by_scale), "batch"), by_features / jax.lax.axis_size("batch")
 
     mapped = jax.pmap(reduced, "batch", in_axes=(None, 0, 0), devices=jax.devices()[:4])
-    (values, of_scale), of_features = mapped(
+    (values, by_scale), by_features = mapped(
         scale, features.reshape(4, 2, 3, 2), targets.reshape(4, 2, 3, 2)
     )
     np.testing.assert_allclose(values, np.full(4, value), rtol=1e-4)
-    np.testing.assert_allclose(of_scale, np.full(4, gradients[0]), rtol=1e-4)
-    np.testing.assert_allclose(of_features.reshape(8, 3, 2), gradients[1], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(by_scale, np.full(4, gradients[0]), rtol=1e-4)
+    np.testing.assert_allclose(by_features.reshape(8, 3, 2), gradients[1], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

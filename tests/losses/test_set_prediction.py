@@ -161,12 +161,12 @@ def test_weights_depend_on_the_targets_alone():
 def test_an_image_without_objects_learns_that_there_are_none():
     class_logits, mask_logits, targets = _arrays()
     empty = dataclasses.replace(targets, valid=np.zeros_like(targets.valid))
-    terms, (of_classes, of_masks) = _run((class_logits, mask_logits, empty))
+    terms, (class_gradient, mask_gradient) = _run((class_logits, mask_logits, empty))
     expected = -jax.nn.log_softmax(class_logits)[..., -1].mean()
     assert_allclose(terms["cross_entropy"].value, 2 * expected, rtol=1e-5)
     assert terms["dice"].value == terms["mask_cross_entropy"].value == 0
-    assert (of_classes[..., -1] < 0).all()
-    assert_array_equal(of_masks, 0)
+    assert (class_gradient[..., -1] < 0).all()
+    assert_array_equal(mask_gradient, 0)
 
 
 def test_void_does_not_matter():
@@ -205,9 +205,9 @@ def test_pmap_and_mesh_are_one_device():
     add = functools.partial(jax.lax.psum, axis_name="data")
     each = jax.tree.map(lambda x: x[:, None], (logits, targets, keys))
     mapped = jax.pmap(functools.partial(step, reduce=add), axis_name="data")(*each)
-    of_devices = {name: share.sum() for name, share in mapped[0].items()}
+    device_sums = {name: share.sum() for name, share in mapped[0].items()}
     for name, share in shares.items():
-        assert_allclose(of_devices[name], share, rtol=1e-5)
+        assert_allclose(device_sums[name], share, rtol=1e-5)
     for actual, desired in zip(mapped[1], gradients, strict=True):
         assert_allclose(actual[:, 0], desired, atol=1e-6)
 

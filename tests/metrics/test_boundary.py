@@ -97,7 +97,7 @@ label_maps = hnp.arrays(np.int32, (2, *SHAPE), elements=st.integers(0, 3))
 
 @given(label_maps, label_maps, hnp.arrays(bool, (2, *SHAPE)))
 def test_bands_of_label_maps_are_those_of_each_classs_masks(predictions, labels, where):
-    """By eroding one mask after the other; the second picture ends before its canvas."""
+    """By eroding one mask after the other; the second image ends before its canvas."""
     square = np.ones((3, 3))
     sizes = np.array([SHAPE, (6, 7)])
     sums = compiled_boundaries(predictions, labels, where=where, sizes=sizes)

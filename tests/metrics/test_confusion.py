@@ -67,8 +67,8 @@ def test_means_are_those_of_the_classes_seen(predictions, labels):
     np.testing.assert_allclose(mean_iou(matrix), np.mean(class_iou(matrix)[seen]), rtol=1e-6)
     np.testing.assert_allclose(dice_score(matrix), np.mean(class_dice(matrix)[seen]), rtol=1e-6)
     np.testing.assert_allclose(pixel_accuracy(matrix), np.mean(predictions == labels), rtol=1e-6)
-    of_each_pixel = np.asarray(class_iou(matrix))[labels]
-    np.testing.assert_allclose(frequency_weighted_iou(matrix), np.mean(of_each_pixel), rtol=1e-5)
+    pixel_scores = np.asarray(class_iou(matrix))[labels]
+    np.testing.assert_allclose(frequency_weighted_iou(matrix), np.mean(pixel_scores), rtol=1e-5)
 
 
 @given(label_maps, label_maps, hnp.arrays(bool, 4))

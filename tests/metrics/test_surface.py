@@ -1,4 +1,4 @@
-"""Distances between surfaces are SciPy's, in pictures and in volumes."""
+"""Distances between surfaces are SciPy's, in images and in volumes."""
 
 import functools
 import math
@@ -107,13 +107,13 @@ def test_volumes_have_surfaces_too():
         "one-sided": average_surface_distance(p, y, symmetric=False, spacing=SPACING),
     }
     for i in range(3):
-        of_p, of_y = _directed(p[i], y[i], SPACING)
-        both = np.concatenate([of_p, of_y])
+        from_p, from_y = _directed(p[i], y[i], SPACING)
+        both = np.concatenate([from_p, from_y])
         expected = {
-            "hausdorff": max(np.percentile(x, 90) for x in (of_p, of_y)),
+            "hausdorff": max(np.percentile(x, 90) for x in (from_p, from_y)),
             "share": np.mean(both <= 1.6),
             "average": both.mean(),
-            "one-sided": of_p.mean(),
+            "one-sided": from_p.mean(),
         }
         for name, value in expected.items():
             np.testing.assert_allclose(scores[name][i], value, rtol=1e-6)

@@ -22,13 +22,13 @@ def _examples(seed=0):
     chosen = rng.integers(OBJECTS, size=(IMAGES, DETECTIONS, 1))
     found = np.take_along_axis(boxes, chosen, 1) + rng.normal(scale=2, size=(*chosen.shape[:2], 4))
     classes = rng.integers(CLASSES, size=(IMAGES, OBJECTS), dtype=np.int32)
-    of_found = np.take_along_axis(classes, chosen[..., 0], 1)
+    found_classes = np.take_along_axis(classes, chosen[..., 0], 1)
     targets = Instances(boxes.astype(np.float32), classes, rng.random(classes.shape) < 0.9)
     predictions = Instances(
         found.astype(np.float32),
-        np.where(rng.random(of_found.shape) < 0.2, 0, of_found),
-        rng.random(of_found.shape) < 0.9,
-        scores=(rng.integers(1, 9, of_found.shape) / 8).astype(np.float32),
+        np.where(rng.random(found_classes.shape) < 0.2, 0, found_classes),
+        rng.random(found_classes.shape) < 0.9,
+        scores=(rng.integers(1, 9, found_classes.shape) / 8).astype(np.float32),
     )
     return predictions, targets, rng.random(classes.shape) < 0.3
 

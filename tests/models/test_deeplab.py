@@ -64,7 +64,7 @@ def test_remat_is_of_every_block_and_changes_no_parameter(model):
 
 @EVERY_MODEL
 def test_another_output_stride_is_refused(model):
-    with pytest.raises(ValueError, match="output_stride is 4; due is 8, 16 or 32"):
+    with pytest.raises(ValueError, match="output_stride: expected 8, 16 or 32, got 4"):
         _shapes(model.clone(output_stride=4), (1, 32, 32, 3))
 
 

@@ -132,7 +132,7 @@ def test_annealing_is_a_decay_block_by_block():
 
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_wrong_steps_are_named():
-    with pytest.raises(ValueError, match=r"starts has shape \(2,\), ends \(3,\); due are"):
+    with pytest.raises(ValueError, match=r"starts, ends: expected .*, got \(2,\) and \(3,\)"):
         annealed_mask_probs(jnp.array(0), jnp.arange(2), jnp.arange(3))
 
 

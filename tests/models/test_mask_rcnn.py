@@ -135,7 +135,7 @@ def test_narrow_computation_gives_wide_outputs():
 
 def test_training_needs_objects_and_keys():
     for options in ({}, {"keys": KEYS}, {"targets": _objects("usual")}):
-        with pytest.raises(ValueError, match="train needs targets and keys"):
+        with pytest.raises(ValueError, match="targets, keys: expected both"):
             _shapes(SMALL(), IMAGES, train=True, **options)
 
 

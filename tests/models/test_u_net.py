@@ -196,7 +196,7 @@ def test_widths_are_an_option_of_every_size():
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_too_few_axes_are_refused(dimensions):
-    with pytest.raises(ValueError, match=rf"images: at least {dimensions + 1} axes"):
+    with pytest.raises(ValueError, match=rf"images: expected at least {dimensions + 1} axes"):
         unet(3, widths=(4,), dimensions=dimensions).init(KEY, jnp.zeros((8,) * dimensions))
 
 

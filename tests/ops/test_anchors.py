@@ -13,14 +13,14 @@ def test_every_anchor_by_its_formula():
         [0.5, 2.0],
     )
     levels = pyramid_anchors(shapes, strides=strides, sizes=sizes, aspect_ratios=ratios, offset=0.5)
-    for level, (height, width), step, of_level in zip(
+    for level, (height, width), step, level_sizes in zip(
         levels, shapes, [(4, 4), (8, 16)], sizes, strict=True
     ):
         expected = []
         for row in range(height):
             for column in range(width):
                 x, y = step[1] * (column + 0.5), step[0] * (row + 0.5)
-                for size in of_level:
+                for size in level_sizes:
                     for ratio in ratios:
                         w = np.sqrt(size**2 / ratio)
                         h = ratio * w

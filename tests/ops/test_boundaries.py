@@ -64,7 +64,7 @@ def test_void_is_in_no_band_and_makes_none(side, mask, where):
     band = mask_boundary(mask, width=2, side=side, where=where)
     spoilt = mask_boundary(mask ^ ~where, width=2, side=side, where=where)
     np.testing.assert_array_equal(band, spoilt)
-    filled = np.where(where, mask, side == "inner")  # void as of the region that is eroded
+    filled = np.where(where, mask, side == "inner")  # void counts as the eroded region
     np.testing.assert_array_equal(band, mask_boundary(filled, width=2, side=side) & where)
 
 

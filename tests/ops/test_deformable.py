@@ -17,7 +17,7 @@ SHAPES = ((3, 4), (1, 2))
 def _arguments():
     rng = np.random.default_rng(0)
     levels = [rng.normal(size=(*LEAD, *shape, HEADS, CHANNELS)) for shape in SHAPES]
-    # Inside the picture, on its border and outside, some far.
+    # Inside the image, on its border and outside, some far.
     locations = rng.choice([0, 1 / 8, 0.3, 0.5, 1, -0.2, 1.2, 9, -1e4], (*LEAD, 48))
     locations = rng.permuted(np.concatenate([locations, rng.random((*LEAD, 48))], -1), axis=-1)
     locations = locations.reshape(*LEAD, QUERIES, HEADS, len(SHAPES), POINTS, 2)

@@ -53,7 +53,7 @@ def test_a_skeleton_turns_with_its_mask(mask):
 
 @pytest.mark.parametrize("half_width", [0, 1, 2])
 def test_the_skeleton_of_a_bar_is_its_middle_once_there_are_enough_iterations(half_width):
-    """A bar across the whole picture: its ends are outside, which does not erode it."""
+    """A bar across the whole image: its ends are outside, which does not erode it."""
     bar = _box(11, 20, slice(5 - half_width, 6 + half_width), slice(None))
     middle = _box(11, 20, slice(5, 6), slice(None))
     np.testing.assert_array_equal(soft_skeleton(bar, iterations=half_width), middle)

@@ -104,10 +104,10 @@ def test_a_box_that_is_not_finite_gives_nan_and_no_gradient(pool, place, bad):
     result, pull = jax.vjp(pooled, features, boxes)
     np.testing.assert_array_equal(jnp.isnan(result).all((1, 2, 3)), [False, True])
     assert jnp.isfinite(result[0]).all()
-    of_both = pull(jnp.ones_like(result).at[1].set(0))
-    of_one = jax.grad(lambda f, b: pooled(f, b).sum(), (0, 1))(features, boxes[:1])
-    np.testing.assert_allclose(of_both[0], of_one[0], rtol=1e-6)
-    np.testing.assert_allclose(of_both[1], jnp.concatenate([of_one[1], jnp.zeros((1, 4))]))
+    double = pull(jnp.ones_like(result).at[1].set(0))
+    single = jax.grad(lambda f, b: pooled(f, b).sum(), (0, 1))(features, boxes[:1])
+    np.testing.assert_allclose(double[0], single[0], rtol=1e-6)
+    np.testing.assert_allclose(double[1], jnp.concatenate([single[1], jnp.zeros((1, 4))]))
 
 
 def test_boxes_of_a_batch_share_features():

@@ -127,7 +127,7 @@ def test_a_file_that_is_none_of_these_is_refused(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"")
     with pytest.raises(WeightsError, match="damaged"):
         read_state_dict(tmp_path / "a.safetensors")
-    with pytest.raises(WeightsError, match=r"a\.h5: due is \.safetensors"):
+    with pytest.raises(WeightsError, match=r"a\.h5: expected \.safetensors"):
         read_state_dict(tmp_path / "a.h5")
     for name in ("no.safetensors", "no.pth"):
         with pytest.raises(FileNotFoundError):

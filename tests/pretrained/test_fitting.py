@@ -152,7 +152,7 @@ def test_of_an_array_without_numbers_no_length_is_believed(shape):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_arrays_take_the_model_s_dtype(dtype):
     fitted = fit(TABLE, state_dict(dtype=dtype), shapes_of(variables()))
-    assert (fitted.adapted, fitted.fresh) == ((), {})
+    assert (fitted.adapted, fitted.new) == ((), {})
     assert {array.dtype for array in fitted.arrays.values()} == {np.dtype(np.float32)}
     kernel = variables()["params"]["head"]["kernel"]
     np.testing.assert_allclose(fitted.arrays["head/kernel"], kernel, rtol=1e-3)
@@ -178,8 +178,8 @@ def test_every_fault_is_in_one_error():
         },
         "unexpected": {"encoder.conv2.wieght (6, 4, 1, 1)"},
         "mis-shaped": {
-            "encoder.bn.bias is (7,); due is (6,)",
-            "encoder.bn.weight is int8; due are floating numbers",
+            "encoder.bn.bias: expected shape (6,), got (7,)",
+            "encoder.bn.weight: expected floating numbers, got int8",
         },
     }
 
@@ -193,24 +193,24 @@ def test_long_lists_of_faults_end_with_their_number():
 def test_another_head_is_new_if_asked_for_and_a_fault_if_not():
     template = shapes_of(variables(classes=3))
     fitted = fit(TABLE, state_dict(), template, new_head=True)
-    assert fitted.fresh == {"head/bias": "head.bias", "head/kernel": "head.weight"}
-    assert not fitted.arrays.keys() & fitted.fresh.keys()
-    with pytest.raises(WeightsError, match=re.escape("head.bias is (5,); due is (3,)")):
+    assert fitted.new == {"head/bias": "head.bias", "head/kernel": "head.weight"}
+    assert not fitted.arrays.keys() & fitted.new.keys()
+    with pytest.raises(WeightsError, match=re.escape("head.bias: expected shape (3,), got (5,)")):
         fit(TABLE, state_dict(), template)
 
 
 def test_a_backbone_alone_leaves_the_rest_new():
     arrays = {key: a for key, a in state_dict().items() if key.startswith("encoder.")}
     fitted = fit(TABLE, arrays, shapes_of(variables()))
-    assert fitted.fresh.keys() == {"head/kernel", "head/bias", "extra/bias"}
+    assert fitted.new.keys() == {"head/kernel", "head/bias", "extra/bias"}
     with pytest.raises(WeightsError, match=r"head\.weight"):
         fit(TABLE, arrays | {"head.bias": np.zeros(5)}, shapes_of(variables()))
 
 
 def test_optional_parts_may_be_missing_on_either_side():
     without = fit(TABLE, state_dict(extra=False), shapes_of(variables()))
-    assert without.fresh == {"extra/bias": "extra.bias"}
-    assert not fit(TABLE, state_dict(), shapes_of(variables(extra=False))).fresh
+    assert without.new == {"extra/bias": "extra.bias"}
+    assert not fit(TABLE, state_dict(), shapes_of(variables(extra=False))).new
 
 
 def test_stem_and_embeddings_adapt():

@@ -76,7 +76,7 @@ def test_all_parts_of_large_weights_are_fetched(hub):
     assert find_weights("owner/name") == index
     assert [name for _, name, _ in asked] == ["model.safetensors", index.name, *parts]
     index.write_text(json.dumps({"weight_map": {"a": "../../a.safetensors"}}))
-    with pytest.raises(WeightsError, match=r"files beside it were due, got '\.\./\.\./a"):
+    with pytest.raises(WeightsError, match=r"expected names of files beside it, got '\.\./\.\./a"):
         find_weights("owner/name")
 
 
@@ -89,7 +89,7 @@ def test_a_repository_without_weights_is_refused_in_one_line(hub):
 
 @pytest.mark.parametrize("source", ["a.safetensors", "owner/a.pth", "a", "a/b/c", "/a/b", "../a"])
 def test_what_can_be_no_repository_is_a_missing_file(hub, source):
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
+    with pytest.raises(FileNotFoundError, match="No such file or directory"):
         find_weights(source)
     assert not hub[1]
 

@@ -81,7 +81,7 @@ def test_a_missing_part_is_listed_by_itself(fused):
     assert re.findall(r"^    (.*)", str(raised.value), flags=re.M) == [
         "b.0.k.weight (2, 4): is it b.0.kk.weight?",
         "b.0.kk.weight (2, 4)",
-        "b.1.v.bias is (5,); due is (2,)",
+        "b.1.v.bias: expected shape (2,), got (5,)",
     ]
 
 

@@ -162,7 +162,7 @@ def test_what_is_harmless_beside_the_weights_is_left_out(tmp_path, caplog):
     content = {"args": NAMESPACE, "best": SCALAR, "model": model, "optimizer": {0: [1, 2.5]}}
     assert read_state_dict(write_pth(tmp_path / "a.pth", content)).keys() == {"a"}
     (record,) = caplog.records
-    assert record.getMessage().endswith("left out, being no tensors: 'epoch', 'args'")
+    assert record.getMessage().endswith("ignored, as they are not tensors: 'epoch', 'args'")
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_averages_are_taken_where_they_are_asked_for(tmp_path, caplog, trained, 
     path = write_pth(tmp_path / "a.pth", content)
     assert (read_state_dict(path)["a"] == 1).all()
     (record,) = caplog.records
-    assert f"taken is {trained!r}, not the moving average, {averaged!r}" in record.getMessage()
+    assert f"using {trained!r}, not the moving average {averaged!r}" in record.getMessage()
     assert (read_state_dict(path, average=True)["a"] == 2).all()
     assert len(caplog.records) == 1
 
@@ -206,7 +206,7 @@ def test_averages_are_taken_where_they_are_asked_for(tmp_path, caplog, trained, 
 def test_an_average_may_be_alone_or_torch_s_own_or_missing(tmp_path, caplog):
     path = write_pth(tmp_path / "a.pth", {"model_ema": {"state_dict": {"a": tensor(ONES)}}})
     assert read_state_dict(path).keys() == {"a"}
-    assert "a moving average alone, 'model_ema'" in caplog.text
+    assert "using the moving average 'model_ema'" in caplog.text
     counter = {"n_averaged": tensor(np.int64(3)), "module.a": tensor(ONES)}
     own = write_pth(tmp_path / "b.pth", {"model": counter})
     assert read_state_dict(own, average=True).keys() == counter.keys()

@@ -124,7 +124,7 @@ def test_a_classifier_gives_its_backbone_to_a_backbone_and_to_a_model(published,
     assert_equal(loaded["batch_stats"]["backbone"], alone["batch_stats"])
     assert loaded["params"]["auxiliary_head"]["logits"]["kernel"].shape == (1, 1, 64, 5)
     with pytest.raises(
-        ValueError, match=r"num_classes is None; due is a number, for .*resnet\.safetensors"
+        ValueError, match=r"num_classes: expected a number, as .*resnet\.safetensors"
     ):
         load(classifier, "fcn_small")
 

@@ -97,7 +97,7 @@ def test_a_few_pictures_are_learnt_by_heart(task, outputs):
         losses.append(float(metrics["loss"]))
     evaluate = jax.jit(make_eval_step(task, model, render=lambda record: record))
     metric, _ = evaluate({"params": state.params}, record)
-    figures = task.summary(jax.tree.map(to_host, metric), CLASSES)
-    assert figures[task.score] > 0.99
+    scores = task.summary(jax.tree.map(to_host, metric), CLASSES)
+    assert scores[task.score] > 0.99
     # Points at a mask's border have targets between 0 and 1, which cost something in any case.
     assert losses[-1] < 0.3 * losses[0]

@@ -175,7 +175,7 @@ def test_what_the_labels_say_is_perfect_on_any_devices(kind):
     batch = batch.replace(panoptic=dataclasses.replace(batch.panoptic, crowd=None))
     model, parallel = Knows(_targets_as_logits(batch.panoptic)), PARALLEL[kind]()
 
-    def figures(task):
+    def scores(task):
         render = lambda record: record
         alone, _ = jax.jit(make_eval_step(task, model, render=render))({}, batch)
         if parallel.axis_name is None:  # under pmap a device sees its share of the outputs alone
@@ -184,10 +184,10 @@ def test_what_the_labels_say_is_perfect_on_any_devices(kind):
             jax.tree.map(assert_array_equal, spread, alone)
         return task.summary(jax.device_get(alone), CLASSES)
 
-    panoptic = figures(PanopticTask(2, Mask2FormerObjective(), things=THINGS))
+    panoptic = scores(PanopticTask(2, Mask2FormerObjective(), things=THINGS))
     assert panoptic["pq"] == panoptic["pq_things"] == panoptic["pq_stuff"] == 1
     assert panoptic["rq/blob"] == 1
-    instance = figures(InstanceTask(2, DetrObjective(), things=THINGS))
+    instance = scores(InstanceTask(2, DetrObjective(), things=THINGS))
     assert instance["ap"] == pytest.approx(1)
     assert "ap/ground" not in instance
 
@@ -243,17 +243,17 @@ def test_masks_of_the_last_layer_alone():
 )
 def test_data_without_what_is_learnt_is_an_error(task):
     record = Record(image=np.zeros((1, 2, 2, 3), "f"))
-    with pytest.raises(ValueError, match=r"task needs .* the data has neither"):
+    with pytest.raises(ValueError, match=r"^data: expected .* segments .*, got\s+neither"):
         task.targets(record)
 
 
 def test_a_model_without_what_is_asked_for_is_an_error():
     image = np.zeros((1, 12, 16, 3), np.float32)
     pixels = SemanticOutput(jnp.zeros((1, 12, 16, 2)))
-    with pytest.raises(ValueError, match=r"queries with masks .* gives a SemanticOutput"):
+    with pytest.raises(ValueError, match=r"for panoptic .* returns a SemanticOutput"):
         PanopticTask(2, Mask2FormerObjective()).predict(Knows(pixels), {}, image)
     boxes_alone = QueryOutput(jnp.zeros((1, 2, 3)), boxes=jnp.zeros((1, 2, 4)))
-    with pytest.raises(ValueError, match="gives a QueryOutput without masks"):
+    with pytest.raises(ValueError, match="returns a QueryOutput without masks"):
         PanopticTask(2, Mask2FormerObjective()).predict(Knows(boxes_alone), {}, image)
 
 
@@ -272,6 +272,7 @@ def test_boxes_are_judged_where_there_are_no_masks():
     assert task.summary(metric, CLASSES)["ap"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_what_a_canvas_has_beyond_the_picture_is_not_seen(scale):
     """DETR finds the same in a picture as in a canvas that noise fills up."""

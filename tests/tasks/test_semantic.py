@@ -320,8 +320,8 @@ def test_summary_of_a_matrix_made_by_hand():
         *np.array([[4, 2, 0, 0], [4, 4, 0, 0], [4, 2, 1, 0]])  # both, labelled, predicted
     )
     metric = SemanticMetric(ConfusionMatrix(matrix), borders)
-    figures = SemanticTask(4).summary(metric, _classes("a", "b", "c", "d"))
-    assert figures == pytest.approx(
+    scores = SemanticTask(4).summary(metric, _classes("a", "b", "c", "d"))
+    assert scores == pytest.approx(
         {
             "iou/a": 3 / 4,
             "iou/b": 1.0,
@@ -341,11 +341,11 @@ def test_summary_of_a_matrix_made_by_hand():
 def test_summary_of_a_perfect_prediction_is_1():
     labels = np.array([[[0, 1, 1]]], np.int32)
     metric = SemanticTask(2).measure(jnp.eye(2)[labels], Record(labels=labels))
-    figures = SemanticTask(2).summary(metric, _classes("a", "b"))
-    assert set(figures.values()) == {1.0}
+    scores = SemanticTask(2).summary(metric, _classes("a", "b"))
+    assert set(scores.values()) == {1.0}
 
 
-def test_padding_changes_no_figure():
+def test_padding_changes_no_metric():
     """A picture on a larger canvas has the borders that it has alone."""
     record = _record((12, 16))
     probs = jax.nn.softmax(_logits(2, 12, 16, CLASSES))

@@ -79,7 +79,7 @@ def test_what_is_wrong_with_a_file_is_one_line_with_its_name(tmp_path, text, tol
         ("--img_size=3", "use --size HEIGHT WIDTH"),
         ("--stepps", "did you mean --steps?"),
         ("--learning-rate", "did you mean --optimizer.learning-rate?"),
-        ("--xyzzy", "no such option; --help lists them"),
+        ("--xyzzy", "no such option; see --help"),
     ],
 )
 def test_a_flag_that_is_not_there_is_one_line(capsys, flag, told):

@@ -45,7 +45,7 @@ def test_an_error_before_there_is_a_run_leaves_nothing(tmp_path):
 def test_a_process_that_trains_keeps_others_out(tmp_path, another):
     _left(tmp_path, pid=another.pid)
     before = (tmp_path / NAME).read_bytes()
-    told = f"process {another.pid} on {socket.gethostname()} trains there.*delete .*{NAME}"
+    told = f"in use by process {another.pid} on {socket.gethostname()};.*delete .*{NAME}"
     with pytest.raises(BlockingIOError, match=told), locked(tmp_path):
         pass
     assert (tmp_path / NAME).read_bytes() == before

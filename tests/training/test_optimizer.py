@@ -98,7 +98,7 @@ def test_steps_drop_the_rate_to_a_tenth_at_shares_of_the_training():
     config = OptimizerConfig(learning_rate=2.0, schedule="step", drops=(0.5, 0.9), warmup=10)
     rates = [float(learning_rate(config, 100)(step)) for step in (10, 49, 51, 89, 91)]
     assert_allclose(rates, [2, 2, 0.2, 0.2, 0.02], rtol=1e-6)
-    with pytest.raises(ValueError, match=r"^optimizer\.drops: expected a share"):
+    with pytest.raises(ValueError, match=r"^optimizer\.drops: expected shares"):
         learning_rate(OptimizerConfig(schedule="step"), 100)
 
 
@@ -187,7 +187,7 @@ def test_the_norm_that_clips_is_that_of_what_learns():
         ),
         ({"backbone": 0.1}, r"optimizer\.backbone: expected 1 for a model without a backbone"),
         ({"backbone_warmup": 5}, r"optimizer\.backbone_warmup: expected 0 for a model without a b"),
-        ({"layer_decay": 0.8}, r"optimizer\.layer_decay: expected 1 for a model without the blo"),
+        ({"layer_decay": 0.8}, r"optimizer\.layer_decay: expected 1 for a model without transf"),
         ({"freeze": ("backbone",)}, r"optimizer\.freeze: unknown parameters 'backbone'"),
     ],
 )

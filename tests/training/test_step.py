@@ -78,10 +78,10 @@ def _take(model, optimizer, state, batches, **options):
 
 def _assert_close(tree, expected, *, atol=1e-5):
     assert jax.tree.structure(tree) == jax.tree.structure(expected)
-    for (path, value), (_, due) in zip(
+    for (path, value), (_, wanted) in zip(
         jax.tree.leaves_with_path(tree), jax.tree.leaves_with_path(expected), strict=True
     ):
-        assert_allclose(value, due, rtol=1e-5, atol=atol, err_msg=jax.tree_util.keystr(path))
+        assert_allclose(value, wanted, rtol=1e-5, atol=atol, err_msg=jax.tree_util.keystr(path))
 
 
 def _assert_same(tree, expected):
@@ -171,20 +171,20 @@ def test_accumulating_parts_on_eight_devices(kind, whole):
 
 def test_a_batch_that_does_not_divide_into_parts_is_refused():
     state = _state(Pixelwise(), SGD)
-    with pytest.raises(ValueError, match=r"accumulate: a batch of 16 .* 3 parts"):
+    with pytest.raises(ValueError, match=r"accumulate: expected a divisor of the 16 .*, got 3"):
         make_train_step(TASK, Pixelwise(), SGD, accumulate=3)(state, _batch())
 
 
 def test_batches_that_do_not_divide_over_the_devices_are_refused():
     parallel = Parallel()
     step = parallel.eval_step(lambda state, batch: (state, batch))
-    with pytest.raises(ValueError, match="8 devices was due, got 12"):
+    with pytest.raises(ValueError, match="expected a multiple of this host's 8 devices, got 12"):
         step(parallel.place(np.zeros(1)), _batch(12))
 
 
 @pytest.mark.parametrize("fsdp", [0, 3, 16])
 def test_a_mesh_that_the_devices_cannot_form_is_refused(fsdp):
-    with pytest.raises(ValueError, match=f"fsdp: a divisor of the 8 devices was due, got {fsdp}"):
+    with pytest.raises(ValueError, match=f"fsdp: expected a divisor of the 8 devices, got {fsdp}"):
         make_mesh(fsdp=fsdp)
 
 

@@ -4,7 +4,7 @@ import sys
 import types
 
 import pytest
-from runs import tiny
+from runs import full_disk, tiny
 from tensorboardX.proto.event_pb2 import Event
 
 from segjax.data import Classes
@@ -111,7 +111,7 @@ def test_what_a_service_refuses_is_told_in_a_line(kind, opens, tmp_path, request
         kind().on_start(SemanticConfig(run=tmp_path), CLASSES, 0)
 
 
-def test_tensorboard_has_each_figure_at_its_step(tmp_path, data):
+def test_tensorboard_has_each_metric_at_its_step(tmp_path, data):
     board = TensorBoard()
     board.on_start(tiny(tmp_path, data), CLASSES, 0)
     board.on_metrics(1, {"loss": 0.5, "learning_rate": 0.25})
@@ -123,6 +123,16 @@ def test_tensorboard_has_each_figure_at_its_step(tmp_path, data):
         (1, "learning_rate", 0.25),
         (2, "val/mean_iou", 0.75),
     ]
+
+
+def test_on_a_full_disk_tensorboard_names_its_folder_and_does_not_block(tmp_path, data):
+    board = TensorBoard()
+    board.on_start(tiny(tmp_path, data), CLASSES, 0)
+    with full_disk():
+        for step in range(30):  # more than any queue holds
+            with pytest.raises(OSError, match=r"tensorboard"):
+                board.on_metrics(step, {"loss": 0.5} if step else {f"{k}": 0.5 for k in range(99)})
+    board.close()
 
 
 def _scalars(file):

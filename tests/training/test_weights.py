@@ -72,7 +72,7 @@ def test_the_file_of_a_run_knows_what_the_run_does(data, tmp_path, start_state, 
     assert cli.main(["convert", str(run.run), str(file), "--num-classes", "7"]) == 1
     assert "num_classes: expected none" in capsys.readouterr().err
     write_safetensors(read_state_dict(file), again)
-    with pytest.raises(WeightsError, match="expected the file of a run"):
+    with pytest.raises(WeightsError, match="expected a file converted from a run"):
         read_config(again)
 
 

@@ -66,7 +66,7 @@ def test_overlay_names_what_does_not_fit():
         overlay(image, labels, STREET.colors, alpha=2.0)
     with pytest.raises(ValueError, match=r"labels: expected shape \(2, 3\), got \(3, 2\)"):
         overlay(image, labels.T, STREET.colors)
-    with pytest.raises(ValueError, match=r"image has shape \(2, 3, 2\)"):
+    with pytest.raises(ValueError, match=r"image: expected .* got \(2, 3, 2\)"):
         overlay(image[..., :2], labels, STREET.colors)
 
 
@@ -98,11 +98,11 @@ def test_save_image_keeps_every_value_of_a_png(tmp_path):
 
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_save_image_names_what_is_wrong(tmp_path):
-    with pytest.raises(ValueError, match=r"picture\.nonsense: no known image format"):
+    with pytest.raises(ValueError, match=r"picture\.nonsense: expected an image format"):
         save_image(tmp_path / "picture.nonsense", np.zeros((2, 2), np.uint8))
     with pytest.raises(FileNotFoundError, match="absent"):
         save_image(tmp_path / "absent" / "picture.png", np.zeros((2, 2), np.uint8))
-    with pytest.raises(TypeError, match="array is int32"):
+    with pytest.raises(TypeError, match=r"array: expected .* got int32"):
         save_image(tmp_path / "picture.png", np.zeros((2, 2), np.int32))
 
 

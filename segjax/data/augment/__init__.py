@@ -1,4 +1,4 @@
-"""Augmentation: pure functions of a key and one example, for the device."""
+"""Augmentation on the device: pure functions of a random key and one example."""
 
 from typing import TYPE_CHECKING
 

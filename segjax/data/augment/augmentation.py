@@ -1,4 +1,4 @@
-"""The augmentations of a training run, one after the other."""
+"""The sequence of augmentations of a training run."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # options on the command line, which need not wait for JAX
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Random geometry, then colour, blur, cutout, copy-paste; each is off at 0, zoom at 1 1.
+    """Random geometry, then colour, blur, cutout and copy-paste; 0 turns each off, 1 1 the zoom.
 
     Attributes:
       zoom: Least and largest scale of the picture.
@@ -22,13 +22,13 @@ class Augmentation:
         crop (with zoom 0.1 2, large-scale jitter).
       rotation: Largest angle to either side, in degrees.
       flip: Whether to mirror left and right half of the time.
-      brightness: How far the factor of the brightness strays from 1, in 0..1.
-      contrast: How far the factor of the contrast strays from 1, in 0..1.
-      saturation: How far the factor of the saturation strays from 1, in 0..1.
+      brightness: Largest deviation of the brightness factor from 1, in 0..1.
+      contrast: Largest deviation of the contrast factor from 1, in 0..1.
+      saturation: Largest deviation of the saturation factor from 1, in 0..1.
       hue: Largest turn of the colour circle, in 0..0.5.
       blur: Largest standard deviation of a Gaussian blur, in pixels.
-      cutout: Share of the area that a hidden rectangle has, in 0..1.
-      copy_paste: How likely an object is pasted into the neighbouring example, in 0..1.
+      cutout: Area of a hidden rectangle as a share of the image, in 0..1.
+      copy_paste: Probability that an object is pasted into the neighbouring example, in 0..1.
     """
 
     zoom: tuple[float, float] = (0.5, 2.0)
@@ -46,7 +46,7 @@ class Augmentation:
     def __call__(
         self, key: "jax.Array", record: "segjax.typing.Record", *, shape: tuple[int, int]
     ) -> "segjax.typing.Record":
-        """One example, augmented.
+        """Augments one example.
 
         Args:
           key: random key.
@@ -54,7 +54,7 @@ class Augmentation:
           shape: (height, width) of the result.
 
         Returns:
-          The example, its image floating, its `where` and `size` set.
+          The augmented example, with a floating image, `where` and `size`.
         """
         import jax
 
@@ -68,7 +68,7 @@ class Augmentation:
             rotation=self.rotation,
             flip=self.flip,
         )
-        assert record.image is not None  # or random_geometry would have said so
+        assert record.image is not None  # random_geometry checks this
         image = augment.color_jitter(
             color_key,
             record.image,
@@ -87,15 +87,15 @@ class Augmentation:
     def mix(
         self, keys: "jax.Array", batch: "segjax.typing.Record", *, things: Sequence[bool] = ()
     ) -> "segjax.typing.Record":
-        """What takes more than one example: copy-paste.
+        """Augmentation across examples: copy-paste.
 
         Args:
-          keys: `[b]`, a random key for each example; not those it was augmented with.
-          batch: augmented examples, an even number of them where there is something to do.
+          keys: `[b]`, a random key for each example; other keys than for `__call__`.
+          batch: augmented examples; an even number if `copy_paste` is above 0.
           things: by class, whether its objects may be pasted; empty: all may.
 
         Returns:
-          The batch.
+          The batch with pasted objects.
         """
         if not self.copy_paste:
             return batch

@@ -1,4 +1,4 @@
-"""Changes of colour and sharpness: the image alone."""
+"""Colour and sharpness augmentation, which changes the image alone."""
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,10 @@ def as_float(
       image: `[*b, h, w, c]`, uint8 in 0..255, or floating in 0..1.
 
     Returns:
-      `[*b, h, w, c]`, float32, or the floating dtype it came in.
+      `[*b, h, w, c]`, float32 for uint8 images, otherwise the image's dtype.
 
     Raises:
-      TypeError: for any other dtype.
+      TypeError: if `image` has any other dtype.
 
     Example:
       >>> as_float(np.full((1, 1, 1), 51, np.uint8))
@@ -32,7 +32,7 @@ def as_float(
     if jnp.issubdtype(image.dtype, jnp.floating):
         return jnp.asarray(image)
     if image.dtype != jnp.uint8:
-        raise TypeError(f"image must be uint8 or floating, not {image.dtype}")
+        raise TypeError(f"image: expected uint8 or floating, got {image.dtype}")
     return jnp.asarray(image, jnp.float32) / 255
 
 
@@ -55,10 +55,10 @@ def color_jitter(
     Args:
       key: random key.
       image: `[h, w, c]`, floating in 0..1.
-      brightness: 0..1.
-      contrast: 0..1.
-      saturation: 0..1.
-      hue: largest turn to either side, 0..0.5 of the full circle.
+      brightness: largest deviation of the factor from 1, in 0..1.
+      contrast: largest deviation of the factor from 1, in 0..1.
+      saturation: largest deviation of the factor from 1, in 0..1.
+      hue: largest turn to either side, in 0..0.5 of the full circle.
 
     Returns:
       `[h, w, c]`, in the image's dtype.
@@ -91,11 +91,11 @@ def color_jitter(
 
 def _check_range(name: str, value: float, largest: float) -> None:
     if not 0 <= value <= largest:
-        raise ValueError(f"{name} must be in 0..{largest}, not {value}")
+        raise ValueError(f"{name}: expected 0 to {largest}, got {value}")
 
 
 def _luma(image: Float[Array, "h w c"]) -> Float[jax.Array, "h w 1"]:
-    """Of three channels; else their mean."""
+    """Luma of three channels; the mean of any other number of channels."""
     weights = _LUMA if image.shape[-1] == 3 else np.float32(1 / image.shape[-1])
     return jnp.sum(weights * image, axis=-1, keepdims=True)
 
@@ -162,5 +162,5 @@ def random_blur(
       (4, 4, 3)
     """
     if sigma < 0:
-        raise ValueError(f"sigma must be at least 0, not {sigma}")
+        raise ValueError(f"sigma: expected at least 0, got {sigma}")
     return gaussian_blur(image, jax.random.uniform(key, maxval=sigma))

@@ -1,4 +1,4 @@
-"""Rectangles hidden from the model."""
+"""Cutout: random rectangles are hidden from the model."""
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +8,17 @@ from segjax.typing import Record
 
 
 def cutout(key: jax.Array, record: Record, *, fraction: float = 0.1) -> Record:
-    """Hides a rectangle: there the image is its mean colour, and `where` is False.
+    """Cutout: fills a rectangle with the image's mean colour and sets `where` to False there.
 
     The rectangle has the proportions of the image and lies anywhere within it.
 
     Args:
       key: random key.
       record: the record of one example, without batch axes, its image floating.
-      fraction: of the area, in 0..1.
+      fraction: area of the rectangle as a share of the image, in 0..1.
 
     Returns:
-      The example; all but `image` and `where` as before.
+      The example with the new `image` and `where`; all else is unchanged.
 
     Raises:
       ValueError: if there is no image, or `fraction` is out of 0..1.
@@ -33,9 +33,9 @@ def cutout(key: jax.Array, record: Record, *, fraction: float = 0.1) -> Record:
       cutout", 2017.
     """
     if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must be in 0..1, not {fraction}")
+        raise ValueError(f"fraction: expected 0 to 1, got {fraction}")
     if record.image is None:
-        raise ValueError("record has no image")
+        raise ValueError("record.image: expected an image, got None")
     shape = record.image.shape[:2]
     within = []
     for draw, size in zip(jax.random.uniform(key, (2,)), shape, strict=True):

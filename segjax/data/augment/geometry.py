@@ -1,4 +1,4 @@
-"""Changes of geometry: the image and every label it has, moved together."""
+"""Geometric augmentation, which moves the image and all of its labels together."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,24 +19,24 @@ from segjax.typing import Array, Instances, Panoptic, Points, Record
 
 
 def affine(record: Record, matrix: Float[Array, "2 3"], *, shape: tuple[int, int]) -> Record:
-    """Resamples an example: output `p` shows what is at `matrix @ (p, 1)` in the input.
+    """Applies an affine map: output pixel `p` shows the input at `matrix @ (p, 1)`.
 
-    The image is interpolated bilinearly; of maps and masks the nearest pixel is taken. Outside the
+    The image is interpolated bilinearly, maps and masks by the nearest pixel. Outside the
     picture the image is 0, `where` False and `panoptic` -1. Boxes follow from the masks; without
     masks, they are drawn around their moved corners and clipped. Instances, segments and points
     that leave the picture become invalid; `tags` are those of the labels that remain.
 
     Args:
       record: the record of one example, without batch axes.
-      matrix: `[2, 3]`, takes (x, y) of the output to (x, y) of the input, in continuous pixels;
-        invertible.
+      matrix: `[2, 3]`, invertible; maps (x, y) of the output to (x, y) of the input, in continuous
+        pixels.
       shape: (height, width) of the output.
 
     Returns:
-      The example, its image floating, its `where` and `size` set.
+      The example, with a floating image, `where` and `size`.
 
     Raises:
-      ValueError: if there is no image, `matrix` is not 2 x 3, or `shape` no size.
+      ValueError: if there is no image, or `matrix` or `shape` is invalid.
 
     Example:
       >>> record = Record(image=jnp.arange(6.0).reshape(2, 3, 1) / 5)
@@ -46,11 +46,11 @@ def affine(record: Record, matrix: Float[Array, "2 3"], *, shape: tuple[int, int
              [1. , 0.8, 0.6]], dtype=float32)
     """
     if record.image is None:
-        raise ValueError("record has no image")
+        raise ValueError("record.image: expected an image, got None")
     if matrix.shape != (2, 3):
-        raise ValueError(f"matrix must have shape (2, 3), not {matrix.shape}")
+        raise ValueError(f"matrix: expected shape (2, 3), got {matrix.shape}")
     if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f"shape must be (height, width), at least 1 each, not {shape}")
+        raise ValueError(f"shape: expected (height, width), at least 1 each, got {shape}")
     matrix = jnp.asarray(matrix, accumulation_dtype(matrix))
     image = as_float(record.image)
     canvas = jnp.array(image.shape[:2], jnp.int32)
@@ -62,7 +62,7 @@ def affine(record: Record, matrix: Float[Array, "2 3"], *, shape: tuple[int, int
     cols, rows = pixels[..., 0], pixels[..., 1]
 
     def nearest(maps):
-        """Of each map `[..., h, w]` the pixel at the source; None stays None."""
+        """Samples maps `[..., h, w]` at the source pixels; None stays None."""
         return jax.tree.map(lambda a: jnp.asarray(a)[..., rows, cols], maps)
 
     def nearest_inside(masks):
@@ -70,7 +70,7 @@ def affine(record: Record, matrix: Float[Array, "2 3"], *, shape: tuple[int, int
 
     labels = nearest(record.labels)
     where = inside if record.where is None else nearest_inside(record.where)
-    # The picture's border pixels go on beyond it, lest a canvas around it bleed into them.
+    # Border pixels are repeated beyond the picture, so that no padding of the canvas mixes in.
     source = jnp.clip(source, 0.5, size[::-1] - 0.5)
     return record.replace(
         image=jnp.where(inside[..., None], sample(image, source), 0),
@@ -109,7 +109,8 @@ def random_geometry(
       record: the record of one example, without batch axes.
       shape: (height, width) of the crop.
       zoom: least and largest scale of the picture.
-      zoom_from: what they are relative to.
+      zoom_from: what `zoom` is relative to, "picture" (its own size) or "fit" (the size at which it
+        fits into the crop).
       rotation: largest angle, to either side, about the centre of the crop, in degrees.
       flip: whether to mirror left and right half of the time.
 
@@ -117,7 +118,7 @@ def random_geometry(
       The example as `affine` gives it; a crop at scale 1 keeps every value as it is.
 
     Raises:
-      ValueError: if `zoom` is not two positive numbers in order, or there is no such `zoom_from`.
+      ValueError: if `zoom` is not two positive numbers in order, or `zoom_from` is unknown.
 
     Example:
       >>> record = Record(image=jnp.ones((40, 60, 3)))
@@ -125,16 +126,16 @@ def random_geometry(
       (32, 32, 3)
 
     References:
-      large-scale jitter: Ghiasi et al., "Simple copy-paste is a strong data augmentation
+      Ghiasi et al., "Simple copy-paste is a strong data augmentation
       method for instance segmentation", 2021, section 3.
     """
     low, high = zoom
     if not 0 < low <= high:
-        raise ValueError(f"zoom must be (least, largest), above 0, not {zoom}")
+        raise ValueError(f"zoom: expected (least, largest), above 0, got {zoom}")
     if record.image is None:
-        raise ValueError("record has no image")
+        raise ValueError("record.image: expected an image, got None")
     if zoom_from not in ("picture", "fit"):
-        raise ValueError(f"zoom_from must be picture or fit, not {zoom_from!r}")
+        raise ValueError(f'zoom_from: expected "picture" or "fit", got {zoom_from!r}')
     draw, x, y, turn, mirror = jax.random.uniform(key, (5,))
     size = jnp.array(record.image.shape[:2]) if record.size is None else jnp.asarray(record.size)
     crop = jnp.array(shape[::-1])
@@ -159,7 +160,7 @@ def _transform(matrix: Array, points: Float[Array, "*n 2"]) -> Float[jax.Array, 
 
 
 def _inverse(matrix: Array) -> Float[jax.Array, "2 3"]:
-    """The affine map the other way round."""
+    """The inverse of the affine map."""
     (a, b, x), (c, d, y) = matrix
     linear = safe_divide(jnp.array([[d, -b], [-c, a]]), a * d - b * c)
     return jnp.column_stack([linear, -jnp.sum(linear * jnp.stack([x, y]), axis=-1)])
@@ -219,7 +220,7 @@ def _move_points(points: Points | None, matrix: Array, shape: tuple[int, int]) -
 def _tags(
     tags: Bool[Array, "classes"] | None, labels: Int[Array, "h w"] | None, where: Bool[Array, "h w"]
 ) -> Bool[Array, "classes"] | None:
-    """The classes among the labels; without labels, what was known of the whole picture."""
+    """The classes among the labels; without labels, the tags of the whole picture."""
     if tags is None or labels is None:
         return tags
     labels, valid = valid_labels(labels, len(tags), where=where)

@@ -1,4 +1,4 @@
-"""Objects of one example pasted into another."""
+"""Copy-paste: objects of one example are pasted into another."""
 
 import dataclasses
 import functools
@@ -23,28 +23,28 @@ def copy_paste(
     things: Sequence[bool] | None = None,
     probability: float = 0.5,
 ) -> Record:
-    """Examples 2k and 2k + 1 each paste some of their objects onto the other.
+    """Copy-paste augmentation between examples 2k and 2k + 1 of a batch.
 
-    With P the pixels of the pasted masks, an image becomes `where(P, other, image)`, its labels
-    likewise; its masks lose P, and those that lose all are no longer valid. Boxes and areas are
-    those of the masks. A pasted object takes a row that was not valid; without one left it is not
-    pasted, and so tables must have some to spare. Crowds are never pasted.
+    With P the pixels of the pasted masks, an image becomes `where(P, other, image)`, and so do its
+    labels; its own masks lose P, and those that lose all of their pixels become invalid. Boxes and
+    areas are computed from the masks. A pasted object takes an invalid row of the table; where none
+    is left it is not pasted, so tables need spare rows. Crowds are never pasted.
 
-    With segments, the objects are the segments of things, and instances are made of them anew.
-    Without segments they are the instances.
+    If the batch has panoptic segments, the segments of things are pasted, and instances are
+    recomputed from them. Otherwise its instances are pasted.
 
     Args:
       keys: `[b]`, a random key for each example.
-      batch: the record of b examples with one canvas, an even number of them; augmented already,
-        so that the pasted objects have moved, too.
+      batch: record of an even number b of examples on one canvas, already augmented, so that the
+        pasted objects have moved too.
       things: by class, whether its objects may be pasted; None or empty: all may.
-      probability: in 0..1, that a given object is pasted.
+      probability: probability of each object to be pasted, in 0..1.
 
     Returns:
-      The batch; of labels it has those that can be pasted: maps, instances, segments.
+      The batch, with those labels that can be pasted: maps, instances and segments.
 
     Raises:
-      ValueError: b is odd, or there are no masks of objects; or `probability` is out of 0..1.
+      ValueError: if b is odd, there are no masks of objects, or `probability` is out of 0..1.
 
     Example:
       >>> segments = jnp.array([[[0, 0, 0]], [[0, 1, 1]]])
@@ -60,11 +60,11 @@ def copy_paste(
       segmentation", 2021, section 3.
     """
     if not 0 <= probability <= 1:
-        raise ValueError(f"probability must be in 0..1, not {probability}")
+        raise ValueError(f"probability: expected 0 to 1, got {probability}")
     if (b := batch.require("image").shape[0]) % 2:
-        raise ValueError(f"batch has {b} examples; due is an even number")
+        raise ValueError(f"batch: expected an even number of examples, got {b}")
     if batch.panoptic is None and batch.require("instances").masks is None:
-        raise ValueError("batch.instances has no masks")
+        raise ValueError("batch.instances.masks: expected masks, got None")
     batch = batch.replace(
         **{f.name: None for f in dataclasses.fields(batch) if f.name not in _MOVED}
     )
@@ -81,7 +81,7 @@ def _paste_pairs(
 
 
 def _swap_pairs(x: jax.Array) -> jax.Array:
-    """The 2k-th and the next change places: they are on one device wherever batches are spread."""
+    """Swaps examples 2k and 2k + 1, which lie on one device however the batch is sharded."""
     return x.reshape(x.shape[0] // 2, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 
@@ -119,7 +119,7 @@ def _draw_rows(
     things: Sequence[bool],
     probability: jax.Array,
 ) -> Int[jax.Array, "n"]:
-    """Which of our invalid rows each of their objects takes; n for one that is not pasted."""
+    """The invalid row of ours that each of their objects takes; n for those not pasted."""
     n = theirs.valid.shape[-1]
     chosen = theirs.valid & of_things(theirs.classes, things)
     if theirs.crowd is not None:

@@ -1,4 +1,4 @@
-"""Procedural scenes with every kind of label."""
+"""Synthetic scenes with all kinds of labels."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Random arrays drawn flat: XLA:CPU compiles a draw of several axes four times as long."""
+"""Random arrays drawn flat, as XLA:CPU takes four times as long to compile draws of many axes."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ def uniform(key: jax.Array, shape: Sequence[int]) -> Float[jax.Array, "..."]:
 
     Args:
       key: random key.
-      shape: of the result.
+      shape: shape of the result.
 
     Returns:
       The numbers.
@@ -26,7 +26,7 @@ def normal(key: jax.Array, shape: Sequence[int]) -> Float[jax.Array, "..."]:
 
     Args:
       key: random key.
-      shape: of the result.
+      shape: shape of the result.
 
     Returns:
       The numbers.

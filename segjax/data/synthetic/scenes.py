@@ -1,8 +1,8 @@
-"""Procedural scenes: things of some shape on stuff of some texture, with every kind of label.
+"""Synthetic scenes: things with shapes before stuff with textures, with all kinds of labels.
 
-The layout comes first, and every label follows from it; then the picture is painted on it. Texture
-alone tells the classes of stuff apart. Those of things are told by their shapes, and the better by
-colour and pattern the more these depend on the shape: a `SceneStyle` says how much.
+The layout is drawn first and determines all labels; then the picture is painted. Classes of stuff
+differ by texture alone. Classes of things differ by shape, and by colour and pattern as far as a
+`SceneStyle` makes these depend on the shape.
 """
 
 import functools
@@ -40,17 +40,17 @@ def scene(
     shape: tuple[int, int] = (128, 128),
     style: SceneStyle = SceneStyle(),
 ) -> Record:
-    """One scene with every kind of label, consistent with one another.
+    """Draws a scene with all kinds of labels, which agree with each other.
 
     The first classes are stuff (clouds, gravel, waves, bricks), the others things (disc, box,
-    triangle, star, ring, cross, blob). The rows of `panoptic`, and of `points` with it, are the
-    kinds of stuff, then the instances, the nearest first. An instance is valid where at least a
-    quarter of it, and 16 pixels, are visible; otherwise it is not in the picture at all.
+    triangle, star, ring, cross, blob). The rows of `panoptic` and `points` are the
+    kinds of stuff followed by the instances, the nearest first. An instance is valid if at least a
+    quarter of it and 16 pixels are visible; otherwise it is not in the picture at all.
 
     Args:
-      key: random key; the whole scene follows from it.
+      key: random key, which determines the scene.
       shape: (height, width) in pixels.
-      style: how many things there may be, how large, and how much their colours tell.
+      style: number, size and colours of the things.
 
     Returns:
       A record without batch axes. The image is float32 in 0..1, and no pixel is void; every segment
@@ -58,7 +58,7 @@ def scene(
       shape.
 
     Raises:
-      ValueError: if `shape` leaves no room for a thing.
+      ValueError: if `shape` is smaller than 16 pixels.
 
     Example:
       >>> record = scene(jax.random.key(0), shape=(64, 80), style=SceneStyle(max_instances=6))
@@ -71,10 +71,10 @@ def scene(
 
 
 def caption_text(caption: Int[Array, "words"]) -> str:
-    """A caption in words, such as "red striped disc".
+    """Converts a caption to words, such as "red striped disc".
 
     Args:
-      caption: `[words]`, indices into `VOCABULARY`; 0 is no word.
+      caption: `[words]`, indices into `VOCABULARY`; 0 is padding.
 
     Returns:
       The words, with spaces between them.
@@ -151,13 +151,13 @@ def _arrange(
 
 
 class _Paint(NamedTuple):
-    """What each segment looks like, row for row.
+    """Appearance of each segment, row by row.
 
     Attributes:
-      classes: its class.
+      classes: class of the segment.
       hues: index into `COLORS`.
-      colors: two RGB colours in 0..1: where the texture is 1, and where it is -1.
-      textures: index into `STUFF` and then `PATTERNS`.
+      colors: two RGB colours in 0..1, where the texture is 1 and where it is -1.
+      textures: index into `STUFF` followed by `PATTERNS`.
     """
 
     classes: Int[Array, "rows"]

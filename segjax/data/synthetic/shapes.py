@@ -88,7 +88,7 @@ def to_local(
       y: row, in continuous pixels.
 
     Returns:
-      The coordinates along its two axes; it ends at -1 and 1.
+      The coordinates along its two axes; the thing spans -1..1.
     """
     x, y = x - thing.centers[..., 0], y - thing.centers[..., 1]
     cos, sin = jnp.cos(thing.angles), jnp.sin(thing.angles)

@@ -1,4 +1,4 @@
-"""Procedural scenes as a source of examples."""
+"""A data source of synthetic scenes."""
 
 import jax
 import numpy as np
@@ -16,17 +16,17 @@ _LENGTHS = {"train": 4096, "val": 256, "test": 256}
 
 
 class Synthetic(Source):
-    """Procedural scenes, drawn on the device from nothing but their index.
+    """Synthetic scenes, drawn on the device from their index.
 
-    `len` is what counts as an epoch; an index beyond it gives yet another scene, so that training
-    need never see one twice. Splits share no scene.
+    `len` is the length of an epoch; indices beyond it give further scenes, so that training need
+    not repeat any. Splits share no scene.
 
     Args:
       split: "train", "val" or "test".
       shape: (height, width) in pixels.
       length: number of examples; None for 4096 in "train" and 256 in the others.
-      seed: another seed, other scenes.
-      style: how difficult the scenes are.
+      seed: seed of the scenes.
+      style: appearance and difficulty of the scenes.
 
     Raises:
       ValueError: if there is no such split.
@@ -54,7 +54,7 @@ class Synthetic(Source):
         style: SceneStyle = SceneStyle(),
     ):
         if split not in _LENGTHS:
-            raise ValueError(f"split must be one of {', '.join(_LENGTHS)}, not {split!r}")
+            raise ValueError(f"split: expected one of {', '.join(_LENGTHS)}, got {split!r}")
         self.split = split
         self.shape = shape
         self.seed = seed
@@ -62,13 +62,13 @@ class Synthetic(Source):
         self.sizes = np.tile(self.shape, (_LENGTHS[split] if length is None else length, 1))
 
     def read(self, index: int) -> Record:
-        """Only the index: the rest is drawn on the device."""
+        """A record with the index alone; all else is drawn on the device."""
         return Record(index=np.array(index, np.int32))
 
     def render(self, record: Record) -> Record:
-        """The scene that belongs to `record.index`."""
+        """Draws the scene of `record.index`."""
         if record.index is None:
-            raise ValueError("record.index must say which scene to draw; it is None")
+            raise ValueError("record.index: expected the number of the scene to draw, got None")
         split = jax.random.fold_in(jax.random.key(self.seed), list(_LENGTHS).index(self.split))
         key = jax.random.fold_in(split, record.index)
         drawn = scene(key, shape=self.shape, style=self.style)

@@ -1,21 +1,21 @@
-"""How difficult procedural scenes are."""
+"""Appearance and difficulty of synthetic scenes."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class SceneStyle:
-    """What procedural scenes look like, and so how difficult they are.
+    """Appearance and difficulty of synthetic scenes.
 
     Attributes:
-      max_instances: The most things a scene may have.
-      size: The least and the greatest radius of a thing, as shares of the scene's shorter side.
+      max_instances: Largest number of things in a scene.
+      size: Least and largest radius of a thing, as shares of the scene's shorter side.
       hue_spread: Half the width of the triangular distribution of a shape's hues, in distances
         between the mean hues of neighbouring shapes: above 0.5 neighbours overlap. None gives all
-        shapes the same hues, so that colour tells nothing.
-      own_pattern: The probability that a thing has the pattern of its shape instead of any.
-      saturation: The least and the greatest saturation of things, in 0..1.
-      stuff_saturation: The least and the greatest saturation of stuff, in 0..1.
+        shapes the same hues, so that colour does not tell them apart.
+      own_pattern: Probability that a thing has the pattern of its shape instead of a random one.
+      saturation: Least and largest saturation of things, in 0..1.
+      stuff_saturation: Least and largest saturation of stuff, in 0..1.
 
     Raises:
       ValueError: if a value is out of its range.
@@ -52,7 +52,7 @@ class SceneStyle:
                 raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
 
 
-# Outlines alone tell the classes of things apart: more steps, or an accelerator, are needed.
+# Only their shapes tell things apart, so that training takes more steps, or an accelerator.
 OUTLINES = SceneStyle(
     max_instances=8,
     size=(0.12, 0.3),

@@ -1,4 +1,4 @@
-"""The textures of stuff and of things: patterns in -1..1 that tell apart what colour does not."""
+"""Textures of stuff and things: patterns in -1..1."""
 
 from collections.abc import Sequence
 
@@ -21,8 +21,8 @@ def noise(
     Args:
       key: random key.
       shape: (height, width) in pixels.
-      cells: for each scale, the spacing of its grid in pixels.
-      channels: how many independent ones of each.
+      cells: grid spacing of each scale, in pixels.
+      channels: number of independent maps of each scale.
 
     Returns:
       For each scale, noise of about unit variance.
@@ -74,7 +74,7 @@ def thing_textures(u: Float[Array, "h w"], v: Float[Array, "h w"]) -> Float[jax.
     """One texture for each of `PATTERNS`, in a thing's own frame: 1 and -1.
 
     Args:
-      u: coordinate along the thing's first axis; it ends at -1 and 1.
+      u: coordinate along the thing's first axis; the thing spans -1..1.
       v: coordinate along its second axis.
 
     Returns:

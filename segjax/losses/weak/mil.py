@@ -71,7 +71,7 @@ def log_sum_likelihood(
     axis: int | Sequence[int] | None = None,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[jax.Array, "..."]:
-    """Log-sum surrogate of the noisy-OR: `log Σ_i p_i`, an upper bound and its first order.
+    """Log-sum surrogate of the noisy-OR: `log Σ_i p_i`, an upper bound, exact to first order.
 
     It is not a likelihood, as it can exceed 0, up to the logarithm of the bag's size.
 

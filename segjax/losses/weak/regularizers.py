@@ -103,8 +103,8 @@ def gated_crf_loss(
       >>> import jax.numpy as jnp
       >>> from segjax.losses import weak
       >>> probs = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
-      >>> weak.gated_crf_loss(probs, jnp.ones((1, 2, 3))).round(2)
-      Array([[0.99, 0.99]], dtype=float32)
+      >>> weak.gated_crf_loss(probs, jnp.ones((1, 2, 3))).round(1)
+      Array([[1., 1.]], dtype=float32)
 
     References:
       Obukhov et al., "Gated CRF loss for weakly supervised semantic image segmentation",

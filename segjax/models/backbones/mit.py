@@ -1,4 +1,4 @@
-"""Mix Transformers, the encoders of SegFormer: attention over reduced keys, at four scales."""
+"""Mix Transformers, the encoders of SegFormer: attention with reduced keys at four scales."""
 
 import functools
 from typing import Any
@@ -15,13 +15,13 @@ from segjax.typing import Array
 
 
 class EfficientAttention(nn.Module):
-    """Self-attention whose keys and values are of a picture `reduction` times smaller.
+    """Self-attention whose keys and values are reduced `reduction` times along each axis.
 
     Attributes:
-      num_heads: of the attention.
-      reduction: side of the blocks of pixels that become one key.
-      conv, dense, norm: constructors of layers, with the options that a model's layers share.
-      return_attention: whether to give the attention maps, or None in their place.
+      num_heads: Number of attention heads.
+      reduction: Side of the blocks of pixels that each become one key.
+      conv, dense, norm: Constructors of convolutions, dense layers and layer norms.
+      return_attention: Whether to return the attention maps; otherwise None.
     """
 
     num_heads: int
@@ -61,10 +61,10 @@ class EfficientAttention(nn.Module):
 
 
 class MixBlock(nn.Module):
-    """Attention and a Mix-FFN, each normed before and beside a shortcut.
+    """Attention and a Mix-FFN, each after a layer norm and with a shortcut.
 
-    The Mix-FFN has a depthwise 3x3 convolution between its two dense layers, whose zeros at the
-    border tell positions. `drop_path` is the probability with which training drops a branch.
+    The Mix-FFN has a depthwise 3x3 convolution between its two dense layers, whose zero padding
+    tells positions. `drop_path` is the probability of dropping a branch in training.
     """
 
     num_heads: int
@@ -100,9 +100,9 @@ class MixBlock(nn.Module):
 
 
 class MixStage(nn.Module):
-    """Overlapping patches, embedded by a strided convolution; blocks; a norm.
+    """A strided convolution that embeds overlapping patches, blocks, and a layer norm.
 
-    `drop_paths` has the probability of each block, and thereby their number.
+    `drop_paths` has the probability of stochastic depth for each block.
     """
 
     features: int
@@ -144,16 +144,16 @@ class MixTransformer(ImageModel):
     """A Mix Transformer (MiT) without its classifier.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` with sides of at least 29 pixels
-    and returns the features by name, `stage1` (stride 4), `stage2` (8), `stage3` (16) and `stage4`
-    (32), and with `return_attention` under `attention` the maps of every block, from the first to
-    the last, `[*b, heads, queries, keys]`. Training takes a `dropout` key.
+    and returns the features by name: `stage1` (stride 4), `stage2` (8), `stage3` (16) and `stage4`
+    (32), and with `return_attention` the `attention` of every block, `[*b, heads, queries, keys]`,
+    in order. Training needs a `dropout` key.
 
     Attributes:
-      widths: channels of each stage; an attention head has as many as the first.
-      stage_sizes: number of blocks of each stage.
-      drop_path: probability with which training drops the last block's branches; from 0 at the
-        first block it grows linearly.
-      return_attention: whether to give the attention maps, which are large in the first stage.
+      widths: Channels of each stage; each attention head has the channels of the first stage.
+      stage_sizes: Number of blocks in each stage.
+      drop_path: Stochastic depth: the probability of dropping a branch of the last block in
+        training; it grows linearly from 0 at the first block.
+      return_attention: Whether to return the attention maps, which are large in the first stage.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -166,8 +166,7 @@ class MixTransformer(ImageModel):
     def __call__(self, images: Float[Array, "*b h w c"], train: bool = False) -> dict[str, Any]:
         if min(images.shape[-3:-1]) < 29:
             raise ValueError(
-                f"images have shape {images.shape}; due are at least 29 rows and columns, that the "
-                "first stage's have the 8 that attention reduces to one"
+                f"images: expected at least 29 rows and columns, got shape {images.shape}"
             )
         small = nn.initializers.truncated_normal(0.02)
         options: dict[str, Any] = {
@@ -205,7 +204,7 @@ class MixTransformer(ImageModel):
         return features
 
 
-# Of all but the smallest.
+# MiT-B1 to B5.
 _WIDTHS = (64, 128, 320, 512)
 
 
@@ -213,7 +212,7 @@ def mit_b0(**options: Any) -> MixTransformer:
     """MiT-B0 without its classifier: 3.3 million parameters.
 
     Args:
-      **options: attributes of `MixTransformer`.
+      **options: Attributes of `MixTransformer`.
 
     Returns:
       The module.
@@ -234,7 +233,7 @@ def mit_b0(**options: Any) -> MixTransformer:
 def mit_b1(**options: Any) -> MixTransformer:
     """MiT-B1 without its classifier: 13.2 million parameters.
 
-    Args and Returns as of `mit_b0`.
+    Args and Returns as in `mit_b0`.
     """
     return MixTransformer(_WIDTHS, (2, 2, 2, 2), **options)
 
@@ -242,7 +241,7 @@ def mit_b1(**options: Any) -> MixTransformer:
 def mit_b2(**options: Any) -> MixTransformer:
     """MiT-B2 without its classifier: 24.2 million parameters.
 
-    Args and Returns as of `mit_b0`.
+    Args and Returns as in `mit_b0`.
     """
     return MixTransformer(_WIDTHS, (3, 4, 6, 3), **options)
 
@@ -250,7 +249,7 @@ def mit_b2(**options: Any) -> MixTransformer:
 def mit_b3(**options: Any) -> MixTransformer:
     """MiT-B3 without its classifier: 44.1 million parameters.
 
-    Args and Returns as of `mit_b0`.
+    Args and Returns as in `mit_b0`.
     """
     return MixTransformer(_WIDTHS, (3, 4, 18, 3), **options)
 
@@ -258,7 +257,7 @@ def mit_b3(**options: Any) -> MixTransformer:
 def mit_b4(**options: Any) -> MixTransformer:
     """MiT-B4 without its classifier: 60.8 million parameters.
 
-    Args and Returns as of `mit_b0`.
+    Args and Returns as in `mit_b0`.
     """
     return MixTransformer(_WIDTHS, (3, 8, 27, 3), **options)
 
@@ -266,6 +265,6 @@ def mit_b4(**options: Any) -> MixTransformer:
 def mit_b5(**options: Any) -> MixTransformer:
     """MiT-B5 without its classifier: 81.4 million parameters.
 
-    Args and Returns as of `mit_b0`.
+    Args and Returns as in `mit_b0`.
     """
     return MixTransformer(_WIDTHS, (3, 6, 40, 3), **options)

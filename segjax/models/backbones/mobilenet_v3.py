@@ -15,15 +15,15 @@ from segjax.typing import Array
 
 
 class BlockSpec(NamedTuple):
-    """A block, as a row of the paper's tables.
+    """A block: a row of the paper's tables.
 
     Attributes:
-      kernel: of the depthwise convolution.
-      expanded: channels inside.
-      features: channels of the output.
-      squeeze: whether there is a squeeze-and-excitation.
-      nonlinearity: a function of `flax.linen`.
-      stride: of the depthwise convolution.
+      kernel: Kernel size of the depthwise convolution.
+      expanded: Channels of the expanded features.
+      features: Output channels.
+      squeeze: Whether the block has a squeeze-and-excitation layer.
+      nonlinearity: Name of the activation function in `flax.linen`.
+      stride: Stride of the depthwise convolution.
     """
 
     kernel: int
@@ -68,10 +68,10 @@ STEM_FEATURES = 16
 
 
 class SqueezeExcitation(nn.Module):
-    """Each channel times a number in 0..1, which a perceptron finds from the means of them all.
+    """Squeeze-and-excitation: scales each channel by a factor that an MLP predicts from the means.
 
     Attributes:
-      conv: constructor of convolutions, with the options that a model's layers share.
+      conv: Constructor of convolutions.
     """
 
     conv: Layer
@@ -85,14 +85,14 @@ class SqueezeExcitation(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Wide inside: 1x1 convolution to more channels, depthwise convolution, 1x1 convolution back.
+    """Inverted residual: 1x1 convolution to more channels, depthwise convolution, 1x1 convolution.
 
     Attributes:
-      spec: of the block.
-      stride: of the depthwise convolution; less than the spec's where it is dilated instead.
-      dilation: likewise.
-      conv: constructor of convolutions, with the options that a model's layers share.
-      norm: likewise, of batch norms.
+      spec: The block's row in the paper's table.
+      stride: Stride of the depthwise convolution; smaller than in `spec` if it is dilated instead.
+      dilation: Dilation of the depthwise convolution.
+      conv: Constructor of convolutions.
+      norm: Constructor of batch norms.
     """
 
     spec: BlockSpec
@@ -122,14 +122,14 @@ class MobileNetV3(ImageModel):
     """A MobileNetV3 without its classifier.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns the features by name,
-    those that torchvision's segmentation and detection models take: `stem` (stride 2), `stage1`
-    (4), `stage2` (8) and `stage3` (16), each after the first block of that stride, and `stage4`
-    (32) after the last convolution. Where `output_stride` is less, the last stages dilate their
-    convolutions instead of striding.
+    as torchvision's segmentation and detection models take them: `stem` (stride 2), `stage1` (4),
+    `stage2` (8) and `stage3` (16), each after the first block of that stride, and `stage4` (32)
+    after the last convolution. With a smaller `output_stride` the last stages have dilated
+    convolutions instead of strides.
 
     Attributes:
-      blocks: one after the other.
-      output_stride: 8, 16 or 32.
+      blocks: The blocks, in order.
+      output_stride: Stride of the last stage: 8, 16 or 32.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -141,7 +141,7 @@ class MobileNetV3(ImageModel):
         self, images: Float[Array, "*b h w c"], train: bool = False
     ) -> dict[str, Float[jax.Array, "*b sh sw sc"]]:
         if self.output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride is {self.output_stride}; due is 8, 16 or 32")
+            raise ValueError(f"output_stride: expected 8, 16 or 32, got {self.output_stride}")
         conv: Layer = functools.partial(layers.Conv, **self.dtypes)
         norm = self.batch_norm(train, momentum=0.01, epsilon=1e-3)
         block = nn.remat(InvertedResidual) if self.remat else InvertedResidual
@@ -169,7 +169,7 @@ def mobilenet_v3_large(**options: Any) -> MobileNetV3:
     """MobileNetV3-Large without its classifier: 3.0 million parameters.
 
     Args:
-      **options: attributes of `MobileNetV3`.
+      **options: Attributes of `MobileNetV3`.
 
     Returns:
       The module.
@@ -190,12 +190,12 @@ def mobilenet_v3_large(**options: Any) -> MobileNetV3:
 def mobilenet_v3_small(**options: Any) -> MobileNetV3:
     """MobileNetV3-Small without its classifier: 0.9 million parameters.
 
-    Args and Returns as of `mobilenet_v3_large`. References: the same, table 2.
+    Args and Returns as in `mobilenet_v3_large`. References: the same, table 2.
     """
     return MobileNetV3(SMALL, **options)
 
 
 def _round_to_8(channels: int) -> int:
-    """The nearest multiple of 8, but none that takes more than a tenth away."""
+    """The nearest multiple of 8 that is not more than a tenth smaller."""
     rounded = max(8, (channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded

@@ -1,4 +1,4 @@
-"""Residual networks as torchvision builds them (v1.5), dilated for dense prediction."""
+"""Residual networks as in torchvision (v1.5), with dilation for dense prediction."""
 
 import functools
 import itertools
@@ -18,7 +18,7 @@ from segjax.typing import Array
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions with a shortcut."""
 
     features: int
     stride: int
@@ -37,7 +37,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut; the 3x3 one takes the stride."""
+    """1x1, 3x3 and 1x1 convolutions with a shortcut; the 3x3 convolution has the stride."""
 
     features: int
     stride: int
@@ -56,7 +56,7 @@ class Bottleneck(nn.Module):
 
 
 def shortcut(block, x, features):
-    """The input, by a 1x1 convolution where its shape is not that of the output."""
+    """The input, projected by a 1x1 convolution if its shape differs from the output's."""
     if block.stride == 1 and x.shape[-1] == features:
         return x
     x = block.conv(features, 1, block.stride, name="shortcut_conv")(x)
@@ -67,18 +67,19 @@ class ResNet(ImageModel):
     """A residual network without its classifier.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` and returns the features by name:
-    `stem` (stride 2), `stage1` (4), `stage2` (8), `stage3` (16) and `stage4` (32); where
-    `output_stride` is less, the last stages dilate their convolutions instead of striding.
+    `stem` (stride 2), `stage1` (4), `stage2` (8), `stage3` (16) and `stage4` (32). With a smaller
+    `output_stride` the last stages have dilated convolutions instead of strides.
 
     Attributes:
-      stage_sizes: number of blocks of each stage.
+      stage_sizes: Number of blocks in each stage.
       block: `BasicBlock` or `Bottleneck`.
-      output_stride: 8, 16 or 32.
-      dilate_first: whether the first block of a dilated stage is dilated as the others, as in
-        segmentation-models-pytorch; else as the stage before, as in torchvision.
-      width: channels of the stem and of the first stage's blocks; each stage has twice as many.
-      frozen_norm: whether batch norms keep what they were loaded with.
-      epsilon: of the norms.
+      output_stride: Stride of the last stage: 8, 16 or 32.
+      dilate_first: Whether the first block of a dilated stage has that stage's dilation, as in
+        segmentation-models-pytorch, or the previous stage's, as in torchvision.
+      width: Channels of the stem and of the first stage; each stage has twice those of the one
+        before.
+      frozen_norm: Whether the batch norms' parameters and statistics are frozen.
+      epsilon: The batch norms' ε.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -95,7 +96,7 @@ class ResNet(ImageModel):
         self, images: Float[Array, "*b h w c"], train: bool = False
     ) -> dict[str, Float[jax.Array, "*b sh sw sc"]]:
         if self.output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride is {self.output_stride}; due is 8, 16 or 32")
+            raise ValueError(f"output_stride: expected 8, 16 or 32, got {self.output_stride}")
         conv: Layer = functools.partial(layers.Conv, use_bias=False, **self.dtypes)
         norm = self.batch_norm(train, epsilon=self.epsilon)
         if self.frozen_norm:
@@ -157,7 +158,7 @@ def resnet18(**options: Any) -> ResNet:
     """ResNet-18 without its classifier: 11.2 million parameters.
 
     Args:
-      **options: attributes of `ResNet`.
+      **options: Attributes of `ResNet`.
 
     Returns:
       The module.
@@ -176,15 +177,17 @@ def resnet18(**options: Any) -> ResNet:
 
 @functools.cache
 def resnet18_of(width: int) -> Callable[..., ResNet]:
-    """The constructor of ResNet-18s of that width: the same object each time, so that models that
-    have it as their backbone are equal."""
+    """The constructor of ResNet-18s of a width.
+
+    It is cached, so that models with the same backbone are equal.
+    """
     return functools.partial(resnet18, width=width)
 
 
 def resnet34(**options: Any) -> ResNet:
     """ResNet-34 without its classifier: 21.3 million parameters.
 
-    Args and Returns as of `resnet18`.
+    Args and Returns as in `resnet18`.
     """
     return ResNet((3, 4, 6, 3), BasicBlock, **options)
 
@@ -192,7 +195,7 @@ def resnet34(**options: Any) -> ResNet:
 def resnet50(**options: Any) -> ResNet:
     """ResNet-50 without its classifier: 23.5 million parameters.
 
-    Args and Returns as of `resnet18`.
+    Args and Returns as in `resnet18`.
     """
     return ResNet((3, 4, 6, 3), Bottleneck, **options)
 
@@ -200,6 +203,6 @@ def resnet50(**options: Any) -> ResNet:
 def resnet101(**options: Any) -> ResNet:
     """ResNet-101 without its classifier: 42.5 million parameters.
 
-    Args and Returns as of `resnet18`.
+    Args and Returns as in `resnet18`.
     """
     return ResNet((3, 4, 23, 3), Bottleneck, **options)

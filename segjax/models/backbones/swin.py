@@ -1,4 +1,4 @@
-"""Swin transformers: attention within windows, which shift from block to block."""
+"""Swin transformers: attention within windows, shifted in every second block."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ class WindowAttention(nn.Module):
     The bias `B` is learned for each offset between two pixels.
 
     Attributes:
-      num_heads: of `c / num_heads` channels each.
-      window_size: side of the windows; a window has `n = window_size²` pixels.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      param_dtype: of the biases.
+      num_heads: Number of attention heads; each has `c / num_heads` channels.
+      window_size: Side of the windows; each has `n = window_size²` pixels.
+      dense: Constructor of dense layers.
+      param_dtype: Dtype of the position biases.
     """
 
     num_heads: int
@@ -54,19 +54,19 @@ class WindowAttention(nn.Module):
 
 
 def offset_index(window_size: int) -> np.ndarray:
-    """For every two pixels of a window, the row of the table of biases: `[n, n]`."""
+    """The row of the table of biases for each pair of pixels in a window, `[n, n]`."""
     rows, columns = np.divmod(np.arange(window_size**2), window_size)
     offset = lambda x: x[:, None] - x + window_size - 1
     return offset(rows) * (2 * window_size - 1) + offset(columns)
 
 
 def unshifted_neighbours(size: tuple[int, ...], window_size: int, shift: int) -> jax.Array:
-    """Which pixels of each window lay in one window's reach before the picture was rolled.
+    """The attention mask of shifted windows: pixels that were neighbours before rolling the image.
 
     Args:
-      size: height and width, whole windows.
-      window_size: side of the windows.
-      shift: by how many pixels the picture was rolled up and to the left.
+      size: Height and width, multiples of `window_size`.
+      window_size: Side of the windows.
+      shift: Number of pixels by which the image was rolled up and to the left.
 
     Returns:
       Bool `[windows, n, n]`.
@@ -78,18 +78,18 @@ def unshifted_neighbours(size: tuple[int, ...], window_size: int, shift: int) ->
 
 
 class SwinBlock(nn.Module):
-    """Attention within windows and a perceptron, each normed before and beside a shortcut.
+    """Attention within windows and an MLP, each after a layer norm and with a shortcut.
 
     Attributes:
-      num_heads: of the attention.
-      window_size: side of the windows; the picture is filled up with zeros to whole ones.
-      shift: by how many pixels the windows are moved down and to the right. Those at the border
-        take in what lies across it, hidden from the rest.
-      drop_path: the probability of losing a whole branch of an example.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      norm: likewise, of layer norms.
-      train: whether branches are lost.
-      param_dtype: of the position biases.
+      num_heads: Number of attention heads.
+      window_size: Side of the windows; the image is padded with zeros to whole windows.
+      shift: Number of pixels by which the windows are shifted down and to the right. Windows at the
+        border wrap around; pixels from opposite borders do not attend to each other.
+      drop_path: Stochastic depth: the probability of dropping a branch for an example in training.
+      dense: Constructor of dense layers.
+      norm: Constructor of layer norms.
+      train: Whether stochastic depth is active.
+      param_dtype: Dtype of the position biases.
     """
 
     num_heads: int
@@ -103,7 +103,7 @@ class SwinBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b h w c"]:
-        # Hugging Face drops the first branch alone; the paper's code, which came first, both.
+        # Both branches are dropped, as in the authors' code; Hugging Face drops only the first.
         drop_path = nn.Dropout(self.drop_path, (-3, -2, -1), deterministic=not self.train)
         x = x + drop_path(self._attend(self.norm(name="norm1")(x)))
         y = self.dense(4 * x.shape[-1], name="fc1")(self.norm(name="norm2")(x))
@@ -130,7 +130,7 @@ class SwinBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Joins 2x2 pixels, norms them, and halves their channels: half the size, twice as wide."""
+    """Halves the resolution: concatenates 2x2 pixels, and projects them to twice the channels."""
 
     dense: Layer
     norm: Layer
@@ -149,17 +149,17 @@ class SwinTransformer(ImageModel):
     """A Swin transformer without its classifier.
 
     `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size and returns the
-    features by name: `stage1` (stride 4), `stage2` (8), `stage3` (16) and `stage4` (32), each under
-    a norm of its own, and `last`, the last under the norm that a classifier takes. Training with
-    `drop_path` takes a `dropout` key.
+    features by name: `stage1` (stride 4), `stage2` (8), `stage3` (16) and `stage4` (32), each after
+    its own layer norm, and `last`, those of the last stage after the classifier's layer norm.
+    Training with `drop_path` needs a `dropout` key.
 
     Attributes:
-      features: channels of the first stage; each stage has twice those of the one before.
-      stage_sizes: number of blocks of each stage.
-      head_features: channels of an attention head.
-      window_size: side of the windows, in patches of 4 pixels at the first stage.
-      drop_path: probability with which training drops the last block's branches; from 0 at the
-        first block it grows linearly. 0.3 as in MaskFormer and Mask2Former.
+      features: Channels of the first stage; each stage has twice those of the one before.
+      stage_sizes: Number of blocks in each stage.
+      head_features: Channels of each attention head.
+      window_size: Side of the windows in tokens: at the first stage patches of 4 pixels.
+      drop_path: Stochastic depth: the probability of dropping a branch of the last block in
+        training; it grows linearly from 0 at the first block. 0.3 as in MaskFormer and Mask2Former.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -175,7 +175,7 @@ class SwinTransformer(ImageModel):
     ) -> dict[str, Float[jax.Array, "*b sh sw sc"]]:
         if self.features % self.head_features:
             raise ValueError(
-                f"head_features is {self.head_features}; due is a divisor of {self.features}"
+                f"head_features: expected a divisor of {self.features}, got {self.head_features}"
             )
         dense, norm = token_layers(1e-5, **self.dtypes)
         block = nn.remat(SwinBlock) if self.remat else SwinBlock
@@ -209,7 +209,7 @@ def swin_tiny(**options: Any) -> SwinTransformer:
     """Swin-T without its classifier: 27.5 million parameters.
 
     Args:
-      **options: attributes of `SwinTransformer`.
+      **options: Attributes of `SwinTransformer`.
 
     Returns:
       The module.
@@ -230,7 +230,7 @@ def swin_tiny(**options: Any) -> SwinTransformer:
 def swin_small(**options: Any) -> SwinTransformer:
     """Swin-S without its classifier: 48.8 million parameters.
 
-    Args and Returns as of `swin_tiny`.
+    Args and Returns as in `swin_tiny`.
     """
     return SwinTransformer(96, (2, 2, 18, 2), **options)
 
@@ -238,7 +238,7 @@ def swin_small(**options: Any) -> SwinTransformer:
 def swin_base(**options: Any) -> SwinTransformer:
     """Swin-B with windows of 12, without its classifier: 86.9 million parameters.
 
-    Args and Returns as of `swin_tiny`.
+    Args and Returns as in `swin_tiny`.
     """
     options = {"window_size": 12, **options}
     return SwinTransformer(128, (2, 2, 18, 2), **options)
@@ -247,7 +247,7 @@ def swin_base(**options: Any) -> SwinTransformer:
 def swin_large(**options: Any) -> SwinTransformer:
     """Swin-L with windows of 12, without its classifier: 195.2 million parameters.
 
-    Args and Returns as of `swin_tiny`.
+    Args and Returns as in `swin_tiny`.
     """
     options = {"window_size": 12, **options}
     return SwinTransformer(192, (2, 2, 18, 2), **options)

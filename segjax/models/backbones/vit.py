@@ -1,4 +1,4 @@
-"""Vision transformers as timm builds them, DeiT's and DINOv2's among them."""
+"""Vision transformers as in timm, including DeiT and DINOv2."""
 
 import functools
 import math
@@ -16,20 +16,20 @@ from segjax.models.image_model import ImageModel
 from segjax.models.layers import Dtype
 from segjax.typing import Array
 
-# From patches' embeddings `[h, w, c]` on one grid, and the shape of another, to those there.
+# Interpolates the position embeddings `[h, w, c]` of a grid to another shape.
 Resize = Callable[[Array, tuple[int, int]], jax.Array]
 
-# As timm loads embeddings of another size, and DINOv2 with registers takes them.
+# As in timm, and in DINOv2 with registers.
 resize_bicubic: Resize = functools.partial(ops.resize, method="bicubic", antialias=True)
 
 
 def resize_with_offset(
     embedding: Float[Array, "h w c"], shape: tuple[int, int]
 ) -> Float[jax.Array, "new_h new_w c"]:
-    """Bicubic resizing as DINOv2's, where the new grid counts a tenth of a patch too many.
+    """Bicubic interpolation as in DINOv2, which adds 0.1 to the number of new patches.
 
-    Output `i` lies at input coordinate `(i + ½)·size/(new_size + 0.1) − ½`: the original added the
-    tenth against rounding errors, but its weights were trained with what it does to coordinates.
+    Output `i` is sampled at the input coordinate `(i + ½)·size/(new_size + 0.1) − ½`. The 0.1 was
+    meant to avoid rounding errors, but the published weights were trained with these coordinates.
     """
     y, x = (
         (jnp.arange(new) + 0.5) * (old / (new + 0.1))
@@ -40,36 +40,36 @@ def resize_with_offset(
 
 
 class VisionTransformer(ImageModel):
-    """A vision transformer: patches become tokens, and blocks of self-attention mix them.
+    """A vision transformer: an embedding of patches, and blocks of self-attention.
 
-    `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size, fills them up with
-    zeros to whole patches, and returns a dictionary:
+    `apply(variables, images, train=False)` takes `[*b, h, w, c]` of any size, pads them with zeros
+    to whole patches, and returns a dictionary:
 
     - `stage1` … `stage4`: the patches after each quarter of the blocks, `[*b, rows, columns, f]`;
-    - `patches`: those after the last block and the last norm;
-    - `tokens`: all tokens after the last norm, `[*b, n, f]`: the class token, that of distillation
-      or the registers, and the patches;
-    - `classes`: logits of the class token, where there is a classifier;
-    - `attention`: the attention of each block, `[*b, heads, n, n]`, on request.
+    - `patches`: the patches after the last layer norm;
+    - `tokens`: all tokens after the last layer norm, `[*b, n, f]`: the class token, the
+      distillation token or the registers, and the patches;
+    - `classes`: logits of the class token, if there is a classifier;
+    - `attention`: the attention of each block, `[*b, heads, n, n]`, with `return_attention`.
 
-    Training with `drop_path` takes a `dropout` key.
+    Training with `drop_path` needs a `dropout` key.
 
     Attributes:
-      features: of each token.
-      depth: number of blocks.
-      num_heads: of their attention.
-      patch_size: side of the patches, in pixels.
-      image_size: side of the square images that the position embeddings are for; to any other size
-        they are interpolated.
-      distilled: whether there is a distillation token, as DeiT's.
-      registers: number of register tokens, as DINOv2's.
-      layer_scale: what the learned scales of the blocks' branches start from; None for none.
-      num_classes: of the classifier on the class token; 0 for none.
-      epsilon: of the layer norms.
-      resize: how the position embeddings are interpolated.
-      drop_path: the probability of losing a branch of the last block; that of the first is 0, and
-        those between are evenly spaced.
-      return_attention: whether to return the attention maps.
+      features: Channels of each token.
+      depth: Number of blocks.
+      num_heads: Number of attention heads in each block.
+      patch_size: Side of the patches, in pixels.
+      image_size: Side, in pixels, of the square images for which the position embeddings are made;
+        for other sizes they are interpolated.
+      distilled: Whether there is a distillation token, as in DeiT.
+      registers: Number of register tokens, as in DINOv2.
+      layer_scale: Initial value of the learned scales of the blocks' branches; None for no scales.
+      num_classes: Number of classes of the classifier on the class token; 0 for no classifier.
+      epsilon: The layer norms' ε.
+      resize: Function that interpolates the position embeddings.
+      drop_path: Stochastic depth: the probability of dropping a branch of the last block in
+        training; it grows linearly from 0 at the first block.
+      return_attention: Whether to return the attention maps.
       remat, axis_name, dtype, param_dtype: Options of every model; see `ImageModel`.
     """
 
@@ -135,7 +135,7 @@ class VisionTransformer(ImageModel):
         return 1 + self.distilled + self.registers
 
     def _embed(self, images: jax.Array) -> jax.Array:
-        """Each patch by one matrix: the convolution whose kernel is as large as its stride."""
+        """The embedding of patches: a convolution whose stride is its kernel size."""
         conv = layers.Conv(
             self.features,
             self.patch_size,
@@ -147,7 +147,7 @@ class VisionTransformer(ImageModel):
         return conv(images)
 
     def _with_extra_tokens(self, patches: jax.Array) -> jax.Array:
-        """Class token, distillation token, registers, patches; all but registers have a place."""
+        """Adds class, distillation and register tokens, and positions to all but the registers."""
         *lead, rows, columns, features = patches.shape
 
         def tokens(name, number):
@@ -172,7 +172,7 @@ class VisionTransformer(ImageModel):
 
 
 def token_layers(epsilon: float, **dtypes: Dtype) -> tuple[layers.Layer, layers.Layer]:
-    """Constructors of the matrix products and the layer norms of a transformer."""
+    """Constructors of a transformer's dense layers and layer norms."""
     dense = functools.partial(layers.Dense, kernel_init=nn.initializers.normal(0.02), **dtypes)
     norm = functools.partial(nn.LayerNorm, epsilon=epsilon, use_fast_variance=False, **dtypes)
     return dense, norm
@@ -181,18 +181,18 @@ def token_layers(epsilon: float, **dtypes: Dtype) -> tuple[layers.Layer, layers.
 def resize_positions(
     embedding: Float[Array, "1 n c"], grid: tuple[int, int], resize: Resize
 ) -> Float[jax.Array, "1 m c"]:
-    """Position embeddings of a square of patches on another grid.
+    """Interpolates position embeddings of a square grid of patches to another grid.
 
-    Those of the tokens before the patches stay as they are.
+    Those of the tokens before the patches are kept.
 
     Args:
       embedding: `[1, extra + side², c]`, with at least one extra token.
       grid: (rows, columns) of the new patches.
-      resize: from `[side, side, c]` to `[*grid, c]`.
+      resize: Function that interpolates `[side, side, c]` to `[*grid, c]`.
     """
     side = math.isqrt(embedding.shape[1] - 1)
-    # Segmenter compares numbers of patches alone, and leaves a grid of as many patches in another
-    # shape with embeddings that belong elsewhere. Here each patch has those of its place.
+    # Segmenter's code compares only the numbers of patches, so that a grid of another shape with as
+    # many patches keeps embeddings of other positions. Here they are interpolated.
     if grid == (side, side):
         return jnp.asarray(embedding)
     extra, patches = jnp.split(embedding, [embedding.shape[1] - side**2], axis=1)
@@ -204,7 +204,7 @@ def vit_tiny_patch16(**options: Any) -> VisionTransformer:
     """ViT-Ti/16 without its classifier: 5.5 million parameters.
 
     Args:
-      **options: attributes of `VisionTransformer`.
+      **options: Attributes of `VisionTransformer`.
 
     Returns:
       The module.
@@ -226,7 +226,7 @@ def vit_tiny_patch16(**options: Any) -> VisionTransformer:
 def vit_small_patch16(**options: Any) -> VisionTransformer:
     """ViT-S/16 without its classifier: 21.7 million parameters.
 
-    Args and Returns as of `vit_tiny_patch16`.
+    Args and Returns as in `vit_tiny_patch16`.
     """
     return VisionTransformer(384, 12, 6, **options)
 
@@ -234,7 +234,7 @@ def vit_small_patch16(**options: Any) -> VisionTransformer:
 def vit_base_patch16(**options: Any) -> VisionTransformer:
     """ViT-B/16 without its classifier: 85.8 million parameters.
 
-    Args and Returns as of `vit_tiny_patch16`.
+    Args and Returns as in `vit_tiny_patch16`.
     """
     return VisionTransformer(768, 12, 12, **options)
 
@@ -242,16 +242,16 @@ def vit_base_patch16(**options: Any) -> VisionTransformer:
 def vit_large_patch16(**options: Any) -> VisionTransformer:
     """ViT-L/16 without its classifier: 303.3 million parameters.
 
-    Args and Returns as of `vit_tiny_patch16`.
+    Args and Returns as in `vit_tiny_patch16`.
     """
     return VisionTransformer(1024, 24, 16, **options)
 
 
 def dinov2_small(**options: Any) -> VisionTransformer:
-    """DINOv2's ViT-S/14: 22.1 million parameters. With `registers=4`, its published sequel.
+    """DINOv2's ViT-S/14: 22.1 million parameters. `registers=4` makes the variant with registers.
 
     Args:
-      **options: attributes of `VisionTransformer`.
+      **options: Attributes of `VisionTransformer`.
 
     Returns:
       The module.
@@ -268,22 +268,22 @@ def dinov2_small(**options: Any) -> VisionTransformer:
 
 
 def dinov2_base(**options: Any) -> VisionTransformer:
-    """DINOv2's ViT-B/14: 86.6 million parameters. With `registers=4`, its published sequel.
+    """DINOv2's ViT-B/14: 86.6 million parameters. `registers=4` makes the variant with registers.
 
-    Args and Returns as of `dinov2_small`.
+    Args and Returns as in `dinov2_small`.
     """
     return VisionTransformer(768, 12, 12, **_dinov2(options))
 
 
 def dinov2_large(**options: Any) -> VisionTransformer:
-    """DINOv2's ViT-L/14: 304.4 million parameters. With `registers=4`, its published sequel.
+    """DINOv2's ViT-L/14: 304.4 million parameters. `registers=4` makes the variant with registers.
 
-    Args and Returns as of `dinov2_small`.
+    Args and Returns as in `dinov2_small`.
     """
     return VisionTransformer(1024, 24, 16, **_dinov2(options))
 
 
 def _dinov2(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of DINOv2 under those given: its registers came without the offset."""
+    """The options of DINOv2, updated; the variant with registers resizes without the offset."""
     resize = resize_bicubic if options.get("registers") else resize_with_offset
     return {"patch_size": 14, "image_size": 518, "layer_scale": 1e-5, "resize": resize} | options

@@ -1,4 +1,4 @@
-"""Layers that the models share: torch's maps, each in the form that is fast both ways."""
+"""Layers that the models share, with torch's conventions."""
 
 from typing import TYPE_CHECKING
 

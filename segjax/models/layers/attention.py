@@ -1,4 +1,4 @@
-"""Multi-head attention, and the transformer block that stacks it with a perceptron."""
+"""Multi-head attention, and transformer blocks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from segjax.models.layers.linear import Dtype
 from segjax.models.layers.positions import rotate
 from segjax.numerics import accumulation_dtype
 
-# A layer's constructor with the options that all layers of a model share.
+# The constructor of a layer.
 Layer = Callable[..., Any]
 
 
@@ -29,21 +29,21 @@ def quick_gelu(x: jax.Array) -> jax.Array:
 
 
 class SelfAttention(nn.Module):
-    """Every token looks at all: `softmax(q kᵀ / √d) v`, head by head, and a matrix product.
+    """Multi-head self-attention: `softmax(q kᵀ / √d) v` for each head, and a dense layer.
 
-    `where` broadcasts to `[*b, heads, n, n]` and is False where a token may not look at another.
-    By `angles`, `[m, d / 2]`, the queries and keys of the last m tokens are turned before.
+    `where` broadcasts to `[*b, heads, n, n]` and is False where a token may not attend to another.
+    `angles`, `[m, d / 2]`, rotate the queries and keys of the last m tokens.
 
-    Returns the tokens and the attention `[*b, heads, n, n]`, or None in its place: under
-    differentiation or outside `jit`, who does not ask for the maps does not hold them.
+    Returns the tokens, and the attention `[*b, heads, n, n]` or None: maps that are not requested
+    are not stored.
 
     Attributes:
-      num_heads: of `features / num_heads` channels each.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      train: whether dropout drops.
-      dropout: the probability of losing an entry of the attention, and of the result.
-      return_attention: whether to return the maps.
-      key_bias: whether the keys have a bias, as the queries and the values do.
+      num_heads: Number of attention heads; each has `features / num_heads` channels.
+      dense: Constructor of dense layers.
+      train: Whether dropout is active.
+      dropout: Dropout rate of the attention weights and of the result.
+      return_attention: Whether to return the attention maps.
+      key_bias: Whether the keys have a bias, as queries and values do.
     """
 
     num_heads: int
@@ -62,10 +62,10 @@ class SelfAttention(nn.Module):
     ) -> tuple[Float[jax.Array, "*b n c"], Float[jax.Array, "*b heads n n"] | None]:
         features = x.shape[-1]
         if features % self.num_heads:
-            raise ValueError(f"num_heads is {self.num_heads}; due is a divisor of {features}")
+            raise ValueError(f"num_heads: expected a divisor of {features}, got {self.num_heads}")
         drop = nn.Dropout(self.dropout, deterministic=not self.train)
         if self.key_bias:
-            # One product gives queries, keys and values, each of all heads.
+            # A single product for queries, keys and values of all heads.
             qkv = self.dense(3 * features, name="qkv")(x)
         else:
             biased = {"query": True, "key": False, "value": True}
@@ -88,20 +88,20 @@ class SelfAttention(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Queries look at keys: `softmax(q kᵀ / √d) v`, head by head, and a matrix product.
+    """Multi-head attention: `softmax(q kᵀ / √d) v` for each head, and a dense layer.
 
-    `q`, `k` and `v` are matrix products of what it is called with: `queries`, `keys`, and `values`,
-    one for each key. A query for which `where` is False everywhere looks at nothing: its result is
-    the last product's bias.
+    `q`, `k` and `v` are dense layers of `queries`, `keys` and `values`, one for each key. A query
+    for which `where` is False everywhere attends to nothing: its result is the last layer's bias.
 
-    Returns the result and the attention `[*b, heads, q, k]`, or None in its place.
+    Returns the result, and the attention `[*b, heads, q, k]` or None.
 
     Attributes:
-      num_heads: of `features / num_heads` channels each, of as many features as the queries have.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      train: whether dropout drops.
-      dropout: the probability of losing an entry of the attention.
-      return_attention: whether to return the maps.
+      num_heads: Number of attention heads; each has `c / num_heads` channels, with c those of the
+        queries.
+      dense: Constructor of dense layers.
+      train: Whether dropout is active.
+      dropout: Dropout rate of the attention weights.
+      return_attention: Whether to return the attention maps.
     """
 
     num_heads: int
@@ -120,7 +120,7 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[Float[jax.Array, "*b q c"], Float[jax.Array, "*b heads q k"] | None]:
         features = queries.shape[-1]
         if features % self.num_heads:
-            raise ValueError(f"num_heads is {self.num_heads}; due is a divisor of {features}")
+            raise ValueError(f"num_heads: expected a divisor of {features}, got {self.num_heads}")
 
         def heads(x, name):
             x = self.dense(features, name=name)(x)
@@ -141,11 +141,11 @@ class MultiHeadAttention(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel.
+    """LayerScale: a learned factor for each channel.
 
     Attributes:
-      start: what it begins with.
-      param_dtype: of the factors.
+      start: Initial value.
+      param_dtype: Dtype of the parameters.
     """
 
     start: float
@@ -158,22 +158,22 @@ class LayerScale(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """`x + s₁ attention(norm(x))`, and then `x + s₂ mlp(norm(x))`; s scales each channel.
+    """A transformer block: `x + s₁ attention(norm(x))`, then `x + s₂ mlp(norm(x))`.
 
-    The perceptron is four times as wide inside. Takes `where` and `angles`,
-    and returns the tokens and the attention, as `SelfAttention` does.
+    The factors s scale each channel. The MLP has four times as many hidden channels. Takes `where`
+    and `angles`, and returns the tokens and the attention, as `SelfAttention` does.
 
     Attributes:
-      num_heads: of the attention.
-      dense: constructor of matrix products, with the options that a model's layers share.
-      norm: likewise, of layer norms.
-      train: whether dropout drops.
-      dropout: the probability of losing an entry of attention and perceptron.
-      drop_path: the probability of losing a whole branch of an example.
-      scale: constructor of `LayerScale`; None for `s = 1`.
-      return_attention: whether to return the maps.
-      key_bias: as of `SelfAttention`.
-      activation: function between the two layers of the perceptron.
+      num_heads: Number of attention heads.
+      dense: Constructor of dense layers.
+      norm: Constructor of layer norms.
+      train: Whether dropout is active.
+      dropout: Dropout rate of the attention and the MLP.
+      drop_path: Stochastic depth: the probability of dropping a branch for an example in training.
+      scale: Constructor of `LayerScale`; None for `s = 1`.
+      return_attention: Whether to return the attention maps.
+      key_bias: Whether the keys have a bias, as queries and values do.
+      activation: Activation function of the MLP.
     """
 
     num_heads: int
@@ -226,17 +226,17 @@ def attention_weights(
     bias: Float[jax.Array, "..."] | None = None,
     where: Bool[jax.Array, "..."] | None = None,
 ) -> Float[jax.Array, "*b q k"]:
-    """How much each query attends to each key: `softmax(q kᵀ / √d + B)`, over the keys.
+    """The attention of each query to each key: `softmax(q kᵀ / √d + B)`, over the keys.
 
     Args:
-      query: `[*b, q, d]`, the heads among the leading axes.
+      query: `[*b, q, d]`; heads are leading axes.
       key: `[*b, k, d]`.
       bias: `B`, broadcasts to `[*b, q, k]`; None for 0.
-      where: broadcasts to `[*b, q, k]`; False where a query may not look.
+      where: Broadcasts to `[*b, q, k]`; False where a query may not attend.
 
     Returns:
-      `[*b, q, k]` in the dtype of `query`, 0 where it may not look; the softmax is in at least
-      float32.
+      `[*b, q, k]` in the dtype of `query`, 0 where `where` is False; the softmax is computed in at
+      least float32.
 
     References:
       Vaswani et al., "Attention is all you need", 2017, eq. 1.
@@ -248,7 +248,7 @@ def attention_weights(
         scores += bias.astype(scores.dtype)
     if where is None:
         return jax.nn.softmax(scores).astype(query.dtype)
-    # A finite least score: the softmax of a row without keys is then defined, and its gradient.
+    # A finite score, so that the softmax of a row without keys and its gradient are defined.
     weights = jax.nn.softmax(jnp.where(where, scores, jnp.finfo(scores.dtype).min))
     return jnp.where(where, weights, 0).astype(query.dtype)
 
@@ -262,19 +262,22 @@ def attend(
     drop: Callable[[jax.Array], jax.Array] | None = None,
     return_attention: bool = False,
 ) -> tuple[Float[jax.Array, "*b q c"], Float[jax.Array, "*b q k"] | None]:
-    """What each query finds where it looks: `softmax(q kᵀ / √d) v`.
+    """Attention: `softmax(q kᵀ / √d) v`.
 
-    On a CPU the weights of large maps are held for one head at a time, and taken anew for the
-    gradient, unless they are dropped from or returned.
+    On a CPU the weights of large maps are computed for one head at a time, and again for the
+    gradient, unless `drop` or `return_attention` needs them.
 
     Args:
-      query, key, where: as of `attention_weights`.
+      query: `[*b, q, d]`; heads are leading axes.
+      key: `[*b, k, d]`.
       value: `[*b, k, c]`, one for each key.
-      drop: dropout of the weights; None for none.
-      return_attention: whether to return the weights, before dropout.
+      where: Broadcasts to `[*b, q, k]`; False where a query may not attend.
+      drop: Function that applies dropout to the weights; None for no dropout.
+      return_attention: Whether to return the weights, before dropout.
 
     Returns:
-      `[*b, q, c]`, 0 for a query that may look nowhere; and the weights, or None in their place.
+      `[*b, q, c]`, 0 for a query that may not attend to any key; and the weights `[*b, q, k]`, or
+      None.
 
     Example:
       >>> query, key, value = jnp.ones((1, 2, 3)), jnp.ones((1, 4, 3)), jnp.arange(4.0)[:, None]
@@ -306,7 +309,7 @@ def attend(
         dropped = attention if drop is None else drop(attention)
         return dropped @ value, attention if return_attention else None
     operands = query, key, value, where
-    # Of smaller maps a turn would cost more than it saves.
+    # For smaller maps a turn of the loop would cost more than it saves.
     if len(shape) == 2 or shape[-2] * shape[-1] < 2**19:
         return all_heads(*operands), None
     return lax.platform_dependent(*operands, cpu=by_head, default=all_heads), None

@@ -1,6 +1,6 @@
-"""What a layer does that looks beyond its own pixel, where a picture fills only part of a canvas.
+"""Operations on images that fill only part of a canvas; see `models.blind_beyond`.
 
-Outside `models.blind_beyond` nothing here knows of a canvas: all of every map is the picture's.
+Outside that context every image fills its canvas.
 """
 
 import jax
@@ -13,9 +13,9 @@ from segjax.typing import Array
 
 
 class Extent(nn.Module):
-    """How much of a map `[*b, h, w, c]` is the picture's: (rows, columns), int32 `[*b, 2]`.
+    """The (rows, columns) of a map `[*b, h, w, c]` that belong to the image, int32 `[*b, 2]`.
 
-    None where that is all of it; `models.blind_beyond` answers in its place.
+    None if that is all of it; `models.blind_beyond` intercepts the call.
     """
 
     def __call__(self, x: Float[jax.Array, "..."]) -> Int[jax.Array, "*b 2"] | None:
@@ -23,33 +23,33 @@ class Extent(nn.Module):
 
 
 def inside(extent: Int[Array, "*b 2"], shape: tuple[int, int]) -> Bool[jax.Array, "*b h w"]:
-    """The pixels of the first rows and columns, of as many as `extent` says."""
+    """True in the first rows and columns, as many as in `extent`."""
     rows, columns = jnp.split(jnp.asarray(extent)[..., None, :], 2, axis=-1)
     height, width = shape
     return (jnp.arange(height)[:, None] < rows) & (jnp.arange(width) < columns)
 
 
 def picture_pixels(x: Float[jax.Array, "*b h w c"]) -> Bool[jax.Array, "*b h w"] | None:
-    """The pixels of a map that are the picture's; None where all are."""
+    """The pixels of a map that belong to the image; None if all do."""
     extent = Extent()(x)
     return None if extent is None else inside(extent, (x.shape[-3], x.shape[-2]))
 
 
 def picture_tokens(x: Float[jax.Array, "*b h w c"]) -> Bool[jax.Array, "*b n"] | None:
-    """Likewise, row by row: the keys that attention may look at."""
+    """The pixels of a map that belong to the image, row by row; None if all do."""
     where = picture_pixels(x)
     return None if where is None else where.reshape(*where.shape[:-2], -1)
 
 
 def global_mean(x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b 1 1 c"]:
-    """The mean over the picture."""
+    """The mean over the image."""
     where = picture_pixels(x)
     where = None if where is None else where[..., None]
     return jnp.mean(x, (-3, -2), keepdims=True, where=where)
 
 
 def repeat_border(x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b h w c"]:
-    """The map with the picture's last row and column repeated beyond it."""
+    """Repeats the last row and column of the image beyond its end."""
     extent = Extent()(x)
     if extent is None:
         return x
@@ -62,7 +62,7 @@ def repeat_border(x: Float[jax.Array, "*b h w c"]) -> Float[jax.Array, "*b h w c
 def upsample(
     x: Float[jax.Array, "*b h w c"], shape: tuple[int, int], *, align_corners: bool = False
 ) -> Float[jax.Array, "*b new_h new_w c"]:
-    """`ops.resize`, bilinear, of the picture; on a canvas, by whole factors."""
+    """Bilinear upsampling of the image; on a canvas, by integer factors."""
     extent = Extent()(x)
     if extent is None or not align_corners:
         return ops.resize(repeat_border(x), shape, align_corners=align_corners)
@@ -79,12 +79,12 @@ def upsample(
 
 
 def _take(x: jax.Array, places: jax.Array, axis: int) -> jax.Array:
-    """The rows, or columns, of each example at `places`, `[*b, n]`."""
+    """The rows or columns of each example at `places`, `[*b, n]`."""
     return jnp.take_along_axis(x, _spread(places, x, axis), axis)
 
 
 def _spread(values: jax.Array, x: jax.Array, axis: int) -> jax.Array:
-    """Values `[*b, n]` along an axis of `x`, the same along all but the examples' axes."""
+    """Reshapes values `[*b, n]` to broadcast along an axis of `x`."""
     *lead, size = values.shape
     between, behind = x.ndim + axis - len(lead), -1 - axis
     return values.reshape(*lead, *[1] * between, size, *[1] * behind)

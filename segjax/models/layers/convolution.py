@@ -1,6 +1,6 @@
-"""The convolution, of which a CPU gets other forms than an accelerator, forward and backward.
+"""Convolution, with faster forms on a CPU for some shapes and gradients.
 
-So it is a primitive of its own, that knows its derivatives, and is lowered by platform.
+It is a primitive, so that its gradients too are lowered by platform.
 """
 
 import functools
@@ -34,28 +34,29 @@ def convolve(
     padding: int = 0,
     groups: int = 1,
 ) -> Float[jax.Array, "..."]:
-    """The convolution `y_i = Σ_k x_{s i + d k − p} w_k` of torch, channels last.
+    """Convolution as in torch, channels last: `y_i = Σ_k x_{s i + d k − p} w_k`.
 
     Args:
       x: `[*b, *spatial, in]`.
-      kernel: `[*kernel, in / groups, out]`; its rank tells the number of spatial axes.
+      kernel: `[*kernel, in / groups, out]`; its rank determines the number of spatial axes.
       stride: `s`, along every spatial axis.
-      dilation: `d`.
-      padding: `p` zeros on each side.
-      groups: of channels that do not see one another.
+      dilation: `d`, along every spatial axis.
+      padding: `p`, the number of zeros on each side.
+      groups: Number of groups of channels that are convolved separately.
 
     Returns:
       `[*b, *new_spatial, out]`.
 
     Raises:
-      ValueError: if the channels do not fit together, or the kernel is larger than the image.
+      ValueError: If the numbers of channels do not match, or the kernel is larger than the padded
+        image.
     """
     dimensions = kernel.ndim - 2
     channels, features = x.shape[-1], kernel.shape[-1]
     if channels != groups * kernel.shape[-2] or features % groups:
         raise ValueError(
-            f"kernel has shape {kernel.shape}; due are [*kernel, in / groups, out] with in = "
-            f"{channels}, groups = {groups}, and out a multiple of groups"
+            f"kernel: expected shape [*kernel, in / groups, out] with in = {channels}, groups = "
+            f"{groups} and out a multiple of groups, got {kernel.shape}"
         )
     if kernel.shape[:-2] == (1,) * dimensions and stride == 1 and padding == 0 and groups == 1:
         return project(x, kernel.reshape(kernel.shape[-2:]))
@@ -65,8 +66,8 @@ def convolve(
     )
     if min(geometry.output_size) < 1:
         raise ValueError(
-            f"x has the spatial size {size}; with kernel {kernel.shape[:-2]}, dilation {dilation} "
-            f"and padding {padding} no output is left"
+            f"x: expected a spatial size of at least the kernel's {kernel.shape[:-2]} at dilation "
+            f"{dilation}, got {size} with padding {padding}"
         )
     # Inside shard_map both must vary over the same devices.
     zero = jnp.zeros_like(x, shape=()) + jnp.zeros_like(kernel, shape=())
@@ -78,7 +79,7 @@ def convolve(
 def _transpose(
     place: int, cotangent: Any, a: Any, b: Any, *, role: Role, geometry: Geometry
 ) -> jax.Array:
-    """The cotangent takes the place of `role`, and the operand at `place` becomes the result."""
+    """The gradient by the operand at `place`: the cotangent is now the operand `role`."""
     first, second = (r for r in ROLES if r != role)
     known = {role: cotangent, **({second: b} if place == 0 else {first: a})}
     target = (first, second)[place]
@@ -89,7 +90,7 @@ def _transpose(
 def _batch(
     operands: Sequence, axes: Sequence, *, role: Role, geometry: Geometry
 ) -> tuple[jax.Array, int]:
-    """A new axis joins the examples'; but a kernel for each of its entries is one by one."""
+    """A new axis is joined with the batch; with a kernel for each of its entries, it is mapped."""
     size = next(x.shape[a] for x, a in zip(operands, axes, strict=True) if a is not None)
     operands = [
         jnp.broadcast_to(x, (size, *x.shape)) if a is None else jnp.moveaxis(x, a, 0)
@@ -109,7 +110,7 @@ def _batch(
 
 
 # `Σ output · (image * kernel)` is linear in each of the three. The primitive is its derivative by
-# one of them, `role`, at the other two, in their order; its own transposes are the same again.
+# one of them, `role`, at the other two, in their order; its transposes are the same primitive.
 _convolution_p = Primitive("convolution")
 _convolution_p.def_impl(jax.jit(_convolution_p.bind, static_argnames=("role", "geometry")))
 _convolution_p.def_abstract_eval(result_type)

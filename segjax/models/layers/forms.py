@@ -1,13 +1,12 @@
-"""The sums of a convolution, and of its gradients, in the form that is fast.
+"""Forms of a convolution and its gradients, and the choice among them on a CPU.
 
-XLA's convolutions are what they should be on GPU and TPU. On a CPU some are many times slower than
-need be, most of all the gradients; there other forms of the same sums stand in for them.
+XLA's own convolutions are fast on GPU and TPU. On a CPU some are many times slower than necessary,
+most of all the gradients; other forms of the same sums replace them there.
 """
 
 import functools
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -25,16 +24,16 @@ ROLES: tuple[Role, ...] = ("image", "kernel", "output")
 def project(
     x: Float[jax.Array, "*b c"], kernel: Float[jax.Array, "c o"]
 ) -> Float[jax.Array, "*b o"]:
-    """The matrix product over the last axis, `x @ kernel`, as one product of two matrices.
+    """The product over the last axis, `x @ kernel`, as one product of two matrices.
 
-    In two dimensions the gradient of the kernel is a product of matrices too; over more axes a CPU
-    would copy and transpose for it.
+    Its gradient by the kernel is then also a product of two matrices, for which a CPU does not copy
+    and transpose.
     """
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 class Geometry(NamedTuple):
-    """Which pixels an output sees: along each axis output i has pixel `s i + d k − p` at tap k."""
+    """The shape of a convolution: along each axis output i has pixel `s i + d k − p` at tap k."""
 
     image_size: tuple[int, ...]
     kernel_size: tuple[int, ...]
@@ -54,21 +53,19 @@ class Geometry(NamedTuple):
 
     @property
     def pitch(self) -> tuple[int, ...]:
-        """Along each axis, in strides: from an image's row to the next one, if the zeros in between
-        serve both.
-        """
+        """The size of each axis of the padded image, in strides; neighbours share the padding."""
         return tuple(
             max(o, -(-(n + self.padding) // self.stride))
             for n, o in zip(self.image_size, self.output_size, strict=True)
         )
 
     def taps(self) -> Iterator[tuple[int, ...]]:
-        """The kernel's positions."""
+        """The positions in the kernel."""
         return itertools.product(*map(range, self.kernel_size))
 
 
 def _shape(role: Role, a: Any, b: Any, geometry: Geometry) -> tuple[int, ...]:
-    """The shape of what plays `role`, the other two being given."""
+    """The shape of the operand `role`, given the other two."""
     if role == "output":
         return (a.shape[0], *geometry.output_size, geometry.features)
     if role == "kernel":
@@ -78,7 +75,7 @@ def _shape(role: Role, a: Any, b: Any, geometry: Geometry) -> tuple[int, ...]:
 
 
 def result_type(a: Any, b: Any, *, role: Role, geometry: Geometry) -> Any:
-    """The type of what plays `role`: `a`'s, of another shape."""
+    """The type of the operand `role`: that of `a`, with another shape."""
     return a.update(shape=_shape(role, a, b, geometry))
 
 
@@ -99,7 +96,7 @@ def library_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) 
 
     if role == "output":
         return convolution(a, b)
-    # Of the same type as `a`, which in shard_map tells the devices over which it varies.
+    # Of the same type as `a`, which in shard_map includes the devices over which it varies.
     result = result_type(jax.typeof(a), b, role=role, geometry=geometry)
     if role == "image":
         return jax.linear_transpose(lambda image: convolution(image, a), result)(b)[0]
@@ -108,119 +105,99 @@ def library_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) 
 
 def cpu_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) -> jax.Array:
     """The form that is fastest on a CPU."""
-    form = _fastest_form(role, geometry)
-    if form is library_form:
-        return form(a, b, role=role, geometry=geometry)
     dtype = accumulation_dtype(a)
+    form = fastest_form(role, geometry)
     result = form(a.astype(dtype), b.astype(dtype), role=role, geometry=geometry)
     return result.astype(a.dtype)
 
 
-def _fastest_form(role: Role, geometry: Geometry) -> Callable[..., jax.Array]:
+def fastest_form(role: Role, geometry: Geometry) -> Callable[..., jax.Array]:
+    """The choice of `cpu_form`, as measured by `experiments/benchmarks/convolution.py`.
+
+    Last measured with jaxlib 0.10.2, on two cores with AVX-512.
+    """
     if geometry.groups > 1:
         is_depthwise = geometry.groups == geometry.channels == geometry.features
         return _depthwise_form if is_depthwise else library_form
-    if geometry.dilation > 1 or max(geometry.kernel_size) == 1:
+    if max(geometry.kernel_size) == 1:
+        return _cropped_form
+    if geometry.dilation > 1 and _share_inside(geometry) < 0.8:
         return _cropped_form
     if role == "kernel":
-        return _blocked_form
-    return _unstrided_form if geometry.stride == 1 else library_form
+        is_slow = geometry.features < 32 or len(geometry.kernel_size) == 3
+        return _blocked_form if is_slow and geometry.dilation == 1 else _turned_form
+    return _turned_form if role == "image" and geometry.stride == 1 else library_form
 
 
-def _unstrided_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) -> jax.Array:
-    """XLA's convolution, and the gradient by the image as one of the output's gradient."""
+def _turned_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) -> jax.Array:
+    """A gradient as XLA's convolution of operands that are transposed beforehand.
+
+    In a loop, XLA computes a convolution tens of times as slowly if it has to permute its operands.
+    """
     dimensions = len(geometry.kernel_size)
-    if role == "output":
-        image, kernel, size = a, b, geometry.output_size
-        padding = [geometry.padding] * dimensions
+    dilation, padding = geometry.dilation, geometry.padding
+    if role == "image":
+        image, kernel = b, jnp.flip(a, range(dimensions)).swapaxes(-2, -1)
+        steps, spread = 1, dilation
+        margins = [(dilation * (k - 1) - padding,) * 2 for k in geometry.kernel_size]
     else:
-        image, size = b, geometry.image_size
-        kernel = jnp.flip(a, range(dimensions)).swapaxes(-2, -1)
-        # Turned round beforehand: of a kernel whose order it has to permute XLA makes slow loops.
-        kernel = lax.optimization_barrier(kernel)
-        padding = [k - 1 - geometry.padding for k in geometry.kernel_size]
-    # XLA has two libraries for planes on a CPU. The one that it prefers is up to twice as fast per
-    # thread, but takes no convolution whose output is larger than its image: so rows are added
-    # where it would leave half of the threads idle.
-    tasks = _tasks(size[-1], kernel.shape[-1], math.prod(kernel.shape[:-1]))
-    is_idle = dimensions == 2 and 2 * tasks <= _threads()
-    excess = max(image.shape[1] - size[0], 0) + 1 if is_idle else 0
-    margins = [(p, p) for p in padding]
-    margins[0] = padding[0], padding[0] + excess
+        image, kernel = a.swapaxes(0, -1), jnp.moveaxis(b, 0, -2)
+        steps, spread = dilation, geometry.stride
+        margins = [(padding,) * 2] * dimensions
     axes = "DHW"[-dimensions:]
+    image, kernel = lax.optimization_barrier((image, kernel))
     y = lax.conv_general_dilated(
         image,
         kernel,
-        (1,) * dimensions,
+        (steps,) * dimensions,
         margins,
+        rhs_dilation=(spread,) * dimensions,
         dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
     )
-    return y[:, : size[0]]
+    if role == "image":
+        return y
+    return jnp.moveaxis(y[(slice(None), *map(slice, geometry.kernel_size))], 0, -2)
 
 
-def _tasks(width: int, features: int, products: int) -> int:
-    """To how many threads XLA's library YNNPACK deals out a convolution of planes.
-
-    It is parts of a row of `width` pixels by parts of the features, and no more of them than are
-    worth a task by the number of products for an output; rows and examples are not dealt out.
-    """
-    pixels, columns = min(width, 16), min(features, 64)
-    least = min(width, 64) * min(features, 64)
-    while pixels * columns < least or (pixels + columns) * min(products, 1024) < 2**16:
-        if columns < features and pixels >= min(width, 4 * columns):
-            columns *= 2
-        elif pixels < width:
-            pixels *= 2
-        else:
-            break
-    return -(-width // pixels) * -(-features // columns)
-
-
-def _threads() -> int:
-    """How many threads XLA has on this machine's CPU."""
-    is_known = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if is_known else os.cpu_count() or 1
-
-
-# Of what a product of `_blocked_form` reads, so that it stays in a CPU's cache.
+# Numbers that a product of `_blocked_form` reads, so that they stay in a CPU's cache.
 _BLOCK = 2**20
 
 
 def _blocked_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) -> jax.Array:
-    """The gradient by the kernel: a product of matrices for some pixels at a time.
+    """The gradient by the kernel: a product of matrices for a block of pixels at a time.
 
-    Output i sees pixel `s i + k` of the padded image at tap `k = s m + r`: of the pixels that leave
-    the remainder r, number `i + m`. With all rows of all images one behind the other that is, for
-    every i, the same number of places further on. Across the image, each tap takes a copy of the
-    pixels from there on; down it, the gradients are delayed as much, a copy for each m: of a 3x3
-    kernel three copies by three are the nine taps.
+    Output i sees pixel `s i + k` of the padded image at tap `k = s m + r`: number `i + m` of the
+    pixels with remainder r. With all rows of all images in one sequence, that pixel is the same
+    number of places further on for every i. For the taps along the last axes, the pixels are copied
+    with that shift; for those along the first axis, the gradients are copied with the opposite
+    shift, once for each m. For a 3x3 kernel, three copies by three give the nine taps.
     """
     (taps, *taps_across), (_, *pitch_across) = geometry.kernel_size, geometry.pitch
     stride, features, shifts = geometry.stride, geometry.features, -(-taps // geometry.stride)
     channels = stride * geometry.channels
     image, output = _in_a_row(a, b, geometry)
 
-    # Where copies begin: at which place and in which column.
-    seen = []
+    # Row and column at which each copy starts.
+    copies = []
     for tap in itertools.product(*map(range, taps_across)):
         place = remainder = 0
         for k, p in zip(tap, pitch_across, strict=True):
             place = p * place + k // stride
             remainder = stride * remainder + k % stride
-        seen.append((place, channels * remainder))
+        copies.append((place, channels * remainder))
     line = math.prod(pitch_across)
     delayed = [(line * m, 0) for m in reversed(range(shifts))]
 
     length = len(image) + line * (shifts - 1)
-    columns = max(len(seen) * channels, len(delayed) * features)
+    columns = max(len(copies) * channels, len(delayed) * features)
     blocks = max(-(-length * columns // _BLOCK), 1)
     rows = -(-length // blocks)
     excess = rows * blocks - len(image)
-    image = jnp.pad(image, [(0, excess + max(seen)[0]), (0, 0)])
+    image = jnp.pad(image, [(0, excess + max(copies)[0]), (0, 0)])
     output = jnp.pad(output, [(line * (shifts - 1), excess), (0, 0)])
 
-    # Only a product of rows by columns is fast: so one matrix is turned, the narrower.
-    first, second = (image, seen, channels), (output, delayed, features)
+    # A product of rows by columns is fastest, so the narrower matrix is transposed.
+    first, second = (image, copies, channels), (output, delayed, features)
     if is_swapped := image.shape[1] > features:
         first, second = second, first
     (x, x_starts, height), (y, y_starts, width) = first, second
@@ -229,7 +206,7 @@ def _blocked_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry)
     def add_block(total, start):
         x_copies = [lax.dynamic_slice(x, (j, start + i), (height, rows)) for i, j in x_starts]
         y_copies = [lax.dynamic_slice(y, (start + i, j), (rows, width)) for i, j in y_starts]
-        # Stacked, as along the last axis XLA would copy each of them twice.
+        # Stacked, since XLA would copy each of them twice to concatenate along the last axis.
         x_stack, y_stack = jnp.stack(x_copies), jnp.stack(y_copies, axis=1)
         return total + x_stack.reshape(-1, rows) @ y_stack.reshape(rows, -1), None
 
@@ -243,10 +220,10 @@ def _blocked_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry)
 def _in_a_row(
     image: jax.Array, output: jax.Array, geometry: Geometry
 ) -> tuple[jax.Array, jax.Array]:
-    """All places, one behind the other: `[n, s^d channels]` and `[n, features]`.
+    """Image and output as sequences of places: `[n, s^d channels]` and `[n, features]`.
 
-    A place has a pixel for each remainder, of the first axis within those of the others. At places
-    without an output that is 0.
+    A place has a pixel for each remainder, with that of the first axis last. The output is 0 at
+    places without one.
     """
     stride, pitch, pad = geometry.stride, geometry.pitch, geometry.padding
     axes = len(pitch)
@@ -263,7 +240,7 @@ def _in_a_row(
 
 
 def _depthwise_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) -> jax.Array:
-    """Sums of shifted products: each channel by itself."""
+    """A depthwise convolution as a sum of shifted products."""
     if role == "kernel":
         return _depthwise_kernel(a, b, geometry)
     if role == "image":
@@ -271,7 +248,7 @@ def _depthwise_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometr
 
     dimensions = len(geometry.kernel_size)
     border = [(0, 0), *[(geometry.padding, geometry.padding)] * dimensions, (0, 0)]
-    # Behind the barrier for it to be made once, not for each tap.
+    # The barrier makes XLA pad once instead of for each tap.
     padded = lax.optimization_barrier(jnp.pad(a, border))
 
     def shifted(tap):
@@ -287,16 +264,14 @@ def _depthwise_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometr
     return functools.reduce(jnp.add, (shifted(tap) * b[tap][0] for tap in geometry.taps()))
 
 
-# The compiler makes a copy of what it sums over pixels: of shifted pixels times gradients, for each
-# tap. With the bands of rows added up first it copies a sixteenth. Of fewer bands, it was seen to
-# copy each: several times as slow.
+# XLA copies what it sums over pixels, the products of pixels and gradients for each tap. With bands
+# of rows added first, the copy is a sixteenth as large. With fewer bands, XLA was seen to copy each
+# of them, which is several times as slow.
 _BANDS = 16
 
 
 def _depthwise_kernel(a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
-    """The gradient by the kernel: for each tap products of bands of rows, added up, and then the
-    sum over pixels.
-    """
+    """The gradient by the kernel: for each tap, the sum of products of pixels and gradients."""
     (height, *across), (taps, *taps_across) = geometry.output_size, geometry.kernel_size
     stride, dilation, pad = geometry.stride, geometry.dilation, geometry.padding
     band = -(-height // _BANDS)
@@ -308,7 +283,7 @@ def _depthwise_kernel(a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Arr
     output = jnp.pad(b, [(0, 0), (0, rows - height), *[(0, 0)] * (len(across) + 1)])
     strides = (1, stride, *[stride] * len(across), 1)
 
-    def of_row(row):
+    def kernel_row(row):
         seen = lax.dynamic_slice_in_dim(image, dilation * row, seen_rows, 1)
 
         def product(tap, first):
@@ -318,19 +293,20 @@ def _depthwise_kernel(a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Arr
             pixels = lax.slice(seen, start, (len(a), *stop, a.shape[-1]), strides)
             return pixels * lax.slice_in_dim(output, first, first + band, axis=1)
 
-        def of_tap(tap):
+        def tap_sums(tap):
             return functools.reduce(jnp.add, (product(tap, i * band) for i in range(_BANDS)))
 
-        return [of_tap(tap) for tap in itertools.product(*map(range, taps_across))]
+        return [tap_sums(tap) for tap in itertools.product(*map(range, taps_across))]
 
     axes = range(1, output.ndim)
-    of_taps = [jnp.sum(x, axes) for x in lax.map(of_row, jnp.arange(taps))]
-    return jnp.stack(of_taps, axis=1).reshape(_shape("kernel", a, b, geometry))
+    gradients = [jnp.sum(x, axes) for x in lax.map(kernel_row, jnp.arange(taps))]
+    return jnp.stack(gradients, axis=1).reshape(_shape("kernel", a, b, geometry))
 
 
 def _turned(kernel: jax.Array, output: jax.Array, geometry: Geometry) -> dict:
-    """The depthwise convolution that is the gradient by the image: of the gradient by the output,
-    spread out by the stride, with the kernel turned round.
+    """The operands of the depthwise convolution that is the gradient by the image.
+
+    They are the gradient by the output, spread out by the stride, and the flipped kernel.
     """
     size, stride, dilation = geometry.kernel_size, geometry.stride, geometry.dilation
     margins = [(0, 0, 0)]
@@ -344,7 +320,7 @@ def _turned(kernel: jax.Array, output: jax.Array, geometry: Geometry) -> dict:
 
 
 def _cropped_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) -> jax.Array:
-    """A matrix product for each tap, of those pixels alone that it sees inside the border."""
+    """A matrix product for each tap, of the pixels that it sees inside the image."""
     shape = _shape(role, a, b, geometry)
     total = jnp.zeros(shape, a.dtype)
     zero = jnp.zeros((), a.dtype)
@@ -375,12 +351,21 @@ def _cropped_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry)
 
 
 def _span(axis: int, tap: int, geometry: Geometry) -> tuple[int, int, int]:
-    """Along an axis: the first pixel a tap sees, which output sees it there, and how many do."""
+    """Along an axis: the first pixel that a tap sees, its output, and the number of such pixels."""
     offset = geometry.dilation * tap - geometry.padding
     first = max(0, -(offset // geometry.stride))
     last = (geometry.image_size[axis] - 1 - offset) // geometry.stride
     count = min(last, geometry.output_size[axis] - 1) - first + 1
     return geometry.stride * first + offset, first, count
+
+
+def _share_inside(geometry: Geometry) -> float:
+    """The share of a convolution's products whose pixel lies inside the image."""
+    share = 1.0
+    for axis, taps in enumerate(geometry.kernel_size):
+        counts = [max(_span(axis, tap, geometry)[2], 0) for tap in range(taps)]
+        share *= sum(counts) / (taps * geometry.output_size[axis])
+    return share
 
 
 def _matrix(x: jax.Array) -> jax.Array:

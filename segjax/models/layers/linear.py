@@ -1,4 +1,4 @@
-"""Modules of convolutions and matrix products."""
+"""Convolutions and dense layers."""
 
 from typing import Any
 
@@ -13,28 +13,28 @@ from segjax.models.layers.resampling import depth_to_space
 
 Dtype = Any
 
-# Variance 2 / fan-in, as ReLU networks are started.
+# Variance 2 / fan-in, for ReLU networks.
 he_normal = nn.initializers.he_normal()
 
 
 class Conv(nn.Module):
-    """A convolution with torch's borders: as many zeros before as behind.
+    """A convolution with torch's padding: the same number of zeros on both sides.
 
     Attributes:
-      features: output channels.
-      kernel_size: along every spatial axis.
-      stride: likewise.
-      dilation: likewise.
-      padding: zeros on each side; None for `dilation · (kernel_size − 1) / 2`, which keeps the size
-        of an odd kernel's input.
-      groups: of channels that do not see one another; as many as there are channels for a depthwise
-        convolution.
-      use_bias: whether to add a bias.
-      dimensions: number of spatial axes.
-      kernel_init: of the kernel, `[*kernel, in / groups, out]`.
-      bias_init: of the bias.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      features: Output channels.
+      kernel_size: Kernel size along every spatial axis.
+      stride: Stride along every spatial axis.
+      dilation: Dilation along every spatial axis.
+      padding: Number of zeros on each side; None for `dilation · (kernel_size − 1) / 2`, with which
+        an odd kernel keeps the size.
+      groups: Number of groups of channels that are convolved separately; as many as channels for a
+        depthwise convolution.
+      use_bias: Whether to add a bias.
+      dimensions: Number of spatial axes.
+      kernel_init: Initializer of the kernel, `[*kernel, in / groups, out]`.
+      bias_init: Initializer of the bias.
+      dtype: Dtype of the computation.
+      param_dtype: Dtype of the parameters.
     """
 
     features: int
@@ -68,15 +68,15 @@ class Conv(nn.Module):
 
 
 class Dense(nn.Module):
-    """A matrix product over the last axis, and a bias.
+    """A dense layer over the last axis.
 
     Attributes:
-      features: output channels.
-      use_bias: whether to add a bias.
-      kernel_init: of the kernel, `[in, out]`.
-      bias_init: of the bias.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      features: Output channels.
+      use_bias: Whether to add a bias.
+      kernel_init: Initializer of the kernel, `[in, out]`.
+      bias_init: Initializer of the bias.
+      dtype: Dtype of the computation.
+      param_dtype: Dtype of the parameters.
     """
 
     features: int
@@ -99,17 +99,17 @@ class Dense(nn.Module):
 
 
 class UpConv2x(nn.Module):
-    """The transposed convolution with kernel 2 and stride 2 along every spatial axis.
+    """A transposed convolution with kernel 2 and stride 2 along every spatial axis.
 
-    As kernel and stride are equal, no two outputs share an input: it is a matrix product that gives
-    each position its 2^d outputs, which are then dealt out in space. Its weight gradient is tens of
-    times faster on a CPU than `nn.ConvTranspose`'s.
+    As kernel and stride are equal, it is a dense layer with 2^d outputs for each position, which
+    are then rearranged in space. On a CPU its weight gradient is tens of times faster than that of
+    `nn.ConvTranspose`.
 
     Attributes:
-      features: output channels.
-      dimensions: number of spatial axes, d.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+      features: Output channels.
+      dimensions: Number of spatial axes, d.
+      dtype: Dtype of the computation.
+      param_dtype: Dtype of the parameters.
     """
 
     features: int

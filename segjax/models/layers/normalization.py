@@ -1,4 +1,4 @@
-"""Normalisation layers, with torch's running statistics."""
+"""Normalization layers, with running statistics as in torch."""
 
 import math
 from collections.abc import Callable
@@ -19,19 +19,19 @@ Dtype = Any
 class BatchNorm(nn.Module):
     """Batch norm over all axes but the last: `γ (x − μ) / √(σ² + ε) + β`.
 
-    In training `μ` and `σ²` are those of the whole batch, over the devices of `axis_name` too; the
-    running ones move by `momentum` towards them, the variance by its unbiased estimate
-    `σ² n / (n − 1)`, as torch's do. What `where`, broadcast to `[*b]`, leaves out counts in
-    neither. A single value has no variance: training on one value a channel, of all devices
-    together, is a ValueError, and where `where` leaves fewer than two the running ones stay.
+    In training `μ` and `σ²` are those of the whole batch, over all devices of `axis_name`. The
+    running statistics are moving averages of `μ` and of the unbiased variance `σ² n / (n − 1)`, as
+    in torch. `where` broadcasts to `[*b]` and is False for values that are not counted. Training
+    with a single value per channel, over all devices, raises a ValueError; if `where` leaves fewer
+    than two, the running statistics are kept.
 
     Attributes:
-      train: whether to take the batch's statistics, or the running ones.
-      momentum: the weight of a new batch in the running statistics.
-      epsilon: ε.
-      axis_name: the mapped axis (`pmap`) over which the batch is spread, if any.
-      dtype: of the result; statistics are at least float32.
-      param_dtype: of scale and bias.
+      train: Whether to use the statistics of the batch or the running ones.
+      momentum: Weight of a new batch in the running statistics.
+      epsilon: ε, added to the variance.
+      axis_name: Name of the mapped axis over which `pmap` spreads the batch, if any.
+      dtype: Dtype of the result; statistics are at least float32.
+      param_dtype: Dtype of scale and bias.
     """
 
     train: bool = False
@@ -78,7 +78,7 @@ class BatchNorm(nn.Module):
     def _batch_statistics(
         self, x: jax.Array, where: Array | None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Mean and variance of each channel, and how many numbers they are of."""
+        """Mean, variance and number of values of each channel."""
         x = x.astype(accumulation_dtype(x))
         if where is None:
             mean, var = _moments(x)
@@ -95,14 +95,15 @@ class BatchNorm(nn.Module):
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm that stays what it was loaded as: `γ (x − μ) / √(σ² + ε) + β`.
+    """Batch norm with frozen parameters and statistics: `γ (x − μ) / √(σ² + ε) + β`.
 
-    All four are among the running statistics: no optimiser sees them, and no batch moves them.
+    All four are in the collection "batch_stats", so that neither optimizers nor batches change
+    them.
 
     Attributes:
-      epsilon: ε.
-      dtype: of the result; the statistics are at least float32.
-      param_dtype: of them.
+      epsilon: ε, added to the variance.
+      dtype: Dtype of the result; the statistics are at least float32.
+      param_dtype: Dtype of parameters and statistics.
     """
 
     epsilon: float = 1e-5
@@ -125,8 +126,8 @@ class FrozenBatchNorm(nn.Module):
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and variance over all axes but the last, in one pass: `σ² = E(x − a)² − (E x − a)²`.
 
-    That holds for any constant `a`. The first pixel is one: like all of them it is a few σ from the
-    mean, so that little cancels.
+    This holds for any constant `a`. The first pixel is a good one: it is a few σ from the mean, so
+    that little cancels.
     """
     axes = tuple(range(x.ndim - 1))
     shift = jax.lax.stop_gradient(x[(0,) * len(axes)])
@@ -136,7 +137,7 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _masked_moments(x: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean and variance over all axes but the last where `where`, and the number of places."""
+    """Mean, variance and number of the values where `where` is True, over all axes but the last."""
     axes = tuple(range(x.ndim - 1))
     where = where[..., None]
     count = jnp.sum(where, dtype=x.dtype)
@@ -147,12 +148,12 @@ def _masked_moments(x: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 class GroupNorm(nn.Module):
-    """Group norm, example by example, in 8 groups of channels (fewer where 8 does not divide them).
+    """Group norm with 8 groups of channels (fewer if 8 does not divide them).
 
     Attributes:
-      dimensions: number of spatial axes.
-      dtype: of the computation; statistics are float32.
-      param_dtype: of scale and bias.
+      dimensions: Number of spatial axes.
+      dtype: Dtype of the computation; statistics are at least float32.
+      param_dtype: Dtype of scale and bias.
     """
 
     dimensions: int = 2
@@ -181,16 +182,17 @@ def group_norm(
     dtype: Dtype = None,
     param_dtype: Dtype = jnp.float32,
 ) -> nn.GroupNorm:
-    """Group norm, example by example: `γ (x − μ) / √(σ² + ε) + β` with μ and σ of each group.
+    """Group norm: `γ (x − μ) / √(σ² + ε) + β`, with μ and σ of each group in each example.
 
     Args:
-      channels: of x.
-      groups: of channels; fewer, the most that divide them, where these do not.
-      epsilon: ε; torch's is 1e-5.
-      dimensions: number of spatial axes.
-      name: of the module.
-      dtype: of the computation; statistics are at least float32.
-      param_dtype: of scale and bias.
+      channels: Number of channels.
+      groups: Number of groups; if it does not divide the channels, the greatest smaller number that
+        does.
+      epsilon: ε, added to the variance; 1e-5 in torch.
+      dimensions: Number of spatial axes.
+      name: Name of the module.
+      dtype: Dtype of the computation; statistics are at least float32.
+      param_dtype: Dtype of scale and bias.
 
     Returns:
       The layer, `[*b, *spatial, c]` to the same shape.
@@ -223,24 +225,24 @@ def norm(
     param_dtype: Dtype = jnp.float32,
     name: str | None = None,
 ) -> Callable[[jax.Array], jax.Array]:
-    """A normalisation layer by its name.
+    """A normalization layer by its name.
 
     Args:
-      kind: `"batch"`: statistics of the whole batch, over the devices of `axis_name` too;
-        `"group"`: of 8 groups of channels (fewer where 8 does not divide them), example by
-        example; `"none"`: the identity.
-      train: whether batch norm takes the batch's statistics, or its running ones.
-      dimensions: number of spatial axes.
-      axis_name: the mapped axis (`pmap`) over which the batch is spread, if any.
-      dtype: of the computation; statistics are float32.
-      param_dtype: of the parameters.
-      name: of the module.
+      kind: `"batch"` for statistics of the whole batch, over all devices; `"group"` for those of 8
+        groups of channels (fewer if 8 does not divide them) of each example; `"none"` for the
+        identity.
+      train: Whether batch norm uses the statistics of the batch or the running ones.
+      dimensions: Number of spatial axes.
+      axis_name: Name of the mapped axis over which `pmap` spreads the batch, if any.
+      dtype: Dtype of the computation; statistics are at least float32.
+      param_dtype: Dtype of the parameters.
+      name: Name of the module.
 
     Returns:
       A layer: `[*b, *spatial, c]` to the same shape.
 
     Raises:
-      ValueError: for another kind.
+      ValueError: If `kind` is none of these.
 
     References:
       Ioffe and Szegedy 2015 (batch norm), Wu and He 2018 (group norm).
@@ -252,4 +254,4 @@ def norm(
         return GroupNorm(dimensions, **options)
     if kind == "none":
         return lambda x: x
-    raise ValueError(f"norm: 'batch', 'group' or 'none' was due, got {kind!r}")
+    raise ValueError(f"norm: expected 'batch', 'group' or 'none', got {kind!r}")

@@ -1,4 +1,4 @@
-"""Sizes changed by whole factors, in the forms that are fast forward and backward."""
+"""Resampling by integer factors, with fast gradients."""
 
 import functools
 import itertools
@@ -13,7 +13,7 @@ from segjax.models.layers.canvas import Extent
 def depth_to_space(
     x: Float[jax.Array, "..."], factor: int, dimensions: int
 ) -> Float[jax.Array, "..."]:
-    """Deals `[*b, *spatial, f^d * c]` out to `[*b, *(f * spatial), c]`, the last axis fastest."""
+    """Rearranges `[*b, *spatial, f^d * c]` to `[*b, *(f * spatial), c]`."""
     lead, spatial = x.shape[: -1 - dimensions], x.shape[-1 - dimensions : -1]
     x = x.reshape(*lead, *spatial, *[factor] * dimensions, x.shape[-1] // factor**dimensions)
     first = len(lead)
@@ -25,7 +25,7 @@ def depth_to_space(
 def space_to_depth(
     x: Float[jax.Array, "..."], factor: int, dimensions: int
 ) -> Float[jax.Array, "..."]:
-    """The inverse of `depth_to_space`; the sizes of the spatial axes must divide by `factor`."""
+    """The inverse of `depth_to_space`; `factor` must divide the sizes of the spatial axes."""
     lead, spatial = x.shape[: -1 - dimensions], x.shape[-1 - dimensions : -1]
     blocks = [size for s in spatial for size in (s // factor, factor)]
     x = x.reshape(*lead, *blocks, x.shape[-1])
@@ -37,11 +37,10 @@ def space_to_depth(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def max_pool_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
-    """Maximum over blocks of 2 along each of the last `dimensions` spatial axes (all even).
+    """Max pooling by 2 along each of the last `dimensions` axes, whose sizes must be even.
 
-    What equals the maximum of its block has an equal share of the gradient. By comparison, for that
-    of `reduce_window` is a select-and-scatter, many times slower on a CPU, and that of slices is
-    dealt out to every second pixel, twice as slow.
+    Values that equal the maximum of their block share its gradient equally. On a CPU this gradient
+    is many times faster than that of `reduce_window`, and twice as fast as that of slices.
     """
     return functools.reduce(jnp.maximum, _corners(x, dimensions))
 
@@ -59,17 +58,17 @@ def _max_pool_2x_jvp(dimensions, primals, tangents):
 
 
 def _corners(x: jax.Array, dimensions: int) -> list[jax.Array]:
-    """The pixels of all blocks of 2 along each spatial axis, by their place in the block."""
+    """The pixels of all blocks of 2 along each spatial axis, by their position in the block."""
     places = itertools.product((0, 1), repeat=dimensions)
     return [x[(..., *[slice(k, None, 2) for k in place], slice(None))] for place in places]
 
 
 def upsample_linear_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax.Array, "..."]:
-    """(Bi-, tri-)linear upsampling by 2 of the last `dimensions` spatial axes, corners aligned.
+    """(Bi-, tri-)linear upsampling by 2 of the last `dimensions` axes, with aligned corners.
 
     Output `j` of `n` inputs lies at `j (n − 1) / (2n − 1)`: each input has one output at most half
-    a pixel before it and one as near behind it. So there are two phases of shifted sums, whose
-    transpose is again shifted sums.
+    a pixel before it, and one after it. So the result is two sums of shifted inputs, and so is the
+    gradient.
     """
     extent = Extent()(x)
     for i, axis in enumerate(range(x.ndim - 1 - dimensions, x.ndim - 1)):
@@ -90,9 +89,9 @@ def upsample_linear_2x(x: Float[jax.Array, "..."], dimensions: int) -> Float[jax
 def pad_to_multiple(
     x: Float[jax.Array, "..."], multiple: int, dimensions: int, *, mode: str = "edge"
 ) -> Float[jax.Array, "..."]:
-    """Fills each spatial axis up to a multiple of `multiple`, at its far end.
+    """Pads the end of each spatial axis to a multiple of `multiple`.
 
-    By `mode`, as in `jnp.pad`, with the border repeated ("edge") or with zeros ("constant").
+    `mode` is as in `jnp.pad`: "edge" repeats the border, "constant" adds zeros.
     """
     spatial = x.shape[-1 - dimensions : -1]
     lead = [(0, 0)] * (x.ndim - 1 - dimensions)
@@ -102,9 +101,9 @@ def pad_to_multiple(
 def max_pool(
     x: Float[jax.Array, "*b h w c"], size: int, stride: int, padding: int
 ) -> Float[jax.Array, "*b new_h new_w c"]:
-    """The maximum of `size`×`size` windows; nothing outside the border is ever one.
+    """Max pooling over `size`×`size` windows; padding is −∞.
 
-    As shifted maxima, for `reduce_window`'s gradient is slow on a CPU.
+    Computed as a maximum of shifted images, since the gradient of `reduce_window` is slow on a CPU.
     """
     for axis in (-3, -2):
         length = x.shape[axis]

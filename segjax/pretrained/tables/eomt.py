@@ -17,7 +17,7 @@ def _resized(array: np.ndarray, shape: Shape) -> np.ndarray:
     side = math.isqrt(shape[-2])
     result = np.asarray(resize_places(array.reshape(array.shape[-2:]), (side, side)))
     if result.shape != shape[-2:]:
-        raise ValueError(f"shape is {shape}; due is {result.shape}")
+        raise ValueError(f"shape: expected {result.shape}, got {shape}")
     return result.reshape(shape)
 
 

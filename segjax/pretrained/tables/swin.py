@@ -96,7 +96,7 @@ def _resize_biases(table: np.ndarray, shape: Shape) -> np.ndarray:
     square = table.reshape(side, side, heads)
     resized = np.asarray(ops.resize(square, (new_side, new_side), method="bicubic"))
     if resized.size != math.prod(shape):
-        raise ValueError(f"shape is {shape}; due are as many heads as those of {table.shape}")
+        raise ValueError(f"shape: expected {heads} heads, got {shape}")
     return resized.reshape(shape)
 
 

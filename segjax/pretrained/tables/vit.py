@@ -46,7 +46,7 @@ def _resized(resize: vit.Resize) -> Callable:
         side = math.isqrt(shape[1] - 1)
         result = np.asarray(vit.resize_positions(array, (side, side), resize))
         if result.shape != shape:
-            raise ValueError(f"shape is {shape}; due is {result.shape}")
+            raise ValueError(f"shape: expected {result.shape}, got {shape}")
         return result
 
     return resized

@@ -1,6 +1,6 @@
 """What the contract's tests call each array function with. A new function needs a case here.
 
-A case names its function and describes each array argument for a picture of `h`×`w` pixels: how
+A case names its function and describes each array argument for an image of `h`×`w` pixels: how
 to draw it, and the values at which functions tend to break.
 """
 

@@ -22,6 +22,6 @@ CASES = [
         "inference.average_over_views",
         lambda h, w: {"images": real(1, h, w, 3)},
         {"predict": _predict, "scales": (1.0, 1.5)},
-        rounding=1e-2,  # `predict` sees the resized pictures in their own dtype
+        rounding=1e-2,  # `predict` sees the resized images in their own dtype
     ),
 ]

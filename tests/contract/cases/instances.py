@@ -1,4 +1,4 @@
-"""Cases of segments, objects and what moves them between pictures."""
+"""Cases of segments, objects and what moves them between images."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def _partition(arrays: dict[str, jax.Array]) -> Panoptic:
 
 
 def _batch(arrays: dict[str, jax.Array]) -> dict[str, Any]:
-    """Two pictures that both have objects and free rows."""
+    """Two images that both have objects and free rows."""
     masks = arrays["masks"]
     boxes, zeros = np.zeros((2, 4, 4), np.float32), np.zeros((2, 4), np.int32)
     valid = np.array([[True, False, True, False]] * 2)

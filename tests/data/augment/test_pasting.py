@@ -155,7 +155,7 @@ def test_every_subset_occurs():
 
 def test_wrong_arguments_are_named():
     odd = jax.tree.map(lambda a: a[:3], BATCH)
-    with pytest.raises(ValueError, match="batch has 3 examples; due is an even number"):
+    with pytest.raises(ValueError, match="batch: expected an even number of examples, got 3"):
         copy_paste(KEYS[:3], odd)
     with pytest.raises(ValueError, match="probability"):
         copy_paste(KEYS, BATCH, probability=1.5)
@@ -163,5 +163,5 @@ def test_wrong_arguments_are_named():
         copy_paste(KEYS, Record(image=jnp.zeros((4, *SHAPE, 3))))
     bare = with_instances(BATCH)
     bare = bare.replace(instances=dataclasses.replace(bare.instances, masks=None))
-    with pytest.raises(ValueError, match=r"batch.instances has no masks"):
+    with pytest.raises(ValueError, match=r"batch.instances.masks: expected masks"):
         copy_paste(KEYS, bare)

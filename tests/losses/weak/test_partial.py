@@ -32,8 +32,8 @@ def test_a_longer_scribble_weighs_no_more():
     """Twenty pixels of class 0 and one of class 1 pull equally hard, each class in all."""
     logits, labels = jnp.zeros((3, 7, 2)), jnp.zeros((3, 7), jnp.uint8).at[1, 3].set(1)
     gradient = jax.jit(jax.grad(lambda x: partial_cross_entropy(x, labels).sum()))(logits)
-    of_one, of_all = gradient[1, 3, 1], gradient[..., 1].sum()
-    np.testing.assert_allclose([of_one, of_all], [-0.5, 0], atol=1e-6)
+    one_pixel, all_pixels = gradient[1, 3, 1], gradient[..., 1].sum()
+    np.testing.assert_allclose([one_pixel, all_pixels], [-0.5, 0], atol=1e-6)
 
 
 def test_unlabelled_pixels_and_classes_cost_nothing():

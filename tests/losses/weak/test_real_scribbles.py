@@ -64,9 +64,9 @@ def _learn(features, image, scribbles):
 
     def objective(params):
         logits = _network(params, features)
-        of_classes = partial_cross_entropy(logits, scribbles, where=scribbles != UNLABELLED)
+        class_losses = partial_cross_entropy(logits, scribbles, where=scribbles != UNLABELLED)
         borders = gated_crf_loss(jax.nn.softmax(logits), image, window=1)
-        return of_classes.mean() + 0.1 * borders.mean()
+        return class_losses.mean() + 0.1 * borders.mean()
 
     def step(carry, _):
         params, state = carry

@@ -62,5 +62,5 @@ def test_remat_is_of_every_block():
 
 
 def test_another_output_stride_is_refused():
-    with pytest.raises(ValueError, match="output_stride is 4; due is 8, 16 or 32"):
+    with pytest.raises(ValueError, match="output_stride: expected 8, 16 or 32, got 4"):
         _shapes(mobilenet_v3_small(output_stride=4), (1, 32, 32, 3))

@@ -121,5 +121,5 @@ def test_remat_is_of_every_block_and_changes_no_parameter():
 
 
 def test_heads_must_share_the_channels_out():
-    with pytest.raises(ValueError, match="head_features is 3; due is a divisor of 8"):
+    with pytest.raises(ValueError, match="head_features: expected a divisor of 8, got 3"):
         _shapes(small(head_features=3), (32, 32, 3))

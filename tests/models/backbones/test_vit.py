@@ -129,5 +129,5 @@ def test_attention_weights_are_the_softmax_of_products():
 
 
 def test_features_must_divide_among_the_heads():
-    with pytest.raises(ValueError, match="num_heads is 3; due is a divisor of 16"):
+    with pytest.raises(ValueError, match="num_heads: expected a divisor of 16, got 3"):
         _shapes(VisionTransformer(16, 1, 3, patch_size=4, image_size=8), (8, 8, 3))

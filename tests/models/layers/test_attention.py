@@ -126,5 +126,5 @@ def test_no_queries_and_no_keys(inputs, variables):
 
 def test_heads_that_do_not_divide_the_features():
     x = jnp.zeros((1, 3, 5))
-    with pytest.raises(ValueError, match="num_heads is 2; due is a divisor of 5"):
+    with pytest.raises(ValueError, match="num_heads: expected a divisor of 5, got 2"):
         ATTEND.init(jax.random.key(0), x, x, x)

@@ -27,5 +27,5 @@ def test_waves_of_rows_come_before_those_of_columns():
 
 
 def test_features_that_are_no_multiple_of_four():
-    with pytest.raises(ValueError, match="features is 6; due is a multiple of 4"):
+    with pytest.raises(ValueError, match="features: expected a multiple of 4, got 6"):
         layers.sine_positions(np.ones((2, 2), bool), 6)

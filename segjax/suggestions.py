@@ -1,21 +1,21 @@
-"""What is said of a name that does not exist."""
+"""'Did you mean' messages for unknown names."""
 
 import difflib
 from collections.abc import Iterable
 
-_MANY = 20  # names, more than which nobody wants to read beside a near one
+_MANY = 20  # names; longer lists are left out beside a suggestion
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that does not exist: the near matches, and all if they are not many.
+    """The message for an unknown name: similar names, and all names if they are few.
 
     Args:
-      what: what was named, such as "split".
-      name: what came.
-      known: the names that exist.
+      what: kind of the name, such as "split".
+      name: the unknown name.
+      known: the known names.
 
     Returns:
-      One line.
+      The message, one line.
 
     Example:
       >>> unknown_name("split", "trian", ["train", "val"])

@@ -1,6 +1,6 @@
 import pytest
 
-from segjax.naming import unknown_name
+from segjax.suggestions import unknown_name
 
 
 @pytest.mark.parametrize(
