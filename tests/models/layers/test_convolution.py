@@ -91,6 +91,7 @@ def test_values_and_gradients_are_xlas(form):
         _assert_close(*both(x, kernel))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["depthwise", "pointwise, strided"])
 def test_second_and_forward_derivatives_are_xlas(form):
     with jax.enable_x64(True):
