@@ -54,8 +54,10 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    """Without `--all`, what takes long and comparisons with peers are left out."""
     if not config.getoption("--all"):
-        slow = {item for item in items if item.get_closest_marker("slow")}
+        is_slow = lambda item: item.get_closest_marker("slow") or "parity" in item.path.parts
+        slow = set(filter(is_slow, items))
         config.hook.pytest_deselected(items=list(slow))
         items[:] = [item for item in items if item not in slow]
 

@@ -21,6 +21,7 @@ def test_table_holds_every_model():
         assert entry["size"] == list(known.size), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -53,6 +54,7 @@ def test_layers_are_counted_by_hand():
     assert many == projections // 7 * 730 + 2 * 730 * 730 * 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "giga"),
     [

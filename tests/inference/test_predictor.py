@@ -99,6 +99,7 @@ def picture(height, width):
     return image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["semantic", "instance", "panoptic"])
 def test_from_a_run_to_what_is_in_a_picture(task, tmp_path):
     predictor = Predictor.from_run(make_run(tmp_path / "run", task))

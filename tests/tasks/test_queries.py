@@ -138,6 +138,7 @@ def test_each_objective_has_its_terms(one_device):
     assert jax.jit(lambda: losses(MaskFormerObjective())["dice"].weight)() == counted.sum()
 
 
+@pytest.mark.slow
 def test_earlier_layers_count_together():
     task = PanopticTask(2, MaskFormerObjective(auxiliary=0.5), things=THINGS)
     outputs = Queries().init_with_output(jax.random.key(0), _batch().image)[0]
@@ -167,6 +168,7 @@ class Knows(nn.Module):
         return self.outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PARALLEL)
 def test_what_the_labels_say_is_perfect_on_any_devices(kind):
     batch = _batch()
@@ -270,6 +272,7 @@ def test_boxes_are_judged_where_there_are_no_masks():
     assert task.summary(metric, CLASSES)["ap"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_what_a_canvas_has_beyond_the_picture_is_not_seen(scale):
     """DETR finds the same in a picture as in a canvas that noise fills up."""

@@ -72,6 +72,7 @@ def mlflow(monkeypatch):
     return service
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Wandb, Mlflow])
 def test_a_run_that_resumes_is_the_same_run(kind, tmp_path, request):
     name = kind.__name__.lower()

@@ -105,6 +105,7 @@ def test_a_head_for_other_classes_is_drawn_by_the_seed(data, tmp_path, start_sta
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", [{}, {"parallel": "mesh", "fsdp": 2}])
 def test_frozen_parameters_have_no_state_that_is_saved_or_goes_on(
     data, tmp_path, start_state, parallel
