@@ -49,7 +49,7 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     cv2.imwrite(str(folder / "photo.jpg"), np.zeros((24, 32, 3), np.uint8))
     config = SemanticConfig(
-        run=folder / "runs" / "mine", model="unet", model_options={"widths": "(4,8)"}
+        run=folder / "runs" / "mine", model="unet", model_options={"widths": "(8,)"}
     )
     write_config(config, Classes(("leaf", "stem"), ((0, 200, 0), (90, 60, 0))), 3)
     model, images = make_model(config, 2), np.zeros((1, 32, 32, 3), np.float32)

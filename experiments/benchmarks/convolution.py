@@ -60,7 +60,7 @@ def candidates(role: str, geometry: Geometry) -> Iterator[Callable]:
         yield forms._depthwise_form
         return
     yield forms._cropped_form
-    if role == "kernel" or (role == "image" and geometry.stride == 1):
+    if role != "output":
         yield forms._turned_form
     if role == "kernel" and geometry.dilation == 1:
         yield forms._blocked_form

@@ -1,4 +1,4 @@
-"""Semantic segmentation by texts: each pixel has the class whose name is most similar."""
+"""Semantic segmentation by texts: each pixel gets the class with the most similar name."""
 
 import dataclasses
 
@@ -20,30 +20,31 @@ from segjax.typing import Array
 
 @dataclasses.dataclass(frozen=True)
 class TextTask(SemanticTask):
-    """Predictions and metrics of a CLIP that labels pixels by texts, without training.
+    """Predictions and metrics of semantic segmentation with a CLIP model, without training.
 
-    The logit of a name at a patch is `logit_scale · cos(feature, text)`; the names of a class
-    become one score, and the scores are interpolated to the pixels. Predictions may be means over
-    windows and over several views of a picture, as in `SemanticTask`.
+    The logit of a name at a patch is `logit_scale · cos(feature, text)`. The logits of all names of
+    a class are merged, and the scores of the classes are interpolated to the pixels.
 
     Attributes:
       num_classes: Number of classes.
-      objective: Not used: nothing is trained.
+      objective: Not used, as there is no training.
       scale: Factor by which images are resized before the model; probabilities are resized back.
-      mean: Mean of images in 0..1 by channel; it is subtracted before the model.
-      std: Standard deviation likewise, by which what is left is divided.
-      needs: What the model takes beside images: nothing.
-      window: (height, width) in pixels of the windows that slide over larger pictures.
-      overlap: Share of a window's sides that it has in common with the next.
-      scales: Predictions are the mean over the picture resized by each of these factors.
-      flip: Predictions are the mean over the picture and its mirror image.
-      vectors: `[n, d]`, the embedding of each name.
+      mean: Mean of each channel of images in 0..1, subtracted from the inputs.
+      std: Standard deviation of each channel, by which the inputs are divided.
+      needs: Inputs of the model in addition to images: none.
+      window: (height, width) in pixels of the sliding window for prediction; None predicts the
+        whole image at once.
+      overlap: Overlap of neighbouring windows as a share of their size, at least 0 and below 1.
+      scales: Test-time augmentation: average the predictions for the image resized by these
+        factors.
+      flip: Test-time augmentation: average the predictions for the image and its mirror image.
+      vectors: `[n, d]`, embedding of each name.
       groups: Class of each name, as in `ClassNames.groups`.
-      method: How the last block is changed so that patches stay local, as in `models.dense_clip`.
-      merge: How the scores of a class's names become one, as in `text.merge_names`.
-      logit_scale: Factor of the cosines.
-      background: Class of the pixels of which no class is sure; None where all have another.
-      threshold: Largest probability below which a pixel is of the background, in 0..1.
+      method: Change of the last block that makes patch features local, as in `models.dense_clip`.
+      merge: How the logits of a class's names are merged, as in `text.merge_names`.
+      logit_scale: Factor of the cosine similarities.
+      background: Class of pixels without a confident prediction; None if there is no such class.
+      threshold: Pixels whose highest probability is below this value, in 0..1, are background.
     """
 
     vectors: Float[np.ndarray, "n d"] = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
@@ -55,13 +56,26 @@ class TextTask(SemanticTask):
     threshold: float = 0.0
 
     def canvas_invariant(self, model: nn.Module) -> bool:
-        """False: every patch of the canvas is attended to."""
+        """False, as every patch attends to the padding."""
         return False
 
     def outputs(
         self, model: nn.Module, variables: dict, images: Array, sizes: Array | None
     ) -> SemanticOutput:
-        """Logits of the classes at each patch, with arguments as in `Task.predict`."""
+        """Computes the logits of the classes at each patch.
+
+        Args:
+          model: CLIP model.
+          variables: Variables of the model.
+          images: `[b, h, w, c]`, uint8 or floating in 0..1.
+          sizes: Not used.
+
+        Returns:
+          Logits `[b, rows, columns, classes]`.
+
+        Raises:
+          ValueError: If the model is not a `Clip`.
+        """
         if not isinstance(model, Clip):
             raise ValueError(f"model: expected a CLIP, got {type(model).__name__}")
         inputs = self.inputs(images)

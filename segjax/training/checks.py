@@ -261,7 +261,7 @@ def _check_places(config: TrainConfig) -> None:
     if weights is not None and not resumes and not pathlib.Path(weights).exists():
         is_file = pathlib.Path(weights).suffix in (".safetensors", *TORCH_SUFFIXES)
         if is_file or weights.count("/") != 1 or weights.startswith((".", "/", "~")):
-            raise FileNotFoundError(f"{weights}: there is no such file")
+            raise FileNotFoundError(f"{weights}: No such file or directory")
     kind, _, path = full_spec(config.data).partition(":")
     splits = {"train_split": config.train_split, "eval_split": config.eval_split}
     for name, split in splits.items():

@@ -81,6 +81,6 @@ def test_the_metric_of_all_is_that_of_a_whole_split():
 
 def test_nothing_to_judge_is_an_error(tmp_path):
     judge = ImageEvaluator(_trained(), Pictures([None, None]))
-    with pytest.raises(ValueError, match="no image of the 2 has anything that can be judged"):
+    with pytest.raises(ValueError, match="data: expected an image with a score, got none in 2"):
         write_extremes(tmp_path / "new", judge, judge.scores()[0])
     assert not (tmp_path / "new").exists()

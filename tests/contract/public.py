@@ -18,8 +18,6 @@ import segjax
 # call.
 NO_FACE = {"segjax.cli", "segjax.flags", "segjax.progress", "segjax.files", "segjax.lazy"}
 NO_FACE |= {"segjax.models.layers"}
-# Packages whose examples carry their imports, and whose errors have the one form.
-PLAIN = ("analysis.", "labels.", "losses.", "matching.", "metrics.", "numerics.", "ops.")
 
 
 @functools.cache

@@ -9,14 +9,16 @@ import jax
 import numpy as np
 import pytest
 from cases import CASES
-from public import PLAIN, array_functions
+from public import array_functions
 
 import segjax
 
 FUNCTIONS = array_functions()
 ERROR = re.compile(r"(?P<names>[\w.]+(, [\w.]+)*): expected .+, got .+")
+# These still let errors of inner functions through, which name the arguments of those.
+EXEMPT = ("data.", "inference.rpn_proposals", "inference.average_over_views")
 ONE_CASE_EACH = {
-    case.function: case for case in reversed(CASES) if case.function.startswith(PLAIN)
+    case.function: case for case in reversed(CASES) if not case.function.startswith(EXEMPT)
 }.values()
 
 

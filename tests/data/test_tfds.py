@@ -129,7 +129,7 @@ def test_a_value_of_no_class_is_named_with_its_example(prepared):
     source = Tfds("oxford_iiit_pet", data_dir=prepared, classes=("pet",), void=3)
     with pytest.raises(
         DataError,
-        match=r"train, example 0: expected a class or void .* got the value 2 at row",
+        match=r"oxford_iiit_pet train, example 0: expected a class .* got the value 2",
     ):
         source.read(0)
 

@@ -184,7 +184,7 @@ def test_masks_are_pasted_above_one_half(number):
 
 def test_wrong_shapes_and_options_are_errors(unchecked_shapes):
     logits, deltas, proposals, _ = _stage()
-    with pytest.raises(ValueError, match="suppression is 'softer'"):
+    with pytest.raises(ValueError, match=r"suppression: expected .* got 'softer'"):
         detect_objects(logits, deltas, proposals, SHAPE, suppression="softer")
     with pytest.raises(ValueError, match=r"class_logits, deltas: expected .* and \(12, 3, 4\)"):
         detect_objects(logits, deltas[:, 1:], proposals, SHAPE)

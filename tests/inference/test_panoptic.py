@@ -129,7 +129,7 @@ def test_wrong_arguments_are_named():
         fuse(class_logits, masks[:2])
     with pytest.raises(ValueError, match=r"rule: expected one of mask2former.* got 'mask3former'"):
         fuse(class_logits, masks, rule="mask3former")
-    with pytest.raises(ValueError, match=r"size is \(5, 6\)"):
+    with pytest.raises(ValueError, match=r"size: expected .* got \(5, 6\)"):
         fuse(class_logits, masks, size=(5, 6))
     with pytest.raises(ValueError, match=r"things: expected shape \(4,\), got \(2,\)"):
         panoptic_segmentation(class_logits, masks, THINGS[:2], SHAPE)

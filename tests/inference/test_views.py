@@ -75,7 +75,7 @@ def test_views_compose_with_windows_under_jit_and_grad():
 
 @pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,)])
 def test_scales_that_are_none_or_not_positive_are_named(scales):
-    with pytest.raises(ValueError, match="scales is"):
+    with pytest.raises(ValueError, match="scales: expected"):
         average_over_views(lopsided, IMAGES, scales=scales)
 
 

@@ -119,14 +119,15 @@ def fastest_form(role: Role, geometry: Geometry) -> Callable[..., jax.Array]:
     if geometry.groups > 1:
         is_depthwise = geometry.groups == geometry.channels == geometry.features
         return _depthwise_form if is_depthwise else library_form
-    if max(geometry.kernel_size) == 1:
-        return _cropped_form
-    if geometry.dilation > 1 and _share_inside(geometry) < 0.8:
+    inside = _share_inside(geometry)
+    saves_products = inside < 0.8 if geometry.dilation > 1 else role == "image" and inside < 0.85
+    if max(geometry.kernel_size) == 1 or saves_products:
         return _cropped_form
     if role == "kernel":
         is_slow = geometry.features < 32 or len(geometry.kernel_size) == 3
         return _blocked_form if is_slow and geometry.dilation == 1 else _turned_form
-    return _turned_form if role == "image" and geometry.stride == 1 else library_form
+    is_overlapping = geometry.stride < min(geometry.kernel_size)
+    return _turned_form if role == "image" and is_overlapping else library_form
 
 
 def _turned_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) -> jax.Array:
@@ -134,24 +135,28 @@ def _turned_form(a: jax.Array, b: jax.Array, *, role: Role, geometry: Geometry) 
 
     In a loop, XLA computes a convolution tens of times as slowly if it has to permute its operands.
     """
-    dimensions = len(geometry.kernel_size)
-    dilation, padding = geometry.dilation, geometry.padding
+    dimensions, pad = len(geometry.kernel_size), geometry.padding
     if role == "image":
         image, kernel = b, jnp.flip(a, range(dimensions)).swapaxes(-2, -1)
-        steps, spread = 1, dilation
-        margins = [(dilation * (k - 1) - padding,) * 2 for k in geometry.kernel_size]
+        steps, image_dilation, kernel_dilation = 1, geometry.stride, geometry.dilation
+        sizes = geometry.image_size, geometry.kernel_size, geometry.output_size
+        margins = []
+        for n, k, o in zip(*sizes, strict=True):
+            reach = geometry.dilation * (k - 1)
+            margins.append((reach - pad, n + pad - (geometry.stride * (o - 1) + 1)))
     else:
         image, kernel = a.swapaxes(0, -1), jnp.moveaxis(b, 0, -2)
-        steps, spread = dilation, geometry.stride
-        margins = [(padding,) * 2] * dimensions
-    axes = "DHW"[-dimensions:]
+        steps, image_dilation, kernel_dilation = geometry.dilation, 1, geometry.stride
+        margins = [(pad, pad)] * dimensions
     image, kernel = lax.optimization_barrier((image, kernel))
+    axes = "DHW"[-dimensions:]
     y = lax.conv_general_dilated(
         image,
         kernel,
         (steps,) * dimensions,
         margins,
-        rhs_dilation=(spread,) * dimensions,
+        lhs_dilation=(image_dilation,) * dimensions,
+        rhs_dilation=(kernel_dilation,) * dimensions,
         dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
     )
     if role == "image":

@@ -159,7 +159,7 @@ def test_wrong_arguments_are_named():
         copy_paste(KEYS[:3], odd)
     with pytest.raises(ValueError, match="probability"):
         copy_paste(KEYS, BATCH, probability=1.5)
-    with pytest.raises(ValueError, match="no instances"):
+    with pytest.raises(ValueError, match="instances: expected"):
         copy_paste(KEYS, Record(image=jnp.zeros((4, *SHAPE, 3))))
     bare = with_instances(BATCH)
     bare = bare.replace(instances=dataclasses.replace(bare.instances, masks=None))

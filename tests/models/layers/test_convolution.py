@@ -18,8 +18,8 @@ DEPTHWISE = {"padding": 1, "groups": 4}
 FORMS = {
     "plain": ((7, 6), (3, 2, 4, 5), {"padding": 1, "stride": 2}),
     "plain, valid": ((9, 6), (3, 2, 4, 5), {}),
-    "plain, wide": ((7, 6), (3, 2, 4, 32), {"padding": 1}),
-    "plain, wide, strided": ((8, 6), (3, 2, 4, 32), {"padding": 1, "stride": 3}),
+    "plain, wide": ((21, 20), (3, 2, 4, 32), {"padding": 1}),
+    "plain, wide, strided": ((21, 19), (3, 4, 4, 32), {"padding": 1, "stride": 2}),
     "plain, wide, dilated": ((9, 8), (3, 2, 4, 32), {"dilation": 2}),
     "plain, wide, dilated, strided": ((9, 8), (3, 3, 4, 32), {"dilation": 2, "stride": 2}),
     "plain, border of zeros": ((4, 6), (3, 3, 4, 5), {"padding": 3}),

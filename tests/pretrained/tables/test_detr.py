@@ -48,7 +48,7 @@ def variables():
 
 
 def _assert_all(fitted, variables):
-    assert (fitted.fresh, fitted.adapted) == ({}, ())
+    assert (fitted.new, fitted.adapted) == ({}, ())
     map_paths(lambda path, a: np.testing.assert_array_equal(fitted.arrays[path], a), variables)
 
 
@@ -80,7 +80,7 @@ def test_a_detector_goes_into_a_panoptic_model_and_comes_out(variables, whole, d
     params = {name: a for name, a in variables["params"].items() if name != "mask_head"}
     alone = {**variables, "params": params}
     written = canonical(whole, to_state_dict(detector, alone))
-    fresh = fit(whole, written, variables).fresh
+    fresh = fit(whole, written, variables).new
     assert {path.split("/")[0] for path in fresh} == {"mask_head"}
     _assert_all(fit(detector, canonical(detector, to_state_dict(whole, variables)), alone), alone)
 
@@ -94,7 +94,7 @@ def test_a_resnet_alone_and_that_of_transformers(variables):
     alone["fc.weight"] = np.zeros((2, 2), np.float32)
     alone["bn1.num_batches_tracked"] = np.zeros((), np.int64)
     table = nearest_table(TABLES, alone)
-    fresh = fit(table, canonical(table, alone), variables).fresh
+    fresh = fit(table, canonical(table, alone), variables).new
     assert fresh
     assert not [path for path in fresh if path.startswith("backbone/")]
     layer = "encoder.stages.1.layers.0.layer.1.convolution.weight"

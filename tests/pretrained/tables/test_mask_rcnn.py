@@ -46,7 +46,7 @@ def test_read_under_old_and_new_names():
     for written in (new, old):
         assert count_classes(MASK_RCNN, written) == 2
         fitted = fit(MASK_RCNN, canonical(MASK_RCNN, written), variables)
-        assert (fitted.fresh, fitted.adapted) == ({}, ())
+        assert (fitted.new, fitted.adapted) == ({}, ())
         jax.tree.map(
             np.testing.assert_array_equal,
             map_paths(lambda path, _, fitted=fitted: fitted.arrays[path], variables),

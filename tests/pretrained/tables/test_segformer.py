@@ -38,7 +38,7 @@ def test_written_and_read(variables):
     assert table is segformer.SEGFORMER_AUTHORS
     assert count_classes(table, theirs) == 3
     fitted = fit(table, canonical(table, theirs), variables)
-    assert (fitted.fresh, fitted.adapted) == ({}, ())
+    assert (fitted.new, fitted.adapted) == ({}, ())
     map_paths(lambda path, a: np.testing.assert_array_equal(fitted.arrays[path], a), variables)
 
 
@@ -48,8 +48,8 @@ def test_a_backbone_alone(variables):
     written["head.weight"] = np.zeros((2, 64))
     tables = (segformer.SEGFORMER, segformer.SEGFORMER_AUTHORS)
     assert nearest_table(tables, written) is segformer.SEGFORMER_AUTHORS
-    fresh = fit(tables[1], canonical(tables[1], written), variables).fresh
+    fresh = fit(tables[1], canonical(tables[1], written), variables).new
     assert fresh
     assert not [path for path in fresh if path.startswith("backbone/")]
     fitted = fit(segformer.MIT_AUTHORS, canonical(segformer.MIT_AUTHORS, written), alone)
-    assert not fitted.fresh
+    assert not fitted.new

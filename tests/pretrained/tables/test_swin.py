@@ -66,7 +66,7 @@ def test_a_classifier_lacks_the_norms_of_the_stages_alone(variables):
         f"swin.{BLOCK}.attention.self.relative_position_index": np.zeros((4, 4), np.int64),
     }
     fitted = fit(swin.SWIN, canonical(swin.SWIN, state_dict | extra), variables)
-    assert sorted(fitted.fresh) == [
+    assert sorted(fitted.new) == [
         f"stage{i}_norm/{leaf}" for i in range(1, 5) for leaf in ("bias", "scale")
     ]
 

@@ -79,7 +79,7 @@ def test_registers_of_timm_have_the_class_token_s_place_in_it(with_registers):
     places = written["pos_embed"]
     written["pos_embed"] = places[:, 1:]
     fitted = fit(vit.DINOV2, canonical(vit.DINOV2, written), with_registers)
-    assert (fitted.fresh, fitted.adapted) == ({}, ("pos_embed",))
+    assert (fitted.new, fitted.adapted) == ({}, ("pos_embed",))
     embedding = fitted.arrays["position_embedding"]
     np.testing.assert_array_equal(embedding[:, 1:], places[:, 1:])
     assert not embedding[:, 0].any()
@@ -98,7 +98,7 @@ def test_a_backbone_goes_into_a_model(plain, alone, whole):
     written = to_state_dict(alone, plain)
     assert nearest_table((vit.VIT_LINEAR, whole), written) is whole
     fitted = fit(whole, canonical(whole, written), variables)
-    assert fitted.fresh.keys() == {"decoder/head/kernel", "decoder/head/bias"}
+    assert fitted.new.keys() == {"decoder/head/kernel", "decoder/head/bias"}
     _assert_all(fit(whole, canonical(whole, to_state_dict(whole, variables)), variables), variables)
 
 
@@ -112,5 +112,5 @@ def _renamed(state_dict, old_names, prefix):
 
 
 def _assert_all(fitted, variables):
-    assert (fitted.fresh, fitted.adapted) == ({}, ())
+    assert (fitted.new, fitted.adapted) == ({}, ())
     map_paths(lambda path, a: np.testing.assert_array_equal(fitted.arrays[path], a), variables)
