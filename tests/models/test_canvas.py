@@ -36,7 +36,7 @@ BUILT = {
     "mask r-cnn": lambda: models.maskrcnn_tiny(2, backbone=RESNET, **DETECTOR),
     "mask r-cnn v2": lambda: models.maskrcnn_resnet50_fpn_v2(2, backbone=RESNET, **DETECTOR),
 }
-QUICK = {"unet", "segformer"}
+QUICK = {"unet"}
 # The last level of a detector has another stride on the picture's own canvas than on the other.
 SIZE, OWN, LARGE = (90, 61), (96, 64), (128, 96)
 

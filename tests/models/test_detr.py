@@ -53,6 +53,7 @@ def _shapes(model, images, **options):
     return jax.eval_shape(init, jax.random.key(0), images)
 
 
+@pytest.mark.slow
 def test_as_many_parameters_as_published():
     _, variables = _shapes(detr_resnet50_panoptic(250), jnp.zeros((1, 32, 32, 3)))
     params = variables["params"]

@@ -60,6 +60,7 @@ def _apply(model, params, prob, **options):
     return model.apply({"params": params, "annealing": annealing}, IMAGES, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "size"),
     [
@@ -104,6 +105,7 @@ def test_queries_look_only_inside_their_masks(params):
         assert (attention[:, :, QUERIES:] > 0).all()
 
 
+@pytest.mark.slow
 def test_annealed_away_training_is_evaluation(params):
     """Also where it recomputes activations."""
     model = small(remat=True)

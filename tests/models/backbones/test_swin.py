@@ -38,6 +38,7 @@ def test_features_have_their_stride(size, lead, channels):
     assert features["last"].shape == features["stage4"].shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "window_size", "classifier"),
     # Microsoft's classifiers of 1000 classes.
