@@ -115,7 +115,7 @@ def neighborhood(
 
 
 def _extremum_along(
-    extremum: Callable, image: jax.Array, *, axis: int, outside: float | None
+    extremum: Callable, image: jax.Array, *, axis: int, outside: int | float | None
 ) -> jax.Array:
     """The extremum of every pixel and its two neighbours along one axis."""
     part = functools.partial(jax.lax.slice_in_dim, image, axis=axis)
