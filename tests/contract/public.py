@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jaxtyping
+from flax import linen as nn
 
 import segjax
 
@@ -38,14 +39,21 @@ def public_functions() -> dict[str, Callable]:
 def array_functions() -> dict[str, Callable]:
     """The functions that JAX must be able to transform: those that return JAX arrays or records.
 
-    By kind, these are not among them: classes, generators, and functions that return something
-    else (they read files, build models, or answer with text or a NumPy array).
+    By kind, these are not among them: classes, generators, functions of a model, and functions
+    that return something else (they read files, build models, or answer with text or a NumPy array).
     """
     return {
         name: function
         for name, function in public_functions().items()
         if is_array(inspect.signature(function).return_annotation)
+        and not any(map(_is_module, inspect.signature(function).parameters.values()))
     }
+
+
+def _is_module(parameter: inspect.Parameter) -> bool:
+    """Whether it is a model, whose laws are those of its own tests."""
+    kind = parameter.annotation
+    return inspect.isclass(kind) and issubclass(kind, nn.Module)
 
 
 def may_be_floating(annotation: Any) -> bool:
