@@ -248,16 +248,8 @@ def test_conversion_of_published_weights(tmp_path, capsys):
         ("evaluate --run nope", 1, "nope: no run there"),
         ("evaluate --run EMPTY", 1, "EMPTY/checkpoints: no checkpoint there"),
         ("evaluate --run RUN --split vla", 1, "unknown split 'vla': did you mean 'val'?"),
-        (
-            "evaluate --run RUN --data synthetic",
-            1,
-            "data: expected the classes ('sky', 'road', 'car') of RUN",
-        ),
-        (
-            "evaluate --run RUN --overlap 1 --window 8 8",
-            1,
-            "overlap: expected a share in [0, 1), got 1.0",
-        ),
+        ("evaluate --run RUN --data synthetic", 1, "data: expected the classes"),
+        ("evaluate --run RUN --overlap 1 --window 8 8", 1, "overlap: expected a share in"),
         ("evaluate --run RUN --output RUN", 1, "RUN: Is a directory"),
         ("convert no.pth OUT.safetensors --model resnet18", 1, "no.pth: No such file or directory"),
         ("convert A/a.png OUT.safetensors --model resnet18", 1, "A/a.png: expected .safetensors"),
@@ -273,11 +265,7 @@ def test_conversion_of_published_weights(tmp_path, capsys):
         ("predict EMPTY --run RUN --output OUT", 1, "EMPTY: no image found"),
         ("predict A/a.png --run RUN --output A", 1, "--output A: expected a folder without images"),
         ("predict A --run EMPTY --output OUT", 1, "EMPTY/checkpoints: no checkpoint there"),
-        (
-            "predict A --run RUN --output OUT --scales -1",
-            1,
-            "scales: expected one or more positive factors",
-        ),
+        ("predict A --run RUN --output OUT --scales -1", 1, "scales: expected one or more"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

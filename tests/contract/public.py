@@ -40,7 +40,8 @@ def array_functions() -> dict[str, Callable]:
     """The functions that JAX must be able to transform: those that return JAX arrays or records.
 
     By kind, these are not among them: classes, generators, functions of a model, and functions
-    that return something else (they read files, build models, or answer with text or a NumPy array).
+    that return something else (they read files, build models, or answer with text or an array of
+    NumPy's).
     """
     return {
         name: function
