@@ -31,6 +31,8 @@ def map_examples(
       The results of `function`, stacked along a new first axis.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.mapping import map_examples
       >>> map_examples(jnp.sum, jnp.array([[1, 2], [3, 4]]))
       Array([3, 7], dtype=int32)
     """
@@ -60,6 +62,8 @@ def map_valid(
       The results of `function`, `[n, ...]`.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.mapping import map_valid
       >>> map_valid(lambda x: 1 / x, jnp.array([True, False]), jnp.array([4.0, 0.0]), chunk=1)
       Array([0.25, 0.  ], dtype=float32)
     """
@@ -108,6 +112,8 @@ def map_shards(function: Callable[..., Any], *arrays: Any, shared: tuple = ()) -
       `function(*shared, *arrays)`: pytrees of arrays `[n, ...]`.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.mapping import map_shards
       >>> map_shards(lambda x: 2 * x, jnp.arange(3))
       Array([0, 2, 4], dtype=int32)
     """
@@ -135,6 +141,9 @@ def join_vmap(function: Callable[..., Any]) -> Callable[..., Any]:
       The same function, with its own rule under `jax.vmap`.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax.mapping import join_vmap
       >>> double = join_vmap(lambda x: 2 * x)
       >>> jax.vmap(double)(jnp.arange(4).reshape(2, 2))
       Array([[0, 2],
@@ -168,6 +177,8 @@ def stable_argsort(
       int32 `[n]`.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.mapping import stable_argsort
       >>> stable_argsort(jnp.array([2, 1, 2]), ties=jnp.array([True, True, False]))
       Array([1, 2, 0], dtype=int32)
     """

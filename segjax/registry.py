@@ -325,6 +325,7 @@ def find_entry(name: str) -> Entry:
       ValueError: If the name is unknown. The message suggests similar ones.
 
     Example:
+      >>> from segjax.registry import find_entry
       >>> find_entry("maskformer_swin_tiny").objective.focal
       20.0
     """
@@ -346,6 +347,7 @@ def default_objective(name: str) -> Objective:
       ValueError: If the name is unknown, or that of a backbone.
 
     Example:
+      >>> from segjax.registry import default_objective
       >>> default_objective("detr_resnet50").l1
       5.0
     """
@@ -369,7 +371,11 @@ def register(constructor: Callable[..., nn.Module], entry: Entry) -> None:
       ValueError: If the name is taken.
 
     Example:
-      >>> register(models.unet_tiny, Entry(PixelObjective()))
+      >>> from segjax import models
+      >>> from segjax import objectives
+      >>> from segjax.registry import Entry
+      >>> from segjax.registry import register
+      >>> register(models.unet_tiny, Entry(objectives.PixelObjective()))
       Traceback (most recent call last):
       ValueError: constructor: expected a new name, got 'unet_tiny'
     """
@@ -395,7 +401,8 @@ def make_model(name: str, num_classes: int, **options: Any) -> nn.Module:
       ValueError: If an option of a model is unknown.
 
     Example:
-      >>> make_model("resnet18", 0).stage_sizes
+      >>> from segjax import training
+      >>> training.make_model("resnet18", 0).stage_sizes
       (2, 2, 2, 2)
     """
     if name in models.MODELS:

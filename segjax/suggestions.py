@@ -18,6 +18,7 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
       The message, one line.
 
     Example:
+      >>> from segjax.suggestions import unknown_name
       >>> unknown_name("split", "trian", ["train", "val"])
       "unknown split 'trian': did you mean 'train'? (there are: train, val)"
     """

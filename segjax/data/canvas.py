@@ -30,7 +30,9 @@ def plan_canvases(sizes: np.ndarray, *, most: int = 3, multiple: int = 32) -> np
       int `[n, 2]`, (height, width) of each picture's canvas: the smallest that it fits on.
 
     Example:
-      >>> plan_canvases(np.array([[30, 60], [32, 64], [60, 30], [64, 64]]), most=2).tolist()
+      >>> import numpy as np
+      >>> from segjax import data
+      >>> data.plan_canvases(np.array([[30, 60], [32, 64], [60, 30], [64, 64]]), most=2).tolist()
       [[32, 64], [32, 64], [64, 64], [64, 64]]
     """
     _require("most", most, most >= 0, "at least 0")
@@ -70,6 +72,9 @@ def rescale(record: Record, scale: float) -> Record:
       ValueError: if the record has labels that cannot be resized, such as points.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax.data.canvas import rescale
+      >>> from segjax.typing import Record
       >>> rescale(Record(image=np.zeros((6, 8, 3), np.uint8)), 0.5).image.shape
       (3, 4, 3)
     """
@@ -113,6 +118,9 @@ def random_window(record: Record, shape: tuple[int, int], generator: np.random.G
       The example on a canvas of `shape`, padded as by `pad`.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax.data.canvas import random_window
+      >>> from segjax.typing import Record
       >>> record = Record(image=np.zeros((6, 3, 3), np.uint8))
       >>> random_window(record, (4, 4), np.random.default_rng(0)).size
       array([4, 3], dtype=int32)
@@ -142,6 +150,9 @@ def pad(
       size of the picture.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax.data.canvas import pad
+      >>> from segjax.typing import Record
       >>> pad(Record(image=np.zeros((1, 2, 3), np.uint8)), (1, 3)).where
       array([[ True,  True, False]])
     """

@@ -57,6 +57,7 @@ def numbers(name: str, values: Any, *, most: int) -> Float64[np.ndarray, " n"]:
       DataError: if it is anything else, such as a list with strings.
 
     Example:
+      >>> from segjax.data.checked import numbers
       >>> numbers("bbox", [1, 2.5], most=10)
       array([1. , 2.5])
     """
@@ -83,6 +84,7 @@ def flag(entry: dict[str, Any], name: str, *, default: bool) -> bool:
       DataError: if it is anything else, such as the string "0".
 
     Example:
+      >>> from segjax.data.checked import flag
       >>> flag({"iscrowd": 1}, "iscrowd", default=False)
       True
     """
@@ -113,6 +115,8 @@ def path_within(folder: Path, name: str) -> Path:
       DataError: if the name is not a relative path within the folder.
 
     Example:
+      >>> from pathlib import Path
+      >>> from segjax.data.checked import path_within
       >>> path_within(Path("images"), "../secret.png")
       Traceback (most recent call last):
       segjax.data.errors.DataError: file_name: expected a path within images, got '../secret.png'

@@ -46,6 +46,8 @@ def read_classes(file: Path, *, void: int | None = None) -> tuple[Classes, Label
       DataError: if the file is missing or malformed; it names the file.
 
     Example:
+      >>> from pathlib import Path
+      >>> from segjax.data.class_list import read_classes
       >>> read_classes(Path("classes.json"))
       Traceback (most recent call last):
       segjax.data.errors.DataError: classes.json: No such file or directory
@@ -98,6 +100,8 @@ def instance_classes(file: Path, *, void: int | None = None) -> tuple[Classes, L
       DataError: if the file is malformed; it names the file.
 
     Example:
+      >>> from pathlib import Path
+      >>> from segjax.data.class_list import instance_classes
       >>> instance_classes(Path("instances.json"))[0].names
       ('background', 'object')
     """
@@ -131,9 +135,14 @@ def write_classes(file: Path, classes: Classes) -> None:
       classes: names, ids and colours of the classes.
 
     Example:
+      >>> from pathlib import Path
+      >>> from segjax import data
+      >>> from segjax.data.class_list import read_classes
+      >>> from segjax.data.class_list import write_classes
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     write_classes(file := Path(folder, "classes.json"), Classes(("sky",), ((1, 2, 3),)))
+      ...     file, classes = Path(folder, "classes.json"), data.Classes(("sky",), ((1, 2, 3),))
+      ...     write_classes(file, classes)
       ...     read_classes(file)[0].names
       ('sky',)
     """

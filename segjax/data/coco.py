@@ -65,7 +65,8 @@ class Coco(Source):
       DataError: if anything is missing or unusable; it names the files, and annotations by id.
 
     Example:
-      >>> Coco("no/such/folder")
+      >>> from segjax import data
+      >>> data.Coco("no/such/folder")
       Traceback (most recent call last):
       segjax.data.errors.DataError: no/such/folder: expected train/instances.json in it
     """

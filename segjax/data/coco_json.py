@@ -58,6 +58,7 @@ def find_layout(path: str | Path, split: str | None, kind: str) -> Layout:
       DataError: if neither exists.
 
     Example:
+      >>> from segjax.data.coco_json import find_layout
       >>> find_layout("no", "val", "instances")
       Traceback (most recent call last):
       segjax.data.errors.DataError: no: expected val/instances.json in it
@@ -181,6 +182,9 @@ def read_coco_json(
         it names the file and each image.
 
     Example:
+      >>> from pathlib import Path
+      >>> from segjax.data.coco_json import Layout
+      >>> from segjax.data.coco_json import read_coco_json
       >>> read_coco_json(Layout(Path("a.json"), Path("images"), Path("panoptic")))
       Traceback (most recent call last):
       segjax.data.errors.DataError: a.json: No such file or directory
@@ -222,6 +226,8 @@ def read_image_list(file: Path, folder: Path) -> dict[int, CocoImage]:
       DataError: if the file is malformed; it names the file.
 
     Example:
+      >>> from pathlib import Path
+      >>> from segjax.data.coco_json import read_image_list
       >>> read_image_list(Path("a.json"), Path("images"))
       Traceback (most recent call last):
       segjax.data.errors.DataError: a.json: No such file or directory
@@ -248,6 +254,8 @@ def each_checked(file: Path, entries: Iterable[Any], check: Callable) -> Iterato
       DataError: if `check` raised any; it names the file and the annotations by id.
 
     Example:
+      >>> from pathlib import Path
+      >>> from segjax.data.coco_json import each_checked
       >>> list(each_checked(Path("a.json"), [{"id": 1}], lambda entry: entry["id"]))
       [1]
     """

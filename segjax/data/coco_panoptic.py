@@ -53,7 +53,8 @@ class CocoPanoptic(Source):
       DataError: if anything is missing or unusable; it names the files and the segments.
 
     Example:
-      >>> CocoPanoptic("no/such/folder")
+      >>> from segjax import data
+      >>> data.CocoPanoptic("no/such/folder")
       Traceback (most recent call last):
       segjax.data.errors.DataError: no/such/folder: expected train/panoptic.json in it
     """

@@ -19,8 +19,10 @@ def prefix_errors(what: object) -> Iterator[None]:
       DataError: The error raised inside, with the name before its message.
 
     Example:
+      >>> from segjax import data
+      >>> from segjax.data.errors import prefix_errors
       >>> with prefix_errors("a.png"):
-      ...     raise DataError("expected an image, got an empty file")
+      ...     raise data.DataError("expected an image, got an empty file")
       Traceback (most recent call last):
       segjax.data.errors.DataError: a.png: expected an image, got an empty file
     """

@@ -64,7 +64,8 @@ class Folder(Source):
       DataError: if anything is missing or unusable; it names all such files at once.
 
     Example:
-      >>> Folder("no/such/folder")
+      >>> from segjax import data
+      >>> data.Folder("no/such/folder")
       Traceback (most recent call last):
       segjax.data.errors.DataError: no/such/folder: No such folder
     """

@@ -56,6 +56,9 @@ def image_header(data: bytes) -> ImageHeader:
       DataError: if it is empty, not an image, truncated, or has more than 178,956,970 pixels.
 
     Example:
+      >>> import cv2
+      >>> import numpy as np
+      >>> from segjax.data.images import image_header
       >>> image_header(cv2.imencode(".png", np.zeros((2, 3), np.uint8))[1].tobytes()).stored
       (2, 3)
     """
@@ -78,6 +81,7 @@ def peek_header(path: str | Path) -> ImageHeader:
         message does not name the file yet.
 
     Example:
+      >>> from segjax.data.images import peek_header
       >>> peek_header("no.png")
       Traceback (most recent call last):
       segjax.data.errors.DataError: No such file or directory
@@ -126,6 +130,8 @@ def is_drawn_upright(header: ImageHeader, size: tuple[int, ...], *, where: str) 
       DataError: if it is neither, or both, so that it is ambiguous.
 
     Example:
+      >>> from segjax.data.images import ImageHeader
+      >>> from segjax.data.images import is_drawn_upright
       >>> is_drawn_upright(ImageHeader((4, 5), orientation=6), (5, 4), where="its mask")
       True
     """
@@ -159,6 +165,9 @@ def decode_image(
       DataError: if OpenCV cannot decode it.
 
     Example:
+      >>> import cv2
+      >>> import numpy as np
+      >>> from segjax.data.images import decode_image
       >>> decode_image(cv2.imencode(".png", np.full((2, 3), 7, np.uint8))[1].tobytes()).shape
       (2, 3, 3)
     """
@@ -190,6 +199,9 @@ def decode_mask(
       DataError: if it is not a PNG or cannot be decoded.
 
     Example:
+      >>> import cv2
+      >>> import numpy as np
+      >>> from segjax.data.images import decode_mask
       >>> decode_mask(cv2.imencode(".png", np.array([[3, 300]], np.uint16))[1].tobytes())
       array([[  3, 300]], dtype=uint16)
     """
@@ -247,7 +259,8 @@ def read_image(path: str | Path, *, max_value: int | None = None) -> UInt8[np.nd
       DataError: if it cannot be read; it names the file.
 
     Example:
-      >>> read_image("no.png")
+      >>> from segjax import data
+      >>> data.read_image("no.png")
       Traceback (most recent call last):
       segjax.data.errors.DataError: no.png: No such file or directory
     """
@@ -270,6 +283,7 @@ def read_bytes(path: str | Path) -> bytes:
       DataError: if it cannot be read. The message does not name the file yet.
 
     Example:
+      >>> from segjax.data.images import read_bytes
       >>> read_bytes("no.png")
       Traceback (most recent call last):
       segjax.data.errors.DataError: No such file or directory

@@ -30,9 +30,12 @@ def panoptic_to_instances(
       Instances `[*b, m]`, or `[*b, n]`; invalid ones have no pixel.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import data
+      >>> from segjax.typing import Panoptic
       >>> zeros = jnp.zeros(2, jnp.int32)
       >>> panoptic = Panoptic(jnp.array([[0, 1, 1, -1]]), zeros, jnp.array([True, True]))
-      >>> panoptic_to_instances(panoptic, max_instances=1).boxes
+      >>> data.panoptic_to_instances(panoptic, max_instances=1).boxes
       Array([[1., 0., 3., 1.]], dtype=float32)
     """
     segments, classes = as_int32(panoptic.segments), as_int32(panoptic.classes)

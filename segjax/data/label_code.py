@@ -21,6 +21,8 @@ class LabelCode:
       colors: the value of each colour (r, g, b), for masks drawn in colours.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax.data.label_code import LabelCode
       >>> code = LabelCode.of([0, 4], void=[255])
       >>> code(np.array([[0, 4, 255]], np.uint8))
       (array([[0, 1, 0]], dtype=int32), array([[ True,  True, False]]))

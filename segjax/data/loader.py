@@ -66,9 +66,10 @@ def train_batches(
       ValueError: if an option is out of its range, or the batch cannot be divided evenly.
 
     Example:
+      >>> from segjax import data
       >>> from segjax.data import open_source
       >>> source = open_source("synthetic", "train")
-      >>> batches = iter(train_batches(source, batch_size=4, shape=(128, 128)))
+      >>> batches = iter(data.train_batches(source, batch_size=4, shape=(128, 128)))
       >>> next(batches).index
       array([0, 1, 2, 3], dtype=int32)
       >>> batches.get_state()
@@ -129,8 +130,9 @@ def eval_batches(
       ValueError: if an option is out of its range, or the batch cannot be divided evenly.
 
     Example:
+      >>> from segjax import data
       >>> from segjax.data import open_source
-      >>> batches = eval_batches(open_source("synthetic", "val", length=5), batch_size=4)
+      >>> batches = data.eval_batches(open_source("synthetic", "val", length=5), batch_size=4)
       >>> [batch.valid.tolist() for batch in batches]
       [[True, True, True, True], [True, False, False, False]]
     """

@@ -53,6 +53,7 @@ def palette(num_classes: int) -> UInt8[np.ndarray, "{num_classes} 3"]:
       ValueError: if `num_classes` is negative or above 3449.
 
     Example:
+      >>> from segjax.data.palette import palette
       >>> palette(2)
       array([[230, 159,   0],
              [ 86, 180, 233]], dtype=uint8)
@@ -88,6 +89,7 @@ def default_colors(num_classes: int) -> tuple[tuple[int, int, int], ...]:
       RGB in 0..255, one a class.
 
     Example:
+      >>> from segjax.data.palette import default_colors
       >>> default_colors(2)
       ((230, 159, 0), (86, 180, 233))
     """

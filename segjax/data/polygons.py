@@ -33,7 +33,8 @@ def rasterize_polygons(
       DataError: if a polygon is invalid, as in `check_polygon`.
 
     Example:
-      >>> rasterize_polygons([[1, 0, 4, 0, 4, 2, 1, 2]], (3, 5)).astype(int)
+      >>> from segjax import data
+      >>> data.rasterize_polygons([[1, 0, 4, 0, 4, 2, 1, 2]], (3, 5)).astype(int)
       array([[0, 1, 1, 1, 0],
              [0, 1, 1, 1, 0],
              [0, 0, 0, 0, 0]])
@@ -61,6 +62,7 @@ def check_polygon(polygon: Any) -> Float64[np.ndarray, " n"]:
         than 1,048,576 pixels.
 
     Example:
+      >>> from segjax.data.polygons import check_polygon
       >>> check_polygon([1, 0, 4, 0, 4, 2])
       array([1., 0., 4., 0., 4., 2.])
     """

@@ -28,7 +28,8 @@ def open_source(spec: str, split: str, **options: Any) -> Source:
       DataError: if the source's files cannot be used.
 
     Example:
-      >>> len(open_source("synthetic", "val", length=5))
+      >>> from segjax import data
+      >>> len(data.open_source("synthetic", "val", length=5))
       5
     """
     kind, _, name = full_spec(spec).partition(":")

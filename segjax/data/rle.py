@@ -27,7 +27,9 @@ def encode_rle(mask: Bool[np.ndarray, "h w"]) -> str:
       The text.
 
     Example:
-      >>> encode_rle(np.array([[False, True], [True, True]]))
+      >>> import numpy as np
+      >>> from segjax import data
+      >>> data.encode_rle(np.array([[False, True], [True, True]]))
       '13'
 
     References:
@@ -52,7 +54,8 @@ def decode_rle(
       DataError: if the text is malformed, a run is negative, or the runs do not fill the mask.
 
     Example:
-      >>> decode_rle("13", (2, 2))
+      >>> from segjax import data
+      >>> data.decode_rle("13", (2, 2))
       array([[False,  True],
              [ True,  True]])
     """

@@ -24,7 +24,8 @@ class Classes:
       ids: id of each class in the data set's files; by default 0, 1, 2 ….
 
     Example:
-      >>> Classes(("cat", "dog"), ((9, 9, 9), (200, 0, 0))).ids
+      >>> from segjax import data
+      >>> data.Classes(("cat", "dog"), ((9, 9, 9), (200, 0, 0))).ids
       (0, 1)
     """
 

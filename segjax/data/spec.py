@@ -19,6 +19,7 @@ def full_spec(spec: str) -> str:
       ValueError: if the folder has both objects and segments in COCO's format.
 
     Example:
+      >>> from segjax.data.spec import full_spec
       >>> full_spec("./photos"), full_spec("synthetic")
       ('folder:./photos', 'synthetic')
     """

@@ -66,7 +66,8 @@ class Tfds(Source):
       ValueError: if the names of the classes are not known.
 
     Example:
-      >>> Tfds("oxford_iiit_cat", data_dir="no/such/folder")  # doctest: +ELLIPSIS
+      >>> from segjax import data
+      >>> data.Tfds("oxford_iiit_cat", data_dir="no/such/folder")  # doctest: +ELLIPSIS
       Traceback (most recent call last):
       segjax.data.errors.DataError: ... did you mean 'oxford_iiit_pet'...
     """

@@ -54,9 +54,11 @@ def rpn_proposals(
       ValueError: if the shapes do not fit together.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import inference
       >>> anchors = [jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 5.0]])]
       >>> logits, deltas = [jnp.array([2.0, 3.0])], [jnp.zeros((2, 4))]
-      >>> found = rpn_proposals(logits, deltas, anchors, (8, 8), max_proposals=2)
+      >>> found = inference.rpn_proposals(logits, deltas, anchors, (8, 8), max_proposals=2)
       >>> found.boxes[0], found.valid
       (Array([0., 0., 4., 5.], dtype=float32), Array([ True, False], dtype=bool))
 
@@ -119,8 +121,11 @@ def detect_objects(
       ValueError: if the shapes do not fit together, or `suppression` is unknown.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import inference
       >>> logits, box = jnp.array([[0.0, 9.0, 0.0]]), jnp.array([[1.0, 1.0, 5.0, 4.0]])
-      >>> found = detect_objects(logits, jnp.zeros((1, 3, 4)), box, (8, 8), max_detections=1)
+      >>> deltas = jnp.zeros((1, 3, 4))
+      >>> found = inference.detect_objects(logits, deltas, box, (8, 8), max_detections=1)
       >>> found.boxes, found.classes
       (Array([[1., 1., 5., 4.]], dtype=float32), Array([0], dtype=int32))
 
@@ -177,9 +182,12 @@ def paste_objects(
       ValueError: if the shapes do not fit together.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import inference
+      >>> from segjax.typing import Instances
       >>> boxes = jnp.array([[1.25, 1.25, 2.75, 2.75]])
       >>> objects = Instances(boxes, jnp.array([0]), jnp.array([True]))
-      >>> paste_objects(objects, jnp.ones((1, 2, 2)), (3, 4)).masks.astype(int)
+      >>> inference.paste_objects(objects, jnp.ones((1, 2, 2)), (3, 4)).masks.astype(int)
       Array([[[0, 0, 0, 0],
               [0, 1, 1, 0],
               [0, 1, 1, 0]]], dtype=int32)

@@ -73,10 +73,12 @@ def panoptic_segmentation(
       TypeError: if `things` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import inference
       >>> class_logits = jnp.array([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]])
       >>> mask_logits = jnp.array([[[5.0, 5.0, -5.0, -5.0]], [[-5.0, -5.0, 5.0, -5.0]]])
       >>> things = jnp.array([True, False])
-      >>> result = panoptic_segmentation(class_logits, mask_logits, things, (1, 4))
+      >>> result = inference.panoptic_segmentation(class_logits, mask_logits, things, (1, 4))
       >>> result.segments, result.classes
       (Array([[ 0,  0,  1, -1]], dtype=int32), Array([0, 1], dtype=int32))
 

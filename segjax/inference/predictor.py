@@ -54,7 +54,8 @@ class Predictor:
       score_threshold: least score of the objects that are kept, in 0..1.
 
     Example:
-      >>> Predictor.from_run("runs/none")
+      >>> from segjax import inference
+      >>> inference.Predictor.from_run("runs/none")
       Traceback (most recent call last):
       FileNotFoundError: runs/none: no run there (config.json is missing)
     """

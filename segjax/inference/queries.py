@@ -46,9 +46,11 @@ def semantic_segmentation(
       ValueError: if the shapes do not fit together.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import inference
       >>> class_logits = jnp.array([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]])
       >>> mask_logits = jnp.array([[[5.0, 5.0, -5.0]], [[-5.0, -5.0, 5.0]]])
-      >>> jnp.argmax(semantic_segmentation(class_logits, mask_logits, (1, 3)), axis=-1)
+      >>> jnp.argmax(inference.semantic_segmentation(class_logits, mask_logits, (1, 3)), axis=-1)
       Array([[0, 0, 1]], dtype=int32)
 
     References:
@@ -112,9 +114,12 @@ def instance_segmentation(
       TypeError: if `things` is not boolean.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import inference
       >>> class_logits = jnp.array([[9.0, 0.0, 0.0], [0.0, 0.0, 9.0]])
       >>> mask_logits = jnp.array([[[5.0, 5.0, -5.0]], [[-5.0, -5.0, 5.0]]])
-      >>> objects = instance_segmentation(class_logits, mask_logits, (1, 3), max_instances=1)
+      >>> segment = inference.instance_segmentation
+      >>> objects = segment(class_logits, mask_logits, (1, 3), max_instances=1)
       >>> objects.masks, objects.boxes
       (Array([[[ True,  True, False]]], dtype=bool), Array([[0., 0., 2., 1.]], dtype=float32))
 
@@ -180,8 +185,10 @@ def object_detection(
       ValueError: if the shapes do not fit together.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import inference
       >>> boxes = jnp.array([[0.5, 0.5, 0.5, 1.0]])
-      >>> object_detection(jnp.array([[9.0, 0.0, 0.0]]), boxes, (10, 20)).boxes
+      >>> inference.object_detection(jnp.array([[9.0, 0.0, 0.0]]), boxes, (10, 20)).boxes
       Array([[ 5.,  0., 15., 10.]], dtype=float32)
 
     References:

@@ -27,7 +27,9 @@ def semantic_probs(
       ValueError: if `logits` has fewer than 3 axes, or `shape` is not two positive sizes.
 
     Example:
-      >>> probs = semantic_probs(jnp.zeros((1, 2, 2, 4)), (5, 7))
+      >>> import jax.numpy as jnp
+      >>> from segjax import inference
+      >>> probs = inference.semantic_probs(jnp.zeros((1, 2, 2, 4)), (5, 7))
       >>> probs.shape, float(probs[0, 0, 0, 0])
       ((1, 5, 7, 4), 0.25)
 
@@ -55,7 +57,9 @@ def semantic_labels(probs: Float[Array, "*b h w classes"]) -> Int32[jax.Array, "
       ValueError: if `probs` has fewer than 3 axes.
 
     Example:
-      >>> semantic_labels(jnp.array([[[[0.2, 0.8], [0.5, 0.5]]]]))
+      >>> import jax.numpy as jnp
+      >>> from segjax import inference
+      >>> inference.semantic_labels(jnp.array([[[[0.2, 0.8], [0.5, 0.5]]]]))
       Array([[[1, 0]]], dtype=int32)
     """
     if probs.ndim < 3:

@@ -32,9 +32,10 @@ def smooth_by_keys(
       ValueError: if the shapes do not fit together.
 
     Example:
+      >>> from segjax import inference
       >>> import jax.numpy as jnp
       >>> probs = jnp.array([[[0.6, 0.4], [0.1, 0.9]]])
-      >>> smooth_by_keys(probs, jnp.ones((1, 2, 1)), threshold=0.8).argmax(-1)
+      >>> inference.smooth_by_keys(probs, jnp.ones((1, 2, 1)), threshold=0.8).argmax(-1)
       Array([[1, 1]], dtype=int32)
 
     References:
@@ -67,8 +68,9 @@ def drop_absent_classes(
       ValueError: if `logits` has fewer than three axes.
 
     Example:
+      >>> from segjax import inference
       >>> import jax.numpy as jnp
-      >>> drop_absent_classes(jnp.array([[[4.0, 0.0], [3.0, 0.0]]])).tolist()
+      >>> inference.drop_absent_classes(jnp.array([[[4.0, 0.0], [3.0, 0.0]]])).tolist()
       [[[4.0, -100.0], [3.0, -100.0]]]
 
     References:

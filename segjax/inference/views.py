@@ -39,9 +39,12 @@ def average_over_views(
       ValueError: if `images` is not of rank 4, or `scales` is empty or not positive.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import inference
       >>> predict = lambda images: jax.nn.softmax(images)
       >>> images = jnp.linspace(-1, 1, 8 * 6 * 3).reshape(1, 8, 6, 3)
-      >>> average_over_views(predict, images, scales=(0.5, 1.0, 1.5)).shape
+      >>> inference.average_over_views(predict, images, scales=(0.5, 1.0, 1.5)).shape
       (1, 8, 6, 3)
 
     References:

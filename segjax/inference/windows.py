@@ -53,9 +53,12 @@ def sliding_window(
         another size.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import inference
       >>> predict = lambda images: jax.nn.softmax(images)
       >>> images = jnp.linspace(-1, 1, 100 * 70 * 3).reshape(1, 100, 70, 3)
-      >>> probs = sliding_window(predict, images, window=(32, 32))
+      >>> probs = inference.sliding_window(predict, images, window=(32, 32))
       >>> bool(jnp.allclose(probs, predict(images)))
       True
 

@@ -55,8 +55,8 @@ def is_canvas_invariant(model: nn.Module) -> bool:
 
     Example:
       >>> from segjax import models
-      >>> is_canvas_invariant(models.unet_tiny(3)), is_canvas_invariant(models.eomt_tiny(3))
-      (True, False)
+      >>> [models.is_canvas_invariant(model(3)) for model in (models.unet_tiny, models.eomt_tiny)]
+      [True, False]
     """
     if isinstance(model, UNet):
         stride = model.patch_size * 2 ** (len(model.widths) - 1)
@@ -89,11 +89,13 @@ def blind_beyond(
       A context manager around `model.apply`.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
       >>> from segjax import models
       >>> model = models.unet_tiny(3)
       >>> image = jnp.pad(jnp.ones((1, 20, 32, 3)), [(0, 0), (0, 44), (0, 0), (0, 0)])
       >>> variables = model.init(jax.random.key(0), image)
-      >>> with blind_beyond(jnp.array([[20, 32]]), (64, 32)):
+      >>> with models.blind_beyond(jnp.array([[20, 32]]), (64, 32)):
       ...     logits = model.apply(variables, image).logits
       >>> own = model.apply(variables, image[:, :32]).logits
       >>> bool(jnp.allclose(logits[:, :32], own, atol=1e-5))

@@ -364,8 +364,9 @@ def clip_vit_base_patch32(*, activation: Activation = "quick_gelu", **options: A
       The module.
 
     Example:
+      >>> from segjax import models
       >>> import jax, jax.numpy as jnp
-      >>> model = clip_vit_base_patch32()
+      >>> model = models.clip_vit_base_patch32()
       >>> images, ids = jnp.zeros((2, 224, 224, 3)), jnp.zeros((5, 77), int)
       >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images, ids)[0].text.shape
       (5, 512)
@@ -389,8 +390,9 @@ def clip_vit_base_patch16(*, activation: Activation = "quick_gelu", **options: A
       The module.
 
     Example:
+      >>> from segjax import models
       >>> import jax, jax.numpy as jnp
-      >>> images, model = jnp.zeros((2, 224, 224, 3)), clip_vit_base_patch16()
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), models.clip_vit_base_patch16()
       >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
       (2, 512)
 
@@ -412,8 +414,9 @@ def clip_vit_large_patch14(*, activation: Activation = "quick_gelu", **options: 
       The module.
 
     Example:
+      >>> from segjax import models
       >>> import jax, jax.numpy as jnp
-      >>> images, model = jnp.zeros((2, 224, 224, 3)), clip_vit_large_patch14()
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), models.clip_vit_large_patch14()
       >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
       (2, 768)
 
@@ -435,8 +438,9 @@ def clip_vit_large_patch14_336(*, activation: Activation = "quick_gelu", **optio
       The module.
 
     Example:
+      >>> from segjax import models
       >>> import jax, jax.numpy as jnp
-      >>> images, model = jnp.zeros((2, 224, 224, 3)), clip_vit_large_patch14_336()
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), models.clip_vit_large_patch14_336()
       >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
       (2, 768)
 
@@ -458,8 +462,9 @@ def clip_resnet50(*, activation: Activation = "quick_gelu", **options: Any) -> C
       The module.
 
     Example:
+      >>> from segjax import models
       >>> import jax, jax.numpy as jnp
-      >>> images, model = jnp.zeros((2, 224, 224, 3)), clip_resnet50()
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), models.clip_resnet50()
       >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
       (2, 1024)
 
@@ -482,8 +487,9 @@ def clip_resnet101(*, activation: Activation = "quick_gelu", **options: Any) -> 
       The module.
 
     Example:
+      >>> from segjax import models
       >>> import jax, jax.numpy as jnp
-      >>> images, model = jnp.zeros((2, 224, 224, 3)), clip_resnet101()
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), models.clip_resnet101()
       >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
       (2, 512)
 
@@ -505,8 +511,9 @@ def siglip_base_patch16(*, vocabulary: int = 32000, **options: Any) -> Clip:
       The module.
 
     Example:
+      >>> from segjax import models
       >>> import jax, jax.numpy as jnp
-      >>> images, model = jnp.zeros((2, 224, 224, 3)), siglip_base_patch16()
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), models.siglip_base_patch16()
       >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
       (2, 768)
 
@@ -529,8 +536,9 @@ def siglip2_base_patch16(**options: Any) -> Clip:
       The module.
 
     Example:
+      >>> from segjax import models
       >>> import jax, jax.numpy as jnp
-      >>> images, model = jnp.zeros((2, 224, 224, 3)), siglip2_base_patch16()
+      >>> images, model = jnp.zeros((2, 224, 224, 3)), models.siglip2_base_patch16()
       >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].image.shape
       (2, 768)
 

@@ -172,7 +172,10 @@ def deeplabv3_resnet50(num_classes: int, **options: Any) -> DenseClassifier:
       The module.
 
     Example:
-      >>> model = deeplabv3_resnet50(21)
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.deeplabv3_resnet50(21)
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
       >>> output.logits.shape
@@ -212,7 +215,10 @@ def deeplabv3plus_resnet34(num_classes: int, **options: Any) -> DeepLabV3Plus:
       The module.
 
     Example:
-      >>> model = deeplabv3plus_resnet34(21)
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.deeplabv3plus_resnet34(21)
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
       >>> output.logits.shape

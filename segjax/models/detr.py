@@ -273,7 +273,10 @@ def detr_resnet50(num_classes: int, **options: Any) -> Detr:
       The module.
 
     Example:
-      >>> model = detr_resnet50(91)
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.detr_resnet50(91)
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
       >>> output.class_logits.shape, output.boxes.shape, len(output.auxiliary)
@@ -316,7 +319,8 @@ def detr_tiny(num_classes: int, *, width: int = 64, **options: Any) -> Detr:
       The module.
 
     Example:
-      >>> detr_tiny(5, width=32).num_classes
+      >>> from segjax import models
+      >>> models.detr_tiny(5, width=32).num_classes
       5
     """
     settings: dict[str, Any] = {

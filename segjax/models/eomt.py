@@ -294,7 +294,9 @@ def annealed_mask_probs(
       ValueError: If `starts` and `ends` differ in shape.
 
     Example:
-      >>> probs = annealed_mask_probs(
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> probs = models.annealed_mask_probs(
       ...     jnp.array(15), jnp.array([0, 10, 20]), jnp.array([10, 20, 30]), power=1.0)
       >>> probs
       Array([0. , 0.5, 1. ], dtype=float32)
@@ -362,7 +364,10 @@ def eomt_large(num_classes: int, **options: Any) -> EoMT:
       The module.
 
     Example:
-      >>> model = eomt_tiny(133)
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.eomt_tiny(133)
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
       >>> output.class_logits.shape, output.mask_logits.shape
@@ -401,7 +406,10 @@ def eomt_dinov3_large(num_classes: int, **options: Any) -> EoMT:
       The module.
 
     Example:
-      >>> model = eomt_dinov3_small(133)
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.eomt_dinov3_small(133)
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
       >>> output.class_logits.shape, output.mask_logits.shape

@@ -113,7 +113,10 @@ def fcn_resnet50(num_classes: int, **options: Any) -> DenseClassifier:
       The module.
 
     Example:
-      >>> model = fcn_resnet50(21)
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.fcn_resnet50(21)
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
       >>> output.logits.shape

@@ -69,7 +69,9 @@ def lraspp_mobilenet_v3_large(num_classes: int, **options: Any) -> LRASPP:
 
     Example:
       >>> import jax
-      >>> model = lraspp_mobilenet_v3_large(21)
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.lraspp_mobilenet_v3_large(21)
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
       >>> output.logits.shape

@@ -189,7 +189,10 @@ def mask2former_resnet50(num_classes: int, **options: Any) -> Mask2Former:
       The module.
 
     Example:
-      >>> model = mask2former_resnet50(133)
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.mask2former_resnet50(133)
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
       >>> output.class_logits.shape, output.mask_logits.shape, len(output.auxiliary)
@@ -250,7 +253,8 @@ def mask2former_tiny(num_classes: int, *, width: int = 64, **options: Any) -> Ma
       The module.
 
     Example:
-      >>> mask2former_tiny(5, width=32).num_classes
+      >>> from segjax import models
+      >>> models.mask2former_tiny(5, width=32).num_classes
       5
     """
     settings: dict[str, Any] = {

@@ -340,7 +340,10 @@ def maskrcnn_resnet50_fpn(num_classes: int, **options: Any) -> MaskRCNN:
       The module.
 
     Example:
-      >>> model = maskrcnn_resnet50_fpn(90)
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.maskrcnn_resnet50_fpn(90)
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
       >>> output.objects.boxes.shape, output.mask_logits.shape
@@ -385,7 +388,8 @@ def maskrcnn_tiny(num_classes: int, *, width: int = 64, **options: Any) -> MaskR
       The module.
 
     Example:
-      >>> maskrcnn_tiny(5, width=32).num_classes
+      >>> from segjax import models
+      >>> models.maskrcnn_tiny(5, width=32).num_classes
       5
     """
     settings: dict[str, Any] = {

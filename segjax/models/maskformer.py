@@ -146,7 +146,10 @@ def maskformer_resnet50(num_classes: int, **options: Any) -> MaskFormer:
       The module.
 
     Example:
-      >>> model = maskformer_resnet50(150)
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.maskformer_resnet50(150)
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
       >>> output.class_logits.shape, output.mask_logits.shape, len(output.auxiliary)

@@ -117,7 +117,10 @@ def segformer_b0(num_classes: int, **options: Any) -> SegFormer:
       The module.
 
     Example:
-      >>> model = segformer_b0(150)
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.segformer_b0(150)
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
       >>> output.logits.shape

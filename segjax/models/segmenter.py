@@ -195,7 +195,10 @@ def segmenter_tiny_patch16(num_classes: int, **options: Any) -> Segmenter:
       The module.
 
     Example:
-      >>> model = segmenter_tiny_patch16(21, return_attention=True)
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.segmenter_tiny_patch16(21, return_attention=True)
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
       >>> output.logits.shape, len(output.attention), output.attention[-1].shape
@@ -269,7 +272,9 @@ def vit_linear(num_classes: int, **options: Any) -> Segmenter:
     Args and Returns as in `segmenter_tiny_patch16`.
 
     Example:
-      >>> vit_linear(21, backbone=vit_base_patch16).num_classes
+      >>> from segjax.models import backbones
+      >>> from segjax import models
+      >>> models.vit_linear(21, backbone=backbones.vit_base_patch16).num_classes
       21
     """
     settings: dict[str, Any] = {"backbone": dinov2_small, "decoder": LinearDecoder}

@@ -71,10 +71,11 @@ def dense_clip(
         or where `proxy` is missing or of no use.
 
     Example:
+      >>> from segjax import models
       >>> import jax, jax.numpy as jnp
       >>> from segjax.models import clip_vit_base_patch32
       >>> model, images = clip_vit_base_patch32(), jnp.zeros((1, 64, 96, 3))
-      >>> run = lambda: dense_clip(model, model.init(jax.random.key(0), images), images)
+      >>> run = lambda: models.dense_clip(model, model.init(jax.random.key(0), images), images)
       >>> jax.eval_shape(run).features.shape
       (1, 2, 3, 512)
 

@@ -210,7 +210,10 @@ def unet(num_classes: int, **options: Any) -> UNet:
       The module.
 
     Example:
-      >>> model = unet(5, widths=(4, 8))
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.unet(5, widths=(4, 8))
       >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 9, 7, 3)))
       >>> model.apply(variables, jnp.zeros((1, 9, 7, 3))).logits.shape
       (1, 9, 7, 5)

@@ -96,7 +96,10 @@ def unet_resnet18(num_classes: int, **options: Any) -> UNetResNet:
       The module.
 
     Example:
-      >>> model = unet_resnet18(3)
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import models
+      >>> model = models.unet_resnet18(3)
       >>> image = jax.ShapeDtypeStruct((1, 65, 50, 3), jnp.float32)
       >>> output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
       >>> output.logits.shape

@@ -40,12 +40,13 @@ class PixelObjective:
       al., "Pyramid scene parsing network", 2017.
 
     Example:
+      >>> from segjax import objectives
       >>> import jax.numpy as jnp
       >>> from segjax.models import SemanticOutput
       >>> from segjax.typing import Record
       >>> labels = jnp.array([[[0, 1]]])
       >>> outputs = SemanticOutput(jnp.zeros((1, 1, 2, 2)))
-      >>> terms = PixelObjective()(outputs, labels, Record(labels=labels))
+      >>> terms = objectives.PixelObjective()(outputs, labels, Record(labels=labels))
       >>> {name: round(float(term.value), 3) for name, term in terms.items()}
       {'cross_entropy': 0.693, 'dice': 0.5}
     """

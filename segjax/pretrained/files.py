@@ -53,6 +53,7 @@ def read_state_dict(path: str | os.PathLike, *, average: bool = False) -> dict[s
       OSError: if it cannot be read.
 
     Example:
+      >>> from segjax.pretrained.files import read_state_dict
       >>> read_state_dict("weights.h5")  # doctest: +ELLIPSIS
       Traceback (most recent call last):
       segjax.pretrained.errors.WeightsError: weights.h5: expected .safetensors, .pth, ..., got .h5
@@ -140,6 +141,10 @@ def write_safetensors(
       metadata: texts to store beside the arrays.
 
     Example:
+      >>> import numpy as np
+      >>> from pathlib import Path
+      >>> from segjax.pretrained.files import read_state_dict
+      >>> from segjax.pretrained.files import write_safetensors
       >>> import tempfile
       >>> path = Path(tempfile.mkdtemp()) / "a.safetensors"
       >>> write_safetensors({"weight": np.ones(2, np.float32)}, path)

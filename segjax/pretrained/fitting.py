@@ -59,6 +59,9 @@ def unwrap(
       prefix, such as "module.model.".
 
     Example:
+      >>> import numpy as np
+      >>> from segjax.pretrained.fitting import unwrap
+      >>> from segjax.pretrained.keys import KeyTable
       >>> arrays = {"model.conv1.bias": np.zeros(1), "model.conv1.weight": np.zeros((1, 1))}
       >>> list(unwrap([KeyTable((("conv", "conv1"),))], arrays)[0])
       ['conv1.bias', 'conv1.weight']
@@ -149,6 +152,9 @@ def fit(
       WeightsError: if anything is missing, unexpected or mis-shaped; it lists all of these.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax.pretrained.fitting import fit
+      >>> from segjax.pretrained.keys import KeyTable
       >>> table = KeyTable((("conv", "conv1"),))
       >>> template = {"params": {"conv": {"bias": np.zeros(2, np.float32)}}}
       >>> fit(table, {"conv1.bias": np.array([1, 2], np.float16)}, template).arrays

@@ -32,6 +32,7 @@ def find_weights(source: str | os.PathLike) -> Path:
       ImportError: if huggingface_hub is missing.
 
     Example:
+      >>> from segjax.pretrained.hub import find_weights
       >>> find_weights("weights/none.safetensors")
       Traceback (most recent call last):
       FileNotFoundError: weights/none.safetensors: No such file or directory

@@ -288,6 +288,8 @@ def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
       `[out, c', …]`.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax.pretrained.keys import adapt_channels
       >>> adapt_channels(np.array([[1.0, 2.0, 3.0]]), 1)
       array([[6.]])
     """

@@ -49,6 +49,8 @@ def read_pickle(file: io.BytesIO | mmap.mmap, persistent: Callable[[Any], Any]) 
       ValueError: if the pickle is damaged, or has more than four million steps.
 
     Example:
+      >>> import io
+      >>> from segjax.pretrained.pickles import read_pickle
       >>> import pickle
       >>> content = pickle.dumps({"a": [1, 2.5], "b": 1j})
       >>> read_pickle(io.BytesIO(content), lambda id: id)

@@ -77,7 +77,8 @@ def load(
       ImportError: if an extra is missing.
 
     Example:
-      >>> load("none.safetensors", "deeplabv3_resnet50")
+      >>> from segjax import pretrained
+      >>> pretrained.load("none.safetensors", "deeplabv3_resnet50")
       Traceback (most recent call last):
       FileNotFoundError: none.safetensors: No such file or directory
     """
@@ -169,14 +170,17 @@ def save(
       OSError: if the file cannot be written.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import pretrained
       >>> import tempfile
       >>> from segjax.models import backbones
       >>> images = jnp.zeros((1, 8, 8, 3))
       >>> variables = jax.eval_shape(backbones.resnet18().init, jax.random.key(0), images)
       >>> variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables)
       >>> path = f"{tempfile.mkdtemp()}/resnet18.safetensors"
-      >>> save(variables, path, "resnet18")
-      >>> len(load(path, "resnet18")["params"]["stem_norm"]["scale"])
+      >>> pretrained.save(variables, path, "resnet18")
+      >>> len(pretrained.load(path, "resnet18")["params"]["stem_norm"]["scale"])
       64
     """
     state_dict = _name(jax.device_get(variables), name, naming)

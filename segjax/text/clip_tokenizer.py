@@ -36,7 +36,8 @@ class ClipTokenizer:
       ids: Id of each symbol.
 
     Example:
-      >>> tokenizer = ClipTokenizer([("c", "a"), ("ca", "t</w>")])
+      >>> from segjax import text
+      >>> tokenizer = text.ClipTokenizer([("c", "a"), ("ca", "t</w>")])
       >>> tokenizer("cat", length=6)
       array([[514, 513, 515,   0,   0,   0]], dtype=int32)
 

@@ -112,11 +112,12 @@ def embed_names(
       ValueError: for a template without a place for the name.
 
     Example:
+      >>> from segjax import text
       >>> import jax, numpy as np
       >>> encode = lambda ids: jax.nn.one_hot(ids[:, 0], 3)
       >>> tokenize = lambda texts: np.array([[len(text) - 3] for text in texts])
-      >>> classes = ClassNames.parse(["cat", "mouse"])
-      >>> embed_names(encode, tokenize, classes, templates=["{}"]).vectors
+      >>> classes = text.ClassNames.parse(["cat", "mouse"])
+      >>> text.embed_names(encode, tokenize, classes, templates=["{}"]).vectors
       array([[1., 0., 0.],
              [0., 0., 1.]], dtype=float32)
     """

@@ -30,7 +30,8 @@ class ClassNames:
       names: Names of each class; the first is the one that is shown.
 
     Example:
-      >>> classes = ClassNames.parse(["person, rider", "road"])
+      >>> from segjax import text
+      >>> classes = text.ClassNames.parse(["person, rider", "road"])
       >>> classes.flat, classes.groups
       (('person', 'rider', 'road'), (0, 0, 1))
     """
@@ -121,8 +122,9 @@ def merge_names(
         method.
 
     Example:
+      >>> from segjax import text
       >>> import jax.numpy as jnp
-      >>> merge_names(jnp.array([1.0, 3.0, 2.0]), (0, 0, 1), method="mean")
+      >>> text.merge_names(jnp.array([1.0, 3.0, 2.0]), (0, 0, 1), method="mean")
       Array([2., 2.], dtype=float32)
 
     References:

@@ -133,7 +133,8 @@ def fill_templates(names: Iterable[str], templates: Sequence[str]) -> list[str]:
       ValueError: for a template without a place for the name, or with several.
 
     Example:
-      >>> fill_templates(["cat", "dog"], ["a {}.", "the {}."])
+      >>> from segjax import text
+      >>> text.fill_templates(["cat", "dog"], ["a {}.", "the {}."])
       ['a cat.', 'the cat.', 'a dog.', 'the dog.']
     """
     for template in templates:
@@ -155,8 +156,9 @@ def ensemble(embeddings: Float[Array, "*b t d"]) -> Float[jax.Array, "*b d"]:
       ValueError: if `embeddings` has fewer than two axes.
 
     Example:
+      >>> from segjax import text
       >>> import jax.numpy as jnp
-      >>> ensemble(jnp.array([[3.0, 0.0], [0.0, 1.0]])).round(3)
+      >>> text.ensemble(jnp.array([[3.0, 0.0], [0.0, 1.0]])).round(3)
       Array([0.707, 0.707], dtype=float32)
 
     References:

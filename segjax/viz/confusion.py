@@ -28,10 +28,13 @@ def draw_confusion(counts: Integer[Array, "c c"], classes: Classes, *, path: str
       OSError: if the file cannot be written.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax import data, viz
       >>> import tempfile
-      >>> classes = Classes(("sky", "road"), ((86, 180, 233), (150, 150, 150)))
+      >>> classes = data.Classes(("sky", "road"), ((86, 180, 233), (150, 150, 150)))
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     draw_confusion(np.array([[3, 1], [0, 4]]), classes, path=f"{folder}/confusion.png")
+      ...     path = f"{folder}/confusion.png"
+      ...     viz.draw_confusion(np.array([[3, 1], [0, 4]]), classes, path=path)
     """
     counts = np.asarray(counts)
     shown = np.flatnonzero(counts.sum(0) + counts.sum(1))

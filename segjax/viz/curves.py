@@ -44,11 +44,13 @@ def training_curves(
       OSError: if a file cannot be read or written.
 
     Example:
+      >>> from pathlib import Path
+      >>> from segjax import viz
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     rows = '{"step": 10, "loss": 0.7}\\n{"step": 20, "val/mean_iou": 0.6}'
       ...     _ = Path(folder, "metrics.jsonl").write_text(rows)
-      ...     training_curves(f"{folder}/metrics.jsonl", path=f"{folder}/curves.png")
+      ...     viz.training_curves(f"{folder}/metrics.jsonl", path=f"{folder}/curves.png")
     """
     panels = _read_curves(Path(metrics))
     steps = (step for curves in panels.values() for points in curves.values() for step in points)

@@ -37,7 +37,9 @@ def colorize(
       ValueError: if a label that is not void has no colour.
 
     Example:
-      >>> colorize(np.array([[0, 1]]), ((230, 159, 0), (86, 180, 233)))
+      >>> import numpy as np
+      >>> from segjax import viz
+      >>> viz.colorize(np.array([[0, 1]]), ((230, 159, 0), (86, 180, 233)))
       array([[[230, 159,   0],
               [ 86, 180, 233]]], dtype=uint8)
     """
@@ -74,8 +76,10 @@ def overlay(
         label has no colour.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax import viz
       >>> colors = (230, 159, 0), (86, 180, 233)
-      >>> overlay(np.zeros((1, 2, 3), np.uint8), np.array([[0, 1]]), colors)
+      >>> viz.overlay(np.zeros((1, 2, 3), np.uint8), np.array([[0, 1]]), colors)
       array([[[115,  80,   0],
               [ 43,  90, 116]]], dtype=uint8)
     """
@@ -114,8 +118,10 @@ def draw_labels(
         label has no colour.
 
     Example:
-      >>> classes = Classes(("sky",), ((100, 50, 0),))
-      >>> draw_labels(np.zeros((1, 1, 3)), np.array([[0]]), classes)  # too small for a name
+      >>> import numpy as np
+      >>> from segjax import data, viz
+      >>> classes = data.Classes(("sky",), ((100, 50, 0),))
+      >>> viz.draw_labels(np.zeros((1, 1, 3)), np.array([[0]]), classes)  # too small for a name
       array([[[50, 25,  0]]], dtype=uint8)
     """
     picture = overlay(image, labels, classes.colors, alpha=alpha, where=where)

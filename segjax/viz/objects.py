@@ -48,11 +48,15 @@ def draw_instances(
       ValueError: if `image` is neither grey nor RGB, or the masks differ from it in size.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax import data, viz
+      >>> from segjax.typing import Instances
       >>> mask = np.zeros((1, 4, 4), bool)
       >>> mask[0, 1:3, 1:3] = True
       >>> box, one = np.array([[1.0, 1.0, 3.0, 3.0]], np.float32), np.zeros(1, np.int32)
       >>> objects = Instances(box, one, np.array([True]), masks=mask)
-      >>> picture = draw_instances(np.zeros((4, 4, 3)), objects, Classes(("car",), ((200, 0, 0),)))
+      >>> classes = data.Classes(("car",), ((200, 0, 0),))
+      >>> picture = viz.draw_instances(np.zeros((4, 4, 3)), objects, classes)
       >>> picture[0, 0].tolist(), bool(picture[1, 1].any())
       ([0, 0, 0], True)
     """
@@ -118,8 +122,11 @@ def draw_panoptic(
       ValueError: if `image` is neither grey nor RGB, or the segments differ from it in size.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax import data, viz
+      >>> from segjax.typing import Panoptic
       >>> segments = Panoptic(np.array([[0, -1]]), np.array([0], np.int32), np.array([True]))
-      >>> draw_panoptic(np.zeros((1, 2, 3)), segments, Classes(("sky",), ((100, 50, 0),)))
+      >>> viz.draw_panoptic(np.zeros((1, 2, 3)), segments, data.Classes(("sky",), ((100, 50, 0),)))
       array([[[60, 30,  0],
               [ 0,  0,  0]]], dtype=uint8)
     """

@@ -28,9 +28,11 @@ def save_image(
       OSError: if the file cannot be written.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax import viz
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     save_image(f"{folder}/labels.png", np.zeros((4, 6), np.uint8))
+      ...     viz.save_image(f"{folder}/labels.png", np.zeros((4, 6), np.uint8))
     """
     pixels = np.asarray(array)
     if pixels.ndim == 3:

@@ -62,9 +62,11 @@ def compare_labels(
         colour.
 
     Example:
-      >>> classes = Classes(("sky", "road"), ((86, 180, 233), (150, 150, 150)))
+      >>> import numpy as np
+      >>> from segjax import data, viz
+      >>> classes = data.Classes(("sky", "road"), ((86, 180, 233), (150, 150, 150)))
       >>> labels = np.zeros((4, 6), np.int32)
-      >>> row = compare_labels(np.zeros((4, 6, 3)), labels, labels, classes)
+      >>> row = viz.compare_labels(np.zeros((4, 6, 3)), labels, labels, classes)
       >>> list(row.panels), row.note
       (['image', 'truth', 'prediction', 'errors'], '0.0 %')
     """
@@ -113,10 +115,13 @@ def compare_instances(
       ValueError: if `image` is neither grey nor RGB, or the masks differ from it in size.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax import data, viz
+      >>> from segjax.typing import Instances
       >>> box, one = np.array([[1.0, 1.0, 3.0, 3.0]], np.float32), np.zeros(1, np.int32)
       >>> objects = Instances(box, one, np.array([True]))
-      >>> classes = Classes(("car", "bus"), ((200, 0, 0), (0, 0, 200)))
-      >>> row = compare_instances(np.zeros((4, 4, 3)), objects, objects, classes)
+      >>> classes = data.Classes(("car", "bus"), ((200, 0, 0), (0, 0, 200)))
+      >>> row = viz.compare_instances(np.zeros((4, 4, 3)), objects, objects, classes)
       >>> list(row.panels), row.classes
       (['image', 'truth', 'prediction'], frozenset({0}))
     """
@@ -154,9 +159,12 @@ def compare_segments(
       ValueError: if `image` is neither grey nor RGB, or the segments differ from it in size.
 
     Example:
+      >>> import numpy as np
+      >>> from segjax import data, viz
+      >>> from segjax.typing import Panoptic
       >>> segments = Panoptic(np.array([[0, -1]]), np.array([0], np.int32), np.array([True]))
-      >>> classes = Classes(("sky",), ((9, 9, 9),))
-      >>> row = compare_segments(np.zeros((1, 2, 3)), segments, segments, classes)
+      >>> classes = data.Classes(("sky",), ((9, 9, 9),))
+      >>> row = viz.compare_segments(np.zeros((1, 2, 3)), segments, segments, classes)
       >>> list(row.panels), row.classes
       (['image', 'truth', 'prediction'], frozenset({0}))
     """
@@ -184,10 +192,12 @@ def page(rows: Sequence[Row], classes: Classes) -> UInt8[np.ndarray, "h 1320 3"]
       RGB uint8, 1320 pixels wide. The legend lists the classes of all rows.
 
     Example:
-      >>> classes = Classes(("sky", "road"), ((86, 180, 233), (150, 150, 150)))
+      >>> import numpy as np
+      >>> from segjax import data, viz
+      >>> classes = data.Classes(("sky", "road"), ((86, 180, 233), (150, 150, 150)))
       >>> labels = np.zeros((4, 6), np.int32)
-      >>> row = compare_labels(np.zeros((4, 6, 3)), labels, labels, classes)
-      >>> page([row, row], classes).shape[1]
+      >>> row = viz.compare_labels(np.zeros((4, 6, 3)), labels, labels, classes)
+      >>> viz.page([row, row], classes).shape[1]
       1320
     """
     titles = list(rows[0].panels)

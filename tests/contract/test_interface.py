@@ -20,7 +20,27 @@ NO_REFERENCE = {"losses.pixel_weights"}
 # What needs a model and data to show something has its examples in experiments/.
 NO_EXAMPLE = ("training.",)
 # Packages whose examples carry their imports.
-IMPORTED = ("analysis.", "labels.", "losses.", "matching.", "metrics.", "numerics.", "ops.")
+IMPORTED = ("analysis.", "data.", "inference.", "labels.", "losses.", "mapping.", "matching.")
+    "analysis.",
+    "data.",
+    "inference.",
+    "labels.",
+    "losses.",
+    "mapping.",
+    "matching.",
+    "metrics.",
+)
+IMPORTED += ("metrics.", "models.", "numerics.", "objectives.", "ops.", "pretrained.", "registry.")
+IMPORTED += ("text.", "viz.")
+    "models.",
+    "numerics.",
+    "objectives.",
+    "ops.",
+    "pretrained.",
+    "registry.",
+    "text.",
+    "viz.",
+)
 
 
 def _parameters(function):

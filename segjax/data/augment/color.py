@@ -26,7 +26,9 @@ def as_float(
       TypeError: if `image` has any other dtype.
 
     Example:
-      >>> as_float(np.full((1, 1, 1), 51, np.uint8))
+      >>> import numpy as np
+      >>> from segjax import data
+      >>> data.as_float(np.full((1, 1, 1), 51, np.uint8))
       Array([[[0.2]]], dtype=float32)
     """
     if jnp.issubdtype(image.dtype, jnp.floating):
@@ -67,7 +69,10 @@ def color_jitter(
       ValueError: if an option is out of its range.
 
     Example:
-      >>> color_jitter(jax.random.key(0), jnp.ones((4, 4, 3)), brightness=0.5).shape
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import data
+      >>> data.color_jitter(jax.random.key(0), jnp.ones((4, 4, 3)), brightness=0.5).shape
       (4, 4, 3)
     """
     _check_range("brightness", brightness, 1.0)
@@ -122,8 +127,10 @@ def gaussian_blur(
       `[h, w, c]`, in the image's dtype.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import data
       >>> image = jnp.zeros((1, 5, 1)).at[0, 2].set(1.0)
-      >>> gaussian_blur(image, 0.5)[0, :, 0].round(1)
+      >>> data.gaussian_blur(image, 0.5)[0, :, 0].round(1)
       Array([0. , 0.1, 0.8, 0.1, 0. ], dtype=float32)
     """
     dtype = accumulation_dtype(image)
@@ -158,7 +165,10 @@ def random_blur(
       ValueError: if `sigma` is negative.
 
     Example:
-      >>> random_blur(jax.random.key(0), jnp.ones((4, 4, 3))).shape
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import data
+      >>> data.random_blur(jax.random.key(0), jnp.ones((4, 4, 3))).shape
       (4, 4, 3)
     """
     if sigma < 0:

@@ -24,7 +24,11 @@ def cutout(key: jax.Array, record: Record, *, fraction: float = 0.1) -> Record:
       ValueError: if there is no image, or `fraction` is out of 0..1.
 
     Example:
-      >>> record = cutout(jax.random.key(0), Record(image=jnp.ones((4, 4, 3))), fraction=0.25)
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import data
+      >>> from segjax.typing import Record
+      >>> record = data.cutout(jax.random.key(0), Record(image=jnp.ones((4, 4, 3))), fraction=0.25)
       >>> int(jnp.sum(~record.where))
       4
 

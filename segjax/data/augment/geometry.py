@@ -39,9 +39,12 @@ def affine(record: Record, matrix: Float[Array, "2 3"], *, shape: tuple[int, int
       ValueError: if there is no image, or `matrix` or `shape` is invalid.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax import data
+      >>> from segjax.typing import Record
       >>> record = Record(image=jnp.arange(6.0).reshape(2, 3, 1) / 5)
       >>> mirror = jnp.array([[-1.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
-      >>> affine(record, mirror, shape=(2, 3)).image[..., 0]
+      >>> data.affine(record, mirror, shape=(2, 3)).image[..., 0]
       Array([[0.4, 0.2, 0. ],
              [1. , 0.8, 0.6]], dtype=float32)
     """
@@ -121,8 +124,12 @@ def random_geometry(
       ValueError: if `zoom` is not two positive numbers in order, or `zoom_from` is unknown.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import data
+      >>> from segjax.typing import Record
       >>> record = Record(image=jnp.ones((40, 60, 3)))
-      >>> random_geometry(jax.random.key(0), record, shape=(32, 32)).image.shape
+      >>> data.random_geometry(jax.random.key(0), record, shape=(32, 32)).image.shape
       (32, 32, 3)
 
     References:

@@ -47,11 +47,16 @@ def copy_paste(
       ValueError: if b is odd, there are no masks of objects, or `probability` is out of 0..1.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from segjax import data
+      >>> from segjax.typing import Panoptic
+      >>> from segjax.typing import Record
       >>> segments = jnp.array([[[0, 0, 0]], [[0, 1, 1]]])
       >>> table = jnp.array([[0, 0], [0, 1]]), jnp.array([[True, False], [True, True]])
       >>> batch = Record(image=jnp.zeros((2, 1, 3, 3)), panoptic=Panoptic(segments, *table))
       >>> keys = jax.random.split(jax.random.key(0))
-      >>> pasted = copy_paste(keys, batch, things=(False, True), probability=1.0)
+      >>> pasted = data.copy_paste(keys, batch, things=(False, True), probability=1.0)
       >>> pasted.panoptic.segments[0]
       Array([[0, 1, 1]], dtype=int32)
 

@@ -61,7 +61,10 @@ def scene(
       ValueError: if `shape` is smaller than 16 pixels.
 
     Example:
-      >>> record = scene(jax.random.key(0), shape=(64, 80), style=SceneStyle(max_instances=6))
+      >>> import jax
+      >>> from segjax import data
+      >>> style = data.SceneStyle(max_instances=6)
+      >>> record = data.scene(jax.random.key(0), shape=(64, 80), style=style)
       >>> record.image.shape, record.instances.masks.shape
       ((64, 80, 3), (6, 64, 80))
     """
@@ -80,7 +83,9 @@ def caption_text(caption: Int[Array, "words"]) -> str:
       The words, with spaces between them.
 
     Example:
-      >>> caption_text(np.array([1, 8, 11]))
+      >>> import numpy as np
+      >>> from segjax import data
+      >>> data.caption_text(np.array([1, 8, 11]))
       'red striped disc'
     """
     return " ".join(VOCABULARY[word] for word in np.asarray(caption) if word)

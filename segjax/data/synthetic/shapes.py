@@ -107,6 +107,9 @@ def covers(thing: Things, x: Float[Array, "*p"], y: Float[Array, "*p"]) -> Bool[
       True inside.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.data.synthetic.shapes import Things
+      >>> from segjax.data.synthetic.shapes import covers
       >>> ring = Things(4, jnp.zeros(2), jnp.full(2, 10.0), 0.0, 0.0, True)
       >>> covers(ring, jnp.array([0.0, 8.0, 12.0]), jnp.zeros(3))
       Array([False,  True, False], dtype=bool)

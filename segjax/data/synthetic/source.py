@@ -32,7 +32,8 @@ class Synthetic(Source):
       ValueError: if there is no such split.
 
     Example:
-      >>> source = Synthetic("val", length=100)
+      >>> from segjax import data
+      >>> source = data.Synthetic("val", length=100)
       >>> len(source), source.read(42).index
       (100, array(42, dtype=int32))
     """

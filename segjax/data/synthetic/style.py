@@ -21,7 +21,8 @@ class SceneStyle:
       ValueError: if a value is out of its range.
 
     Example:
-      >>> SceneStyle(max_instances=2).size
+      >>> from segjax import data
+      >>> data.SceneStyle(max_instances=2).size
       (0.25, 0.42)
     """
 

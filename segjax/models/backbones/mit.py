@@ -218,8 +218,12 @@ def mit_b0(**options: Any) -> MixTransformer:
       The module.
 
     Example:
+      >>> from segjax.models import backbones
+      >>> import jax
+      >>> import jax.numpy as jnp
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
-      >>> features, _ = jax.eval_shape(mit_b0().init_with_output, jax.random.key(0), image)
+      >>> init = backbones.mit_b0().init_with_output
+      >>> features, _ = jax.eval_shape(init, jax.random.key(0), image)
       >>> features["stage4"].shape
       (1, 3, 2, 256)
 

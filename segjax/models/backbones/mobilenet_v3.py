@@ -175,8 +175,11 @@ def mobilenet_v3_large(**options: Any) -> MobileNetV3:
       The module.
 
     Example:
+      >>> from segjax.models import backbones
+      >>> import jax
+      >>> import jax.numpy as jnp
       >>> images = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
-      >>> init = mobilenet_v3_large(output_stride=16).init_with_output
+      >>> init = backbones.mobilenet_v3_large(output_stride=16).init_with_output
       >>> features, variables = jax.eval_shape(init, jax.random.key(0), images)
       >>> features["stage4"].shape
       (1, 5, 4, 960)

@@ -164,8 +164,12 @@ def resnet18(**options: Any) -> ResNet:
       The module.
 
     Example:
+      >>> from segjax.models import backbones
+      >>> import jax
+      >>> import jax.numpy as jnp
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
-      >>> features, _ = jax.eval_shape(resnet18().init_with_output, jax.random.key(0), image)
+      >>> init = backbones.resnet18().init_with_output
+      >>> features, _ = jax.eval_shape(init, jax.random.key(0), image)
       >>> features["stage4"].shape
       (1, 3, 2, 512)
 

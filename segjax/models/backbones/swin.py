@@ -215,8 +215,12 @@ def swin_tiny(**options: Any) -> SwinTransformer:
       The module.
 
     Example:
+      >>> from segjax.models import backbones
+      >>> import jax
+      >>> import jax.numpy as jnp
       >>> image = jax.ShapeDtypeStruct((1, 65, 64, 3), jnp.float32)
-      >>> features, _ = jax.eval_shape(swin_tiny().init_with_output, jax.random.key(0), image)
+      >>> init = backbones.swin_tiny().init_with_output
+      >>> features, _ = jax.eval_shape(init, jax.random.key(0), image)
       >>> features["stage4"].shape
       (1, 3, 2, 768)
 

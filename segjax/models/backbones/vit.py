@@ -210,8 +210,11 @@ def vit_tiny_patch16(**options: Any) -> VisionTransformer:
       The module.
 
     Example:
+      >>> from segjax.models import backbones
+      >>> import jax
+      >>> import jax.numpy as jnp
       >>> images = jax.ShapeDtypeStruct((1, 100, 64, 3), jnp.float32)
-      >>> init = vit_tiny_patch16().init_with_output
+      >>> init = backbones.vit_tiny_patch16().init_with_output
       >>> features, variables = jax.eval_shape(init, jax.random.key(0), images)
       >>> features["patches"].shape, features["tokens"].shape
       ((1, 7, 4, 192), (1, 29, 192))
@@ -257,7 +260,8 @@ def dinov2_small(**options: Any) -> VisionTransformer:
       The module.
 
     Example:
-      >>> dinov2_small(registers=4).prefix_tokens
+      >>> from segjax.models import backbones
+      >>> backbones.dinov2_small(registers=4).prefix_tokens
       5
 
     References:

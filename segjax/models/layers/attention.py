@@ -280,6 +280,8 @@ def attend(
       None.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.models.layers.attention import attend
       >>> query, key, value = jnp.ones((1, 2, 3)), jnp.ones((1, 4, 3)), jnp.arange(4.0)[:, None]
       >>> attend(query, key, value[None], where=jnp.arange(4) < 2)[0].tolist()
       [[[0.5], [0.5]]]

@@ -36,6 +36,8 @@ def sine_positions(
       ValueError: If `features` is not a multiple of 4.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.models.layers.positions import sine_positions
       >>> positions = sine_positions(jnp.ones((2, 4), bool), 4)
       >>> positions[0, :, 3].round()  # the columns' cosines
       Array([ 0., -1., -0.,  1.], dtype=float32)
@@ -98,6 +100,8 @@ def rotary_angles(
       ValueError: If `features` is not a multiple of 4.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from segjax.models.layers.positions import rotary_angles
       >>> rotary_angles((1, 2), 4) / jnp.pi
       Array([[ 0., -1.],
              [ 0.,  1.]], dtype=float32)
