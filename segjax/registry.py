@@ -401,8 +401,8 @@ def make_model(name: str, num_classes: int, **options: Any) -> nn.Module:
       ValueError: If an option of a model is unknown.
 
     Example:
-      >>> from segjax import training
-      >>> training.make_model("resnet18", 0).stage_sizes
+      >>> from segjax.registry import make_model
+      >>> make_model("resnet18", 0).stage_sizes
       (2, 2, 2, 2)
     """
     if name in models.MODELS:
