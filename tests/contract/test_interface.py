@@ -20,26 +20,10 @@ NO_REFERENCE = {"losses.pixel_weights"}
 # What needs a model and data to show something has its examples in experiments/.
 NO_EXAMPLE = ("training.",)
 # Packages whose examples carry their imports.
-IMPORTED = ("analysis.", "data.", "inference.", "labels.", "losses.", "mapping.", "matching.")
-    "analysis.",
-    "data.",
-    "inference.",
-    "labels.",
-    "losses.",
-    "mapping.",
-    "matching.",
-    "metrics.",
-)
-IMPORTED += ("metrics.", "models.", "numerics.", "objectives.", "ops.", "pretrained.", "registry.")
-IMPORTED += ("text.", "viz.")
-    "models.",
-    "numerics.",
-    "objectives.",
-    "ops.",
-    "pretrained.",
-    "registry.",
-    "text.",
-    "viz.",
+IMPORTED = tuple(
+    f"{package}."
+    for package in "analysis data inference labels losses mapping matching metrics models numerics "
+    "objectives ops pretrained registry text viz".split()
 )
 
 
