@@ -22,8 +22,7 @@ NO_EXAMPLE = ("training.",)
 # Packages whose examples carry their imports.
 IMPORTED = tuple(
     f"{package}."
-    for package in "analysis data inference labels losses mapping matching metrics models numerics "
-    "objectives ops pretrained registry text viz".split()
+    for package in ["analysis", "data", "inference", "labels", "losses", "mapping", "matching", "metrics", "models", "numerics", "objectives", "ops", "pretrained", "registry", "text", "viz"]
 )
 
 
