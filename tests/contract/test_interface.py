@@ -20,9 +20,23 @@ NO_REFERENCE = {"losses.pixel_weights"}
 # What needs a model and data to show something has its examples in experiments/.
 NO_EXAMPLE = ("training.",)
 # Packages whose examples carry their imports.
-IMPORTED = tuple(
-    f"{package}."
-    for package in ["analysis", "data", "inference", "labels", "losses", "mapping", "matching", "metrics", "models", "numerics", "objectives", "ops", "pretrained", "registry", "text", "viz"]
+IMPORTED = (
+    "analysis.",
+    "data.",
+    "inference.",
+    "labels.",
+    "losses.",
+    "mapping.",
+    "matching.",
+    "metrics.",
+    "models.",
+    "numerics.",
+    "objectives.",
+    "ops.",
+    "pretrained.",
+    "registry.",
+    "text.",
+    "viz.",
 )
 
 
