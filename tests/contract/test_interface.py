@@ -20,7 +20,7 @@ NO_REFERENCE = {"losses.pixel_weights"}
 # What needs a model and data to show something has its examples in experiments/.
 NO_EXAMPLE = ("training.",)
 # Packages whose examples carry their imports.
-IMPORTED = ("analysis.", "data.", "inference.", "labels.", "losses.", "mapping.", "matching.")
+IMPORTED = (
     "analysis.",
     "data.",
     "inference.",
@@ -29,9 +29,6 @@ IMPORTED = ("analysis.", "data.", "inference.", "labels.", "losses.", "mapping."
     "mapping.",
     "matching.",
     "metrics.",
-)
-IMPORTED += ("metrics.", "models.", "numerics.", "objectives.", "ops.", "pretrained.", "registry.")
-IMPORTED += ("text.", "viz.")
     "models.",
     "numerics.",
     "objectives.",
