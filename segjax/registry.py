@@ -231,6 +231,12 @@ _CLIP = Entry(
     std=(0.26862954, 0.26130258, 0.27577711),
 )
 _CLIP_RESNET = dataclasses.replace(_CLIP, table=clip.CLIP_RESNET, namings={})
+_CLIPSEG = dataclasses.replace(
+    _RESNET,
+    table=clip.CLIPSEG,
+    paper="Lüddecke and Ecker 2022, CLIPSeg",
+    size=(352, 352),
+)
 _SIGLIP = Entry(
     table=clip.SIGLIP,
     paper="Zhai et al. 2023, SigLIP",
@@ -307,6 +313,9 @@ ENTRIES: dict[str, Entry] = {
     "clip_vit_large_patch14_336": dataclasses.replace(_CLIP, size=(336, 336)),
     "clip_resnet50": _CLIP_RESNET,
     "clip_resnet101": _CLIP_RESNET,
+    "clipseg_rd16": _CLIPSEG,
+    "clipseg_rd64": _CLIPSEG,
+    "clipseg_rd64_refined": dataclasses.replace(_CLIPSEG, table=clip.CLIPSEG_REFINED),
     "siglip_base_patch16": _SIGLIP,
     "siglip2_base_patch16": dataclasses.replace(_SIGLIP, paper="Tschannen et al. 2025, SigLIP 2"),
 }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         siglip2_base_patch16,
         siglip_base_patch16,
     )
+    from segjax.models.clipseg import ClipSeg, clipseg_rd16, clipseg_rd64, clipseg_rd64_refined
     from segjax.models.deeplab import (
         DeepLabV3Plus,
         deeplabv3_mobilenet_v3_large,

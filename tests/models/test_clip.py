@@ -34,6 +34,8 @@ def tiny():
         ("clip_vit_large_patch14_336", 427_944_193),
         ("clip_resnet50", 102_007_137),
         ("clip_resnet101", 119_688_033),
+        ("clipseg_rd64", 149_620_737 + 1_073_153),
+        ("clipseg_rd64_refined", 149_620_737 + 1_127_009),
         ("siglip_base_patch16", 203_155_970),
         ("siglip2_base_patch16", 375_187_970),
     ],

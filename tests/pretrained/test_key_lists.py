@@ -149,6 +149,9 @@ ORIGINALS = {
     },
     "openai_clip_rn50": ("clip_resnet50", {}, clip.CLIP_RESNET),
     "openai_clip_rn101": ("clip_resnet101", {}, clip.CLIP_RESNET),
+    "hf5_clipseg_rd16": ("clipseg_rd16", {}, clip.CLIPSEG),
+    "hf5_clipseg_rd64": ("clipseg_rd64", {}, clip.CLIPSEG),
+    "hf5_clipseg_rd64_refined": ("clipseg_rd64_refined", {}, clip.CLIPSEG_REFINED),
     "hf5_siglip_b16": ("siglip_base_patch16", {}, clip.SIGLIP),
     "hf5_siglip2_b16_fixed": ("siglip2_base_patch16", {}, clip.SIGLIP),
 }

@@ -1,5 +1,7 @@
 """CLIP by the names of OpenAI and open_clip, and of Hugging Face; SigLIP by those of the latter."""
 
+import numpy as np
+
 from segjax.pretrained.keys import KeyTable, Layout, Row
 from segjax.pretrained.tables.torchvision import RESNET, inside
 
@@ -102,6 +104,54 @@ CLIP = KeyTable(
     unused=(r".*\.position_ids",),
     counters=False,
     stem="vision_model.embeddings.patch_embedding.weight",
+)
+
+
+def _upscaling(side: int) -> Layout:
+    """A transposed convolution whose kernel is as large as its stride: a matrix of ours."""
+
+    def theirs(x: np.ndarray) -> np.ndarray:
+        return np.moveaxis(x.reshape(len(x), side, side, -1), -1, 1)
+
+    return Layout(theirs, lambda x: np.moveaxis(x, 1, -1).reshape(len(x), -1))
+
+
+_DECODER_LAYER = (
+    ("self_attention/query", "self_attn.q_proj"),
+    ("self_attention/key", "self_attn.k_proj"),
+    ("self_attention/value", "self_attn.v_proj"),
+    ("self_attention/output", "self_attn.out_proj"),
+    ("norm{i}", "layer_norm{i}"),
+    ("fc{i}", "mlp.fc{i}"),
+)
+
+
+def _clipseg(*rows: Row) -> KeyTable:
+    decoder = (
+        ("film_mul", "film_mul"),
+        ("film_add", "film_add"),
+        ("reduce{l}", "reduces.{l}"),
+        *inside("layer{l}", "layers.{l}", _DECODER_LAYER),
+        *rows,
+    )
+    return KeyTable(
+        (*inside("clip", "clip", CLIP.rows), *inside("decoder", "decoder", decoder)),
+        unused=(r".*\.position_ids",),
+        counters=False,
+        stem="clip.vision_model.embeddings.patch_embedding.weight",
+    )
+
+
+CLIPSEG = _clipseg(
+    ("upscale/kernel/kernel", "transposed_convolution.weight", _upscaling(16)),
+    ("upscale/bias", "transposed_convolution.bias"),
+)
+CLIPSEG_REFINED = _clipseg(
+    ("conv", "transposed_convolution.0"),
+    ("upscale1/kernel/kernel", "transposed_convolution.2.weight", _upscaling(4)),
+    ("upscale1/bias", "transposed_convolution.2.bias"),
+    ("upscale2/kernel/kernel", "transposed_convolution.4.weight", _upscaling(4)),
+    ("upscale2/bias", "transposed_convolution.4.bias"),
 )
 SIGLIP = KeyTable(
     (
