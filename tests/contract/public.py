@@ -17,8 +17,8 @@ import segjax
 
 # The terminal, files, the packages themselves, and what models are built of: not for a program to
 # call.
-NO_FACE = {"segjax.cli", "segjax.flags", "segjax.progress", "segjax.files", "segjax.lazy"}
-NO_FACE |= {"segjax.models.layers"}
+NOT_PUBLIC = {"segjax.cli", "segjax.flags", "segjax.progress", "segjax.files", "segjax.lazy"}
+NOT_PUBLIC |= {"segjax.models.layers"}
 
 
 @functools.cache
@@ -81,7 +81,7 @@ def is_array(annotation: Any) -> bool:
 def _faces() -> Iterator[Any]:
     """The packages, whose `__all__` lists what is public, and the modules beside them."""
     for module in pkgutil.walk_packages(segjax.__path__, "segjax."):
-        if module.name not in NO_FACE and (module.ispkg or module.name.count(".") == 1):
+        if module.name not in NOT_PUBLIC and (module.ispkg or module.name.count(".") == 1):
             yield importlib.import_module(module.name)
 
 
