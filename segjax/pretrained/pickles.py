@@ -26,10 +26,12 @@ class Call:
     Attributes:
       name: name of the class or function.
       arguments: arguments of the call.
+      attributes: what the pickle sets on the object afterwards, by name.
     """
 
     name: str
     arguments: tuple
+    attributes: dict[str | int, Any] = dataclasses.field(default_factory=dict, repr=False)
 
 
 def read_pickle(file: io.BytesIO | mmap.mmap, persistent: Callable[[Any], Any]) -> Any:
@@ -142,7 +144,9 @@ def _run(file: Any, persistent: Callable[[Any], Any]) -> Any:
                 function, *arguments = _pop_to_mark(stack, marks)
                 stack.append(_call(function.name, arguments))
             case "BUILD":
-                stack.pop()  # attributes, which arrays do not need
+                state = stack.pop()
+                if isinstance(stack[-1], Call) and isinstance(state, dict):
+                    stack[-1].attributes.update(state)
             case "BINPERSID":
                 stack.append(persistent(stack.pop()))
             case "PERSID":

@@ -1,4 +1,4 @@
-"""Reading of files by `torch.save`, without torch and without running pickled code."""
+"""Reading of files by `torch.save` and `torch.jit.save`, without torch and without running code."""
 
 import functools
 import io
@@ -7,7 +7,7 @@ import math
 import mmap
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +44,8 @@ _AVERAGED = (
 COUNTER = "n_averaged"  # an entry of torch's own moving averages
 
 _MOST_AXES = 64  # of NumPy's arrays
+_SCRIPT = "__torch__."  # how the names of TorchScript's classes begin
+_MOST_LEVELS = 50  # of modules within modules
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file by torch before 1.6
 _DTYPES = {
     name: np.dtype(dtype)
@@ -148,12 +150,9 @@ def _open_zip(archive: zipfile.ZipFile, path: Path) -> _Content:
     if len(pickled) != 1:
         raise ValueError("a zip file without data.pkl")
     folder = pickled[0].removesuffix("data.pkl")
-    if f"{folder}constants.pkl" in names:
-        raise WeightsError(
-            f"{path}: expected a state dict, got a program of TorchScript; "
-            "save torch.jit.load(FILE).state_dict() instead"
-        )
-    taken, size = sum(member.file_size for member in members), path.stat().st_size
+    needed = (pickled[0], f"{folder}data/")  # a program's own text may well be compressed
+    taken = sum(member.file_size for member in members if member.filename.startswith(needed))
+    size = path.stat().st_size
     if taken > size:
         raise WeightsError(
             f"{path}: expected members that are not compressed, as torch.save writes them; got "
@@ -229,6 +228,8 @@ def _read_arrays(path: Path, content: _Content, average: bool) -> dict[str, np.n
 def _find_state_dict(path: Path, content: Any, average: bool) -> dict:
     """Finds the state dict, at the top or nested."""
     averaged = False
+    if isinstance(content, Call) and content.name.startswith(_SCRIPT):
+        content = dict(_script_tensors(content))
     for _ in range(4):  # levels
         trained, mean = _entry(content, _TRAINED), _entry(content, _AVERAGED)
         name = mean if mean is not None and (average or trained is None) else trained
@@ -254,6 +255,17 @@ def _find_state_dict(path: Path, content: Any, average: bool) -> dict:
             f"{path}: average: expected a file with a moving average, got none in it"
         )
     return content
+
+
+def _script_tensors(module: Call, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Call]]:
+    """The parameters and buffers of a TorchScript module, named as in its state dict."""
+    if depth > _MOST_LEVELS:
+        raise ValueError("modules within modules without an end")
+    for name, value in module.attributes.items():
+        if _is_tensor(_unwrapped(value)):
+            yield f"{prefix}{name}", value
+        elif isinstance(value, Call) and value.name.startswith(_SCRIPT):
+            yield from _script_tensors(value, f"{prefix}{name}.", depth + 1)
 
 
 def _entry(content: Any, names: tuple[str, ...]) -> str | None:

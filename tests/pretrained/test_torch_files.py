@@ -182,11 +182,38 @@ def test_what_holds_no_arrays_is_refused(tmp_path, content, reason):
     assert message.endswith(reason.rpartition(".*")[2])
 
 
-def test_a_program_is_refused(tmp_path):
-    path = write_pth(tmp_path / "a.pth", {"a": tensor(ONES)})
-    with zipfile.ZipFile(path, "a") as archive:
+def _script(state, *, name="Net"):
+    return Made(f"__torch__.nets.{name}", "Module", (), state)
+
+
+def test_a_program_s_parameters_are_read_and_nothing_of_it_is_run(tmp_path):
+    """Its text is not looked at, and may be compressed."""
+    inner = _script({"weight": tensor(2 * ONES), "training": False}, name="Inner")
+    content = _script({"training": True, "bias": tensor(ONES), "inner": inner, "size": 7})
+    path = write_pth(tmp_path / "a.pt", content)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/constants.pkl", pickle.dumps(()))
-    assert "TorchScript" in refusal(path)
+        archive.writestr("archive/code/__torch__/nets.py", "raise SystemExit\n" * 9999)
+    arrays = read_state_dict(path)
+    assert arrays.keys() == {"bias", "inner.weight"}
+    np.testing.assert_array_equal(arrays["inner.weight"], 2 * ONES)
+
+
+def test_a_program_without_an_end_is_refused(tmp_path):
+    content = _script({"weight": tensor(ONES)})
+    for _ in range(60):
+        content = _script({"inner": content})
+    assert "modules within modules" in refusal(write_pth(tmp_path / "a.pt", content))
+
+
+def test_torch_s_own_programs_are_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).half()
+    torch.jit.script(layers).save(str(tmp_path / "a.pt"))
+    arrays, expected = read_state_dict(tmp_path / "a.pt"), layers.state_dict()
+    assert arrays.keys() == expected.keys()
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(array, expected[key].numpy())
 
 
 @pytest.mark.parametrize(
