@@ -6,6 +6,8 @@ to step. Then the gradient of the mask loss with respect to each object's pooled
 propagated to the feature pyramid, by bilinear and by nearest sampling. The ratio of their squared
 norms is compared with `R(α, β)`, the ratio if no two samples shared a pixel.
 
+On procedural scenes (20 minutes, 37 CPU minutes, on two cores of an AMD EPYC; expect a mask AP of
+0.096 with bilinear sampling, 0.094 with nearest and 0.079 with rounded boxes), or on nuclei:
     python experiments/interpolation.py
     python experiments/interpolation.py --data folder:NUCLEI --size 96 96
 
