@@ -144,11 +144,10 @@ def sample_proposals(
     *batch, proposals = matches.shape
     if key.shape != tuple(batch):
         raise ValueError(f"key: expected one for each image, shape {tuple(batch)}, got {key.shape}")
-    if count < 1 or not 0 <= positive_fraction <= 1:
-        raise ValueError(
-            f"count, positive_fraction: expected at least 1, a number in 0..1, got {count}, "
-            f"{positive_fraction}"
-        )
+    if count < 1:
+        raise ValueError(f"count: expected at least 1, got {count}")
+    if not 0 <= positive_fraction <= 1:
+        raise ValueError(f"positive_fraction: expected a number in 0..1, got {positive_fraction}")
     draw = jax.vmap(lambda key: jax.random.uniform(key, (proposals,)))
     order = draw(key.reshape(-1)).reshape(matches.shape)
 

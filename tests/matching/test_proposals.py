@@ -176,7 +176,7 @@ def test_images_do_not_share_a_key():
     [
         (_kinds(0, 0, 0), {}, "matches: expected"),
         (_kinds(1, 1, 1), {"count": 0}, r"count: expected .*got 0"),
-        (_kinds(1, 1, 1), {"positive_fraction": 1.5}, r"positive_fraction 1\.5"),
+        (_kinds(1, 1, 1), {"positive_fraction": 1.5}, r"positive_fraction: expected .*got 1\.5"),
     ],
 )
 def test_options_out_of_range(matches, options, message):
