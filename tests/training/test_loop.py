@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(data, tmp_path):
         ({"batch_size": 12}, "batch_size: expected a multiple of 8"),
         (
             {"objective": PixelObjective(class_weights=(1.0,))},
-            "objective.class_weights: expected 3, .*got 1",
+            r"objective\.class_weights: expected 3 weights, .*got 1",
         ),
         ({"device": "gpu"}, "device: expected gpu, got cpu"),
     ],
