@@ -185,9 +185,7 @@ def test_unknown_names_and_options_are_answered_with_those_that_come_near(publis
 
 
 def test_variables_of_another_model_are_not_saved(published, tmp_path):
-    with pytest.raises(
-        ValueError, match="not of resnet18: path: expected one that a row"
-    ):
+    with pytest.raises(ValueError, match="not of resnet18: path: expected one that a row"):
         save(published[0], tmp_path / "a.safetensors", "resnet18")
     assert not list(tmp_path.iterdir())
 
