@@ -1,7 +1,7 @@
 """Semantic segmentation of procedural scenes: the experiment to start from.
 
 On a laptop (3 minutes, 290 CPU seconds, on two cores of an AMD EPYC; expect a mean IoU of 0.72, of
-things 0.69, on 256 scenes):
+things 0.68, on 256 scenes):
     python experiments/semantic.py
 
 With easier or harder scenes (`--help` explains the options of --scenes):
