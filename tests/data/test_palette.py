@@ -39,6 +39,6 @@ def test_palette_starts_with_the_same_colors_however_many_there_are():
     assert len(np.unique(many, axis=0)) == 300
     for count in (1, 7, 8, 50):
         np.testing.assert_array_equal(palette(count), many[:count])
-    with pytest.raises(ValueError, match="num_classes is 3450"):
+    with pytest.raises(ValueError, match=r"num_classes: expected .*got 3450"):
         palette(3450)
     assert len(palette(3449)) == 3449
