@@ -79,6 +79,8 @@ def embed(
       ValueError: if the model is no CLIP, or its vocabulary is missing.
       OSError: if a file cannot be read.
     """
+    import jax
+
     from segjax import pretrained
     from segjax.models import Clip
     from segjax.registry import find_entry, make_model
@@ -90,8 +92,9 @@ def embed(
     if not isinstance(module, Clip):
         raise ValueError(f"model: expected a CLIP or SigLIP, got {model}")
     tokenize = _tokenizer(weights, model, options.vocabulary)
-    variables = pretrained.load(weights, model, **settings)
-    encode: Any = functools.partial(module.apply, variables, method="encode_text")
+    variables = jax.device_put(pretrained.load(weights, model, **settings))
+    apply = jax.jit(functools.partial(module.apply, method="encode_text"))
+    encode: Any = functools.partial(apply, variables)
     templates = TEMPLATES[options.templates]
     return embed_names(encode, tokenize, classes, model=model, templates=templates)
 

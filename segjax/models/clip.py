@@ -15,9 +15,10 @@ from segjax import ops
 from segjax.models import layers
 from segjax.models.backbones.vit import resize_positions, token_layers
 from segjax.models.image_model import ImageModel
+from segjax.models.layers import Dtype
 from segjax.typing import Array
 
-_TEMPERATURE = 0.07  # at the start
+_TEMPERATURE, _SIGLIP_SCALE = 0.07, 10.0  # at the start
 _HEAD_WIDTH = 64  # channels of a head in the pooling of residual networks
 _ACTIVATIONS = {
     "quick_gelu": layers.quick_gelu,
@@ -112,9 +113,8 @@ class ClipImageTower(ImageModel):
         states = _run_blocks(self, x, dense, norm, None)
         tokens = states[-1]
         if pooled:
-            embedding = AttentionPool(self.num_heads, self.activation, name="pool")(
-                norm(name="norm_post")(tokens), dense, norm
-            )
+            pool = AttentionPool(self.num_heads, self.activation, self.param_dtype, name="pool")
+            embedding = pool(norm(name="norm_post")(tokens), dense, norm)
         else:
             embedding = norm(name="norm_post")(tokens[..., 0, :])
             embedding = dense(self.embedding, use_bias=False, name="projection")(embedding)
@@ -269,17 +269,21 @@ class AttentionPool(nn.Module):
     Attributes:
       num_heads: Heads of the attention.
       activation: Function between the two layers of the perceptron.
+      param_dtype: Dtype of the parameters.
     """
 
     num_heads: int
     activation: Callable[[jax.Array], jax.Array]
+    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
         self, tokens: Float[jax.Array, "*b n f"], dense: layers.Layer, norm: layers.Layer
     ) -> Float[jax.Array, "*b f"]:
         features = tokens.shape[-1]
-        probe = self.param("probe", nn.initializers.xavier_uniform(), (1, features), jnp.float32)
+        probe = self.param(
+            "probe", nn.initializers.xavier_uniform(), (1, features), self.param_dtype
+        )
         probe = jnp.broadcast_to(probe.astype(tokens.dtype), (*tokens.shape[:-2], 1, features))
         attend = layers.MultiHeadAttention(self.num_heads, dense, False, name="attention")
         x, _ = attend(probe, tokens, tokens)
@@ -307,7 +311,8 @@ class Clip(ImageModel):
     def setup(self) -> None:
         self.image_tower = self.image(name="image_tower", **self.shared_options)
         self.text_tower = self.text(name="text_tower", **self.shared_options)
-        start = nn.initializers.constant(-math.log(_TEMPERATURE))
+        scale = _SIGLIP_SCALE if self.bias else 1 / _TEMPERATURE
+        start = nn.initializers.constant(math.log(scale))
         self.logit_scale = self.param("logit_scale", start, (), self.param_dtype)
         if self.bias:
             start = nn.initializers.constant(-10.0)

@@ -43,7 +43,7 @@ def dense_clip(
     variables: Mapping[str, Any],
     images: Float[Array, "*b h w c"],
     *,
-    method: DenseMethod = "maskclip",
+    method: DenseMethod = "sclip",
     proxy: Float[Array, "*b proxy_rows proxy_columns f"] | None = None,
 ) -> DenseClipOutput:
     """An embedding of each patch by a CLIP with a vision transformer, without training.

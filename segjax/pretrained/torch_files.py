@@ -7,7 +7,7 @@ import math
 import mmap
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ COUNTER = "n_averaged"  # an entry of torch's own moving averages
 
 _MOST_AXES = 64  # of NumPy's arrays
 _SCRIPT = "__torch__."  # how the names of TorchScript's classes begin
-_MOST_LEVELS = 50  # of modules within modules
+_MOST_MODULES = 100_000  # of a TorchScript program
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file by torch before 1.6
 _DTYPES = {
     name: np.dtype(dtype)
@@ -229,7 +229,7 @@ def _find_state_dict(path: Path, content: Any, average: bool) -> dict:
     """Finds the state dict, at the top or nested."""
     averaged = False
     if isinstance(content, Call) and content.name.startswith(_SCRIPT):
-        content = dict(_script_tensors(content))
+        content = _script_tensors(content)
     for _ in range(4):  # levels
         trained, mean = _entry(content, _TRAINED), _entry(content, _AVERAGED)
         name = mean if mean is not None and (average or trained is None) else trained
@@ -257,15 +257,24 @@ def _find_state_dict(path: Path, content: Any, average: bool) -> dict:
     return content
 
 
-def _script_tensors(module: Call, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Call]]:
+def _script_tensors(module: Call) -> dict[str, Call]:
     """The parameters and buffers of a TorchScript module, named as in its state dict."""
-    if depth > _MOST_LEVELS:
-        raise ValueError("modules within modules without an end")
-    for name, value in module.attributes.items():
-        if _is_tensor(_unwrapped(value)):
-            yield f"{prefix}{name}", value
-        elif isinstance(value, Call) and value.name.startswith(_SCRIPT):
-            yield from _script_tensors(value, f"{prefix}{name}.", depth + 1)
+    tensors: dict[str, Call] = {}
+    modules = [("", module)]
+    visited = 0
+    while modules:
+        visited += 1
+        if visited > _MOST_MODULES:  # modules that share others may multiply, or hold themselves
+            raise ValueError(f"more than {_MOST_MODULES} modules")
+        prefix, module = modules.pop()
+        inner = []
+        for name, value in module.attributes.items():
+            if _is_tensor(_unwrapped(value)):
+                tensors[f"{prefix}{name}"] = value
+            elif isinstance(value, Call) and value.name.startswith(_SCRIPT):
+                inner.append((f"{prefix}{name}.", value))
+        modules += reversed(inner)
+    return tensors
 
 
 def _entry(content: Any, names: tuple[str, ...]) -> str | None:

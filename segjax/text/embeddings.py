@@ -98,7 +98,8 @@ def embed_names(
     """Embeds the names of classes, each as the mean over its prompts.
 
     Args:
-      encode: Function from token ids `[n, length]` to embeddings `[n, d]`: a text tower.
+      encode: Function from token ids `[n, length]` to embeddings `[n, d]`: a text tower, compiled
+        with its variables as an argument. It is called with one shape of ids alone.
       tokenize: Function from texts to token ids `[n, length]`, such as a `ClipTokenizer`.
       classes: Classes and their names.
       model: Name of the model, for the file.
@@ -125,7 +126,6 @@ def embed_names(
     ids = tokenize(prompts)
     count, batch = len(ids), min(batch_size, len(ids))
     padded = np.concatenate([ids, np.repeat(ids[-1:], -count % batch, axis=0)])
-    encode = jax.jit(encode)
     parts = [np.asarray(encode(part)) for part in np.split(padded, len(padded) // batch)]
     vectors = jnp.concatenate(parts)[:count].reshape(len(classes.flat), len(templates), -1)
     return TextEmbeddings(

@@ -49,9 +49,11 @@ class ClassNames:
           The classes.
 
         Raises:
-          ValueError: for a class without a name.
+          ValueError: for no class at all, or a class without a name.
         """
         texts = list(texts)
+        if not texts:
+            raise ValueError("texts: expected at least one name, got none")
         names = [tuple(n.strip() for n in text.split(",") if n.strip()) for text in texts]
         for number, synonyms in enumerate(names):
             if not synonyms:

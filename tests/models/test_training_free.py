@@ -118,7 +118,7 @@ def test_proxyclip_attends_by_another_model_s_features(variables):
     [
         ({"method": "maskclp"}, "method: expected clip or maskclip"),
         ({"method": "proxyclip"}, "proxy: expected features for proxyclip, got NoneType"),
-        ({"proxy": PROXY}, "proxy: expected None for maskclip"),
+        ({"proxy": PROXY}, "proxy: expected None for sclip"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

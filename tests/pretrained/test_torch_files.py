@@ -199,11 +199,12 @@ def test_a_program_s_parameters_are_read_and_nothing_of_it_is_run(tmp_path):
     np.testing.assert_array_equal(arrays["inner.weight"], 2 * ONES)
 
 
-def test_a_program_without_an_end_is_refused(tmp_path):
+def test_modules_that_multiply_are_refused(tmp_path):
+    """Each of forty holds the next one twice."""
     content = _script({"weight": tensor(ONES)})
-    for _ in range(60):
-        content = _script({"inner": content})
-    assert "modules within modules" in refusal(write_pth(tmp_path / "a.pt", content))
+    for _ in range(40):
+        content = _script({"left": content, "right": content})
+    assert "modules" in refusal(write_pth(tmp_path / "a.pt", content))
 
 
 def test_torch_s_own_programs_are_read(tmp_path):
