@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from segjax.models.clip import Clip, ClipImageTower
+from segjax.models.clip import Clip
+from segjax.models.clip_towers import ClipImageTower
 from segjax.numerics import accumulation_dtype
 from segjax.ops import resize
 from segjax.ops.similarity import normalize

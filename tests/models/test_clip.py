@@ -9,7 +9,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from segjax import models
-from segjax.models.clip import Clip, ClipImageTower, ClipTextTower
+from segjax.models.clip import Clip
+from segjax.models.clip_towers import ClipImageTower, ClipTextTower
 from segjax.models.layers import quick_gelu
 
 SHARED = {"epsilon": 1e-5, "activation": quick_gelu}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from dense import drawn_variables
 
-from segjax.models.clip import _ACTIVATIONS, Clip, ClipImageTower, ClipTextTower
+from segjax.models.clip import _ACTIVATIONS, Clip
+from segjax.models.clip_towers import ClipImageTower, ClipTextTower
 from segjax.ops.similarity import cosine_similarity, normalize
 from segjax.pretrained.keys import to_state_dict
 from segjax.pretrained.tables import clip

@@ -11,7 +11,7 @@ import pytest
 from dense import drawn_variables
 
 from segjax.models import Clip, ClipSeg
-from segjax.models.clip import ClipImageTower, ClipTextTower
+from segjax.models.clip_towers import ClipImageTower, ClipTextTower
 from segjax.models.layers import quick_gelu
 from segjax.pretrained.keys import to_state_dict
 from segjax.pretrained.tables import clip

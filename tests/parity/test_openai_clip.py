@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from dense import drawn_variables
 
-from segjax.models.clip import Clip, ClipImageTower, ClipResNet, ClipTextTower
+from segjax.models.clip import Clip
+from segjax.models.clip_towers import ClipImageTower, ClipResNet, ClipTextTower
 from segjax.models.layers import quick_gelu
 from segjax.ops import cosine_similarity
 from segjax.pretrained.keys import to_state_dict

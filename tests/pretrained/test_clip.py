@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from segjax import models
-from segjax.models.clip import Clip, ClipImageTower, ClipTextTower
+from segjax.models.clip import Clip
+from segjax.models.clip_towers import ClipImageTower, ClipTextTower
 from segjax.models.layers import quick_gelu
 from segjax.pretrained import WeightsError, load, save
 from segjax.pretrained.files import read_state_dict, write_safetensors

@@ -10,7 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from segjax import models, ops
 from segjax.inference import Predictor
-from segjax.models.clip import Clip, ClipImageTower, ClipTextTower
+from segjax.models.clip import Clip
+from segjax.models.clip_towers import ClipImageTower, ClipTextTower
 from segjax.models.layers import quick_gelu
 from segjax.pretrained import save
 from segjax.registry import ENTRIES
