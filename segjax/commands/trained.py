@@ -83,7 +83,9 @@ def load(options: ModelOptions, *, score_threshold: float = 0.5) -> "Predictor":
 
     enable_compilation_cache()
     shared = {name: getattr(options, name) for name in ("window", "overlap", "scales", "flip")}
-    if options.text or options.text_file is not None:
+    by_text = bool(options.text) or options.text_file is not None
+    _check_effects(options, by_text)
+    if by_text:
         predictor = _by_text(options, **shared)
     elif options.model is not None:
         predictor = Predictor.from_weights(
@@ -95,9 +97,6 @@ def load(options: ModelOptions, *, score_threshold: float = 0.5) -> "Predictor":
             **shared,
         )
     else:
-        for name in ("task", "model_options"):
-            if getattr(options, name):
-                raise ValueError(f"{name}: no effect without --model, as a run has its own")
         predictor = Predictor.from_run(
             options.run,
             checkpoint=options.checkpoint,
@@ -108,6 +107,30 @@ def load(options: ModelOptions, *, score_threshold: float = 0.5) -> "Predictor":
         check_max_value(options.max_value)
         predictor.config = dataclasses.replace(predictor.config, max_value=options.max_value)
     return predictor
+
+
+def _check_effects(options: ModelOptions, by_text: bool) -> None:
+    """Finds options that do nothing."""
+    of_text = ("vocabulary", "templates", "gelu", "dense", "background", "threshold")
+    idle: dict[str, str] = {}
+    if not by_text:
+        idle |= dict.fromkeys(of_text, "without --text or --text-file")
+    else:
+        idle |= dict.fromkeys(("task", "checkpoint", "model_options"), "with --text or --text-file")
+        if options.background is None:
+            idle["threshold"] = "without --background"
+        if options.text_file is not None and options.text_file.suffix == ".npz":
+            idle |= dict.fromkeys(("vocabulary", "templates"), f"with {options.text_file}")
+    if options.model is None:
+        idle |= dict.fromkeys(("task", "model_options"), "without --model, as a run has its own")
+    defaults = {field.name: field for field in dataclasses.fields(options)}
+    for name, where in idle.items():
+        field, value = defaults[name], getattr(options, name)
+        default = {} if name == "model_options" else field.default
+        if value != default:
+            raise ValueError(
+                f"{name}: expected {default or 'none'}, got {value}; no effect {where}"
+            )
 
 
 def _by_text(options: ModelOptions, **views: Any) -> "Predictor":

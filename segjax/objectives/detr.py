@@ -29,6 +29,11 @@ class DetrObjective(SetObjective):
       matches: Number of queries that each object is matched with. With more than one, an object
         gets several predictions, of which non-maximum suppression keeps one.
 
+    Example:
+      >>> from segjax import objectives, registry
+      >>> registry.default_objective("detr_resnet50") == objectives.DetrObjective()
+      True
+
     References:
       Carion et al., "End-to-end object detection with transformers", 2020, sections 3.1 and A.2;
       the weights are the defaults of the authors' code.

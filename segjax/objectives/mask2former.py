@@ -30,6 +30,11 @@ class Mask2FormerObjective(SetObjective):
       matches: Number of queries that each object is matched with. With more than one, an object
         gets several predictions, of which non-maximum suppression keeps one.
 
+    Example:
+      >>> from segjax import objectives, registry
+      >>> registry.default_objective("eomt_large") == objectives.Mask2FormerObjective()
+      True
+
     References:
       Cheng et al., "Masked-attention mask transformer for universal image segmentation", 2022,
       sections 3.3 and 4.1.

@@ -26,6 +26,11 @@ class MaskFormerObjective(SetObjective):
       matches: Number of queries that each object is matched with. With more than one, an object
         gets several predictions, of which non-maximum suppression keeps one.
 
+    Example:
+      >>> from segjax import objectives, registry
+      >>> registry.default_objective("maskformer_swin_tiny") == objectives.MaskFormerObjective()
+      True
+
     References:
       Cheng et al., "Per-pixel classification is not all you need for semantic segmentation", 2021,
       sections 3.3 and 4.

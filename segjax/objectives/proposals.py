@@ -28,6 +28,11 @@ class ProposalObjective:
       box: Weight of the smooth L1 loss of the proposals' boxes.
       mask: Weight of the binary cross-entropy of the proposals' masks.
 
+    Example:
+      >>> from segjax import objectives, registry
+      >>> registry.default_objective("maskrcnn_resnet50_fpn") == objectives.ProposalObjective()
+      True
+
     References:
       He et al., "Mask R-CNN", 2017, section 3, where every term has weight 1.
     """

@@ -96,8 +96,9 @@ def test_photographs_are_labelled_by_texts(folder, capsys):
     photo.parent.mkdir()
     cv2.imwrite(str(photo), np.random.default_rng(1).integers(0, 256, (24, 40, 3), np.uint8))
     model = ["--run", str(folder / "clip.safetensors"), "--model", "clip_small"]
-    settings = ["--templates", "photo", "--window", "16", "16"]
+    settings = ["--window", "16", "16"]
     words = ["--text", "cat, kitten", "dog", "--background", "dog", "--threshold", "0.4"]
+    words += ["--templates", "photo"]
     output = str(folder / "by_words")
     arguments = ["predict", str(photo), *model, *settings]
     assert cli.main([*arguments, *words, "--output", output]) == 0
@@ -114,6 +115,14 @@ def test_photographs_are_labelled_by_texts(folder, capsys):
     assert cli.main([*arguments, *words, "--output", output]) == 0
     by_file = cv2.imread(f"{output}/a.png", cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(by_file, labels)
+    idle = [["--threshold", "0.3"], ["--text", "a", "--threshold", "0.3"], ["--dense", "clip"]]
+    idle += [
+        ["--text", "a", "--task", "semantic"],
+        ["--text-file", "n.npz", "--templates", "photo"],
+    ]
+    for words in idle:
+        assert cli.main(["predict", str(photo), *model, "--output", output, *words]) == 1
+        assert "no effect with" in capsys.readouterr().err
     words = ["--text", "cat", "dog", "--background", "bird", "--output", output]
     assert cli.main([*arguments, *words]) == 1
     assert "background: expected one of cat, dog, got 'bird'" in capsys.readouterr().err
