@@ -41,7 +41,7 @@ def train_batches(
     An image is resized by `scale` and then, each way by itself, cropped to a random window where it
     is larger than `shape` or padded with black void at the bottom and the right. Instances and
     segments are cropped with it, and those outside the window are not valid. A record without an
-    image, as of a source that renders on the device, is left as it is.
+    image, as from a source that renders on the device, is left as it is.
 
     The iterator's `get_state()` is `{"next_batch": k}`; `set_state` resumes exactly there, also
     with another number of processes, workers or threads. Its `close()` ends the workers.
